@@ -1,0 +1,29 @@
+# Every target sets up what it needs, once. Needs only Python 3.11 and make.
+PYTHON ?= python3.11
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: help env demo test lint
+help:
+	@echo "make demo   make the motion set, train a micro Hiera on it, test it with several views, draw the report"
+	@echo "make test   lint, type check, tests"
+	@echo "make lint   ruff and mypy alone"
+	@echo "make env    only the environment in $(VENV)"
+
+env: $(READY)
+
+# uv resolves everything at once, so that nothing pulls a torch that torchvision was not built for.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy

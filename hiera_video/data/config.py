@@ -1,0 +1,86 @@
+"""The `data` and `augment` sections of the configuration. No torch, so that a wrong value is told at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hiera_video.errors import ConfigError
+
+
+def require(ok: bool, message: str) -> None:
+    """Raise `ConfigError(message)` unless `ok`; written `require(x > 0, …)` so that NaN fails too."""
+    if not ok:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the videos are and how they are read."""
+
+    train: str | None = None
+    """Manifest file (`path label` a line) or folder (`root/class/*.mp4`, or flat) to train on."""
+    val: str | None = None
+    """The same, for validation while training."""
+    test: str | None = None
+    """The same, for `test_net.py`; `val` where unset."""
+    root: str | None = None
+    """Folder that relative paths in manifests start from; the manifest's own folder where unset."""
+    separator: str | None = None
+    """What separates path and label: a space, comma, `::` …; sniffed where unset."""
+    decoder: Literal["pyav"] = "pyav"
+    """What reads the videos."""
+    workers: int = 2
+    """Loader processes; 0 loads in the main process."""
+    on_broken: Literal["substitute", "error"] = "substitute"
+    """A video that cannot be read in training: take another one in its place (deterministic, counted), or stop."""
+    max_broken: float = 0.05
+    """Share of the videos seen that may be broken before training ends with exit code 3."""
+
+    def __post_init__(self) -> None:
+        require(self.workers >= 0, f"data.workers={self.workers}: must be 0 or more")
+        require(0 <= self.max_broken <= 1, f"data.max_broken={self.max_broken}: must be in [0, 1]")
+        require(self.separator != "", "data.separator='': must not be empty; leave it unset to have it sniffed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """What training does to a clip, in this order: RandAugment, random resized crop, flip, normalise, erase; then
+    mixup or cutmix over the batch. Defaults: crop and normalise alone (sources of each value: FACTS of the recipes)."""
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    """Range of the crop's area, as a share of the frame."""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Range of the crop's aspect ratio, width over height."""
+    flip: float = 0.5
+    """Probability of a horizontal flip. 0 where left and right are labels (Something-Something)."""
+    rand_augment: float = 0.0
+    """Magnitude of RandAugment on its scale of 10 (the paper: 7, jittered with std 0.5); 0 switches it off."""
+    erase: float = 0.0
+    """Probability of erasing one box, the same in every frame, with noise."""
+    mixup: float = 0.0
+    """Alpha of mixup's Beta distribution; 0 switches it off."""
+    cutmix: float = 0.0
+    """Alpha of cutmix's Beta distribution; 0 switches it off. With both on, each batch draws one of the two, half and half."""
+    label_smoothing: float = 0.0
+    """Mass of the target that is spread over all classes."""
+    mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
+    """Mean of the RGB channels in [0, 1], subtracted."""
+    std: tuple[float, float, float] = (0.225, 0.225, 0.225)
+    """Standard deviation of the RGB channels, divided by."""
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "ratio", "mean", "std"):  # YAML gives lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        low, high = self.scale
+        require(0 < low <= high <= 1, f"augment.scale={list(self.scale)}: must be two shares, 0 < low <= high <= 1")
+        low, high = self.ratio
+        require(0 < low <= high, f"augment.ratio={list(self.ratio)}: must be two ratios, 0 < low <= high")
+        for name in ("flip", "erase"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"augment.{name}={value}: is a probability, must be in [0, 1]")
+        require(0 <= self.rand_augment <= 10, f"augment.rand_augment={self.rand_augment}: must be in [0, 10]")
+        for name in ("mixup", "cutmix"):
+            require(getattr(self, name) >= 0, f"augment.{name}={getattr(self, name)}: must be 0 or more")
+        require(0 <= self.label_smoothing < 1, f"augment.label_smoothing={self.label_smoothing}: must be in [0, 1)")
+        require(all(value > 0 for value in self.std), f"augment.std={list(self.std)}: must be above 0")
