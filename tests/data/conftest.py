@@ -1,0 +1,69 @@
+"""Tiny videos whose pixels spell the frame number, so that a decoder's and a sampler's answers can be read off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from hiera_video.data.encode import write_video
+
+Array = npt.NDArray[np.uint8]
+
+WIDTH, HEIGHT, BITS = 64, 48, 8
+
+
+class Videos:
+    """Writes spelled videos into a folder and reads the numbers back from decoded frames."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @staticmethod
+    def frame(number: int, width: int = WIDTH, height: int = HEIGHT) -> Array:
+        """Upper half: the number's bits as stripes, lowest left. Lower half: the same, inverted. Moving noise above."""
+        bits = np.array([(number >> bit) & 1 for bit in range(BITS)], np.int16)
+        row = bits[np.arange(width) * BITS // width] * 160 + 40
+        upper = np.repeat(row[None], height // 2, axis=0)
+        lower = np.repeat(240 - row[None], height - height // 2, axis=0)
+        noise = np.random.default_rng(7).integers(-30, 31, (height, width, 3))
+        texture = np.roll(noise, (number, 2 * number), axis=(0, 1))  # something for motion compensation to do
+        picture = np.concatenate([upper, lower])[..., None] + texture
+        return picture.clip(0, 255).astype(np.uint8)
+
+    @classmethod
+    def frames(cls, count: int, width: int = WIDTH, height: int = HEIGHT) -> Iterator[Array]:
+        return (cls.frame(number, width, height) for number in range(count))
+
+    def write(self, name: str, count: int = 60, *, width: int = WIDTH, height: int = HEIGHT, **options: Any) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_video(path, self.frames(count, width, height), **options)
+        return path
+
+    @staticmethod
+    def numbers(frames: Iterable[Array]) -> list[int]:
+        """The number each frame spells; fails on a picture that is torn, mirrored upside down or turned."""
+        found = []
+        for frame in frames:
+            height, width = frame.shape[:2]
+            stripes = frame.astype(float).mean(axis=2).reshape(height, BITS, width // BITS).mean(axis=2)
+            upper, lower = stripes[: height // 2].mean(axis=0) > 120, stripes[height // 2 :].mean(axis=0) > 120
+            assert (upper != lower).all(), "the two halves of the picture disagree"
+            found.append(int(sum(1 << bit for bit in range(BITS) if upper[bit])))
+        return found
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Videos:
+    return Videos(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def shared_videos(tmp_path_factory: pytest.TempPathFactory) -> Videos:
+    """For videos that many tests only read."""
+    return Videos(tmp_path_factory.mktemp("videos"))
