@@ -1,0 +1,167 @@
+"""RandAugment and random erasing for clips: one set of parameters for all frames, drawn from the sample's generator.
+
+RandAugment is timm's `rand-m7-n2-mstd0.5-inc1` (what PySlowFast's recipes use): two operations out of fifteen, drawn
+with replacement, each applied with probability 1/2 at a magnitude jittered by a normal of standard deviation 0.5, all
+of them growing in severity with the magnitude. Kernels run on uint8 [T, 3, H, W] at once; statistics that an
+operation takes from the picture (contrast, equalize) are taken frame by frame, as they would be on single pictures.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torchvision.transforms.v2 import functional as kernels
+
+NUM_OPS = 2
+OP_PROBABILITY = 0.5
+MAGNITUDE_STD = 0.5
+MAX_MAGNITUDE = 10.0
+FILL = 128
+"""Grey that comes in from outside the frame."""
+
+ERASE_AREA = (0.02, 1 / 3)
+"""Share of the frame that random erasing covers."""
+ERASE_ASPECT = (0.3, 1 / 0.3)
+ERASE_TRIES = 100
+
+
+def random_augment(clip: Tensor, *, magnitude: float, generator: random.Random) -> Tensor:
+    """uint8 [T, 3, H, W] → the same, after two random operations at about `magnitude` (of 10)."""
+    for name in generator.choices(list(OPERATIONS), k=NUM_OPS):
+        if generator.random() < OP_PROBABILITY:
+            level = min(max(generator.gauss(magnitude, MAGNITUDE_STD), 0.0), MAX_MAGNITUDE) / MAX_MAGNITUDE
+            sign = -1.0 if generator.random() < 0.5 else 1.0
+            clip = apply_operation(clip, name, level=level, sign=sign)
+    return clip
+
+
+def apply_operation(clip: Tensor, name: str, *, level: float, sign: float) -> Tensor:
+    """One operation of `OPERATIONS` at `level` in [0, 1]; `sign` is its direction, where it has two."""
+    return OPERATIONS[name](clip, level, sign)
+
+
+def random_erase(clip: Tensor, *, generator: random.Random) -> Tensor:
+    """Normalised float [T, 3, H, W] → the same with one box, at one place in all frames, of normal noise."""
+    height, width = clip.shape[-2:]
+    for _ in range(ERASE_TRIES):
+        area = height * width * generator.uniform(*ERASE_AREA)
+        aspect = math.exp(generator.uniform(math.log(ERASE_ASPECT[0]), math.log(ERASE_ASPECT[1])))
+        box_height, box_width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if box_height < height and box_width < width:
+            top, left = generator.randint(0, height - box_height), generator.randint(0, width - box_width)
+            noise_source = torch.Generator().manual_seed(generator.getrandbits(63))
+            noise = torch.randn((*clip.shape[:2], box_height, box_width), generator=noise_source)
+            erased: Tensor = kernels.erase(clip, top, left, box_height, box_width, noise.to(clip))
+            return erased
+    return clip
+
+
+def _warp(clip: Tensor, matrix: tuple[float, float, float, float, float, float]) -> Tensor:
+    """Affine warp, bicubic. `matrix` (a, b, c, d, e, f) maps an output pixel's centre (x, y), from the top left corner
+    and in pixels, to the source (a x + b y + c, d x + e y + f); what falls outside the frame becomes `FILL`.
+
+    torchvision's affine kernel stops at bilinear, so the grid is sampled here: one grid for T·3 planes at once.
+    """
+    height, width = clip.shape[-2:]
+    a, b, c, d, e, f = matrix
+    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    source_x, source_y = a * x + b * y + c, d * x + e * y + f
+    grid = torch.stack([source_x * 2 / width - 1, source_y * 2 / height - 1], dim=-1)
+    planes = rearrange(clip, "t c h w -> 1 (t c) h w").float()
+    warped = torch.nn.functional.grid_sample(
+        planes, grid[None], mode="bicubic", padding_mode="border", align_corners=False
+    )
+    inside = (source_x >= 0) & (source_x < width) & (source_y >= 0) & (source_y < height)
+    warped = torch.where(inside, warped, float(FILL)).round().clamp(0, 255).to(torch.uint8)
+    return rearrange(warped, "1 (t c) h w -> t c h w", c=3)
+
+
+def _rotate(clip: Tensor, level: float, sign: float) -> Tensor:
+    height, width = clip.shape[-2:]
+    angle = -math.radians(30 * level * sign)  # degrees count counter-clockwise, the y axis points down
+    cos, sin = math.cos(angle), math.sin(angle)
+    shift_x = width / 2 - cos * width / 2 - sin * height / 2  # the centre stays where it is
+    shift_y = height / 2 + sin * width / 2 - cos * height / 2
+    return _warp(clip, (cos, sin, shift_x, -sin, cos, shift_y))
+
+
+def _shear_x(clip: Tensor, level: float, sign: float) -> Tensor:
+    return _warp(clip, (1, 0.3 * level * sign, 0, 0, 1, 0))
+
+
+def _shear_y(clip: Tensor, level: float, sign: float) -> Tensor:
+    return _warp(clip, (1, 0, 0, 0.3 * level * sign, 1, 0))
+
+
+def _translate_x(clip: Tensor, level: float, sign: float) -> Tensor:
+    return _warp(clip, (1, 0, 0.45 * level * sign * clip.shape[-1], 0, 1, 0))
+
+
+def _translate_y(clip: Tensor, level: float, sign: float) -> Tensor:
+    return _warp(clip, (1, 0, 0, 0, 1, 0.45 * level * sign * clip.shape[-2]))
+
+
+def _auto_contrast(clip: Tensor, level: float, sign: float) -> Tensor:
+    result: Tensor = kernels.autocontrast(clip)
+    return result
+
+
+def _equalize(clip: Tensor, level: float, sign: float) -> Tensor:
+    result: Tensor = kernels.equalize(clip)
+    return result
+
+
+def _invert(clip: Tensor, level: float, sign: float) -> Tensor:
+    result: Tensor = kernels.invert(clip)
+    return result
+
+
+def _posterize(clip: Tensor, level: float, sign: float) -> Tensor:
+    bits = max(1, 4 - int(4 * level))  # no bit at all, at the very top, would be a black clip
+    result: Tensor = kernels.posterize(clip, bits=bits)
+    return result
+
+
+def _solarize(clip: Tensor, level: float, sign: float) -> Tensor:
+    threshold = 256 - min(256, int(256 * level))
+    result: Tensor = clip if threshold > 255 else kernels.solarize(clip, threshold=threshold)
+    return result
+
+
+def _solarize_add(clip: Tensor, level: float, sign: float) -> Tensor:
+    added = clip + min(128, int(110 * level))  # at most 127 + 110: no wrap-around below the threshold
+    return torch.where(clip < 128, added, clip)
+
+
+def _enhance(kernel: Callable[[Tensor, float], Tensor]) -> Callable[[Tensor, float, float], Tensor]:
+    """Blending with the operation's neutral picture; a factor of 1 changes nothing."""
+
+    def operation(clip: Tensor, level: float, sign: float) -> Tensor:
+        return kernel(clip, max(0.1, 1.0 + 0.9 * level * sign))
+
+    return operation
+
+
+OPERATIONS: dict[str, Callable[[Tensor, float, float], Tensor]] = {
+    "AutoContrast": _auto_contrast,
+    "Equalize": _equalize,
+    "Invert": _invert,
+    "Rotate": _rotate,
+    "PosterizeIncreasing": _posterize,
+    "SolarizeIncreasing": _solarize,
+    "SolarizeAdd": _solarize_add,
+    "ColorIncreasing": _enhance(kernels.adjust_saturation),
+    "ContrastIncreasing": _enhance(kernels.adjust_contrast),
+    "BrightnessIncreasing": _enhance(kernels.adjust_brightness),
+    "SharpnessIncreasing": _enhance(kernels.adjust_sharpness),
+    "ShearX": _shear_x,
+    "ShearY": _shear_y,
+    "TranslateXRel": _translate_x,
+    "TranslateYRel": _translate_y,
+}
+"""timm's list of operations that increase in severity, by its names: (clip, level in [0, 1], sign) → clip."""

@@ -1,0 +1,142 @@
+"""From decoded frames to the tensor that the model sees: crops, flip, scaling, normalisation.
+
+`TrainTransform` draws its parameters from the generator that it is given, one set for all frames of a clip.
+`EvalTransform` draws nothing: it is the test protocol of the Kinetics literature (PySlowFast's rules), to the pixel.
+
+Both scale as float, bilinear and *without* antialiasing: what published numbers were measured with. torchvision
+antialiases and rounds to uint8 unless told not to, which moves top-1 by tenths of a point.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+from torchvision.transforms.v2 import functional as kernels
+
+from hiera_video.data.augment import random_augment, random_erase
+from hiera_video.data.config import AugmentConfig, require
+
+CROP_TRIES = 10
+"""Draws of a random crop before the largest centred one is taken instead."""
+
+
+class TrainTransform:
+    """RandAugment, random resized crop, flip, normalise, erase: the switches are in `AugmentConfig`."""
+
+    def __init__(self, augment: AugmentConfig, size: int) -> None:
+        require(size > 0, f"crop size {size}: must be above 0")
+        self.augment = augment
+        self.size = size
+
+    def __call__(self, frames: np.ndarray, generator: random.Random) -> Tensor:
+        """uint8 [T, H, W, 3] → float32 [3, T, size, size]; the same generator state gives the same clip."""
+        augment = self.augment
+        clip = as_clip(frames)
+        if augment.rand_augment > 0:
+            clip = random_augment(clip, magnitude=augment.rand_augment, generator=generator)
+        height, width = clip.shape[-2:]
+        top, left, crop_height, crop_width = random_box(
+            height, width, scale=augment.scale, ratio=augment.ratio, generator=generator
+        )
+        clip = clip[..., top : top + crop_height, left : left + crop_width]
+        clip = scale_to(clip.float(), self.size, self.size)
+        if generator.random() < augment.flip:
+            clip = kernels.horizontal_flip(clip)
+        clip = normalise(clip, augment.mean, augment.std)
+        if generator.random() < augment.erase:
+            clip = random_erase(clip, generator=generator)
+        return rearrange(clip, "t c h w -> c t h w").contiguous()
+
+
+class EvalTransform:
+    """Evenly spaced square crops along the long side. With several, the short side is scaled to `size`; with one,
+    to 8/7 of it (256 for 224) and the crop is the centre."""
+
+    def __init__(self, size: int, crops: int, mean: Sequence[float], std: Sequence[float]) -> None:
+        require(size > 0, f"crop size {size}: must be above 0")
+        require(crops > 0, f"test.crops={crops}: must be 1 or more; the usual protocols take 1 or 3")
+        self.size = size
+        self.crops = crops
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+
+    def __call__(self, frames: np.ndarray) -> Tensor:
+        """uint8 [T, H, W, 3] → float32 [crops, 3, T, size, size], crops from left to right (top to bottom)."""
+        clip = as_clip(frames)
+        short_side = self.size if self.crops > 1 else self.size * 8 // 7
+        height, width = scaled_size(*clip.shape[-2:], short_side=short_side)
+        clip = scale_to(clip.float(), height, width)
+        boxes = crop_offsets(height, width, size=self.size, crops=self.crops)
+        views = torch.stack([clip[..., y : y + self.size, x : x + self.size] for y, x in boxes])
+        return rearrange(normalise(views, self.mean, self.std), "n t c h w -> n c t h w").contiguous()
+
+
+def scaled_size(height: int, width: int, *, short_side: int) -> tuple[int, int]:
+    """The size after scaling the short side: `scaled_size(256, 340, short_side=224) == (224, 297)`."""
+    if min(height, width) == short_side:  # the division below can lose a pixel to rounding: 3 * (7 / 3) < 7
+        return height, width
+    if width < height:
+        return math.floor(height / width * short_side), short_side
+    return short_side, math.floor(width / height * short_side)
+
+
+def crop_offsets(height: int, width: int, *, size: int, crops: int) -> list[tuple[int, int]]:
+    """(top, left) of each crop: spread over the long side and centred on the short one, halves rounded up.
+
+    `crop_offsets(224, 297, size=224, crops=3) == [(0, 0), (0, 37), (0, 73)]`
+    """
+    top, left = (height - size + 1) // 2, (width - size + 1) // 2
+    if crops == 1:
+        return [(top, left)]
+    free = max(height, width) - size
+    spread = [-(-free * i // (crops - 1)) for i in range(crops)]  # ceil of free * i / (crops - 1)
+    return [(offset, left) if height > width else (top, offset) for offset in spread]
+
+
+def random_box(
+    height: int,
+    width: int,
+    *,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    generator: random.Random,
+) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of a random crop: area uniform in `scale`, aspect log-uniform in `ratio`.
+
+    Where no draw fits (a very wide frame), the largest centred box whose aspect is allowed.
+    """
+    for _ in range(CROP_TRIES):
+        area = height * width * generator.uniform(*scale)
+        aspect = math.exp(generator.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        crop_width, crop_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            top, left = generator.randint(0, height - crop_height), generator.randint(0, width - crop_width)
+            return top, left, crop_height, crop_width
+    crop_width = max(1, min(width, round(height * ratio[1])))
+    crop_height = max(1, min(height, round(width / ratio[0])))
+    return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+
+def as_clip(frames: np.ndarray) -> Tensor:
+    """uint8 [T, H, W, 3] → uint8 [T, 3, H, W]: a view, where torchvision's kernels expect the channels."""
+    assert frames.ndim == 4 and frames.shape[-1] == 3 and frames.dtype == np.uint8, (frames.shape, frames.dtype)
+    return rearrange(torch.from_numpy(frames), "t h w c -> t c h w")
+
+
+def scale_to(clip: Tensor, height: int, width: int) -> Tensor:
+    """Bilinear, corners not aligned, no antialiasing. `clip` is float [..., H, W]: nothing is rounded."""
+    bilinear = kernels.InterpolationMode.BILINEAR
+    scaled: Tensor = kernels.resize(clip, [height, width], interpolation=bilinear, antialias=False)
+    return scaled
+
+
+def normalise(clip: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """float [..., 3, H, W] in [0, 255] → (x / 255 - mean) / std."""
+    means, stds = (torch.tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (mean, std))
+    return (clip - means * 255) / (stds * 255)
