@@ -1,0 +1,218 @@
+"""Hiera for video and images: the encoder that classifier and masked autoencoder share, and the classifier."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from hiera_video.errors import ConfigError, InputSizeError
+from hiera_video.models.attention import NORM_EPS, HieraBlock
+from hiera_video.models.heads import Head
+from hiera_video.models.layout import HieraConfig, block_table, stage_table
+from hiera_video.models.tokens import PatchEmbed, UnitOrder, hide_pixels, take_rows, true_positions, visible_count
+
+_BLOCK = re.compile(r"blocks\.(\d+)\.")
+_BOTTOM = ("pos_embed", "patch_embed")
+
+
+class HieraEncoder(nn.Module):
+    """Patch embedding, position embedding and blocks. Parameter names are the authors'."""
+
+    _drop_rates: Tensor
+
+    def __init__(self, config: HieraConfig, checkpointing: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.checkpointing = checkpointing
+        self.stages = stage_table(config)
+        self.order = UnitOrder(config)
+        self.patch_embed = PatchEmbed(config)
+        tokens = config.token_grid
+        if config.sep_pos_embed:
+            self.pos_embed_spatial = nn.Parameter(torch.zeros(1, tokens[-2] * tokens[-1], config.embed_dim))
+            self.pos_embed_temporal = nn.Parameter(torch.zeros(1, tokens[0], config.embed_dim))
+        else:
+            self.pos_embed = nn.Parameter(torch.zeros(1, math.prod(tokens), config.embed_dim))
+        layouts = block_table(config)
+        self.blocks = nn.ModuleList(HieraBlock(layout, config.mlp_ratio) for layout in layouts)
+        rates = torch.tensor([layout.drop_path for layout in layouts]).view(1, -1, 1)
+        self.register_buffer("_drop_rates", rates, persistent=False)  # beside the weights, never in a checkpoint
+        self._drops = [layout.drop_path > 0 for layout in layouts]
+
+    @property
+    def num_layers(self) -> int:
+        """The highest `layer_id`; a layer's learning rate is lr * decay ** (num_layers - layer_id(name))."""
+        return self.config.depth + 1
+
+    def layer_id(self, parameter_name: str) -> int:
+        """Level for layer-wise learning rate decay: 0 for patch and every position embedding of the encoder, i + 1 for
+        block i, depth + 1 for what follows the blocks (norm, head, decoder)."""
+        if parameter_name not in self._parameter_names():
+            raise ConfigError(f"{parameter_name!r} is no parameter of this model; names come from named_parameters()")
+        if parameter_name.startswith(_BOTTOM):
+            return 0
+        block = _BLOCK.match(parameter_name)
+        return int(block.group(1)) + 1 if block else self.num_layers
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters of two or more dimensions that weight decay spares: the position embeddings."""
+        return {name for name in self._parameter_names() if name.startswith("pos_embed")}
+
+    def _parameter_names(self) -> set[str]:
+        return {name for name, _ in self.named_parameters()}
+
+    def position_embedding(self) -> Tensor:
+        """[1, C, (t,) h, w], in spatial order."""
+        sizes = dict(zip("thw"[-len(self.config.token_grid) :], self.config.token_grid))
+        if not self.config.sep_pos_embed:
+            axes = " ".join(sizes)
+            return rearrange(self.pos_embed, f"one ({axes}) c -> one c {axes}", **sizes)
+        space = rearrange(self.pos_embed_spatial, "one (h w) c -> one c 1 h w", h=sizes["h"])
+        time = rearrange(self.pos_embed_temporal, "one t c -> one c t 1 1")
+        return space + time
+
+    def embed(self, clips: Tensor, keep: Tensor | None = None, visible: int | None = None) -> Tensor:
+        """Clips [B, C, (T,) H, W] to tokens [B, units, tokens, C] in unit order; with `keep`, `visible` units alone."""
+        if keep is not None:
+            clips = hide_pixels(clips, keep, self.config.unit_grid)
+        tokens = self.order.unroll(self.patch_embed(clips)) + self.order.unroll(self.position_embedding())
+        if keep is not None and visible is not None:
+            tokens = take_rows(tokens, true_positions(keep, visible))
+        return tokens
+
+    def encode(
+        self,
+        clips: Tensor,
+        keep: Tensor | None = None,
+        path_draws: Tensor | None = None,
+        visible: int | None = None,
+    ) -> list[Tensor]:
+        """The output of each stage, [B, units, tokens of a unit, C] in unit order.
+
+        clips: [B, C, T, H, W], or [B, C, H, W] for an image model; `InputSizeError` where they do not fit.
+        keep: [B, units] bool, True = visible; hidden units are blanked and dropped. Equally many a clip.
+        path_draws: [B, depth, 2] uniform in [0, 1), from which stochastic depth decides, sample by sample, in
+        training; drawn from torch's global generator where not given.
+        visible: what `keep` shows of each clip, for a graph that may not read it."""
+        self._check(clips)
+        if keep is not None:
+            visible = visible_count(keep, clips.shape[0], self.config.num_units, visible)
+        tokens = self.embed(clips, keep, visible)
+        units = tokens.shape[1]
+        tokens = tokens.flatten(1, 2)
+        scales = self._branch_scales(tokens, path_draws)
+        outputs = []
+        ends = {stage.last_block for stage in self.stages}
+        for index, block in enumerate(self.blocks):
+            scale = scales[:, index] if scales is not None and self._drops[index] else None
+            if self.checkpointing and torch.is_grad_enabled():
+                # nothing inside a block is random, so there is no generator's state to keep
+                tokens = checkpoint(block, tokens, scale, use_reentrant=False, preserve_rng_state=False)
+            else:
+                tokens = block(tokens, scale)
+            if index in ends:
+                outputs.append(tokens.unflatten(1, (units, -1)))
+        return outputs
+
+    def forward_intermediates(
+        self, clips: Tensor, keep: Tensor | None = None, path_draws: Tensor | None = None
+    ) -> list[Tensor]:
+        """One map a stage in spatial order, [B, (t,) h, w, C]; with `keep`, [B, visible units, (t,) h, w, C]."""
+        outputs = self.encode(clips, keep, path_draws)
+        roll = self.order.reroll if keep is None else self.order.reroll_units
+        return [roll(output, stage.poolings) for stage, output in zip(self.stages, outputs)]
+
+    def forward_features(self, clips: Tensor, keep: Tensor | None = None, path_draws: Tensor | None = None) -> Tensor:
+        """The last map in spatial order, before any norm: [B, (t,) h, w, C], or per visible unit as above."""
+        return self.forward_intermediates(clips, keep, path_draws)[-1]
+
+    def _branch_scales(self, tokens: Tensor, path_draws: Tensor | None) -> Tensor | None:
+        """[B, depth, 2] of 0 (dropped) or 1 / (1 - rate), or None where nothing can be dropped."""
+        if not self.training or not any(self._drops):
+            return None
+        shape = (tokens.shape[0], self.config.depth, 2)
+        if path_draws is None:
+            path_draws = torch.rand(shape, device=tokens.device)
+        if path_draws.shape != shape:
+            raise InputSizeError(
+                f"path_draws is {list(path_draws.shape)}; it has to be {list(shape)}: clips x blocks x 2"
+            )
+        return (path_draws >= self._drop_rates).to(torch.float32) / (1 - self._drop_rates)
+
+    def _check(self, clips: Tensor) -> None:
+        expected = (self.config.in_chans, *self.config.input_size)
+        if clips.ndim != len(expected) + 1 or tuple(clips.shape[1:]) != expected:
+            raise InputSizeError(
+                f"clips are {list(clips.shape)}; this model takes [B, {', '.join(map(str, expected))}]; resize them, "
+                "or create the model with the input_size that they have"
+            )
+        if not clips.is_floating_point():
+            raise InputSizeError(f"clips are {clips.dtype}; the model takes normalised floats, see the eval transform")
+
+
+class Hiera(HieraEncoder):
+    """The classifier: encoder, mean over tokens, LayerNorm, dropout, linear layer."""
+
+    def __init__(self, config: HieraConfig, checkpointing: bool = False) -> None:
+        super().__init__(config, checkpointing)
+        self.norm = nn.LayerNorm(self.stages[-1].dim, eps=NORM_EPS)
+        self.head = Head(self.stages[-1].dim, config.num_classes, config.head_dropout)
+        init_weights(self, config)
+
+    def forward(self, clips: Tensor, path_draws: Tensor | None = None) -> Tensor:
+        """Clips [B, C, T, H, W] (images [B, C, H, W]) to logits [B, K], in training and evaluation; never
+        probabilities. `path_draws` as in `encode`."""
+        tokens = self.encode(clips, path_draws=path_draws)[-1]
+        logits: Tensor = self.head(self.norm(tokens.mean(dim=(1, 2))))
+        return logits
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the head by a fresh one."""
+        self.config = replace(self.config, num_classes=num_classes)
+        old = self.head.projection.weight
+        self.head = Head(old.shape[1], num_classes, self.config.head_dropout).to(old.device, old.dtype)
+        _init_module(self.head.projection, self.config)
+        _scale_head(self.head, self.config)
+
+
+@torch.no_grad()
+def init_weights(model: HieraEncoder, config: HieraConfig) -> None:
+    """Draw every initial weight from torch's global generator, as `config.init` says (sources: see the field)."""
+    for name, parameter in model.named_parameters():
+        if name.startswith("pos_embed"):
+            nn.init.trunc_normal_(parameter, std=0.02)
+    for module in model.modules():
+        _init_module(module, config)
+    weight = model.patch_embed.proj.weight
+    if config.init == "xavier":  # as if the patch embedding were a linear layer on flattened patches
+        nn.init.xavier_uniform_(weight.view(weight.shape[0], -1))
+    else:
+        nn.init.trunc_normal_(weight, std=0.02)
+    if isinstance(model, Hiera):
+        _scale_head(model.head, config)
+
+
+@torch.no_grad()
+def _init_module(module: nn.Module, config: HieraConfig) -> None:
+    bias = 0.0 if config.init == "xavier" else 0.02
+    if isinstance(module, nn.Linear):
+        if config.init == "xavier":
+            nn.init.xavier_uniform_(module.weight)
+        else:
+            nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.constant_(module.bias, bias)
+    elif isinstance(module, nn.LayerNorm):
+        nn.init.ones_(module.weight)
+        nn.init.constant_(module.bias, bias)
+
+
+@torch.no_grad()
+def _scale_head(head: Head, config: HieraConfig) -> None:
+    head.projection.weight.mul_(config.head_init_scale)
+    head.projection.bias.mul_(config.head_init_scale)
