@@ -1,0 +1,61 @@
+"""hiera-video: spatiotemporal Hiera end to end.
+
+    import hiera_video as hv
+
+    model = hv.create_model("hiera_base_16x224", num_classes=174)
+    model(clips)                                     # [B, 174] logits
+
+Names are imported when first used, so that `import hiera_video` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hiera_video.config.load import load_config
+    from hiera_video.config.runs import LoadedRun, load, predict
+    from hiera_video.data.decode import open_video
+    from hiera_video.data.manifest import read_manifest
+    from hiera_video.models.mae import MaeOutput
+    from hiera_video.models.weights import save_pretrained
+    from hiera_video.models.zoo import create_model, list_models
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "create_model": "hiera_video.models.zoo",
+    "list_models": "hiera_video.models.zoo",
+    "save_pretrained": "hiera_video.models.weights",
+    "MaeOutput": "hiera_video.models.mae",
+    "open_video": "hiera_video.data.decode",
+    "read_manifest": "hiera_video.data.manifest",
+    "load_config": "hiera_video.config.load",
+    "load": "hiera_video.config.runs",
+    "LoadedRun": "hiera_video.config.runs",
+    "predict": "hiera_video.config.runs",
+}
+
+__all__ = [
+    "LoadedRun",
+    "MaeOutput",
+    "create_model",
+    "list_models",
+    "load",
+    "load_config",
+    "open_video",
+    "predict",
+    "read_manifest",
+    "save_pretrained",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'hiera_video' has no attribute '{name}'; it has {', '.join(__all__)}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,59 @@
+"""From a `Config` to the objects that it names. What needs no torch (labels, paths) is checked before torch is imported."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hiera_video.config.schema import Config
+from hiera_video.data.manifest import Manifest, read_manifest
+from hiera_video.errors import ConfigError, ManifestError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from hiera_video.data.dataset import TestViews
+
+
+def manifest_of(config: Config, split: str) -> Manifest:
+    """The manifest of `data.<split>`; `test` falls back to `val`. Raises `ConfigError` where unset."""
+    source = getattr(config.data, split) or (config.data.val if split == "test" else None)
+    if source is None:
+        raise ConfigError(f"data.{split} is not set; name a manifest (`path label` a line) or a folder of videos")
+    return read_manifest(source, root=config.data.root, separator=config.data.separator)
+
+
+def num_classes_of(config: Config, *manifests: Manifest) -> int:
+    """`model.num_classes`, or the first manifest's. Every label must be below it."""
+    count = config.model.num_classes or manifests[0].num_classes
+    for manifest in manifests:
+        if manifest.num_classes > count:
+            raise ManifestError(
+                f"{manifest.source}: has labels up to {manifest.num_classes - 1}, the model has {count} classes; "
+                f"set model.num_classes={manifest.num_classes} or correct the labels"
+            )
+    return count
+
+
+def make_model(config: Config, num_classes: int, *, pretrained: str | None) -> nn.Module:
+    """The network of `config.model`, with `pretrained` weights where given."""
+    from hiera_video.models.zoo import create_model
+
+    model = config.model
+    return create_model(
+        model.name,
+        num_classes=num_classes,
+        pretrained=pretrained,
+        input_size=model.input_size,
+        drop_path_rate=model.drop_path_rate,
+        head_dropout=model.head_dropout,
+        checkpointing=model.checkpointing,
+    )
+
+
+def make_views(config: Config, manifest: Manifest, *, clips: int, crops: int) -> TestViews:
+    """The views of every video of `manifest`."""
+    from hiera_video.data.dataset import TestViews
+    from hiera_video.data.transforms import EvalTransform
+
+    transform = EvalTransform(config.input_size[1], crops, config.augment.mean, config.augment.std)
+    return TestViews(manifest, config.clip, transform, num_clips=clips, decoder=config.data.decoder)

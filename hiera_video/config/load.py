@@ -1,0 +1,149 @@
+"""YAML file and `key=value` overrides → a frozen, checked `Config`, through OmegaConf's structured configs.
+
+    config = load_config("configs/k400_hiera_b.yaml", ["optim.lr=4e-4", "train.batch_size=8"])
+
+A file may name others that it builds on, relative to itself: `_base_: k400_hiera_b.yaml` or a list; later ones win.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, cast, get_type_hints
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hiera_video.config.schema import Config
+from hiera_video.errors import ConfigError
+
+BASE = "_base_"
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read `path`, its `_base_` files and `overrides`. Raises `ConfigError` with the file or the override named."""
+    layers = [*_read(Path(path), seen=()), *(_parse_override(text) for text in overrides)]
+    merged = OmegaConf.structured(Config)
+    OmegaConf.set_readonly(merged, False)
+    for source, layer in layers:
+        _check_keys(layer, source)
+        try:
+            merged = cast(DictConfig, OmegaConf.unsafe_merge(merged, layer))
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{source}: {_one_line(error)}") from error
+    try:
+        return cast(Config, OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path}: {_one_line(error)}") from error
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write every key of `config` as YAML that `load_config` reads back."""
+    path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """`{"optim.lr": 0.0008, …}`: every key with its value."""
+
+    def walk(node: object, prefix: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for item in fields(cast(Any, node)):
+            value = getattr(node, item.name)
+            found |= walk(value, f"{prefix}{item.name}.") if is_dataclass(value) else {prefix + item.name: value}
+        return found
+
+    return walk(config, "")
+
+
+def _read(path: Path, seen: tuple[Path, ...]) -> list[tuple[str, DictConfig]]:
+    """The layers of one file: those of its bases, then its own."""
+    path = path.resolve()
+    if path in seen:
+        chain = " → ".join(item.name for item in (*seen, path))
+        raise ConfigError(f"{path}: {BASE} goes in a circle ({chain}); remove one of them")
+    if not path.is_file():
+        origin = f" (named as {BASE} in {seen[-1]})" if seen else ""
+        known = ", ".join(sorted(item.name for item in path.parent.glob("*.yaml"))) or "none"
+        raise ConfigError(f"{path}: no such configuration file{origin}; *.yaml files in that folder: {known}")
+    try:
+        layer = OmegaConf.load(path)
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {_one_line(error)}") from error
+    if not isinstance(layer, DictConfig) or not layer:
+        raise ConfigError(f"{path}: must hold `section: key: value` lines, but is empty or a bare value")
+    bases = layer.pop(BASE, [])
+    names = [bases] if isinstance(bases, str) else list(bases)
+    found = [item for name in names for item in _read(path.parent / name, (*seen, path))]
+    return [*found, (str(path), layer)]
+
+
+def _parse_override(text: str) -> tuple[str, DictConfig]:
+    key, equals, _ = text.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"'{text}': an override is written key=value, like optim.lr=4e-4")
+    try:
+        return f"'{text}'", OmegaConf.from_dotlist([text])
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"'{text}': {_one_line(error)}") from error
+
+
+def _schema_keys(schema: type, prefix: str = "") -> dict[str, type | None]:
+    """Every key of the configuration; sections map to their dataclass, plain values to None."""
+    keys: dict[str, type | None] = {}
+    for name, kind in get_type_hints(schema).items():
+        section = kind if is_dataclass(kind) else None
+        keys[prefix + name] = cast("type | None", section)
+        if section is not None:
+            keys |= _schema_keys(cast(type, section), f"{prefix}{name}.")
+    return keys
+
+
+def _check_keys(layer: DictConfig, source: str) -> None:
+    """Refuse unknown keys before the merge, so that the answer can name the nearest valid one."""
+    known = _schema_keys(Config)
+
+    def walk(node: DictConfig, prefix: str) -> None:
+        for name in node:
+            key = f"{prefix}{name}"
+            if key not in known:
+                raise ConfigError(f"{source}: unknown key '{key}'; {_nearest(key, list(known))}")
+            if known[key] is not None:
+                child = node._get_node(name)
+                if not isinstance(child, DictConfig) or child._is_none():
+                    raise ConfigError(
+                        f"{source}: '{key}' is a section; write its keys below it, like {_example(key, known)}"
+                    )
+                walk(child, f"{key}.")
+
+    walk(layer, "")
+
+
+def _nearest(key: str, known: list[str]) -> str:
+    leaf = key.rpartition(".")[2]
+    near = [item for item in known if item.rpartition(".")[2] == leaf] or difflib.get_close_matches(
+        key, known, n=1, cutoff=0.5
+    )
+    if near:
+        return f"did you mean '{near[0]}'?"
+    section = key.rpartition(".")[0]
+    siblings = [item for item in known if item.rpartition(".")[0] == section]
+    return (
+        f"valid keys there: {', '.join(siblings)}"
+        if siblings
+        else f"sections: {', '.join(k for k in known if '.' not in k)}"
+    )
+
+
+def _example(section: str, known: dict[str, type | None]) -> str:
+    return next(key for key in known if key.startswith(f"{section}.")) + "=…"
+
+
+def _one_line(error: Exception) -> str:
+    """OmegaConf's and YAML's messages span lines; the first says what is wrong, `full_key` where."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = "; ".join(line for line in lines if not line.startswith(("full_key", "object_type", "reference_type")))
+    key = getattr(error, "full_key", None)
+    return f"{key}: {text}" if key and str(key) not in text else text

@@ -1,0 +1,79 @@
+"""A finished run as an object: `hv.load("runs/x")`, `hv.predict("runs/x", "clip.mp4")`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+import torch
+from torch import nn
+
+from hiera_video.config.build import make_model, make_views
+from hiera_video.config.load import load_config
+from hiera_video.config.schema import Config
+from hiera_video.data.dataset import BrokenVideo, TestViews
+from hiera_video.data.manifest import Manifest, Record
+from hiera_video.data.transforms import EvalTransform
+from hiera_video.errors import CheckpointError, DecodeError
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedRun:
+    """A trained model with what it needs to see and to speak."""
+
+    model: nn.Module
+    """In eval mode; clips [B, 3, T, H, W] → logits [B, K]."""
+    transform: EvalTransform
+    """uint8 frames [T, H, W, 3] → [crops, 3, T, size, size], as in the test."""
+    class_names: tuple[str, ...] | None
+    """Name of each class, in index order, where the training set had names."""
+    config: Config
+    """What the run was trained with."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One answer of `predict`."""
+
+    label: str
+    probability: float
+    clip_seconds: tuple[tuple[float, float], ...]
+    """Start and end of each clip that the model saw."""
+
+
+def load(run: str | Path, which: Literal["best", "last"] = "best") -> LoadedRun:
+    """Load the run in folder `run`. Raises `CheckpointError` where it has no such checkpoint."""
+    folder = Path(run)
+    checkpoint = folder / "checkpoints" / which
+    if not (checkpoint / "meta.json").is_file():
+        raise CheckpointError(
+            f"{checkpoint}: no such checkpoint; `run` must be the out_dir of a run that has been saved"
+        )
+    config = load_config(folder / "config.yaml")
+    meta = json.loads((checkpoint / "meta.json").read_text())
+    model = make_model(config, meta["model"]["num_classes"], pretrained=str(checkpoint)).eval()
+    transform = EvalTransform(config.input_size[1], config.test.crops, config.augment.mean, config.augment.std)
+    names = tuple(meta["class_names"]) if meta["class_names"] else None
+    return LoadedRun(model=model, transform=transform, class_names=names, config=config)
+
+
+@torch.inference_mode()
+def predict(run: LoadedRun | str | Path, path: str | Path, topk: int = 5) -> list[Prediction]:
+    """The `topk` likeliest classes of the video at `path`, from the views of the run's test (`test.clips` × `test.crops`).
+
+    Raises `DecodeError` where the video cannot be read.
+    """
+    run = run if isinstance(run, LoadedRun) else load(run)
+    record = Record(path=str(path), label=None, row=0)
+    manifest = Manifest(records=(record,), class_names=None, multi_label=False, source=str(path))
+    views: TestViews = make_views(run.config, manifest, clips=run.config.test.clips, crops=run.config.test.crops)
+    video = views[0]
+    if isinstance(video, BrokenVideo):
+        raise DecodeError(video.message, reason=video.reason)
+    probabilities = run.model(video.views).float().softmax(dim=1).mean(dim=0)
+    values, classes = probabilities.topk(min(topk, len(probabilities)))
+    names = run.class_names or tuple(str(index) for index in range(len(probabilities)))
+    seconds = cast(tuple[tuple[float, float], ...], video.clip_seconds)
+    return [Prediction(names[k], value, seconds) for value, k in zip(values.tolist(), classes.tolist())]

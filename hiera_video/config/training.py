@@ -1,0 +1,216 @@
+"""Assembles a training run from a `Config`: what `tools/train_net.py` does after the checks that need no torch."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import asdict, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hiera_video.config.build import make_model, make_views
+from hiera_video.config.load import flatten, load_config, save_config
+from hiera_video.config.schema import Config
+from hiera_video.data.dataset import TrainClips
+from hiera_video.data.loader import BatchPlan, train_loader
+from hiera_video.data.manifest import Manifest
+from hiera_video.data.transforms import TrainTransform
+from hiera_video.errors import CheckpointError, ConfigError
+from hiera_video.eval.evaluate import Accuracy
+from hiera_video.models.macs import count_macs, count_parameters
+from hiera_video.runtime.distributed import World, world
+from hiera_video.runtime.log import MetricLog
+from hiera_video.runtime.run_folder import claim, write_environment
+from hiera_video.runtime.signals import StopSignal
+from hiera_video.train.checkpoint import CheckpointStore
+from hiera_video.train.loop import Evaluator, Progress, Run, autocast, fit
+from hiera_video.train.optim import make_optimizer
+from hiera_video.train.tasks import Classify, Task
+
+logger = logging.getLogger(__name__)
+MAY_CHANGE = ("data.workers", "train.accumulate", "train.log_every", "train.save_minutes", "train.keep", "test.")
+"""Keys that a run may be continued with at another value: they do not change what is learnt."""
+
+
+def train_run(config: Config, train: Manifest, val: Manifest | None, num_classes: int) -> int:
+    """Train, or continue the run in `config.out_dir`. Returns the exit code of `fit`."""
+    folder = Path(config.out_dir)
+    with world() as here:
+        if not here.is_main:
+            return _train(config, train, val, num_classes, folder, here)
+        with claim(folder):
+            _check_same_run(config, folder)
+            save_config(config, folder / "config.yaml")
+            write_environment(folder)
+            return _train(config, train, val, num_classes, folder, here)
+
+
+def _train(config: Config, train: Manifest, val: Manifest | None, num_classes: int, folder: Path, here: World) -> int:
+    store = CheckpointStore(folder / "checkpoints", keep=config.train.keep)
+    found = store.latest()
+    torch.manual_seed(config.seed)
+    model = make_model(config, num_classes, pretrained=None if found else _weights(config)).to(here.device)
+    optimizer = make_optimizer(model, config.optim)
+    scaler = torch.amp.GradScaler(here.device.type, enabled=config.train.precision == "fp16")
+    progress = Progress()
+    if found:
+        try:
+            model.load_state_dict(found.weights)
+        except RuntimeError as error:
+            raise CheckpointError(f"{found.folder}: is of another model ({error}); choose another out_dir") from error
+        optimizer.load_state_dict(found.state["optimizer"])
+        scaler.load_state_dict(found.state["scaler"])
+        progress = Progress(**found.meta["progress"])
+        logger.info("continuing %s after step %d", folder, progress.step)
+    plan = make_plan(config, train, here)
+    log = MetricLog(folder, first_step=progress.step) if here.is_main else None
+    batches = train_loader(
+        make_clips(config, train),
+        plan,
+        first_step=progress.step,
+        last_step=config.train.epochs * plan.steps_per_epoch,
+        workers=config.data.workers,
+    )
+    if log:
+        _announce(config, model, plan, num_classes)
+    try:
+        with StopSignal() as stop:
+            return fit(
+                model,
+                make_task(config, train, num_classes, model),
+                optimizer,
+                batches,
+                make_evaluator(config, val, here),
+                progress=progress,
+                optim=config.optim,
+                train=config.train,
+                run=Run(
+                    folder=folder,
+                    world=here,
+                    store=store,
+                    log=log,
+                    steps_per_epoch=plan.steps_per_epoch,
+                    max_broken=config.data.max_broken,
+                    seed=config.seed,
+                    meta=describe(config, train, num_classes),
+                ),
+                scaler=scaler,
+                stop=stop,
+            )
+    finally:
+        if log:
+            log.close()
+
+
+def make_plan(config: Config, train: Manifest, here: World) -> BatchPlan:
+    """Which videos each step of each rank sees."""
+    return BatchPlan(
+        num_records=len(train.records),
+        batch_size=config.train.batch_size,
+        seed=config.seed,
+        world=here.size,
+        rank=here.rank,
+        accumulate=config.train.accumulate,
+    )
+
+
+def make_clips(config: Config, train: Manifest) -> TrainClips:
+    """The training clips of `train`."""
+    return TrainClips(
+        train,
+        config.clip,
+        TrainTransform(config.augment, config.input_size[1]),
+        seed=config.seed,
+        decoder=config.data.decoder,
+        on_broken=config.data.on_broken,
+    )
+
+
+def make_task(config: Config, train: Manifest, num_classes: int, model: nn.Module) -> Task:
+    """The task of `train.task`."""
+    return Classify(
+        num_classes=num_classes,
+        multi_label=train.multi_label,
+        augment=config.augment,
+        depth=len(model.blocks),  # type: ignore[arg-type]
+        seed=config.seed,
+    )
+
+
+def make_evaluator(config: Config, val: Manifest | None, here: World) -> Evaluator | None:
+    """Validation while training: the test's protocol with one centre view a video."""
+    if val is None:
+        return None
+    views = make_views(config, val, clips=1, crops=1)
+    return Accuracy(
+        dataset=views, manifest=val, batch_size=config.test.batch_size, workers=config.data.workers, world=here
+    )
+
+
+def describe(config: Config, train: Manifest, num_classes: int) -> dict[str, Any]:
+    """What a checkpoint says of itself."""
+    return {
+        "model": {**asdict(config.model), "num_classes": num_classes, "input_size": list(config.input_size)},
+        "class_names": list(train.class_names) if train.class_names else None,
+        "multi_label": train.multi_label,
+    }
+
+
+def rehearse(config: Config, train: Manifest, num_classes: int) -> None:
+    """`--dry-run`: the real model and two real steps at batch 1; prints what a user wants to know before hours pass."""
+    with world() as here:
+        model = make_model(config, num_classes, pretrained=_weights(config)).to(here.device).train()
+        task, optimizer = make_task(config, train, num_classes, model), make_optimizer(model, config.optim)
+        plan = replace(make_plan(config, train, here), batch_size=1, accumulate=1)
+        _announce(config, model, make_plan(config, train, here), num_classes)
+        seconds = 0.0
+        for step, batches in enumerate(
+            train_loader(make_clips(config, train), plan, first_step=0, last_step=2, workers=0)
+        ):
+            batch = batches[0].to(here.device)
+            started = time.monotonic()
+            with autocast(config.train.precision, here.device):
+                output = task(model, batch, step)
+            output.loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            optimizer.zero_grad()
+            seconds = time.monotonic() - started
+            logger.info(
+                "step %d: clips %s, loss %.4f, %.1f s", step, list(batch.clips.shape), float(output.loss), seconds
+            )
+    videos = config.train.epochs * len(train.records)
+    logger.info(
+        "full recipe: %d passes over %d videos (%d effective epochs), %s on this %s alone at this speed, without loading",
+        config.train.epochs, len(train.records), config.train.epochs * config.clip.repeats,
+        timedelta(seconds=round(seconds * videos)), here.device.type,
+    )  # fmt: skip
+
+
+def _weights(config: Config) -> str | None:
+    return None if config.model.pretrained == "none" else config.model.pretrained
+
+
+def _announce(config: Config, model: nn.Module, plan: BatchPlan, num_classes: int) -> None:
+    macs = count_macs(model, (3, *config.input_size))
+    logger.info(
+        "%s: input %s, %.2f M parameters, %.2f GMACs a clip, %d classes; %d videos, %d steps of %d videos × %d clips a pass; "
+        "peak lr %g for that batch",
+        config.model.name, [3, *config.input_size], count_parameters(model) / 1e6, macs / 1e9, num_classes,
+        plan.num_records, plan.steps_per_epoch, config.train.batch_size, config.clip.repeats, config.optim.lr,
+    )  # fmt: skip
+
+
+def _check_same_run(config: Config, folder: Path) -> None:
+    """Refuse to continue a run with another recipe: its result would be neither one's."""
+    written = folder / "config.yaml"
+    if not written.exists() or not any((folder / "checkpoints").glob("step_*")):
+        return
+    before, now = flatten(load_config(written)), flatten(config)
+    changed = [key for key in now if before.get(key) != now[key] and not key.startswith(MAY_CHANGE)]
+    if changed:
+        listed = ", ".join(f"{key} {before.get(key)} → {now[key]}" for key in changed)
+        raise ConfigError(f"out_dir={folder}: holds a run with {listed}; choose another out_dir or delete that folder")

@@ -1,0 +1,31 @@
+"""The `test` section of the configuration: the views of a video and how they are computed. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hiera_video.data.config import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestConfig:
+    """`clips` × `crops` views a video, as in "5×3" for Kinetics."""
+
+    __test__ = False  # the name is the section's; pytest need not collect it
+
+    checkpoint: str | None = None
+    """What is tested: a file, a run folder or hf-hub:owner/name; unset: the best checkpoint of `out_dir`."""
+    clips: int = 5
+    """Temporal clips a video, evenly spaced."""
+    crops: int = 3
+    """Spatial crops a clip: 3 along the long side at short side = size; 1 in the centre at short side = 8/7 size."""
+    batch_size: int = 8
+    """Views that the model sees at once; every batch has this size (the last one is padded)."""
+    max_broken: float = 0.05
+    """Share of the videos that may be unreadable before the exit code says so (3)."""
+
+    def __post_init__(self) -> None:
+        for name in ("clips", "crops", "batch_size"):
+            value = getattr(self, name)
+            require(value >= 1, f"test.{name}={value}: must be 1 or more")
+        require(0 <= self.max_broken <= 1, f"test.max_broken={self.max_broken}: must be in [0, 1]")

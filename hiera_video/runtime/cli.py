@@ -1,0 +1,34 @@
+"""The edge between a tool and its user: errors become one line and an exit code. No torch."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+
+from hiera_video.errors import HieraVideoError
+
+
+def config_parser(description: str) -> argparse.ArgumentParser:
+    """The arguments that every tool with a configuration has."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cfg", required=True, metavar="FILE", help="experiment, such as configs/k400_hiera_b.yaml")
+    parser.add_argument("--dry-run", action="store_true", help="build everything, run two steps, write nothing")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="for example optim.lr=4e-4 train.batch_size=8"
+    )
+    return parser
+
+
+def run_tool(main: Callable[[], int]) -> None:
+    """Run `main` and exit with its code; what the user's input caused becomes one line and exit code 2."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        code = main()
+    except HieraVideoError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)

@@ -1,0 +1,57 @@
+"""The folder of a run: one process at a time, and what it ran with. No torch."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hiera_video.errors import ConfigError
+
+PACKAGES = ("hiera-video", "torch", "torchvision", "av", "numpy", "omegaconf", "safetensors")
+
+
+@contextmanager
+def claim(folder: Path) -> Iterator[None]:
+    """Make `folder` and hold its lock. Raises `ConfigError` if it cannot be written or another run holds it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("a")
+    except OSError as error:
+        raise ConfigError(f"out_dir={folder}: cannot be written ({error.strerror}); choose another out_dir") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"out_dir={folder}: another run is writing there; stop it or choose another out_dir"
+            ) from error
+        yield
+
+
+def write_environment(folder: Path) -> None:
+    """`env.json`: the command, the machine and the versions; `command` of every start is kept."""
+    path = folder / "env.json"
+    commands = json.loads(path.read_text())["commands"] if path.exists() else []
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    facts = {
+        "commands": [*commands, " ".join(sys.argv)],
+        "python": platform.python_version(),
+        "machine": platform.platform(),
+        "cpus": os.cpu_count(),
+        "versions": versions,
+    }
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(facts, indent=1))
+    partial.replace(path)

@@ -1,0 +1,82 @@
+"""The `optim` and `train` sections of the configuration. No torch, so that a wrong value is told at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hiera_video.data.config import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """Optimizer and learning rate: linear warm-up, then half a cosine, both by step."""
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    """Optimizer; `sgd` has Nesterov-free momentum."""
+    lr: float = 8e-4
+    """Peak learning rate, for the whole batch of a step (`train.batch_size` videos); never scaled silently."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's decay rates; 0.95 for the second in masked pre-training."""
+    momentum: float = 0.9
+    """SGD's momentum."""
+    weight_decay: float = 0.05
+    """Decoupled decay; not applied to 1-D parameters, biases and position embeddings."""
+    layer_decay: float = 1.0
+    """Each layer's rate is this times the next one's; patch and position embedding are the first layer, the head the last."""
+    clip_grad: float | None = None
+    """Largest norm of the gradient over all parameters; unset: no clipping."""
+    warmup_epochs: float = 0.0
+    """Passes over which the rate grows linearly from `warmup_lr` to `lr`."""
+    warmup_lr: float = 0.0
+    """Rate of the first step."""
+    min_lr: float = 1e-6
+    """Rate at the end of the cosine."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(self.betas))  # YAML gives a list
+        require(self.lr > 0, f"optim.lr={self.lr}: must be above 0")
+        require(all(0 <= beta < 1 for beta in self.betas), f"optim.betas={list(self.betas)}: must be in [0, 1)")
+        require(0 <= self.momentum < 1, f"optim.momentum={self.momentum}: must be in [0, 1)")
+        require(self.weight_decay >= 0, f"optim.weight_decay={self.weight_decay}: must be 0 or more")
+        require(
+            0 < self.layer_decay <= 1, f"optim.layer_decay={self.layer_decay}: must be in (0, 1]; 1 switches it off"
+        )
+        require(
+            self.clip_grad is None or self.clip_grad > 0,
+            f"optim.clip_grad={self.clip_grad}: must be above 0, or null for no clipping",
+        )
+        require(self.warmup_epochs >= 0, f"optim.warmup_epochs={self.warmup_epochs}: must be 0 or more")
+        for name in ("warmup_lr", "min_lr"):
+            value = getattr(self, name)
+            require(0 <= value <= self.lr, f"optim.{name}={value}: must be between 0 and optim.lr={self.lr}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How long, how much at once, how often to look."""
+
+    task: Literal["classify"] = "classify"
+    """What is learnt: `classify` needs labels."""
+    epochs: int = 100
+    """Passes over the videos. The paper's epochs are these times `clip.repeats`."""
+    batch_size: int = 256
+    """Videos an optimizer step, over all devices and accumulated parts together; each gives `clip.repeats` clips."""
+    accumulate: int = 1
+    """Parts that each device's share of a batch is computed in, to save memory."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Autocast of forward and backward; `auto` is bf16 on a GPU that has it, else fp32."""
+    eval_every: int = 1
+    """Passes between two validations; the last pass is always validated."""
+    log_every: int = 10
+    """Steps between two rows of `metrics.jsonl`."""
+    save_minutes: float = 10.0
+    """Longest time between two checkpoints; one is written after every validation too."""
+    keep: int = 2
+    """Newest checkpoints that are kept, beside the best."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate", "eval_every", "log_every", "keep"):
+            value = getattr(self, name)
+            require(value >= 1, f"train.{name}={value}: must be 1 or more")
+        require(self.save_minutes > 0, f"train.save_minutes={self.save_minutes}: must be above 0")

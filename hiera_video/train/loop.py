@@ -1,0 +1,205 @@
+"""The one training loop: every task, model and number of devices goes through `fit`, from top to bottom.
+
+What survives a restart is the weights, the optimizer's (and scaler's) state and two numbers, `Progress`: all random
+numbers are functions of (seed, step, position), so nothing else has to be remembered.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from hiera_video.data.loader import ClipBatch
+from hiera_video.runtime.distributed import World
+from hiera_video.runtime.log import MetricLog
+from hiera_video.runtime.signals import StopSignal
+from hiera_video.train.checkpoint import CheckpointStore
+from hiera_video.train.config import OptimConfig, TrainConfig
+from hiera_video.train.meter import Clock, Meter, agree, progress_line, show
+from hiera_video.train.optim import set_lr
+from hiera_video.train.schedule import lr_at
+from hiera_video.train.tasks import Task
+
+logger = logging.getLogger(__name__)
+DONE, BROKEN_LIMIT, NON_FINITE = 0, 3, 4
+
+
+class Evaluator(Protocol):
+    """Turns a model into numbers. `score` names the one that chooses the best checkpoint, higher is better."""
+
+    score: str
+
+    def __call__(self, model: nn.Module) -> dict[str, float]: ...
+
+
+@dataclass
+class Progress:
+    """What a checkpoint remembers beside weights and optimizer."""
+
+    step: int = 0
+    """Optimizer steps done."""
+    best: float | None = None
+    """Best validation score so far."""
+    broken: int = 0
+    """Videos that could not be read and were substituted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """The fixed surroundings of `fit`."""
+
+    folder: Path
+    world: World
+    store: CheckpointStore
+    log: MetricLog | None
+    """None on ranks other than the first."""
+    steps_per_epoch: int
+    max_broken: float
+    seed: int
+    meta: dict[str, Any]
+    """Written into every checkpoint: model, class names."""
+
+
+def fit(
+    model: nn.Module,
+    task: Task,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterator[Sequence[ClipBatch]],
+    evaluator: Evaluator | None,
+    *,
+    progress: Progress,
+    optim: OptimConfig,
+    train: TrainConfig,
+    run: Run,
+    scaler: torch.amp.GradScaler,
+    stop: StopSignal,
+) -> int:
+    """Train `model` from `progress.step` to the end. `batches` yields one optimizer step's micro-batches of this rank.
+
+    Returns the exit code: 0 done, 3 over the limit of broken videos, 4 after a non-finite loss or gradient (weights as
+    before that step), 128 + n after signal n; in all but case 4 a checkpoint of the last step has been written.
+    """
+    world, total_steps = run.world, train.epochs * run.steps_per_epoch
+    warmup_steps = round(optim.warmup_epochs * run.steps_per_epoch)
+    clock, meter = Clock(progress.step, total_steps), Meter()
+    wrapped = world.wrap(model)
+    model.train()
+    while progress.step < total_steps:
+        step = progress.step
+        lr = lr_at(
+            step,
+            total_steps=total_steps,
+            warmup_steps=warmup_steps,
+            peak=optim.lr,
+            start=optim.warmup_lr,
+            end=optim.min_lr,
+        )
+        set_lr(optimizer, lr)
+        torch.manual_seed(random.Random(f"dropout/{run.seed}/{step}/{world.rank}").getrandbits(63))
+        with meter.waiting():
+            batches_of_step = next(batches)
+        logs = _forward_backward(wrapped, task, batches_of_step, step, train.precision, scaler, world)
+        scaler.unscale_(optimizer)
+        norm = float(nn.utils.clip_grad_norm_(model.parameters(), optim.clip_grad or math.inf))
+        agreed = agree(
+            logs,
+            broken=sum(len(batch.substituted) for batch in batches_of_step),
+            signal=stop.received or 0,
+            save_due=clock.minutes() > train.save_minutes,
+            world=world,
+        )
+        # a scaler meets infinite gradients by design: it skips the step and lowers its scale
+        if not math.isfinite(agreed.averages["loss"]) or not (math.isfinite(norm) or scaler.is_enabled()):
+            _report_non_finite(step, agreed.averages["loss"], norm, batches_of_step, run)
+            return NON_FINITE
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+
+        progress.step += 1
+        progress.broken += agreed.broken
+        meter.add(agreed.averages, agreed.clips)
+        epoch, epoch_ends = progress.step // run.steps_per_epoch, progress.step % run.steps_per_epoch == 0
+        if run.log and (progress.step % train.log_every == 0 or epoch_ends):
+            numbers = meter.take()
+            run.log.write(step, "train", **numbers, loss_hex=agreed.averages["loss"].hex(), lr=lr, grad_norm=norm)
+            logger.info(progress_line(progress.step, total_steps, run.steps_per_epoch, numbers, lr, clock))
+        is_best = False
+        if evaluator and epoch_ends and (epoch % train.eval_every == 0 or progress.step == total_steps):
+            numbers = evaluator(model)
+            model.train()
+            is_best = progress.best is None or numbers[evaluator.score] > progress.best
+            progress.best = numbers[evaluator.score] if is_best else progress.best
+            if run.log:
+                run.log.write(step, "val", **numbers)
+                logger.info("epoch %d validation: %s%s", epoch, show(numbers), "  (best so far)" if is_best else "")
+        # the limit is a share of a whole pass at least, so that one bad video at the start does not end a run
+        limit = run.max_broken * train.batch_size * max(progress.step, run.steps_per_epoch)
+        if epoch_ends or agreed.save_due or agreed.signal or progress.broken > limit:
+            if world.is_main:
+                state = {"optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
+                meta = {**run.meta, "progress": asdict(progress)}
+                run.store.save(progress.step, model.state_dict(), state, meta, best=is_best)
+            clock.saved()
+        if progress.broken > limit:
+            logger.error(
+                "%d broken videos are over data.max_broken=%g; repair or raise it", progress.broken, run.max_broken
+            )
+            return BROKEN_LIMIT
+        if agreed.signal:
+            logger.info("stopped by a signal after step %d; the same command goes on from there", progress.step)
+            return 128 + agreed.signal
+    return DONE
+
+
+def _forward_backward(
+    model: nn.Module,
+    task: Task,
+    batches: Sequence[ClipBatch],
+    step: int,
+    precision: str,
+    scaler: torch.amp.GradScaler,
+    world: World,
+) -> dict[str, tuple[Tensor, int]]:
+    """Gradients of the mean loss over this rank's micro-batches, which are equally large. Returns sums and counts."""
+    logs: dict[str, tuple[Tensor, int]] = {}
+    for number, batch in enumerate(batches, start=1):
+        batch = batch.to(world.device)
+        accumulating = world.size > 1 and number < len(batches)  # only the last part exchanges gradients
+        with model.no_sync() if accumulating else nullcontext():  # type: ignore[operator]
+            with autocast(precision, world.device):
+                output = task(model, batch, step)
+            scaler.scale(output.loss / len(batches)).backward()  # type: ignore[no-untyped-call]
+        clips = len(batch.row)
+        for name, (value, count) in {"loss": (output.loss.detach() * clips, clips), **output.logs}.items():
+            before = logs.get(name, (0.0, 0))
+            logs[name] = (before[0] + value.double(), before[1] + count)
+    return logs
+
+
+def autocast(precision: str, device: torch.device) -> Any:
+    """The autocast context of `train.precision`."""
+    dtypes = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    dtype = dtypes[("bf16" if has_bf16 else "fp32") if precision == "auto" else precision]
+    return torch.autocast(device.type, dtype=dtype) if dtype else nullcontext()
+
+
+def _report_non_finite(step: int, loss: float, norm: float, batches: Sequence[ClipBatch], run: Run) -> None:
+    """Say which videos were in the step, on every rank, before the weights could be touched."""
+    rows = run.world.gather([batch.row.tolist() for batch in batches])
+    if run.world.is_main:
+        path = run.folder / "non_finite.json"
+        path.write_text(json.dumps({"step": step, "loss": str(loss), "grad_norm": str(norm), "rows_by_rank": rows}))
+        logger.error("step %d: loss %s, gradient norm %s: stopped before the weights changed; the manifest rows of the "
+                     "step are in %s; lower optim.lr or set train.precision=fp32", step, loss, norm, path)  # fmt: skip

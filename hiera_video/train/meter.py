@@ -1,0 +1,105 @@
+"""What the loop knows of time and of the other ranks: averages, clips a second, time left, reasons to save or stop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+from torch import Tensor
+
+from hiera_video.runtime.distributed import World
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What all ranks know after a step."""
+
+    averages: dict[str, float]
+    clips: int
+    broken: int
+    signal: int
+    save_due: bool
+
+
+def agree(logs: dict[str, tuple[Tensor, int]], *, broken: int, signal: int, save_due: bool, world: World) -> Agreement:
+    """One reduction a step carries everything: sums and counts (never averages), and the reasons to save or stop."""
+    flags = [torch.tensor(float(value), dtype=torch.float64) for value in (broken, signal, signal > 0, save_due)]
+    sums = [number for value, count in logs.values() for number in (value.cpu(), torch.tensor(float(count)).double())]
+    reduced = world.sum(torch.stack([*flags, *sums]).to(world.device)).tolist()
+    total_broken, signals, signalled, due, *values = reduced
+    averages = {name: values[2 * place] / values[2 * place + 1] for place, name in enumerate(logs)}
+    return Agreement(
+        averages=averages,
+        clips=int(values[1]),
+        broken=int(total_broken),
+        signal=round(signals / signalled) if signalled else 0,
+        save_due=due > 0,
+    )
+
+
+class Clock:
+    """Time since the start and since the last checkpoint."""
+
+    def __init__(self, first_step: int, total_steps: int) -> None:
+        self._first_step, self._total_steps = first_step, total_steps
+        self._started = self._saved = time.monotonic()
+
+    def minutes(self) -> float:
+        """Minutes since the last checkpoint."""
+        return (time.monotonic() - self._saved) / 60
+
+    def saved(self) -> None:
+        """A checkpoint was just written."""
+        self._saved = time.monotonic()
+
+    def left(self, step: int) -> timedelta:
+        """Time to the end at the speed so far."""
+        per_step = (time.monotonic() - self._started) / (step - self._first_step)
+        return timedelta(seconds=round(per_step * (self._total_steps - step)))
+
+
+class Meter:
+    """Averages between two log rows."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._started, self._waited = time.monotonic(), 0.0
+        self._steps = self._clips = 0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around the wait for data."""
+        started = time.monotonic()
+        yield
+        self._waited += time.monotonic() - started
+
+    def add(self, averages: dict[str, float], clips: int) -> None:
+        """One step's averages over `clips` clips."""
+        self._sums = {name: self._sums.get(name, 0.0) + value for name, value in averages.items()}
+        self._steps, self._clips = self._steps + 1, self._clips + clips
+
+    def take(self) -> dict[str, float]:
+        """Means since the last call, clips a second, and the share of the time that was spent waiting for data."""
+        seconds = time.monotonic() - self._started
+        numbers = {name: total / self._steps for name, total in self._sums.items()}
+        numbers |= {"clips_per_second": self._clips / seconds, "data_wait_share": self._waited / seconds}
+        self.__init__()  # type: ignore[misc]
+        return numbers
+
+
+def progress_line(step: int, total: int, per_epoch: int, numbers: dict[str, float], lr: float, clock: Clock) -> str:
+    epoch = f"epoch {(step - 1) // per_epoch + 1}/{math.ceil(total / per_epoch)}"
+    shown = {name: value for name, value in numbers.items() if name not in ("clips_per_second", "data_wait_share")}
+    return (
+        f"{epoch} step {step}/{total}  {show(shown)}  lr {lr:.2e}  {numbers['clips_per_second']:.1f} clips/s  "
+        f"data {numbers['data_wait_share']:.0%}  {clock.left(step)} left"
+    )
+
+
+def show(numbers: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())

@@ -1,0 +1,26 @@
+"""Test a trained model with several views a video; writes results, predictions and a report into `out_dir`.
+
+python tools/test_net.py --cfg configs/motion_hiera_micro.yaml
+python tools/test_net.py --cfg configs/k400_hiera_b.yaml test.checkpoint=hiera_base_16x224.pth test.clips=5 test.crops=3
+"""
+
+from __future__ import annotations
+
+from hiera_video.config.build import manifest_of, num_classes_of
+from hiera_video.config.load import load_config
+from hiera_video.runtime.cli import config_parser, run_tool
+
+
+def main() -> int:
+    """Check everything that needs no torch first: a mistake must answer at once."""
+    arguments = config_parser(__doc__ or "").parse_args()
+    config = load_config(arguments.cfg, arguments.overrides)
+    manifest = manifest_of(config, "test")
+    num_classes = num_classes_of(config, manifest)
+    from hiera_video.config.testing import test_run
+
+    return test_run(config, manifest, num_classes, dry_run=arguments.dry_run)
+
+
+if __name__ == "__main__":
+    run_tool(main)

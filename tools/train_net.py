@@ -1,0 +1,65 @@
+"""Train a model, or continue where the run in `out_dir` stopped.
+
+python tools/train_net.py --cfg configs/motion_hiera_micro.yaml
+python tools/train_net.py --cfg configs/k400_hiera_b.yaml optim.lr=4e-4 train.batch_size=8
+torchrun --nproc-per-node 8 tools/train_net.py --cfg configs/k400_hiera_b.yaml
+"""
+
+from __future__ import annotations
+
+import logging
+
+from hiera_video.data.manifest import Manifest
+
+from hiera_video.config.build import manifest_of, num_classes_of
+from hiera_video.config.load import load_config
+from hiera_video.config.schema import Config
+from hiera_video.errors import ConfigError
+from hiera_video.runtime.cli import config_parser, run_tool
+
+logger = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """Check everything that needs no torch first: a mistake must answer at once."""
+    arguments = config_parser(__doc__ or "").parse_args()
+    config = load_config(arguments.cfg, arguments.overrides)
+    check_weights(config, arguments.cfg, warn_only=arguments.dry_run)
+    train = manifest_of(config, "train")
+    val = manifest_of(config, "val") if config.data.val else None
+    num_classes = num_classes_of(config, train, *([val] if val else []))
+    if arguments.dry_run:
+        return dry_run(config, train, num_classes)
+    return run(config, train, val, num_classes)
+
+
+def check_weights(config: Config, name: str, *, warn_only: bool) -> None:
+    """Fine-tuning from nothing is seldom meant: it has to be asked for."""
+    if config.train.task != "classify" or config.model.pretrained is not None:
+        return
+    message = (
+        f"model.pretrained is not set: {name} starts from pre-trained weights; set model.pretrained to a file, a run "
+        f"folder or hf-hub:facebook/{config.model.name}.mae_k400, or to none to train from scratch"
+    )
+    if not warn_only:
+        raise ConfigError(message)
+    logger.warning("warning: %s", message)
+
+
+def dry_run(config: Config, train: Manifest, num_classes: int) -> int:
+    """Two real steps at batch 1, nothing written."""
+    from hiera_video.config.training import rehearse
+
+    rehearse(config, train, num_classes)
+    return 0
+
+
+def run(config: Config, train: Manifest, val: Manifest | None, num_classes: int) -> int:
+    """Train to the end or to a signal."""
+    from hiera_video.config.training import train_run
+
+    return train_run(config, train, val, num_classes)
+
+
+if __name__ == "__main__":
+    run_tool(main)
