@@ -34,6 +34,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
             merged = cast(DictConfig, OmegaConf.unsafe_merge(merged, layer))
         except OmegaConfBaseException as error:
             raise ConfigError(f"{source}: {_one_line(error)}") from error
+    if OmegaConf.is_missing(merged, "model") or OmegaConf.is_missing(merged.model, "name"):
+        raise ConfigError(f"{path}: model.name is not set; choose one, such as hiera_base_16x224")
     try:
         return cast(Config, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
@@ -72,6 +74,10 @@ def _read(path: Path, seen: tuple[Path, ...]) -> list[tuple[str, DictConfig]]:
         layer = OmegaConf.load(path)
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid YAML: {_one_line(error)}") from error
+    except (
+        OSError
+    ) as error:  # OmegaConf's word for a file that holds one number, and the system's for one it keeps shut
+        raise ConfigError(f"{path}: cannot be read as `section: key: value` lines: {_one_line(error)}") from error
     if not isinstance(layer, DictConfig) or not layer:
         raise ConfigError(f"{path}: must hold `section: key: value` lines, but is empty or a bare value")
     bases = layer.pop(BASE, [])
@@ -122,19 +128,17 @@ def _check_keys(layer: DictConfig, source: str) -> None:
 
 
 def _nearest(key: str, known: list[str]) -> str:
-    leaf = key.rpartition(".")[2]
-    near = [item for item in known if item.rpartition(".")[2] == leaf] or difflib.get_close_matches(
-        key, known, n=1, cutoff=0.5
-    )
-    if near:
-        return f"did you mean '{near[0]}'?"
-    section = key.rpartition(".")[0]
+    """The same name elsewhere, else a similar name in the same section, else a similar key, else what there is."""
+    section, _, leaf = key.rpartition(".")
     siblings = [item for item in known if item.rpartition(".")[0] == section]
-    return (
-        f"valid keys there: {', '.join(siblings)}"
-        if siblings
-        else f"sections: {', '.join(k for k in known if '.' not in k)}"
-    )
+    near = [item for item in known if item.rpartition(".")[2] == leaf]
+    near += difflib.get_close_matches(leaf, [item.rpartition(".")[2] for item in siblings], n=1, cutoff=0.6)
+    near += difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+    if near:
+        return f"did you mean '{near[0] if near[0] in known else f'{section}.{near[0]}'}'?"
+    if siblings and section:
+        return f"valid keys there: {', '.join(siblings)}"
+    return f"sections: {', '.join(item for item in known if '.' not in item)}"
 
 
 def _example(section: str, known: dict[str, type | None]) -> str:

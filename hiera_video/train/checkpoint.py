@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -65,7 +66,7 @@ class CheckpointStore:
             _point(self.folder / "last", target)
             if best:
                 _point(self.folder / "best", target)
-        except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+        except (OSError, RuntimeError, SafetensorError) as error:  # what each writer makes of a full disk
             shutil.rmtree(partial, ignore_errors=True)
             raise CheckpointError(
                 f"{target}: cannot be written ({error}); free disk space or choose another out_dir; the checkpoints "

@@ -38,7 +38,7 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
                 "params": [],
                 "names": [],
                 "weight_decay": config.weight_decay if decays else 0.0,
-                "lr_scale": config.layer_decay ** (layered.num_layers - 1 - layer),
+                "lr_scale": config.layer_decay ** (layered.num_layers - layer),
             },
         )
         group["params"].append(parameter)

@@ -1,0 +1,73 @@
+"""Kinetics' annotation csv and a folder of clips → our manifest (`path label` a line) and `labels.txt`.
+
+    python datasets/kinetics/prepare.py --csv annotations/train.csv --videos data/kinetics400/train
+    python datasets/kinetics/prepare.py --csv annotations/val.csv   --videos data/kinetics400/val
+
+The csv has the header `label,youtube_id,time_start,time_end,split`; clips are `<id>_<start>_<end>.mp4` (six digits),
+in one folder or in one folder a class. The manifest is written beside the folder (`data/kinetics400/train.csv`), because
+manifests may only name videos below their own place. The class index is the place in `labels.txt` beside the manifest:
+made from the first csv in alphabetical order, used as it is afterwards, so that all splits agree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+
+COLUMNS = ("label", "youtube_id", "time_start", "time_end")
+
+
+def main() -> int:
+    """Write the manifest; print how many of the listed clips are there."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--csv", type=Path, required=True, help="annotation file of one split")
+    parser.add_argument("--videos", type=Path, required=True, help="folder of that split's clips")
+    arguments = parser.parse_args()
+    for path in (arguments.csv, arguments.videos):
+        if not path.exists():
+            parser.error(f"{path}: does not exist; see datasets/kinetics/README.md for where it comes from")
+    with arguments.csv.open(newline="") as file:
+        reader = csv.DictReader(file)
+        missing = [name for name in COLUMNS if name not in (reader.fieldnames or [])]
+        if missing:
+            parser.error(
+                f"{arguments.csv}: has no column {', '.join(missing)}; its header must be {','.join(COLUMNS)},split"
+            )
+        rows = list(reader)
+    root, manifest = arguments.videos.parent, arguments.videos.with_suffix(".csv")
+    if manifest.resolve() == arguments.csv.resolve():
+        parser.error(f"{manifest}: is where the manifest goes; move the release's csv into another folder")
+    names = class_names(root / "labels.txt", sorted({row["label"] for row in rows}))
+    unknown = sorted({row["label"] for row in rows} - set(names))
+    if unknown:
+        parser.error(
+            f"{arguments.csv}: class '{unknown[0]}' is not in {root / 'labels.txt'}; remove that file to remake it"
+        )
+    present = {path.name: path.relative_to(root) for path in sorted(arguments.videos.rglob("*.mp4"))}
+    wanted = [(clip_name(row), row["label"]) for row in rows]
+    lines = [f"{present[name]} {names[label]}\n" for name, label in wanted if name in present]
+    if not lines:
+        parser.error(f"{arguments.videos}: holds none of the {len(wanted)} clips that {arguments.csv} lists")
+    partial = manifest.with_suffix(".partial")
+    partial.write_text("".join(lines))
+    partial.replace(manifest)
+    print(f"{manifest}: {len(lines)} of {len(wanted)} listed clips are there, {len(names)} classes")
+    return 0
+
+
+def clip_name(row: dict[str, str]) -> str:
+    """File name of a clip in the release."""
+    return f"{row['youtube_id']}_{int(row['time_start']):06d}_{int(row['time_end']):06d}.mp4"
+
+
+def class_names(path: Path, found: list[str]) -> dict[str, int]:
+    """Class → index, from `labels.txt` where it exists; written there otherwise."""
+    if not path.exists():
+        path.write_text("".join(f"{name}\n" for name in found))
+    return {name: index for index, name in enumerate(path.read_text().splitlines())}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""Configuration files and overrides: what is read, and the words of every refusal."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hiera_video.config.load import flatten, load_config, save_config
+from hiera_video.errors import HieraVideoError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+MOTION = CONFIGS / "motion_hiera_micro.yaml"
+
+
+def refusal(path: Path, *overrides: str) -> str:
+    with pytest.raises(HieraVideoError) as caught:
+        load_config(path, overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def write(folder: Path, text: str, name: str = "x.yaml") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_bases_are_read_first_and_overrides_last() -> None:
+    config = load_config(CONFIGS / "k400_hiera_h.yaml", ["optim.weight_decay=0.1", "model.input_size=[16,256,256]"])
+    assert config.model.name == "hiera_huge_16x224"  # its own
+    assert config.model.head_dropout == 0.5  # of k400_hiera_l
+    assert config.augment.mixup == 0.8  # of k400_hiera_b
+    assert config.optim.weight_decay == 0.1
+    assert config.input_size == (16, 256, 256)
+
+
+def test_saved_config_reads_back_equal(tmp_path: Path) -> None:
+    config = load_config(CONFIGS / "k400_hiera_l.yaml", ["seed=7"])
+    save_config(config, tmp_path / "config.yaml")
+    assert flatten(load_config(tmp_path / "config.yaml")) == flatten(config)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("optim.lrr=1", "unknown key 'optim.lrr'; did you mean 'optim.lr'?"),
+        ("batch_size=8", "unknown key 'batch_size'; did you mean 'train.batch_size'?"),
+        ("optim.zzzzz=1", "unknown key 'optim.zzzzz'; valid keys there: optim.name, optim.lr, "),
+        ("zzzzz=1", "unknown key 'zzzzz'; sections: model, mae, data, "),
+        ("optim.lr=abc", "Value 'abc' of type 'str' could not be converted to Float"),
+        ("optim.lr=nan", "optim.lr=nan: must be above 0"),
+        ("optim.min_lr=1", "optim.min_lr=1.0: must be between 0 and optim.lr=0.001"),
+        ("optim.betas=[0.9,1.0]", "optim.betas=[0.9, 1.0]: must be in [0, 1)"),
+        ("optim.momentum=1", "optim.momentum=1.0: must be in [0, 1)"),
+        ("optim.weight_decay=-1", "optim.weight_decay=-1.0: must be 0 or more"),
+        ("optim.layer_decay=0", "optim.layer_decay=0.0: must be in (0, 1]; 1 switches it off"),
+        ("optim.clip_grad=0", "optim.clip_grad=0.0: must be above 0, or null for no clipping"),
+        ("optim.warmup_epochs=-1", "optim.warmup_epochs=-1.0: must be 0 or more"),
+        ("optim.warmup_epochs=1000", "optim.warmup_epochs=1000.0 is longer than train.epochs="),
+        ("train.task=sing", "Invalid value 'sing', expected one of ['classify'"),
+        ("train.batch_size=0", "train.batch_size=0: must be 1 or more"),
+        ("train.save_minutes=0", "train.save_minutes=0.0: must be above 0"),
+        ("test.crops=0", "test.crops=0: must be 1 or more"),
+        ("test.max_broken=2", "test.max_broken=2.0: must be in [0, 1]"),
+        ("data.workers=-1", "data.workers=-1: must be 0 or more"),
+        ("data.max_broken=nan", "data.max_broken=nan: must be in [0, 1]"),
+        ("data.separator=''", "data.separator='': must not be empty"),
+        ("augment.scale=[0.5,2]", "augment.scale=[0.5, 2.0]: must be two shares, 0 < low <= high <= 1"),
+        ("augment.ratio=[2,1]", "augment.ratio=[2.0, 1.0]: must be two ratios, 0 < low <= high"),
+        ("augment.flip=1.5", "augment.flip=1.5: is a probability, must be in [0, 1]"),
+        ("augment.rand_augment=11", "augment.rand_augment=11.0: must be in [0, 10]"),
+        ("augment.mixup=-1", "augment.mixup=-1.0: must be 0 or more"),
+        ("augment.label_smoothing=1", "augment.label_smoothing=1.0: must be in [0, 1)"),
+        ("augment.std=[0,1,1]", "augment.std=[0.0, 1.0, 1.0]: must be above 0"),
+        ("model.name=hiera_bose_16x224", "unknown model; did you mean hiera_base_16x224"),
+        ("model.name=hiera_base_224", "model.name=hiera_base_224: is an image model; choose a video model such as"),
+        ("model.input_size=[16,225,225]", "the nearest that fit are "),
+        ("model.input_size=[32,32,32]", "has 32 frames, clip.num_frames=16: must be equal; set clip.num_frames=32"),
+        ("model.input_size=[16,32,64]", "clips are cropped to squares; make both sides equal"),
+        ("model=3", "'model' is a section; write its keys below it, like model.name=…"),
+        ("model", "an override is written key=value, like optim.lr=4e-4"),
+        ("a=[", "'a=[': while parsing a flow node"),
+    ],
+)
+def test_refused_override(override: str, words: str) -> None:
+    assert words in refusal(MOTION, override)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "must hold `section: key: value` lines, but is empty or a bare value"),
+        ("just words", "unknown key 'just words'; sections: model, "),
+        ("3", "cannot be read as `section: key: value` lines: Invalid loaded object type: int"),
+        ("[1, 2]", "must hold `section: key: value` lines"),
+        ("model: {name: hiera_micro_16x32}\nseed: 1\nseed: 2", "found duplicate key seed"),
+        ("model: !!python/object/apply:os.system ['touch pwned']", "not valid YAML: could not determine a constructor"),
+        ("_base_: missing.yaml", "missing.yaml: no such configuration file (named as _base_ in "),
+        ("_base_: x.yaml", "_base_ goes in a circle (x.yaml → x.yaml); remove one of them"),
+        ("seed: 1", "model.name is not set; choose one, such as hiera_base_16x224"),
+        ("model:\n  name: hiera_micro_16x32\n optim: 1", "not valid YAML: "),
+        ("model: {name: hiera_micro_16x32}\noptim: 3", "'optim' is a section"),
+    ],
+)
+def test_refused_file(tmp_path: Path, text: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert words in refusal(write(tmp_path, text))
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_missing_file_names_its_neighbours(tmp_path: Path) -> None:
+    write(tmp_path, "seed: 1", "a.yaml")
+    assert "b.yaml: no such configuration file; *.yaml files in that folder: a.yaml" in refusal(tmp_path / "b.yaml")
+
+
+def test_binary_file_is_not_yaml(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_bytes(bytes(range(128, 256)))
+    assert "not valid YAML" in refusal(tmp_path / "x.yaml")
+
+
+def test_nothing_imports_torch_before_the_configuration_is_known() -> None:
+    code = (
+        "import sys, hiera_video, hiera_video.config, hiera_video.config.build, hiera_video.runtime.cli\n"
+        f"hiera_video.load_config({str(MOTION)!r})\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_loads_and_says_how_it_is_run(path: Path) -> None:
+    config = load_config(path)
+    assert Path(config.out_dir).name == path.stem
+    assert f"--cfg configs/{path.name}" in path.read_text()

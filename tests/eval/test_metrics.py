@@ -1,0 +1,41 @@
+"""Metrics, as literal numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hiera_video.eval.metrics import accuracy, confusion, mean_average_precision
+
+PROBABILITIES = np.array(  # six classes; the label's rank is 1, 2, 1, 6
+    [
+        [0.5, 0.3, 0.1, 0.05, 0.03, 0.02],
+        [0.5, 0.3, 0.1, 0.05, 0.03, 0.02],
+        [0.1, 0.6, 0.1, 0.1, 0.05, 0.05],
+        [0.5, 0.3, 0.1, 0.05, 0.03, 0.02],
+    ]
+)
+LABELS = np.array([0, 1, 1, 5])
+
+
+def test_accuracy() -> None:
+    found = accuracy(PROBABILITIES, LABELS)
+    assert found["top1"] == pytest.approx(50)
+    assert found["top5"] == pytest.approx(75)
+    assert found["mean_class"] == pytest.approx((100 + 50 + 0) / 3)  # over the classes that occur
+
+
+def test_fewer_than_five_classes() -> None:
+    assert accuracy(np.array([[0.9, 0.1]]), np.array([1]))["top5"] == pytest.approx(100)
+
+
+def test_confusion_has_labels_down_and_answers_across() -> None:
+    counts = confusion(PROBABILITIES, LABELS)
+    assert counts[1].tolist() == [1, 1, 0, 0, 0, 0] and counts[5, 0] == 1 and counts.sum() == 4
+
+
+def test_mean_average_precision_skips_classes_that_never_occur() -> None:
+    labels = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
+    scores = np.array([[0.9, 0.8, 0.5], [0.1, 0.2, 0.5]])
+    # class 0 is ranked perfectly (1.0), class 1's only video comes second (0.5)
+    assert mean_average_precision(scores, labels)["mAP"] == pytest.approx(75)

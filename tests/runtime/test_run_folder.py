@@ -1,0 +1,27 @@
+"""One run a folder; a folder that cannot be written is told before anything starts."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from hiera_video.errors import ConfigError
+from hiera_video.runtime.run_folder import claim, write_environment
+
+
+def test_a_second_run_is_refused_and_the_lock_goes_with_the_first(tmp_path: Path) -> None:
+    refused = pytest.raises(ConfigError, match="another run is writing there; stop it or choose another out_dir")
+    with claim(tmp_path / "run"), refused, claim(tmp_path / "run"):
+        pass
+    with claim(tmp_path / "run"):
+        write_environment(tmp_path / "run")
+    assert (tmp_path / "run" / "env.json").is_file()
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    refused = pytest.raises(ConfigError, match=re.escape("cannot be written (Not a directory); choose another out_dir"))
+    with refused, claim(tmp_path / "file" / "run"):
+        pass

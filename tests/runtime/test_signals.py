@@ -1,0 +1,21 @@
+"""Signals only set a flag, and the old handlers come back."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from hiera_video.runtime.signals import StopSignal
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
+def test_a_signal_sets_the_flag_and_the_exit_code(number: signal.Signals, code: int) -> None:
+    before = signal.getsignal(number)
+    with StopSignal() as stop:
+        assert stop.received is None
+        os.kill(os.getpid(), number)
+        assert stop.received == number
+    assert stop.exit_code == code
+    assert signal.getsignal(number) is before
