@@ -111,14 +111,20 @@ class HieraEncoder(nn.Module):
         ends = {stage.last_block for stage in self.stages}
         for index, block in enumerate(self.blocks):
             scale = scales[:, index] if scales is not None and self._drops[index] else None
-            if self.checkpointing and torch.is_grad_enabled():
-                # nothing inside a block is random, so there is no generator's state to keep
-                tokens = checkpoint(block, tokens, scale, use_reentrant=False, preserve_rng_state=False)
-            else:
-                tokens = block(tokens, scale)
+            tokens = self.run_block(block, tokens, scale)
             if index in ends:
                 outputs.append(tokens.unflatten(1, (units, -1)))
         return outputs
+
+    def run_block(self, block: nn.Module, tokens: Tensor, branch_scale: Tensor | None) -> Tensor:
+        """One block; recomputed in the backward pass where `checkpointing` is on."""
+        if self.checkpointing and torch.is_grad_enabled():
+            # nothing inside a block is random, so there is no generator's state to keep
+            out = checkpoint(block, tokens, branch_scale, use_reentrant=False, preserve_rng_state=False)
+        else:
+            out = block(tokens, branch_scale)
+        assert isinstance(out, Tensor)
+        return out
 
     def forward_intermediates(
         self, clips: Tensor, keep: Tensor | None = None, path_draws: Tensor | None = None

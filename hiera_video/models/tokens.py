@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from hiera_video.errors import InputSizeError
 from hiera_video.models.layout import HieraConfig
 
-_CONVS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+CONVS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 
 
 class UnitOrder:
@@ -72,7 +72,7 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, config: HieraConfig) -> None:
         super().__init__()
-        self.proj = _CONVS[len(config.input_size)](
+        self.proj = CONVS[len(config.input_size)](
             config.in_chans,
             config.embed_dim,
             kernel_size=config.patch_kernel,  # type: ignore[arg-type]  # its length fits the class that was looked up

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from fnmatch import fnmatch
 
+from hiera_video.errors import ConfigError
 from hiera_video.models.hiera import Hiera
-from hiera_video.models.layout import MaeConfig, config_for, list_names
+from hiera_video.models.layout import MaeConfig, config_for, default_mae, is_mae, list_names
+from hiera_video.models.mae import MaskedAutoencoderHiera
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -23,7 +25,11 @@ def create_model(
     head_dropout: float = 0.0,
     checkpointing: bool = False,
     mae: MaeConfig | None = None,
-) -> Hiera:
+) -> Hiera | MaskedAutoencoderHiera:
+    """Build a model by name, with fresh weights or pretrained ones.
+
+    num_classes, input_size: the name's own where not given. mae: masking, decoder and target of a `mae_…` model; the
+    paper's where not given. `ConfigError` or `InputSizeError` for what does not fit, with the nearest that does."""
     config = config_for(
         name,
         input_size=input_size,
@@ -31,4 +37,8 @@ def create_model(
         drop_path_rate=drop_path_rate,
         head_dropout=head_dropout,
     )
+    if is_mae(name):
+        return MaskedAutoencoderHiera(config, mae or default_mae(name), checkpointing)
+    if mae is not None:
+        raise ConfigError(f"mae settings were given, but {name} is a classifier; the autoencoder is mae_{name}")
     return Hiera(config, checkpointing)

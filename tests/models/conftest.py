@@ -1,0 +1,96 @@
+"""The oracle: PyPI's `hiera-transformer`, built to the same shape as one of our configurations, with redrawn weights."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hiera_video.models.hiera import Hiera
+from hiera_video.models.layout import HieraConfig, MaeConfig
+from hiera_video.models.mae import MaskedAutoencoderHiera
+
+SHARED = (
+    *("input_size", "in_chans", "num_classes", "embed_dim", "num_heads", "stages", "q_pool", "q_stride"),
+    *("mask_unit_size", "mask_unit_attn", "patch_kernel", "patch_stride", "patch_padding", "mlp_ratio"),
+    "sep_pos_embed",
+)
+
+
+@contextmanager
+def no_init() -> Iterator[None]:
+    """Parameters stay unwritten: they are redrawn anyway, and drawing a huge model's twice takes half a minute."""
+    with mock.patch.multiple(
+        nn.init,
+        trunc_normal_=lambda tensor, **_: tensor,
+        kaiming_uniform_=lambda tensor, **_: tensor,
+        xavier_uniform_=lambda tensor, **_: tensor,
+    ):
+        yield
+
+
+@torch.no_grad()
+def redraw(model: nn.Module, seed: int = 0) -> None:
+    """The oracle scales its head by 0.001, so that any two networks agree; with these weights they do not."""
+    generator = torch.Generator().manual_seed(seed)
+    pool = torch.randn(1_000_003, generator=generator) * 0.05  # prime, so that rows of a matrix never line up
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            tiled = pool.roll(int(torch.randint(len(pool), (), generator=generator)))
+            for start in range(0, parameter.numel(), len(pool)):
+                part = parameter.view(-1)[start : start + len(pool)]
+                part.copy_(tiled[: len(part)])
+        else:
+            parameter.uniform_(-0.1, 0.1, generator=generator).add_(1.0 if parameter.mean() > 0.5 else 0.0)
+
+
+@pytest.fixture
+def twins() -> Callable[[HieraConfig], tuple[nn.Module, Hiera]]:
+    """Oracle and ours with the same weights; the state dict goes over strictly, and back."""
+
+    def build(config: HieraConfig, mae: MaeConfig | None = None) -> tuple[nn.Module, Any]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns about timm when imported
+            import hiera
+            from hiera.hiera_mae import MaskedAutoencoderHiera as OracleMae
+        arguments: dict[str, Any] = {name: getattr(config, name) for name in SHARED}
+        ours: nn.Module
+        with no_init():
+            if mae is None:
+                oracle, ours = hiera.Hiera(**arguments), Hiera(config)
+            else:
+                arguments["decoder_embed_dim"] = mae.decoder_embed_dim
+                arguments["decoder_depth"] = mae.decoder_depth
+                arguments["decoder_num_heads"] = mae.decoder_num_heads
+                oracle, ours = OracleMae(**arguments), MaskedAutoencoderHiera(config, mae)
+        redraw(oracle)
+        ours.load_state_dict(oracle.state_dict(), strict=True, assign=mae is None)
+        oracle.load_state_dict(ours.state_dict(), strict=True)
+        return oracle.eval(), ours.eval()
+
+    return build
+
+
+@pytest.fixture
+def draw_clips() -> Callable[..., Tensor]:
+    def draw(config: HieraConfig, batch: int = 1, seed: int = 0) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(batch, config.in_chans, *config.input_size, generator=generator)
+
+    return draw
+
+
+def worst(ours: Tensor, theirs: Tensor) -> float:
+    """Largest difference over the largest value."""
+    return float((ours - theirs).abs().max() / theirs.abs().max())
+
+
+@pytest.fixture(name="worst")
+def worst_fixture() -> Callable[[Tensor, Tensor], float]:
+    return worst
