@@ -1,0 +1,97 @@
+"""Opening a video file with PyAV safely: what may be opened, how large it may be, and how its failures are told."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from hiera_video.data.decode.protocol import Limits, broken
+from hiera_video.errors import DecodeError
+
+# Containers with times of their own. No playlists, scripts or picture sequences: those open other files.
+FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,ogg,gif,asf,ivf"
+
+
+@contextmanager
+def decoding(path: str, reason: str, words: str) -> Iterator[None]:
+    """The one place where a decoder's failures become ours."""
+    try:
+        yield
+    except DecodeError:
+        raise
+    except (av.FFmpegError, OSError, ValueError, RuntimeError, MemoryError) as error:
+        detail = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise broken(path, reason, f"{words} ({detail})") from error
+
+
+def check_file(path: str) -> None:
+    try:
+        status = os.stat(path)  # noqa: PTH116 (a hot path)
+    except FileNotFoundError as error:
+        raise broken(path, "missing", "no such file") from error
+    except PermissionError as error:
+        raise broken(path, "permission", "may not be read; check the permissions of its folders") from error
+    except (OSError, ValueError) as error:
+        raise broken(path, "not_a_file", f"is not a file ({error})") from error
+    if not stat.S_ISREG(status.st_mode):  # reading from a pipe would wait for ever
+        raise broken(path, "not_a_file", "is not a regular file")
+    if status.st_size == 0:
+        raise broken(path, "empty", "is empty (0 bytes); fetch or make it again")
+    if not os.access(path, os.R_OK):
+        raise broken(path, "permission", "may not be read; check its permissions")
+
+
+def open_container(path: str, limits: Limits) -> InputContainer:
+    options = {
+        "protocol_whitelist": "file",
+        "format_whitelist": FORMATS,
+        "max_pixels": str(limits.max_pixels),  # for the decoders that probing opens
+    }
+    # `file:` keeps a name such as `concat:a|b` from being read as FFmpeg's protocol of that name
+    return av.open("file:" + os.path.abspath(path), options=options, metadata_errors="replace")  # noqa: PTH100
+
+
+def video_stream(container: InputContainer, path: str) -> VideoStream:
+    for stream in container.streams.video:
+        if not stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails):
+            return stream
+    raise broken(path, "no_video", "has no video stream")
+
+
+def single_threaded(decoder: VideoCodecContext, limits: Limits) -> VideoCodecContext:
+    decoder.thread_count = 1  # workers are the parallelism; FFmpeg's threads can deadlock when left early
+    decoder.options = {"max_pixels": str(limits.max_pixels)}
+    return decoder
+
+
+def check_size(path: str, width: int, height: int, limits: Limits) -> None:
+    if width < 1 or height < 1:
+        raise broken(path, "container", "does not say how large its pictures are")
+    if width * height > limits.max_pixels:
+        raise broken(
+            path, "too_large", f"pictures of {width}x{height} are over the limit of {limits.max_pixels} pixels"
+        )
+
+
+def rotation(frame: VideoFrame) -> int:
+    """Degrees counter-clockwise that turn the stored picture upright: 0, 90, 180 or 270."""
+    return round(frame.rotation / 90) * 90 % 360
+
+
+def matroska_duration(stream: VideoStream) -> float | None:
+    """Seconds from the file's start to the stream's end, as its tags say; None where they do not."""
+    match = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", "").strip())
+    if match is None:
+        return None
+    hours, minutes, seconds = match.groups()
+    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
