@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import logging
 
-from hiera_video.data.manifest import Manifest
-
 from hiera_video.config.build import manifest_of, num_classes_of
 from hiera_video.config.load import load_config
 from hiera_video.config.schema import Config
+from hiera_video.data.manifest import Manifest
 from hiera_video.errors import ConfigError
 from hiera_video.runtime.cli import config_parser, run_tool
 
@@ -46,7 +45,7 @@ def check_weights(config: Config, name: str, *, warn_only: bool) -> None:
     logger.warning("warning: %s", message)
 
 
-def dry_run(config: Config, train: Manifest, num_classes: int) -> int:
+def dry_run(config: Config, train: Manifest, num_classes: int | None) -> int:
     """Two real steps at batch 1, nothing written."""
     from hiera_video.config.training import rehearse
 
@@ -54,7 +53,7 @@ def dry_run(config: Config, train: Manifest, num_classes: int) -> int:
     return 0
 
 
-def run(config: Config, train: Manifest, val: Manifest | None, num_classes: int) -> int:
+def run(config: Config, train: Manifest, val: Manifest | None, num_classes: int | None) -> int:
     """Train to the end or to a signal."""
     from hiera_video.config.training import train_run
 

@@ -22,10 +22,13 @@ def manifest_of(config: Config, split: str) -> Manifest:
     return read_manifest(source, root=config.data.root, separator=config.data.separator)
 
 
-def num_classes_of(config: Config, *manifests: Manifest) -> int:
-    """`model.num_classes`, or the first manifest's. Every label must be below it."""
+def num_classes_of(config: Config, *manifests: Manifest) -> int | None:
+    """`model.num_classes`, or the first manifest's; every label must be below it. None in pre-training: no labels."""
+    if config.train.task == "pretrain":
+        return None
     count = config.model.num_classes or manifests[0].num_classes
     for manifest in manifests:
+        manifest.require_labels()
         if manifest.num_classes > count:
             raise ManifestError(
                 f"{manifest.source}: has labels up to {manifest.num_classes - 1}, the model has {count} classes; "
@@ -34,7 +37,7 @@ def num_classes_of(config: Config, *manifests: Manifest) -> int:
     return count
 
 
-def make_model(config: Config, num_classes: int, *, pretrained: str | None) -> nn.Module:
+def make_model(config: Config, num_classes: int | None, *, pretrained: str | None) -> nn.Module:
     """The network of `config.model`, with `pretrained` weights where given."""
     from hiera_video.models.zoo import create_model
 
@@ -47,6 +50,7 @@ def make_model(config: Config, num_classes: int, *, pretrained: str | None) -> n
         drop_path_rate=model.drop_path_rate,
         head_dropout=model.head_dropout,
         checkpointing=model.checkpointing,
+        mae=config.mae if config.train.task == "pretrain" else None,
     )
 
 

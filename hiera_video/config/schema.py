@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hiera_video.data.clips import ClipConfig
 from hiera_video.data.config import AugmentConfig, DataConfig, require
 from hiera_video.eval.config import TestConfig
-from hiera_video.models.layout import MaeConfig, ModelConfig, config_for
+from hiera_video.models.layout import MaeConfig, ModelConfig, config_for, is_mae
 from hiera_video.train.config import OptimConfig, TrainConfig
 
 
@@ -47,6 +47,11 @@ class Config:
         )
         require(
             size[1] == size[2], f"model.input_size={list(size)}: clips are cropped to squares; make both sides equal"
+        )
+        wanted = "pretrain" if is_mae(self.model.name) else "classify"
+        require(
+            self.train.task == wanted,
+            f"model.name={self.model.name} goes with train.task={wanted}, not {self.train.task}; change one of them",
         )
         require(
             self.optim.warmup_epochs <= self.train.epochs,

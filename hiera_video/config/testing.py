@@ -19,9 +19,8 @@ logger = logging.getLogger(__name__)
 DONE, BROKEN_LIMIT = 0, 3
 
 
-def test_run(config: Config, manifest: Manifest, num_classes: int, *, dry_run: bool) -> int:
+def test_run(config: Config, manifest: Manifest, num_classes: int | None, *, dry_run: bool) -> int:
     """Multi-view test of `test.checkpoint`, by default the best (else the last) checkpoint of `out_dir`."""
-    _check_labels(manifest)
     folder = Path(config.out_dir)
     checkpoint = config.test.checkpoint or _of_run(folder)
     if dry_run:
@@ -67,11 +66,3 @@ def _of_run(folder: Path) -> str:
     raise CheckpointError(
         f"{folder}/checkpoints: holds no checkpoint; train first, or set test.checkpoint to a file or run"
     )
-
-
-def _check_labels(manifest: Manifest) -> None:
-    for record in manifest.records:
-        if record.label is None:
-            raise ManifestError(
-                f"{manifest.source}: row {record.row} ({record.path}) has no label; a test needs one a video"
-            )

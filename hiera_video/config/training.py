@@ -21,7 +21,9 @@ from hiera_video.data.manifest import Manifest
 from hiera_video.data.transforms import TrainTransform
 from hiera_video.errors import CheckpointError, ConfigError
 from hiera_video.eval.evaluate import Accuracy
+from hiera_video.eval.reconstruct import Reconstruction
 from hiera_video.models.macs import count_macs, count_parameters
+from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.runtime.distributed import World, world
 from hiera_video.runtime.log import MetricLog
 from hiera_video.runtime.run_folder import claim, write_environment
@@ -29,14 +31,14 @@ from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.checkpoint import CheckpointStore
 from hiera_video.train.loop import Evaluator, Progress, Run, autocast, fit
 from hiera_video.train.optim import make_optimizer
-from hiera_video.train.tasks import Classify, Task
+from hiera_video.train.tasks import Classify, Pretrain, Task
 
 logger = logging.getLogger(__name__)
 MAY_CHANGE = ("data.workers", "train.accumulate", "train.log_every", "train.save_minutes", "train.keep", "test.")
 """Keys that a run may be continued with at another value: they do not change what is learnt."""
 
 
-def train_run(config: Config, train: Manifest, val: Manifest | None, num_classes: int) -> int:
+def train_run(config: Config, train: Manifest, val: Manifest | None, num_classes: int | None) -> int:
     """Train, or continue the run in `config.out_dir`. Returns the exit code of `fit`."""
     folder = Path(config.out_dir)
     with world() as here:
@@ -49,7 +51,9 @@ def train_run(config: Config, train: Manifest, val: Manifest | None, num_classes
             return _train(config, train, val, num_classes, folder, here)
 
 
-def _train(config: Config, train: Manifest, val: Manifest | None, num_classes: int, folder: Path, here: World) -> int:
+def _train(
+    config: Config, train: Manifest, val: Manifest | None, num_classes: int | None, folder: Path, here: World
+) -> int:
     store = CheckpointStore(folder / "checkpoints", keep=config.train.keep)
     found = store.latest()
     torch.manual_seed(config.seed)
@@ -127,16 +131,28 @@ def make_clips(config: Config, train: Manifest) -> TrainClips:
         seed=config.seed,
         decoder=config.data.decoder,
         on_broken=config.data.on_broken,
+        fresh_repeats=config.train.task == "pretrain",
     )
 
 
-def make_task(config: Config, train: Manifest, num_classes: int, model: nn.Module) -> Task:
+def make_task(config: Config, train: Manifest, num_classes: int | None, model: nn.Module) -> Task:
     """The task of `train.task`."""
+    depth = len(model.blocks)  # type: ignore[arg-type]
+    if isinstance(model, MaskedAutoencoderHiera):
+        return Pretrain(
+            num_units=model.config.num_units,
+            mask_ratio=config.mae.mask_ratio,
+            tube_frames=model.tube_frames,
+            tokens=model.unit_tokens.numel(),
+            depth=depth,
+            seed=config.seed,
+        )
+    assert num_classes is not None
     return Classify(
         num_classes=num_classes,
         multi_label=train.multi_label,
         augment=config.augment,
-        depth=len(model.blocks),  # type: ignore[arg-type]
+        depth=depth,
         seed=config.seed,
     )
 
@@ -146,12 +162,22 @@ def make_evaluator(config: Config, val: Manifest | None, here: World) -> Evaluat
     if val is None:
         return None
     views = make_views(config, val, clips=1, crops=1)
+    if config.train.task == "pretrain":
+        return Reconstruction(
+            dataset=views,
+            batch_size=config.test.batch_size,
+            workers=config.data.workers,
+            world=here,
+            mean=config.augment.mean,
+            std=config.augment.std,
+            pictures=Path(config.out_dir) / "reconstructions" if config.mae.target == "pixels" else None,
+        )
     return Accuracy(
         dataset=views, manifest=val, batch_size=config.test.batch_size, workers=config.data.workers, world=here
     )
 
 
-def describe(config: Config, train: Manifest, num_classes: int) -> dict[str, Any]:
+def describe(config: Config, train: Manifest, num_classes: int | None) -> dict[str, Any]:
     """What a checkpoint says of itself."""
     return {
         "model": {**asdict(config.model), "num_classes": num_classes, "input_size": list(config.input_size)},
@@ -160,7 +186,7 @@ def describe(config: Config, train: Manifest, num_classes: int) -> dict[str, Any
     }
 
 
-def rehearse(config: Config, train: Manifest, num_classes: int) -> None:
+def rehearse(config: Config, train: Manifest, num_classes: int | None) -> None:
     """`--dry-run`: the real model and two real steps at batch 1; prints what a user wants to know before hours pass."""
     with world() as here:
         model = make_model(config, num_classes, pretrained=_weights(config)).to(here.device).train()
@@ -194,10 +220,10 @@ def _weights(config: Config) -> str | None:
     return None if config.model.pretrained == "none" else config.model.pretrained
 
 
-def _announce(config: Config, model: nn.Module, plan: BatchPlan, num_classes: int) -> None:
+def _announce(config: Config, model: nn.Module, plan: BatchPlan, num_classes: int | None) -> None:
     macs = count_macs(model, (3, *config.input_size))
     logger.info(
-        "%s: input %s, %.2f M parameters, %.2f GMACs a clip, %d classes; %d videos, %d steps of %d videos × %d clips a pass; "
+        "%s: input %s, %.2f M parameters, %.2f GMACs a clip, %s classes; %d videos, %d steps of %d videos × %d clips a pass; "
         "peak lr %g for that batch",
         config.model.name, [3, *config.input_size], count_parameters(model) / 1e6, macs / 1e9, num_classes,
         plan.num_records, plan.steps_per_epoch, config.train.batch_size, config.clip.repeats, config.optim.lr,

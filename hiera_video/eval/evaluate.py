@@ -113,6 +113,11 @@ class Accuracy:
         """The number that chooses the best checkpoint."""
         return "mAP" if self.manifest.multi_label else "top1"
 
+    @property
+    def higher_is_better(self) -> bool:
+        """Accuracies are."""
+        return True
+
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Evaluate `model`. Raises `ManifestError` where no video at all can be read."""
         found = predict_views(model, self.dataset, batch_size=self.batch_size, workers=self.workers, world=self.world)

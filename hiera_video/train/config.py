@@ -56,8 +56,8 @@ class OptimConfig:
 class TrainConfig:
     """How long, how much at once, how often to look."""
 
-    task: Literal["classify"] = "classify"
-    """What is learnt: `classify` needs labels."""
+    task: Literal["classify", "pretrain"] = "classify"
+    """What is learnt: classes (needs labels), or hidden units by masked pre-training (`mae_…` models, no labels)."""
     epochs: int = 100
     """Passes over the videos. The paper's epochs are these times `clip.repeats`."""
     batch_size: int = 256

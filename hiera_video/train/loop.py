@@ -35,9 +35,12 @@ DONE, BROKEN_LIMIT, NON_FINITE = 0, 3, 4
 
 
 class Evaluator(Protocol):
-    """Turns a model into numbers. `score` names the one that chooses the best checkpoint, higher is better."""
+    """Turns a model into numbers. `score` names the one that chooses the best checkpoint."""
 
-    score: str
+    @property
+    def score(self) -> str: ...
+    @property
+    def higher_is_better(self) -> bool: ...
 
     def __call__(self, model: nn.Module) -> dict[str, float]: ...
 
@@ -49,7 +52,7 @@ class Progress:
     step: int = 0
     """Optimizer steps done."""
     best: float | None = None
-    """Best validation score so far."""
+    """Best validation score so far, higher is better."""
     broken: int = 0
     """Videos that could not be read and were substituted."""
 
@@ -138,8 +141,9 @@ def fit(
         if evaluator and epoch_ends and (epoch % train.eval_every == 0 or progress.step == total_steps):
             numbers = evaluator(model)
             model.train()
-            is_best = progress.best is None or numbers[evaluator.score] > progress.best
-            progress.best = numbers[evaluator.score] if is_best else progress.best
+            score = numbers[evaluator.score] if evaluator.higher_is_better else -numbers[evaluator.score]
+            is_best = progress.best is None or score > progress.best
+            progress.best = score if is_best else progress.best
             if run.log:
                 run.log.write(step, "val", **numbers)
                 logger.info("epoch %d validation: %s%s", epoch, show(numbers), "  (best so far)" if is_best else "")

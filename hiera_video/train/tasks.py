@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from hiera_video.data.config import AugmentConfig
 from hiera_video.data.loader import ClipBatch
 from hiera_video.data.mixing import mix, soft_targets
+from hiera_video.models.masking import random_keep
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,14 @@ class Task(Protocol):
 def path_draws(seed: int, step: int, position: Tensor, depth: int) -> Tensor:
     """Uniform numbers [B, depth, 2] for drop path: a function of (seed, step, position in the global batch) alone, so
     that neither the world size nor the split of a batch changes which paths are dropped."""
-    draws = []
-    for index in position.tolist():
-        generator = torch.Generator().manual_seed(random.Random(f"drop_path/{seed}/{step}/{index}").getrandbits(63))
-        draws.append(torch.rand(depth, 2, generator=generator))
-    return torch.stack(draws)
+    generators = sample_generators("drop_path", seed, step, position)
+    return torch.stack([torch.rand(depth, 2, generator=generator) for generator in generators])
+
+
+def sample_generators(purpose: str, seed: int, step: int, position: Tensor) -> list[torch.Generator]:
+    """A generator for each clip of a batch, from nothing but (purpose, seed, step, position in the global batch)."""
+    numbers = [random.Random(f"{purpose}/{seed}/{step}/{index}").getrandbits(63) for index in position.tolist()]
+    return [torch.Generator().manual_seed(number) for number in numbers]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,3 +71,46 @@ class Classify:
         if augment.mixup == augment.cutmix == 0:
             logs["top1"] = ((logits.argmax(dim=1) == labels).sum().detach(), len(labels))
         return TaskOutput(F.cross_entropy(logits, targets), logs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain:
+    """Masked video pre-training: the loss of `mae_…` models, and two numbers that fall when features collapse."""
+
+    num_units: int
+    """Mask units of a clip."""
+    mask_ratio: float
+    tube_frames: int
+    """Unit frames that share one mask: 1, or all of them for tube masking."""
+    tokens: int
+    """Tokens of the final grid, for the draws of a decoder that sees some of them."""
+    depth: int
+    """Blocks of the encoder, for drop path's draws."""
+    seed: int
+
+    def __call__(self, model: nn.Module, batch: ClipBatch, step: int) -> TaskOutput:
+        """`batch.clips` [B, 3, T, H, W] → mean squared error on hidden tokens; labels are not looked at."""
+        clips = batch.clips
+        generators = sample_generators("keep", self.seed, step, batch.position)
+        keep = random_keep(len(clips), self.num_units, self.mask_ratio, generators, tube_frames=self.tube_frames)
+        draws = path_draws(self.seed, step, batch.position, self.depth)
+        decoder_draws = torch.stack([torch.rand(self.tokens, generator=generator) for generator in generators])
+        output = model(
+            clips,
+            keep=keep.to(clips.device),
+            path_draws=draws.to(clips.device),
+            decoder_draws=decoder_draws.to(clips.device),
+        )
+        std, rank = collapse_monitors(output.latent)
+        return TaskOutput(output.loss, {"feature_std": (std, 1), "effective_rank": (rank, 1)})
+
+
+@torch.no_grad()
+def collapse_monitors(latent: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean standard deviation of the features over all tokens of a batch [B, N, C], and their effective rank: the
+    participation ratio (Σλ)² / Σλ² of the covariance's eigenvalues λ, from 1 (one direction) to C (all alike)."""
+    features = latent.float().flatten(0, 1)
+    centred = features - features.mean(dim=0)
+    covariance = centred.T @ centred / len(centred)
+    rank = covariance.trace() ** 2 / covariance.square().sum().clamp_min(1e-30)
+    return centred.square().mean(dim=0).sqrt().mean(), rank
