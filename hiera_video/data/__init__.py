@@ -1,0 +1,1 @@
+"""Videos to tensors: manifest → which frames → decoded frames → transforms → batches. Importing this imports nothing."""

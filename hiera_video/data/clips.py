@@ -197,11 +197,12 @@ def training_clip(video: VideoFacts, config: ClipConfig, generator: random.Rando
 
 def test_clips(video: VideoFacts, config: ClipConfig, num_clips: int) -> list[list[int]]:
     """Frame indices of each temporal view of a test, in order of time. `ConfigError` if too short."""
-    if not num_clips >= 1:
-        raise ConfigError(f"test.clips={num_clips}: must be 1 or more")
+    check_num_clips(config, num_clips)
     check_length(video, config)
     if config.sampling == "segments":
-        return _segment_clips(video.num_frames, config.num_frames, num_clips)
+        if num_clips == 1:
+            return [segment_midpoints(video.num_frames, config.num_frames)]
+        return list(segment_views(video.num_frames, config.num_frames))
     span = clip_span(config, video.fps)
     starts: Sequence[float]
     if config.test_starts == "spread":
@@ -213,6 +214,16 @@ def test_clips(video: VideoFacts, config: ClipConfig, num_clips: int) -> list[li
 
 # pytest collects functions of this name wherever they are imported
 test_clips.__test__ = False  # type: ignore[attr-defined]
+
+
+def check_num_clips(config: ClipConfig, num_clips: int) -> None:
+    """Stop if `config` has no rule for so many temporal views."""
+    if not num_clips >= 1:
+        raise ConfigError(f"test.clips={num_clips}: must be 1 or more")
+    if config.sampling == "segments" and num_clips > 2:
+        raise ConfigError(
+            f"test.clips={num_clips}: clip.sampling=segments has 1 view (midpoints) or 2 (interleaved); choose one of them"
+        )
 
 
 def check_length(video: VideoFacts, config: ClipConfig) -> None:
@@ -237,11 +248,3 @@ def _dense(start: float, span: float, video: VideoFacts, config: ClipConfig) -> 
     return dense_indices(
         start, span=span, count=config.num_frames, num_frames=video.num_frames, short_videos=config.short_videos
     )
-
-
-def _segment_clips(num_frames: int, count: int, num_clips: int) -> list[list[int]]:
-    if num_clips == 1:
-        return [segment_midpoints(num_frames, count)]
-    if num_clips == 2:
-        return list(segment_views(num_frames, count))
-    raise ConfigError(f"test.clips={num_clips}: clip.sampling=segments has 1 view (midpoints) or 2 (interleaved)")

@@ -45,9 +45,6 @@ HEALTHY: dict[str, dict[str, Any]] = {
     "two_frames.mp4": {"count": 2},
 }
 COUNTED_BY_DECODING = {"vp8.webm", "gif.gif"}
-FALLS_BACK = {
-    0: {"mpeg2.mpg"}
-}  # program streams have no index: after seeking, times differ from those of reading through
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,221 @@
+"""From a record to what a model sees. Stateless: a training sample is a function of (seed, epoch, index) and its file,
+a test sample of its file alone.
+
+Training may take another video in a broken one's place, and says so; testing never does.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from hiera_video.data.clips import ClipConfig, Window, check_num_clips, test_clips, training_clip, window_of
+from hiera_video.data.decode import open_video
+from hiera_video.data.decode.protocol import Frames, VideoReader, broken
+from hiera_video.data.manifest import Label, Manifest, Record
+from hiera_video.errors import ConfigError, DecodeError, ManifestError
+
+SUBSTITUTES = 10
+"""Videos tried in a broken one's place. If all of them are broken too, the data set is, and training stops."""
+
+TrainTransform = Callable[[Frames, random.Random], Tensor]
+"""(uint8 [T, H, W, 3], generator) → float32 [3, T, S, S]."""
+EvalTransform = Callable[[Frames], Tensor]
+"""uint8 [T, H, W, 3] → float32 [crops, 3, T, S, S]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSamples:
+    """All samples of one video in one epoch."""
+
+    clips: tuple[Tensor, ...]
+    """`clip.repeats` clips, float32 [3, T, S, S]."""
+    label: Label
+    row: int
+    """Of the video that the clips come from, which is another one than asked for if that was broken."""
+    substituted: tuple[tuple[str, str], ...]
+    """(path, reason) of each video that could not be read and was passed over."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoViews:
+    """All views of one video in a test."""
+
+    row: int
+    views: Tensor
+    """float32 [V, 3, T, S, S]; V = clips × crops, the crops of a clip side by side."""
+    clip_seconds: tuple[tuple[float, float], ...]
+    """Start of each clip's first frame and end of its last, on the file's clock."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokenVideo:
+    """A video of a test that cannot be read; `reason` is one of `decode.protocol.REASONS`."""
+
+    row: int
+    path: str
+    reason: str
+    message: str
+
+
+class TrainClips:
+    """Training samples: `dataset[epoch, index]`.
+
+    `fresh_repeats`: each of `clip.repeats` samples is another random clip (pre-training), all decoded in one pass;
+    otherwise it is the same clip, augmented again (fine-tuning). `need_labels` is on unless repeats are fresh.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        clip: ClipConfig,
+        transform: TrainTransform,
+        *,
+        seed: int,
+        decoder: str = "pyav",
+        on_broken: Literal["substitute", "error"] = "substitute",
+        fresh_repeats: bool = False,
+        need_labels: bool | None = None,
+        num_classes: int | None = None,
+    ) -> None:
+        if not manifest.records:
+            raise ManifestError(f"{manifest.source}: holds no videos to train on")
+        if need_labels if need_labels is not None else not fresh_repeats:
+            manifest.require_labels()
+        self.records = manifest.records
+        self.multi_label = manifest.multi_label
+        self.num_classes = num_classes if num_classes is not None else manifest.num_classes
+        """Width of multi-hot labels; the model's, where that has more classes than the manifest."""
+        self.clip = clip
+        self.transform = transform
+        self.seed = seed
+        self.decoder = decoder
+        self.on_broken = on_broken
+        self.fresh_repeats = fresh_repeats
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, key: tuple[int, int]) -> TrainSamples:
+        """The samples of record `index` in `epoch`. `DecodeError` where it is broken and may not, or cannot, be
+        substituted; `ConfigError` where it is too short and `clip.short_videos=error`."""
+        epoch, index = key
+        passed_over: list[tuple[str, str]] = []
+        choice = random.Random(f"substitute/{self.seed}/{epoch}/{index}")
+        record = self.records[index]
+        while True:
+            # each attempt starts the sample's generator anew: how far a broken file got must not matter
+            generator = random.Random(f"clip/{self.seed}/{epoch}/{index}")
+            try:
+                clips = self._clips(record, generator)
+            except DecodeError as error:
+                if self.on_broken == "error":
+                    raise
+                passed_over.append((record.path, error.reason))
+                if len(passed_over) > SUBSTITUTES:
+                    raise DecodeError(
+                        f"{error} (as were {SUBSTITUTES} videos tried before it); is data.root right, and its disk there?",
+                        reason=error.reason,
+                    ) from error
+                record = self.records[choice.randrange(len(self.records))]
+            else:
+                return TrainSamples(clips=clips, label=record.label, row=record.row, substituted=tuple(passed_over))
+
+    def _clips(self, record: Record, generator: random.Random) -> tuple[Tensor, ...]:
+        repeats = self.clip.repeats
+        with open_video(record.path, self.decoder) as video:
+            window = _window(video, record)
+            drawn = repeats if self.fresh_repeats else 1
+            with _named(record.path):
+                indices = [training_clip(window, self.clip, generator) for _ in range(drawn)]
+            decoded = _decode(video, window, indices)
+        return tuple(self.transform(decoded[repeat % drawn], generator) for repeat in range(repeats))
+
+
+class TestViews:
+    """All views of each video: `dataset[i]` for record i."""
+
+    __test__ = False  # not a test case, whatever pytest reads into the name
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        clip: ClipConfig,
+        transform: EvalTransform,
+        *,
+        num_clips: int,
+        decoder: str = "pyav",
+    ) -> None:
+        check_num_clips(clip, num_clips)
+        self.records = manifest.records
+        self.clip = clip
+        self.transform = transform
+        self.num_clips = num_clips
+        self.decoder = decoder
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> VideoViews | BrokenVideo:
+        record = self.records[index]
+        try:
+            return self._views(record)
+        except DecodeError as error:
+            return BrokenVideo(row=record.row, path=record.path, reason=error.reason, message=str(error))
+
+    def _views(self, record: Record) -> VideoViews:
+        with open_video(record.path, self.decoder) as video:
+            window = _window(video, record)
+            with _named(record.path):
+                indices = test_clips(window, self.clip, self.num_clips)
+            decoded = _decode(video, window, indices)
+            times, frame_seconds = video.times, 1 / video.fps
+        return VideoViews(
+            row=record.row,
+            views=torch.cat([self.transform(frames) for frames in decoded]),
+            clip_seconds=tuple(
+                (times[window.first + min(clip)], times[window.first + max(clip)] + frame_seconds) for clip in indices
+            ),
+        )
+
+
+def _window(video: VideoReader, record: Record) -> Window:
+    window = window_of(video.times, video.fps, record.start_seconds, record.end_seconds)
+    if window.num_frames < 1:
+        raise broken(
+            record.path,
+            "empty_window",
+            f"has no frame from {record.start_seconds} to {record.end_seconds} s; its frames are at "
+            f"{video.times[0]:.2f} to {video.times[-1]:.2f} s",
+        )
+    return window
+
+
+def _decode(video: VideoReader, window: Window, clips: Sequence[Sequence[int]]) -> list[Frames]:
+    """The frames of several clips of one video, decoded in one pass."""
+    if len(clips) == 1:
+        return [video.frames([window.first + i for i in clips[0]])]
+    union = sorted({i for clip in clips for i in clip})
+    place = {index: position for position, index in enumerate(union)}
+    try:
+        frames = video.frames([window.first + i for i in union])
+    except DecodeError as error:
+        if error.reason != "too_large":
+            raise
+        return [video.frames([window.first + i for i in clip]) for clip in clips]  # one clip at a time may fit
+    return [frames[[place[i] for i in clip]] for clip in clips]
+
+
+@contextmanager
+def _named(path: str) -> Iterator[None]:
+    """The samplers know no file; the message should."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error

@@ -1,0 +1,280 @@
+"""Batches of training clips and of test views, the same for any number of workers, processes and restarts.
+
+`BatchPlan` says which video of which epoch stands where in which step: arithmetic, so that resuming is one integer.
+The DataLoaders below only carry the plan out.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from hiera_video.data.dataset import BrokenVideo, TestViews, TrainClips, TrainSamples, VideoViews
+from hiera_video.errors import ConfigError, HieraVideoError
+
+Slot = tuple[int, int, int]
+"""(epoch, index of the record, position of the video in the step's global batch)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipBatch:
+    """One micro-batch of this process. The first dimension is B = videos × repeats, the repeats of a video together."""
+
+    clips: Tensor
+    """float32 [B, 3, T, S, S]."""
+    labels: Tensor
+    """Class indices int64 [B]; multi-hot float32 [B, K] where the manifest is multi-label. 0 where a record has none."""
+    row: Tensor
+    """int64 [B], manifest row of the video."""
+    view: Tensor
+    """int64 [B], which of the video's repeats this is."""
+    position: Tensor
+    """int64 [B], place in the step's global batch of `batch_size * repeats` samples, whatever the world size."""
+    substituted: tuple[tuple[str, str], ...]
+    """(path, reason) of each broken video that another one stands in for."""
+
+    def to(self, device: torch.device) -> ClipBatch:
+        """What the model needs moves; the numbers that seeds are made of stay on the CPU."""
+        return replace(
+            self, clips=self.clips.to(device, non_blocking=True), labels=self.labels.to(device, non_blocking=True)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchPlan:
+    """Which videos each micro-batch holds.
+
+    The global batch of a step is B videos at positions 0 … B-1. Mixup's partner is the batch reversed: position p goes
+    with B-1-p. So each of the world x accumulate chunks takes a stretch from the front and its mirror from the back:
+
+        B = 8, 2 chunks    chunk 0: 0 1 | 6 7    chunk 1: 2 3 | 4 5         reversing a chunk reverses the whole
+    """
+
+    num_records: int
+    """Videos in the manifest."""
+    batch_size: int
+    """Videos of one optimizer step, over all processes and micro-batches."""
+    seed: int
+    world: int = 1
+    """Processes."""
+    rank: int = 0
+    """Which of them this is."""
+    accumulate: int = 1
+    """Micro-batches of each process in one step."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "accumulate", "world"):
+            if not getattr(self, name) >= 1:
+                raise ConfigError(f"{_key(name)}={getattr(self, name)}: must be 1 or more")
+        if not 0 <= self.rank < self.world:
+            raise ConfigError(f"rank {self.rank} of {self.world} processes: must be 0 to {self.world - 1}")
+        if self.num_records < self.batch_size:
+            raise ConfigError(
+                f"train.batch_size={self.batch_size}: the manifest has {self.num_records} videos, not enough for one "
+                "step; lower train.batch_size"
+            )
+        chunks = self.world * self.accumulate
+        if self.batch_size % chunks or (chunks > 1 and self.batch_size // chunks % 2):
+            raise ConfigError(
+                f"train.batch_size={self.batch_size}: {self.world} processes x train.accumulate={self.accumulate} need "
+                f"a multiple of {2 * chunks}, so that each part holds mixup's pairs; set it to one, "
+                f"{max(self.batch_size // (2 * chunks), 1) * 2 * chunks} for example"
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches in one pass; the videos that are left over are others in each pass."""
+        return self.num_records // self.batch_size
+
+    def micro_batches(self, step: int) -> list[list[Slot]]:
+        """This process's micro-batches of a step (counted over all epochs), in order."""
+        epoch, number = divmod(step, self.steps_per_epoch)
+        start = number * self.batch_size
+        order = _epoch_order(self.num_records, self.seed, epoch)
+        return [
+            [(epoch, order[start + position], position) for position in self._positions(chunk)]
+            for chunk in range(self.rank * self.accumulate, (self.rank + 1) * self.accumulate)
+        ]
+
+    def _positions(self, chunk: int) -> list[int]:
+        chunks = self.world * self.accumulate
+        if chunks == 1:
+            return list(range(self.batch_size))  # may be odd: the middle video is its own partner
+        half = self.batch_size // chunks // 2
+        front = range(chunk * half, (chunk + 1) * half)
+        return [*front, *(self.batch_size - 1 - position for position in reversed(front))]
+
+
+def _key(name: str) -> str:
+    return name if name == "world" else f"train.{name}"
+
+
+@lru_cache(maxsize=2)
+def _epoch_order(num_records: int, seed: int, epoch: int) -> tuple[int, ...]:
+    order = list(range(num_records))
+    random.Random(f"order/{seed}/{epoch}").shuffle(order)
+    return tuple(order)
+
+
+# -- loaders -----------------------------------------------------------------------------------------------------------
+
+
+def train_loader(
+    dataset: TrainClips,
+    plan: BatchPlan,
+    *,
+    first_step: int,
+    last_step: int,
+    workers: int,
+    context: str | None = None,
+) -> Iterator[list[ClipBatch]]:
+    """The micro-batches of steps `first_step` to `last_step - 1`, one step at a time; close it to end its workers.
+
+    One set of workers lives for the whole run. `context`: fork, spawn or forkserver, the system's default where unset.
+    Raises what the data raise: `DecodeError`, `ConfigError`.
+    """
+    batches = _BatchesOfPlan(plan, range(first_step, last_step))
+    loader = DataLoader(
+        _Guarded(_Slots(dataset)),
+        batch_sampler=batches,
+        collate_fn=_Collate(dataset.multi_label, dataset.num_classes),
+        **_worker_options(workers, context),
+    )
+    step: list[ClipBatch] = []
+    for batch in _until_closed(loader):
+        step.append(batch)
+        if len(step) == plan.accumulate:
+            yield step
+            step = []
+
+
+def test_loader(
+    dataset: TestViews, *, workers: int, rows: Sequence[int], context: str | None = None
+) -> Iterator[VideoViews | BrokenVideo]:
+    """`dataset[i]` for each i of `rows`, in that order. Raises `ConfigError` where a video is too short for the clip
+    and `clip.short_videos=error`."""
+    loader = DataLoader(
+        _Guarded(dataset),
+        batch_size=None,
+        sampler=list(rows),
+        collate_fn=_as_it_is,
+        **_worker_options(workers, context),
+    )
+    yield from _until_closed(loader)
+
+
+test_loader.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest reads into the name
+
+
+def _worker_options(workers: int, context: str | None) -> dict[str, Any]:
+    if workers == 0:
+        return {"num_workers": 0}
+    return {"num_workers": workers, "worker_init_fn": _ignore_signals, "multiprocessing_context": context}
+
+
+def _ignore_signals(worker: int) -> None:
+    """Ctrl-C and a scheduler's SIGTERM reach the whole process group; the main process still needs its next batch to
+    end on a step's boundary, and ends the workers itself."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _until_closed(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The loader's items. Errors of the data, which workers send as values, are raised here as what they are: the
+    DataLoader itself would turn them into messages with a traceback inside."""
+    items = iter(loader)
+    processes = list(getattr(items, "_workers", []))
+    try:
+        for item in items:
+            if isinstance(item, HieraVideoError):
+                raise item
+            yield item
+    finally:
+        if processes:
+            items._shutdown_workers()  # type: ignore[attr-defined]  # asks them to end, and waits for them a while
+        for process in processes:
+            if process.is_alive():  # they ignore SIGTERM, so one that hangs would keep the program from ending
+                process.kill()
+
+
+class _BatchesOfPlan:
+    """The plan's micro-batches, step after step, for a DataLoader's `batch_sampler`."""
+
+    def __init__(self, plan: BatchPlan, steps: range) -> None:
+        self.plan = plan
+        self.steps = steps
+
+    def __iter__(self) -> Iterator[list[Slot]]:
+        for step in self.steps:
+            yield from self.plan.micro_batches(step)
+
+    def __len__(self) -> int:
+        return len(self.steps) * self.plan.accumulate
+
+
+class _Slots(Dataset[Any]):
+    """A slot's samples, with its position."""
+
+    def __init__(self, dataset: TrainClips) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, slot: Slot) -> tuple[TrainSamples, int]:
+        epoch, index, position = slot
+        return self.dataset[epoch, index], position
+
+
+class _Guarded(Dataset[Any]):
+    """Errors that the user's data cause come out as values."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return self.dataset[key]
+        except HieraVideoError as error:
+            return error.with_traceback(None)
+
+
+class _Collate:
+    """Samples of a micro-batch's videos → one `ClipBatch`, or the first error among them."""
+
+    def __init__(self, multi_label: bool, num_classes: int) -> None:
+        self.multi_label = multi_label
+        self.num_classes = num_classes
+
+    def __call__(self, items: list[tuple[TrainSamples, int] | HieraVideoError]) -> ClipBatch | HieraVideoError:
+        videos: list[tuple[TrainSamples, int]] = []
+        for item in items:
+            if isinstance(item, HieraVideoError):
+                return item
+            videos.append(item)
+        repeats = len(videos[0][0].clips)
+        each = [(video, position, repeat) for video, position in videos for repeat in range(repeats)]
+        return ClipBatch(
+            clips=torch.stack([video.clips[repeat] for video, _, repeat in each]),
+            labels=torch.stack([self._label(video) for video, _, _ in each]),
+            row=torch.tensor([video.row for video, _, _ in each]),
+            view=torch.tensor([repeat for _, _, repeat in each]),
+            position=torch.tensor([position * repeats + repeat for _, position, repeat in each]),
+            substituted=tuple(pair for video, _ in videos for pair in video.substituted),
+        )
+
+    def _label(self, video: TrainSamples) -> Tensor:
+        if not self.multi_label:
+            return torch.tensor(video.label if isinstance(video.label, int) else 0)
+        hot = torch.zeros(self.num_classes)
+        hot[list(video.label if isinstance(video.label, tuple) else ())] = 1
+        return hot
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
