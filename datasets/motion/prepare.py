@@ -14,12 +14,15 @@ import json
 import math
 import os
 import random
+import signal
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -180,7 +183,9 @@ def render(thing: np.ndarray, ground: np.ndarray, track: np.ndarray) -> Iterator
         column = cos * right + sin * down + PATCH / 2 - 0.5  # y points down, so this turns the picture clockwise
         row = cos * down - sin * right + PATCH / 2 - 0.5
         fine = bilinear(premultiplied, row, column)
-        layer = sum(fine[i::SAMPLES, j::SAMPLES] for i in range(SAMPLES) for j in range(SAMPLES)) / SAMPLES**2
+        layer = np.zeros((HEIGHT, WIDTH, 4))
+        for i, j in np.ndindex(SAMPLES, SAMPLES):
+            layer += fine[i::SAMPLES, j::SAMPLES] / SAMPLES**2
         frame = layer[..., :3] + ground * (1 - layer[..., 3:])
         yield (frame * 255).round().clip(0, 255).astype(np.uint8)
 
@@ -245,7 +250,8 @@ def make_clip(clip: Clip, options: Options, videos: Path) -> str:
     thing, ground, name = draw_pictures(scene, options.hard)
     path = videos / f"{clip.id}.mp4"
     if not path.exists():
-        write_video(path, render(thing, ground, scene.track(direction)), fps=FPS)
+        # x264's macroblock tree is not reproducible on pictures this small: about one file in a hundred differs
+        write_video(path, render(thing, ground, scene.track(direction)), fps=FPS, options={"mbtree": "0"})
     return name
 
 
@@ -284,6 +290,21 @@ def read_marker(path: Path) -> Any:
         return None
 
 
+def follow(parent: int) -> None:
+    """A worker's start: Ctrl-C is the parent's to answer, and a worker ends when its parent is killed.
+
+    A pool's orphans would otherwise wait for work for ever.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
+
+
 def prepare(out: Path, options: Options, workers: int) -> bool:
     """Make the set in `out`; False where it was there already. What an interrupted run left is taken over."""
     wanted = options.as_json()
@@ -304,7 +325,8 @@ def prepare(out: Path, options: Options, workers: int) -> bool:
         litter.unlink()
 
     clips = list_clips(options)
-    with ProcessPoolExecutor(workers) as pool:
+    digits()  # slow imports happen once, here, where the workers are forked from this process
+    with ProcessPoolExecutor(workers, initializer=follow, initargs=(os.getpid(),)) as pool:
         count = len(clips)
         made = pool.map(make_clip, clips, [options] * count, [videos] * count, chunksize=8)
         names = list(tqdm(made, total=count, desc="making clips", unit="clip", disable=not sys.stderr.isatty()))
