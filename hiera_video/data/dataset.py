@@ -113,7 +113,8 @@ class TrainClips:
             # each attempt starts the sample's generator anew: how far a broken file got must not matter
             generator = random.Random(f"clip/{self.seed}/{epoch}/{index}")
             try:
-                clips = self._clips(record, generator)
+                with _one_thread():
+                    clips = self._clips(record, generator)
             except DecodeError as error:
                 if self.on_broken == "error":
                     raise
@@ -165,7 +166,8 @@ class TestViews:
     def __getitem__(self, index: int) -> VideoViews | BrokenVideo:
         record = self.records[index]
         try:
-            return self._views(record)
+            with _one_thread():
+                return self._views(record)
         except DecodeError as error:
             return BrokenVideo(row=record.row, path=record.path, reason=error.reason, message=str(error))
 
@@ -219,3 +221,15 @@ def _named(path: str) -> Iterator[None]:
         yield
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Kernels split their work by the number of threads, and round differently where they split; loader workers have
+    one thread, so everyone has."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

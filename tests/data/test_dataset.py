@@ -96,6 +96,28 @@ def test_with_the_real_transforms(manifest: Manifest) -> None:
     assert views.views.dtype == torch.float32
 
 
+def test_bits_do_not_depend_on_the_number_of_threads(videos: Any) -> None:
+    videos.write("flat/a.mp4", 8, width=336, height=256)
+    listing = videos.folder / "list.csv"
+    listing.write_text("flat/a.mp4 0\n")
+    large = read_manifest(str(listing))
+    train = TrainClips(large, CLIP, TrainTransform(AugmentConfig(), 224), seed=0)
+    test = TestViews(large, CLIP, EvalTransform(224, 3, (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)), num_clips=1)
+    found = []
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            views = test[0]
+            assert isinstance(views, VideoViews)
+            found.append((train[0, 0].clips[0], views.views))
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+
+
 def test_broken_videos_are_substituted_in_training(manifest: Manifest) -> None:
     dataset = TrainClips(with_broken(manifest, 1, 2), CLIP, plain, seed=0)
     first, again = dataset[0, 1], dataset[0, 1]
