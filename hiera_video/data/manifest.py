@@ -10,25 +10,18 @@ a label is a video without one. Every path stays inside the root, links followed
 
 from __future__ import annotations
 
-import json
-import math
 import os
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from hiera_video.data.class_names import names_from_json
 from hiera_video.data.confine import Root
+from hiera_video.data.lists import read_list
+from hiera_video.data.records import VIDEO_SUFFIXES, Label, Manifest, Record
+from hiera_video.data.textfiles import read_json
 from hiera_video.errors import ManifestError
 
-VIDEO_SUFFIXES = (
-    *(".mp4", ".webm", ".mkv", ".avi", ".mov", ".m4v", ".mpg", ".mpeg"),
-    *(".ts", ".flv", ".wmv", ".3gp", ".gif", ".ogv"),
-)
-SEPARATORS = ("::", "\t", ",", " ")
-CLASS_NAME_FILES = ("labels.txt", "labels.json")
-SNIFFED_LINES = 200
-LONGEST_LINE = 8192
+__all__ = ["Label", "Manifest", "Record", "read_manifest", "recipe_for"]
 
 # words in a manifest's path -> the recipe that makes it
 RECIPES = {
@@ -42,57 +35,6 @@ RECIPES = {
     "ucf": "ucf101_hmdb51",
     "hmdb": "ucf101_hmdb51",
 }
-
-Label = int | tuple[int, ...] | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Record:
-    """One video, or one stretch of it."""
-
-    path: str
-    """Absolute path, inside the manifest's root."""
-    label: Label
-    """Class index; a tuple of them where the manifest is multi-label; None where there is none."""
-    row: int
-    """Place in the manifest, from 0: what predictions are keyed by."""
-    start_seconds: float | None = None
-    """The record begins here; None: with the video."""
-    end_seconds: float | None = None
-    """The record ends before this; None: with the video."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """All records of one list, folder or annotation file, in its order."""
-
-    records: tuple[Record, ...]
-    class_names: tuple[str, ...] | None
-    """Names in index order, where the source has them."""
-    multi_label: bool
-    source: str
-    """What was read, for messages."""
-
-    @property
-    def num_classes(self) -> int:
-        """As many as there are names, else one more than the highest label, and so 0 where nothing has a label."""
-        if self.class_names is not None:
-            return len(self.class_names)
-        return 1 + max((max(as_tuple(record.label), default=-1) for record in self.records), default=-1)
-
-    def require_labels(self) -> None:
-        """`ManifestError` naming the first record without a label: training to classify needs all of them."""
-        for record in self.records:
-            if record.label is None:
-                raise ManifestError(
-                    f"{self.source}: {record.path} has no label; write `path label` lines or put the videos into one "
-                    "folder a class, or train with train.task=pretrain, which needs none"
-                )
-
-
-def as_tuple(label: Label) -> tuple[int, ...]:
-    """The label's class indices: none, one or several."""
-    return () if label is None else (label,) if isinstance(label, int) else label
 
 
 def read_manifest(source: str, *, root: str | None = None, separator: str | None = None) -> Manifest:
@@ -113,144 +55,13 @@ def read_manifest(source: str, *, root: str | None = None, separator: str | None
         raise ManifestError(f"{source}: is a video, not a list of videos; pass the folder that it lies in")
     if path.suffix.lower() == ".json":
         return _read_annotations(path, root)
-    return _read_list(path, root, separator)
+    return read_list(path, root, separator)
 
 
 def recipe_for(source: str) -> str:
     """The README of the data set that a path's words point to."""
     folder = next((recipe for word, recipe in RECIPES.items() if word in source.lower()), "folder")
     return f"datasets/{folder}/README.md"
-
-
-# -- lists -------------------------------------------------------------------------------------------------------------
-
-
-def _read_list(path: Path, root: str | None, separator: str | None) -> Manifest:
-    lines = [(number, line) for number, line in enumerate(_text(path).split("\n"), 1) if line.strip()]
-    if not lines:
-        raise ManifestError(f"{path}: is empty; write one `path label` line a video")
-    pattern = _line_pattern(
-        separator or _sniff(path, [line.strip()[:LONGEST_LINE] for _, line in lines[:SNIFFED_LINES]])
-    )
-    confined = Root(root if root is not None else path.parent)
-    names, names_from = _class_names_beside(path)
-    records: list[Record] = []
-    seen: dict[tuple[str, float | None, float | None], int] = {}
-    for number, line in lines:
-        where = f"{path}:{number}"
-        if len(line) > LONGEST_LINE:
-            raise ManifestError(f"{where}: {len(line)} characters in one line; is this a list of videos?")
-        video, label, start, end = _parse_line(line.strip(), pattern, where)
-        if names is not None:
-            _check_known(label, len(names), where, names_from)
-        full = confined.resolve(video, where)
-        if (first := seen.setdefault((full, start, end), number)) != number:
-            raise ManifestError(f"{where}: {video!r} stands on line {first} already; remove one of the two")
-        record = Record(path=full, label=label, row=len(records), start_seconds=start, end_seconds=end)
-        records.append(record)
-    return _uniform(records, names, str(path))
-
-
-def _uniform(records: list[Record], names: tuple[str, ...] | None, source: str) -> Manifest:
-    """One `3;7` anywhere makes every label a tuple."""
-    multi_label = any(isinstance(record.label, tuple) for record in records)
-    if multi_label:
-        records = [
-            Record(
-                path=record.path,
-                label=None if record.label is None else as_tuple(record.label),
-                row=record.row,
-                start_seconds=record.start_seconds,
-                end_seconds=record.end_seconds,
-            )
-            for record in records
-        ]
-    return Manifest(records=tuple(records), class_names=names, multi_label=multi_label, source=source)
-
-
-def _line_pattern(separator: str) -> re.Pattern[str]:
-    """`path sep rest`. A path may contain the separator: it ends at the last video suffix that one follows, and where
-    there is no such suffix, at the last separator."""
-    gap = r"\s+" if separator.isspace() else r"\s*" + re.escape(separator) + r"\s*"
-    suffixes = "|".join(re.escape(suffix) for suffix in VIDEO_SUFFIXES)
-    return re.compile(
-        rf'(?:"(?P<quoted>[^"]+)"|(?P<path>.+(?i:{suffixes}))|(?P<plain>.+(?={gap}\S*$)|\S+))'
-        rf"(?:{gap}(?P<label>\S+?)(?:{gap}(?P<start>\S+?){gap}(?P<end>\S+?))?)?"
-    )
-
-
-def _sniff(path: Path, lines: list[str]) -> str:
-    """The separator that most lines can be read with: a bad line among good ones is then told by its own number."""
-    readable = {}
-    for separator in SEPARATORS:
-        matches = [_line_pattern(separator).fullmatch(line) for line in lines]
-        readable[separator] = sum(match is not None and _is_plausible(match) for match in matches)
-    best = max(SEPARATORS, key=lambda separator: readable[separator])
-    if readable[best] == 0:
-        raise ManifestError(
-            f"{path}:1: cannot tell what separates path and label in {lines[0][:80]!r}; "
-            "write `path label` or set data.separator (tried `::`, tab, comma, space)"
-        )
-    return best
-
-
-def _is_plausible(match: re.Match[str]) -> bool:
-    """A path with a known suffix may stand alone; what has none needs a number behind it (`a.mp4::3` is no path)."""
-    if match["plain"] is None:
-        return True
-    return match["label"] is not None and any(character.isdigit() for character in match["label"])
-
-
-def _parse_line(line: str, pattern: re.Pattern[str], where: str) -> tuple[str, Label, float | None, float | None]:
-    match = pattern.fullmatch(line)
-    if match is None:
-        raise ManifestError(
-            f"{where}: {line[:120]!r} is not `path label [start_seconds end_seconds]`; correct it or set data.separator"
-        )
-    video = match["quoted"] or match["path"] or match["plain"]
-    start, end = (_seconds(match[name], where) for name in ("start", "end"))
-    if start is not None and end is not None and not end > start:
-        raise ManifestError(f"{where}: ends at {end:g} s, before it starts at {start:g} s; swap or correct the columns")
-    return video, _label(match["label"], where), start, end
-
-
-def _label(text: str | None, where: str) -> Label:
-    if text is None:
-        return None
-    parts = text.split(";")
-    if len(parts) > 1 and parts[-1] == "":
-        parts.pop()  # `3;` is one label of a multi-label list
-    for part in parts:
-        if re.fullmatch(r"[0-9]{1,9}", part) is None:
-            header = "; a header has to be removed" if where.endswith(":1") else ""
-            raise ManifestError(
-                f"{where}: label {part!r} is not a class index: must be a whole number from 0, "
-                f"several joined by `;`{header}"
-            )
-    if ";" not in text:
-        return int(text)
-    return tuple(sorted({int(part) for part in parts}))
-
-
-def _seconds(text: str | None, where: str) -> float | None:
-    if text is None:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise ManifestError(f"{where}: time {text!r} must be seconds from the video's start, 0 or more")
-    return value
-
-
-def _check_known(label: Label, count: int, where: str, names_from: Path | None) -> None:
-    for index in as_tuple(label):
-        if index >= count:
-            raise ManifestError(
-                f"{where}: label {index} is too high: {names_from} names {count} classes, 0 to {count - 1}; "
-                "correct the label or complete the names"
-            )
 
 
 # -- folders -----------------------------------------------------------------------------------------------------------
@@ -306,7 +117,7 @@ def _walk(folder: Path) -> Iterator[str]:
 
 def _read_annotations(path: Path, root: str | None) -> Manifest:
     """`[{"id", "template", …}, …]` with `labels.json` beside it; videos are `<id>.webm` or `<id>.mp4`."""
-    entries = _json(path)
+    entries = read_json(path)
     if not isinstance(entries, list) or not entries or not all(isinstance(e, dict) and "id" in e for e in entries):
         form = '[{"id": …, "template": …}, …]'
         raise ManifestError(f"{path}: is not of the form {form}, as Something-Something's annotations are")
@@ -316,7 +127,7 @@ def _read_annotations(path: Path, root: str | None) -> Manifest:
     names_file = path.parent / "labels.json"
     if not names_file.is_file():
         raise ManifestError(f"{names_file}: no such file; {path.name} needs it beside it for the classes' indices")
-    names = _names_from_json(names_file)
+    names = names_from_json(names_file)
     index_of = {name: index for index, name in enumerate(names)}
     present = set(_videos_in(folder))
     confined = Root(folder)
@@ -333,63 +144,3 @@ def _read_annotations(path: Path, root: str | None) -> Manifest:
         file = next((video + suffix for suffix in (".webm", ".mp4") if video + suffix in present), video + ".webm")
         records.append(Record(path=confined.resolve(file, where), label=label, row=number))
     return Manifest(records=tuple(records), class_names=names, multi_label=False, source=str(path))
-
-
-# -- class names -------------------------------------------------------------------------------------------------------
-
-
-def _class_names_beside(path: Path) -> tuple[tuple[str, ...] | None, Path | None]:
-    for name in CLASS_NAME_FILES:
-        file = path.parent / name
-        if file.is_file() and file != path:
-            return (_names_from_json(file) if file.suffix == ".json" else _names_from_text(file)), file
-    return None, None
-
-
-def _names_from_text(path: Path) -> tuple[str, ...]:
-    names = [line.strip() for line in _text(path).rstrip().split("\n")]
-    for number, name in enumerate(names, 1):
-        if not name:
-            raise ManifestError(f"{path}:{number}: is empty; line i names class i - 1, without gaps")
-        if (first := names.index(name) + 1) != number:
-            raise ManifestError(f"{path}:{number}: class {name!r} stands on line {first} already; names must differ")
-    return tuple(names)
-
-
-def _names_from_json(path: Path) -> tuple[str, ...]:
-    """`["a", "b"]` or Something-Something's `{"a": "0", "b": "1"}`."""
-    content = _json(path)
-    if isinstance(content, list):
-        content = {name: index for index, name in enumerate(map(str, content))}
-    try:
-        by_index = {int(index): str(name) for name, index in content.items()} if isinstance(content, dict) else {}
-    except (TypeError, ValueError):
-        by_index = {}
-    if not isinstance(content, dict) or not by_index or sorted(by_index) != list(range(len(content))):
-        raise ManifestError(f"{path}: must be a list of names, or map each to its own index, from 0 without gaps")
-    return tuple(by_index[index] for index in range(len(by_index)))
-
-
-# -- files -------------------------------------------------------------------------------------------------------------
-
-
-def _text(path: Path) -> str:
-    content = path.read_bytes()
-    try:
-        text = content.decode("utf-8-sig")  # Windows programs put a mark before the first path
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise ManifestError(f"{path}:{line}: is not UTF-8 text; save the file as UTF-8") from error
-    if (position := text.find("\0")) >= 0:
-        line = text.count("\n", 0, position) + 1
-        raise ManifestError(f"{path}:{line}: holds a NUL character; is this a text file?")
-    return text.replace("\r\n", "\n")
-
-
-def _json(path: Path) -> object:
-    try:
-        return json.loads(_text(path))
-    except json.JSONDecodeError as error:
-        raise ManifestError(f"{path}:{error.lineno}: is not JSON ({error.msg}); make the file anew") from error
-    except RecursionError as error:
-        raise ManifestError(f"{path}: is nested too deeply to be an annotation file") from error

@@ -1,0 +1,42 @@
+"""Names of the classes, from a file beside a manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hiera_video.data.textfiles import read_json, read_text
+from hiera_video.errors import ManifestError
+
+CLASS_NAME_FILES = ("labels.txt", "labels.json")
+
+
+def class_names_beside(path: Path) -> tuple[tuple[str, ...] | None, Path | None]:
+    for name in CLASS_NAME_FILES:
+        file = path.parent / name
+        if file.is_file() and file != path:
+            return (names_from_json(file) if file.suffix == ".json" else _names_from_text(file)), file
+    return None, None
+
+
+def _names_from_text(path: Path) -> tuple[str, ...]:
+    names = [line.strip() for line in read_text(path).rstrip().split("\n")]
+    for number, name in enumerate(names, 1):
+        if not name:
+            raise ManifestError(f"{path}:{number}: is empty; line i names class i - 1, without gaps")
+        if (first := names.index(name) + 1) != number:
+            raise ManifestError(f"{path}:{number}: class {name!r} stands on line {first} already; names must differ")
+    return tuple(names)
+
+
+def names_from_json(path: Path) -> tuple[str, ...]:
+    """`["a", "b"]` or Something-Something's `{"a": "0", "b": "1"}`."""
+    content = read_json(path)
+    if isinstance(content, list):
+        content = {name: index for index, name in enumerate(map(str, content))}
+    try:
+        by_index = {int(index): str(name) for name, index in content.items()} if isinstance(content, dict) else {}
+    except (TypeError, ValueError):
+        by_index = {}
+    if not isinstance(content, dict) or not by_index or sorted(by_index) != list(range(len(content))):
+        raise ManifestError(f"{path}: must be a list of names, or map each to its own index, from 0 without gaps")
+    return tuple(by_index[index] for index in range(len(by_index)))
