@@ -32,8 +32,6 @@ RECIPES = {
     "k700": "kinetics",
     "ssv2": "ssv2",
     "something": "ssv2",
-    "ucf": "ucf101_hmdb51",
-    "hmdb": "ucf101_hmdb51",
 }
 
 
