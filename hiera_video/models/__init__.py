@@ -10,7 +10,13 @@ if TYPE_CHECKING:
     from hiera_video.models.layout import HieraConfig, MaeConfig, ModelConfig, config_for, list_names, stage_table
     from hiera_video.models.macs import count_macs, count_parameters
     from hiera_video.models.mae import MaeOutput, MaskedAutoencoderHiera, random_keep
-    from hiera_video.models.weights import inflate_image_weights, load_pretrained, read_weights, save_pretrained
+    from hiera_video.models.weights import (
+        from_pretrained,
+        inflate_image_weights,
+        load_pretrained,
+        read_weights,
+        save_pretrained,
+    )
     from hiera_video.models.zoo import create_model, list_models
 
 _HOMES = {
@@ -24,6 +30,7 @@ _HOMES = {
     "count_macs": "macs",
     "count_parameters": "macs",
     "create_model": "zoo",
+    "from_pretrained": "weights",
     "inflate_image_weights": "weights",
     "list_models": "zoo",
     "list_names": "layout",
@@ -45,6 +52,7 @@ __all__ = [
     "count_macs",
     "count_parameters",
     "create_model",
+    "from_pretrained",
     "inflate_image_weights",
     "list_models",
     "list_names",

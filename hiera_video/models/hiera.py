@@ -53,8 +53,10 @@ class HieraEncoder(nn.Module):
     def layer_id(self, parameter_name: str) -> int:
         """Level for layer-wise learning rate decay: 0 for patch and every position embedding of the encoder, i + 1 for
         block i, depth + 1 for what follows the blocks (norm, head, decoder)."""
-        if parameter_name not in self._parameter_names():
-            raise ConfigError(f"{parameter_name!r} is no parameter of this model; names come from named_parameters()")
+        try:
+            self.get_parameter(parameter_name)
+        except AttributeError as error:
+            raise ConfigError(f"{parameter_name!r} is no parameter of this model; take named_parameters()") from error
         if parameter_name.startswith(_BOTTOM):
             return 0
         block = _BLOCK.match(parameter_name)
@@ -113,7 +115,7 @@ class HieraEncoder(nn.Module):
             scale = scales[:, index] if scales is not None and self._drops[index] else None
             tokens = self.run_block(block, tokens, scale)
             if index in ends:
-                outputs.append(tokens.unflatten(1, (units, -1)))
+                outputs.append(tokens.view(tokens.shape[0], units, -1, tokens.shape[-1]))
         return outputs
 
     def run_block(self, block: nn.Module, tokens: Tensor, branch_scale: Tensor | None) -> Tensor:

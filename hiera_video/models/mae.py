@@ -132,7 +132,7 @@ class MaskedAutoencoderHiera(HieraEncoder):
         latent = self.encode_visible(clips, keep, path_draws, visible)
         decoded, predicted = self.decode(latent, keep, decoder_draws)
         pred = self.decoder_pred(self.decoder_norm(decoded))
-        with torch.no_grad(), torch.autocast(clips.device.type, enabled=False):
+        with torch.no_grad():
             target = self.target.normalised(take_rows(self.target.patches(clips.float()), predicted))
         loss = F.mse_loss(pred.float(), target)
         tokens = torch.zeros(keep.shape[0], self.unit_tokens.numel(), dtype=torch.bool, device=clips.device)
@@ -156,6 +156,7 @@ class MaskedAutoencoderHiera(HieraEncoder):
         """Stage `index` brought to the final grid: a convolution whose stride is its kernel, which in unit order is a
         matrix product over the tokens that the poolings would have joined."""
         head = self.multi_scale_fusion_heads[index]
+        assert isinstance(head, nn.Conv2d | nn.Conv3d)
         axes = self.order.axes
         kernel = {f"p{n}{a}": s for n in range(index + 1, self.config.q_pool + 1) for a, s in self._strides()}
         spatial = " ".join(f"({' '.join(f'p{n}{a}' for n in range(self.config.q_pool, index, -1))})" for a in axes)

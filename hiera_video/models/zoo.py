@@ -8,6 +8,7 @@ from hiera_video.errors import ConfigError
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.layout import MaeConfig, config_for, default_mae, is_mae, list_names
 from hiera_video.models.mae import MaskedAutoencoderHiera
+from hiera_video.models.weights import load_pretrained, read_weights
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -28,8 +29,13 @@ def create_model(
 ) -> Hiera | MaskedAutoencoderHiera:
     """Build a model by name, with fresh weights or pretrained ones.
 
-    num_classes, input_size: the name's own where not given. mae: masking, decoder and target of a `mae_…` model; the
-    paper's where not given. `ConfigError` or `InputSizeError` for what does not fit, with the nearest that does."""
+    num_classes: the weights' own where not given, or the name's. input_size: the name's where not given. pretrained:
+    whatever `read_weights` takes; None or "none" for fresh weights. mae: masking, decoder and target of a `mae_…`
+    model; the paper's where not given. `ConfigError` or `InputSizeError` for what does not fit, with the nearest that
+    does; `CheckpointError` for weights that cannot be had or are of another model."""
+    weights = None if pretrained is None or pretrained == "none" else read_weights(pretrained, name)
+    if weights is not None and num_classes is None:
+        num_classes = weights.num_classes
     config = config_for(
         name,
         input_size=input_size,
@@ -37,8 +43,13 @@ def create_model(
         drop_path_rate=drop_path_rate,
         head_dropout=head_dropout,
     )
+    model: Hiera | MaskedAutoencoderHiera
     if is_mae(name):
-        return MaskedAutoencoderHiera(config, mae or default_mae(name), checkpointing)
-    if mae is not None:
+        model = MaskedAutoencoderHiera(config, mae or default_mae(name), checkpointing)
+    elif mae is not None:
         raise ConfigError(f"mae settings were given, but {name} is a classifier; the autoencoder is mae_{name}")
-    return Hiera(config, checkpointing)
+    else:
+        model = Hiera(config, checkpointing)
+    if weights is not None:
+        load_pretrained(model, weights, name=name)
+    return model

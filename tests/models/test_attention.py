@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from unittest import mock
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from hiera_video.models.zoo import create_model
+
+
+@pytest.mark.parametrize("name", ["hiera_micro_16x32", "mae_hiera_micro_16x32", "hiera_tiny_224", "hiera_tiny_16x224"])
+def test_the_fused_kernel_always_gets_four_dimensions(name):
+    size = (64, 64) if name.endswith("_224") else (16, 64, 64)
+    model = create_model(name, input_size=size)
+    clips = torch.randn(2, 3, *size)
+    with mock.patch.object(F, "scaled_dot_product_attention", wraps=F.scaled_dot_product_attention) as spy:
+        model(clips)
+    blocks = len(model.blocks) + len(getattr(model, "decoder_blocks", ()))
+    assert spy.call_count == blocks
+    for call in spy.call_args_list:
+        assert [tensor.ndim for tensor in call.args] == [4, 4, 4]
+        assert all(tensor.stride(-1) == 1 for tensor in call.args)  # a view that the kernels take as it is
+
+
+def test_attention_inside_units_sees_one_unit():
+    model = create_model("hiera_micro_16x32").eval()
+    tokens = torch.randn(1, 32 * 16, 64)
+    changed = tokens.clone()
+    changed[0, 16:32] += 1.0  # unit 1
+    with torch.no_grad():
+        before, after = model.blocks[0](tokens), model.blocks[0](changed)
+    moved = (before != after).any(dim=2).view(32, 16).any(dim=1)
+    assert moved.tolist() == [unit == 1 for unit in range(32)]

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hiera_video.errors import ConfigError
+from hiera_video.models.layout import MaeConfig, config_for
+from hiera_video.models.mae import MaskedAutoencoderHiera
+from hiera_video.models.masking import random_hidden, random_keep, running_cells
+
+
+def seeded(*seeds):
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def test_each_clip_shows_equally_many_units():
+    keep = random_keep(200, 392, 0.9, seeded(0)[0])
+    assert keep.dtype == torch.bool
+    assert keep.sum(1).unique().tolist() == [39]
+    assert keep.any(0).all()  # no unit is left out always
+
+
+def test_a_mask_depends_on_its_own_generator_alone():
+    together = random_keep(3, 32, 0.9, seeded(5, 6, 7))
+    alone = random_keep(1, 32, 0.9, seeded(6))
+    assert torch.equal(together[1:2], alone)
+
+
+def test_tubes_hide_the_same_place_in_every_frame():
+    keep = random_keep(8, 392, 0.9, seeded(0)[0], tube_frames=8).view(8, 8, 49)
+    assert torch.equal(keep, keep[:, :1].expand_as(keep))
+    assert keep[:, 0].sum(1).unique().tolist() == [4]
+    config = config_for("mae_hiera_micro_16x32", input_size=(16, 64, 64))
+    model = MaskedAutoencoderHiera(config, MaeConfig(masking="tube", decoder_embed_dim=64, decoder_depth=1))
+    drawn = model.draw_keep(2).view(2, 8, 16)
+    assert torch.equal(drawn, drawn[:, :1].expand_as(drawn))
+    assert model(torch.randn(2, 3, 16, 64, 64)).keep.sum(1).tolist() == [model.visible_units()] * 2
+
+
+def test_wrong_draws_are_told():
+    with pytest.raises(ConfigError, match="2 generators for 3 clips: give one each, or one for the batch"):
+        random_keep(3, 32, 0.9, seeded(0, 1))
+    with pytest.raises(ConfigError, match="32 units cannot be split into tubes of 5 frames"):
+        random_keep(3, 32, 0.9, tube_frames=5)
+    with pytest.raises(ConfigError, match=r"mask_ratio=1.0: must be above 0 and below 1"):
+        random_keep(3, 32, 1.0)
+
+
+def test_running_cells_walk_round_the_unit():
+    config = config_for("mae_hiera_micro_16x32", input_size=(10, 16, 16))  # one unit a frame, 2x2 tokens each
+    unit_tokens = torch.arange(20).view(5, 4)
+    assert (running_cells(config, unit_tokens, 0.5) - unit_tokens[:, :1]).tolist() == [
+        [0, 1],
+        [1, 3],
+        [3, 2],
+        [2, 0],
+        [0, 1],
+    ]
+    with pytest.raises(ConfigError, match="units have one token left each; use 'random' or 'all'"):
+        running_cells(config, unit_tokens[:, :1], 0.5)
+
+
+def test_random_hidden_tokens_are_hidden_and_fixed_in_number():
+    masked = torch.tensor([[True, False, True, True], [False, True, True, True]])
+    draws = torch.tensor([[0.9, 0.0, 0.1, 0.2], [0.0, 0.3, 0.2, 0.1]])
+    assert random_hidden(masked, 2, draws).tolist() == [[2, 3], [2, 3]]

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from einops import rearrange
+
+from hiera_video.errors import InputSizeError
+from hiera_video.models.layout import config_for
+from hiera_video.models.tokens import (
+    UnitOrder,
+    hide_pixels,
+    pool_units,
+    take_rows,
+    true_positions,
+    visible_count,
+)
+
+MICRO = config_for("hiera_micro_16x32")
+
+
+def test_order_inside_a_unit_is_the_docstrings_picture():
+    letters = "abefcdghijmnklop"  # row by row
+    grid = torch.tensor([ord(letter) for letter in letters]).view(1, 1, 1, 4, 4)
+    config = config_for("hiera_micro_16x32", input_size=(2, 16, 16))
+    tokens = UnitOrder(config).unroll(grid)[0, 0, :, 0].tolist()
+    assert "".join(map(chr, tokens)) == "aeimbfjncgkodhlp"
+
+
+def test_unroll_is_the_pattern_written_down():
+    grid = torch.arange(2 * 3 * 8 * 8 * 8).view(2, 3, 8, 8, 8)
+    pattern = "b c (ut p) (uh h2 h1) (uw w2 w1) -> b (ut uh uw) (p h1 w1 h2 w2) c"
+    expected = rearrange(grid, pattern, p=1, h1=2, h2=2, w1=2, w2=2)
+    assert torch.equal(UnitOrder(MICRO).unroll(grid), expected)
+
+
+@pytest.mark.parametrize(
+    "name", ["hiera_micro_16x32", "hiera_base_16x224", "mae_hiera_base_16x224", "mae_hiera_base_224"]
+)
+def test_reroll_undoes_unroll_at_every_level(name):
+    config = config_for(name)
+    order = UnitOrder(config)
+    for level in range(config.q_pool + 1):
+        shape = [tokens // stride**level for tokens, stride in zip(config.token_grid, config.q_stride)]
+        grid = torch.arange(torch.Size(shape).numel()).view(1, 1, *shape)
+        rolled = order.reroll(order.unroll(grid, level), level)
+        assert torch.equal(rolled.movedim(-1, 1), grid)
+
+
+def test_pooling_is_max_pooling_of_the_grid():
+    grid = torch.randn(2, 5, 8, 8, 8)
+    order = UnitOrder(MICRO)
+    tokens = order.unroll(grid).flatten(1, 2)
+    pooled = order.reroll(pool_units(tokens, 4, 4).view(2, 32, 4, 5), 1)
+    assert torch.equal(pooled.movedim(-1, 1), torch.nn.functional.max_pool3d(grid, (1, 2, 2)))
+
+
+def test_hidden_pixels_are_zero_and_leak_nothing():
+    clips = torch.ones(1, 3, 16, 32, 32)
+    clips[:, :, 0, 0, 0] = torch.nan
+    keep = torch.zeros(1, 32, dtype=torch.bool)
+    keep[0, 31] = True  # last two frames, lower right
+    hidden = hide_pixels(clips, keep, MICRO.unit_grid)
+    assert hidden.sum() == 3 * 2 * 16 * 16
+    assert hidden[0, :, 14:, 16:, 16:].min() == 1
+
+
+def test_positions_and_rows():
+    flags = torch.tensor([[True, False, True, False], [False, False, True, True]])
+    positions = true_positions(flags, 2)
+    assert positions.tolist() == [[0, 2], [2, 3]]
+    rows = torch.arange(8).view(2, 4, 1)
+    assert take_rows(rows, positions).squeeze(-1).tolist() == [[0, 2], [6, 7]]
+
+
+@pytest.mark.parametrize(
+    ("keep", "words"),
+    [
+        (torch.ones(2, 3, dtype=torch.bool), r"keep is torch.bool \[2, 3\]; it has to be torch.bool \[2, 4\]"),
+        (torch.ones(2, 4), r"keep is torch.float32 \[2, 4\]"),
+        (torch.tensor([[True, True, False, False], [True, False, False, False]]), "between 1 and 2 units a clip"),
+        (torch.zeros(2, 4, dtype=torch.bool), "keep shows no unit; at least one has to be visible"),
+    ],
+)
+def test_wrong_masks_are_told(keep, words):
+    with pytest.raises(InputSizeError, match=words):
+        visible_count(keep, 2, 4, None)
