@@ -126,6 +126,7 @@ def random_box(
 def as_clip(frames: np.ndarray) -> Tensor:
     """uint8 [T, H, W, 3] → uint8 [T, 3, H, W]: a view, where torchvision's kernels expect the channels."""
     assert frames.ndim == 4 and frames.shape[-1] == 3 and frames.dtype == np.uint8, (frames.shape, frames.dtype)
+    frames = np.ascontiguousarray(frames)  # torch refuses the negative strides of a flipped or rotated view
     return rearrange(torch.from_numpy(frames), "t h w c -> t c h w")
 
 

@@ -83,6 +83,12 @@ def test_a_frame_is_not_antialiased() -> None:
     assert plain[0].std() > 0.5  # two by two pixels of noise averaged: 1.3 / 2; antialiasing would leave about 0.25
 
 
+def test_flipped_views_are_taken() -> None:
+    frames = noise(2, 40, 40)
+    transform = EvalTransform(40, 3, MEAN, STD)
+    torch.testing.assert_close(transform(frames[:, ::-1]), transform(frames).flip(-2))
+
+
 def test_training_is_a_function_of_the_generator() -> None:
     everything = AugmentConfig(rand_augment=7, erase=0.5)
     transform = TrainTransform(everything, 32)
