@@ -16,39 +16,20 @@ from typing import Any, Self
 
 import av
 import numpy as np
-from av.packet import Packet
-from av.stream import Discard
-from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from hiera_video.data.decode.index import FrameIndex, PacketFacts, Run, build_index
-from hiera_video.data.decode.opening import (
-    check_file,
-    check_size,
-    decoding,
-    matroska_duration,
-    open_container,
-    rotation,
-    single_threaded,
-    video_stream,
-)
+from hiera_video.data.decode.index import FrameIndex, Run, build_index
+from hiera_video.data.decode.opening import check_size, decoding, open_container, rotation, single_threaded
+from hiera_video.data.decode.packets import KEPT_BYTES, PacketSource
 from hiera_video.data.decode.protocol import Frames, Limits, VideoInfo, broken
 
 # One packet is one shown frame in these; elsewhere (VP8 has packets that show nothing) frames are counted by decoding.
 ONE_FRAME_A_PACKET = {"h264", "hevc", "vp9", "av1", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg", "ffv1", "prores"}
 # Decoders that drop non-reference frames on request, tested to leave the other frames' pixels alone.
 SKIPS_NONREF = {"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"}
-# Up to this size of a file's packets they stay in memory, and nothing is read twice.
-KEPT_BYTES = 64 << 20
-
-# Only these store every packet's times; elsewhere they are worked out on the way and differ after a seek.
-STORES_TIMES = ("mov", "matroska")
-
 FALLBACK_FPS = 30.0
-# The last frame begins at most this long before the end that a Matroska file names.
-LAST_FRAME_SECONDS = 0.5
 
 
 class PyAVReader:
@@ -59,18 +40,17 @@ class PyAVReader:
         self._limits = limits or Limits()
         self._info: VideoInfo | None = None
         self._turns: int | None = None
-        self._kept: list[Packet[VideoStream]] | None = []
-        check_file(path)
-        with decoding(path, "container", "cannot be opened as a video"):
-            self._container = open_container(path, self._limits)
+        self._source = PacketSource(path, self._limits, kept_bytes)
         try:
-            self._stream = video_stream(self._container, path)
-            self._decoder = self._prepare_decoder()
+            self._decoder = single_threaded(self._source.decoder, self._limits)
+            self._codec = self._decoder.codec.canonical_name
             self._width, self._height = self._decoder.width, self._decoder.height
             check_size(path, self._width, self._height, self._limits)
-            with decoding(path, "truncated", "cannot be read to its end"):
-                self._scan(kept_bytes)
-            if self._index is None:
+            trusted = self._codec in ONE_FRAME_A_PACKET and self._source.is_plain
+            self._index: FrameIndex | None = build_index(self._source.facts) if trusted else None
+            if self._index is not None:
+                self._set_times(list(self._index.pts))
+            else:
                 with decoding(path, "corrupt", "cannot be decoded"):
                     self._count_by_decoding()
         except BaseException:
@@ -165,7 +145,7 @@ class PyAVReader:
         decoder, skips = self._decoder, self._codec in SKIPS_NONREF
         try:
             decoder.flush_buffers()
-            for packet in self._packets(run.first, run.last):
+            for packet in self._source.packets(run.first, run.last):
                 if skips:
                     decoder.skip_frame = "DEFAULT" if packet.pts in run.wanted else "NONREF"
                 for frame in decoder.decode(packet):
@@ -197,7 +177,7 @@ class PyAVReader:
     def _all_frames(self) -> Iterator[VideoFrame]:
         """Every frame in the order of presentation, from a file opened anew. Damage after the first frame is an error."""
         with open_container(self._path, self._limits) as container:
-            stream = container.streams[self._stream_index]
+            stream = container.streams[self._source.index]
             assert isinstance(stream, VideoStream)
             decoder = single_threaded(stream.codec_context, self._limits)
             started = False
@@ -219,105 +199,7 @@ class PyAVReader:
                     started = True
                     yield frame
 
-    # -- packets -------------------------------------------------------------------------------------------------------
-
-    def _prepare_decoder(self) -> VideoCodecContext:
-        decoder = self._stream.codec_context
-        if decoder is None:
-            raise broken(self._path, "codec", "holds video that no decoder here reads; convert it to H.264")
-        self._codec = decoder.codec.canonical_name
-        self._stream_index = self._stream.index
-        for stream in self._container.streams:
-            if stream.index != self._stream_index:
-                stream.discard = Discard.all
-        return single_threaded(decoder, self._limits)
-
-    def _scan(self, kept_bytes: int) -> None:
-        """Read through the packets: frame times, key frames, and the packets themselves if they are not too many."""
-        facts: list[PacketFacts] = []
-        self._clock: list[tuple[int | None, int | None]] = []  # pts and dts of each packet
-        size = 0
-        stateful = damaged = False
-        for packet in self._container.demux(self._stream):
-            if packet.size == 0:
-                continue
-            size += packet.size
-            damaged = damaged or packet.is_corrupt
-            stateful = stateful or (bool(facts) and packet.has_sidedata("new_extradata"))
-            self._clock.append((packet.pts, packet.dts))
-            facts.append(PacketFacts(packet.pts, packet.is_keyframe, packet.is_discard))
-            if self._kept is not None:
-                self._kept.append(packet)
-                if size > kept_bytes:
-                    self._kept = None
-        self._where = {} if self._kept is not None else {times: i for i, times in enumerate(self._clock)}
-        self._check_complete(len(facts))
-        if not facts:
-            raise broken(self._path, "no_frames", "holds a video stream without a single packet")
-        # a decoder that changes its parameters on the way cannot be started in the middle
-        trusted = self._codec in ONE_FRAME_A_PACKET and not stateful and not damaged
-        self._index: FrameIndex | None = build_index(facts) if trusted else None
-        if self._index is not None:
-            self._set_times(list(self._index.pts))
-
-    def _check_complete(self, packets: int) -> None:
-        """Containers that say at the start how much there is show when the end is missing."""
-        name, promised = self._container.format.name, 0
-        if "mov" in name:
-            promised = len(self._stream.index_entries)
-        elif "avi" in name:
-            promised = self._stream.frames
-        if packets < promised:
-            raise broken(self._path, "truncated", f"has {packets} of {promised} packets; fetch or make the file again")
-        if "matroska" in name and (seconds := matroska_duration(self._stream)) is not None:
-            base = float(self._stream.time_base or 0)
-            last = max((pts for pts, _ in self._clock if pts is not None), default=0) * base
-            if seconds - last > LAST_FRAME_SECONDS:
-                raise broken(
-                    self._path, "truncated", f"ends at {last:.1f} of {seconds:.1f} s; fetch or make the file again"
-                )
-
-    def _packets(self, first: int, last: int) -> Iterator[Packet[VideoStream]]:
-        """Packets `first` to `last` of the decode order, both included."""
-        if self._kept is not None:
-            yield from self._kept[first : last + 1]
-            return
-        if any(name in self._container.format.name for name in STORES_TIMES):
-            pts, dts = self._clock[first]
-            # where the container's index counts pts, the key frame's dts may point before it: more to read, never wrong
-            target = dts if dts is not None else pts
-            assert target is not None
-            self._container.seek(target, stream=self._stream)
-            read = self._read_from(first, last)
-            packet = next(read, None)
-            if packet is not None:
-                yield packet
-                yield from read
-                return
-        self._reopen()  # not seekable, or the seek went past the key frame
-        yield from self._read_from(first, last)
-
-    def _read_from(self, first: int, last: int) -> Iterator[Packet[VideoStream]]:
-        """Packets `first` to `last` from where the container stands; none at all if it stands behind `first`."""
-        started = False
-        for packet in self._container.demux(self._stream):
-            if packet.size == 0:
-                continue
-            position = self._where.get((packet.pts, packet.dts))
-            if position is None or position > (last if started else first):
-                return
-            started = True
-            if position >= first:
-                yield packet
-            if position == last:
-                return
-
-    def _reopen(self) -> None:
-        self._container.close()
-        self._container = open_container(self._path, self._limits)
-        stream = self._container.streams[self._stream_index]
-        assert isinstance(stream, VideoStream)
-        self._stream = stream
+    # -- times -----------------------------------------------------------------------------------------------------------
 
     def _count_by_decoding(self) -> None:
         times = [frame.pts for frame in self._all_frames()]
@@ -330,8 +212,8 @@ class PyAVReader:
 
     def _set_times(self, pts: list[int], count: int = 0) -> None:
         """Seconds of each frame on the file's clock and the average rate; without `pts`, evenly at the header's rate."""
-        header = float(self._stream.average_rate or self._stream.guessed_rate or 0)
-        base = self._stream.time_base or Fraction(1, 1000)
+        header = float(self._source.stream.average_rate or self._source.stream.guessed_rate or 0)
+        base = self._source.stream.time_base or Fraction(1, 1000)
         measured = 0.0
         if len(pts) > 1 and pts[-1] > pts[0]:
             measured = float((len(pts) - 1) / ((pts[-1] - pts[0]) * base))
@@ -341,15 +223,14 @@ class PyAVReader:
         if not pts:
             self._times: tuple[float, ...] = tuple(i / self._fps for i in range(count))
             return
-        start = Fraction(self._container.start_time or 0, av.time_base)
-        offset = 0.0 if self._container.start_time is None else float(start)
-        self._times = tuple(float(time * base) - offset for time in pts)
+        # on the clock that players show: 0 is where the file's first stream begins
+        start = Fraction(self._source.container.start_time or 0, av.time_base)
+        self._times = tuple(float(time * base - start) for time in pts)
 
     # -- end -----------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        self._kept = None
-        self._container.close()
+        self._source.close()
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,133 @@
+"""The packets of a file's video stream: read through once for their times, then handed out from any key packet on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from av.packet import Packet
+from av.stream import Discard
+from av.video.codeccontext import VideoCodecContext
+from av.video.stream import VideoStream
+
+from hiera_video.data.decode.index import PacketFacts
+from hiera_video.data.decode.opening import check_file, decoding, matroska_promise, open_container, video_stream
+from hiera_video.data.decode.protocol import Limits, broken
+
+# Up to this size of a file's packets they stay in memory, and nothing is read twice.
+KEPT_BYTES = 64 << 20
+# Only these store every packet's times; elsewhere they are worked out on the way and differ after a seek.
+STORES_TIMES = ("mov", "matroska")
+
+
+class PacketSource:
+    """An open container and its video stream. Packets are numbered in decode order, from 0."""
+
+    def __init__(self, path: str, limits: Limits, kept_bytes: int) -> None:
+        self._path = path
+        self._limits = limits
+        self._kept: list[Packet[VideoStream]] | None = []
+        check_file(path)
+        with decoding(path, "container", "cannot be opened as a video"):
+            self.container = open_container(path, limits)
+        try:
+            self.stream = video_stream(self.container, path)
+            self.index = self.stream.index
+            self.decoder = self._decoder()
+            for stream in self.container.streams:
+                if stream.index != self.index:
+                    stream.discard = Discard.all
+            with decoding(path, "truncated", "cannot be read to its end"):
+                self._scan(kept_bytes)
+        except BaseException:
+            self.close()
+            raise
+
+    def _decoder(self) -> VideoCodecContext:
+        decoder = self.stream.codec_context
+        if decoder is None:
+            raise broken(self._path, "codec", "holds video that no decoder here reads; convert it to H.264")
+        return decoder
+
+    def _scan(self, kept_bytes: int) -> None:
+        self.facts: list[PacketFacts] = []
+        self.is_plain = True
+        """No packet is damaged, and none changes the decoder's parameters, so that it can start at any key packet."""
+        self._clock: list[tuple[int | None, int | None]] = []  # pts and dts
+        seen = size = 0
+        for packet in self.container.demux(self.stream):
+            seen += packet.size > 0 or packet.dts is not None  # what PyAV adds at the end has neither
+            if packet.size == 0:
+                continue
+            changes = bool(self.facts) and packet.has_sidedata("new_extradata")
+            self.is_plain = self.is_plain and not packet.is_corrupt and not changes
+            self._clock.append((packet.pts, packet.dts))
+            self.facts.append(PacketFacts(packet.pts, packet.is_keyframe, packet.is_discard))
+            size += packet.size
+            if self._kept is not None:
+                self._kept.append(packet)
+                if size > kept_bytes:
+                    self._kept = None
+        self._where = {} if self._kept is not None else {times: i for i, times in enumerate(self._clock)}
+        self._check_complete(seen)
+        if not self.facts:
+            raise broken(self._path, "no_frames", "holds a video stream without a single packet")
+
+    def _check_complete(self, seen: int) -> None:
+        """Containers that say at the start how much there is show when the end is missing."""
+        name, promised = self.container.format.name, 0
+        if "mov" in name:
+            promised = len(self.stream.index_entries)
+        elif "avi" in name:
+            promised = self.stream.frames
+        if seen < promised:
+            raise broken(self._path, "truncated", f"has {seen} of {promised} packets; fetch or make the file again")
+        if "matroska" in name:
+            promised, there = matroska_promise(self._path)
+            if there < promised:
+                raise broken(self._path, "truncated", f"has {there} of {promised} bytes; fetch or make the file again")
+
+    def packets(self, first: int, last: int) -> Iterator[Packet[VideoStream]]:
+        """Packets `first` to `last`, both included; `first` is a key packet. Fewer where the file has changed."""
+        if self._kept is not None:
+            yield from self._kept[first : last + 1]
+            return
+        if any(name in self.container.format.name for name in STORES_TIMES):
+            pts, dts = self._clock[first]
+            # where the container's index counts pts, the key frame's dts may point before it: more to read, never wrong
+            target = dts if dts is not None else pts
+            assert target is not None
+            self.container.seek(target, stream=self.stream)
+            read = self._read_from(first, last)
+            packet = next(read, None)
+            if packet is not None:
+                yield packet
+                yield from read
+                return
+        self._reopen()  # not seekable, or the seek went past the key frame
+        yield from self._read_from(first, last)
+
+    def _read_from(self, first: int, last: int) -> Iterator[Packet[VideoStream]]:
+        """Packets `first` to `last` from where the container stands; none at all if it stands behind `first`."""
+        started = False
+        for packet in self.container.demux(self.stream):
+            if packet.size == 0:
+                continue
+            position = self._where.get((packet.pts, packet.dts))
+            if position is None or position > (last if started else first):
+                return
+            started = True
+            if position >= first:
+                yield packet
+            if position == last:
+                return
+
+    def _reopen(self) -> None:
+        self.container.close()
+        self.container = open_container(self._path, self._limits)
+        stream = self.container.streams[self.index]
+        assert isinstance(stream, VideoStream)
+        self.stream = stream
+
+    def close(self) -> None:
+        self._kept = None
+        self.container.close()
