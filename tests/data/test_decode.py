@@ -168,7 +168,7 @@ def test_a_video_beside_sound(videos: Any) -> None:
 
 
 def test_live_matroska_and_fragmented_mp4_promise_nothing(videos: Any) -> None:
-    source = videos.write("a.mkv", 30, gop=10)
+    source = videos.write("a.mp4", 30, gop=10)
     for name, options in (("live.mkv", {"live": "1"}), ("fragments.mp4", {"movflags": "frag_keyframe+empty_moov"})):
         path = videos.folder / name
         with av.open(str(source)) as old, av.open(str(path), "w", options=options) as new:
