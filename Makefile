@@ -20,6 +20,14 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+# The whole way: videos, masked pre-training, fine-tuning from it, multi-view test, report. A second run reuses all of it.
+demo: $(READY)
+	$(BIN)/python datasets/motion/prepare.py --out data/motion
+	$(BIN)/python tools/train_net.py --cfg configs/motion_hiera_micro_mae.yaml
+	$(BIN)/python tools/train_net.py --cfg configs/motion_hiera_micro.yaml model.pretrained=runs/motion_hiera_micro_mae
+	$(BIN)/python tools/test_net.py --cfg configs/motion_hiera_micro.yaml
+	@echo "look at runs/motion_hiera_micro/report.html and runs/motion_hiera_micro_mae/reconstructions/latest.png"
+
 test: lint
 	$(BIN)/python -m pytest
 

@@ -112,7 +112,7 @@ def _check_keys(layer: DictConfig, source: str) -> None:
     known = _schema_keys(Config)
 
     def walk(node: DictConfig, prefix: str) -> None:
-        for name in node:
+        for name in map(str, node):
             key = f"{prefix}{name}"
             if key not in known:
                 raise ConfigError(f"{source}: unknown key '{key}'; {_nearest(key, list(known))}")

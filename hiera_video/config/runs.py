@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import nn
@@ -75,5 +75,4 @@ def predict(run: LoadedRun | str | Path, path: str | Path, topk: int = 5) -> lis
     probabilities = run.model(video.views).float().softmax(dim=1).mean(dim=0)
     values, classes = probabilities.topk(min(topk, len(probabilities)))
     names = run.class_names or tuple(str(index) for index in range(len(probabilities)))
-    seconds = cast(tuple[tuple[float, float], ...], video.clip_seconds)
-    return [Prediction(names[k], value, seconds) for value, k in zip(values.tolist(), classes.tolist())]
+    return [Prediction(names[k], value, video.clip_seconds) for value, k in zip(values.tolist(), classes.tolist())]

@@ -73,7 +73,7 @@ def _train(
     plan = make_plan(config, train, here)
     log = MetricLog(folder, first_step=progress.step) if here.is_main else None
     batches = train_loader(
-        make_clips(config, train),
+        make_clips(config, train, num_classes),
         plan,
         first_step=progress.step,
         last_step=config.train.epochs * plan.steps_per_epoch,
@@ -122,7 +122,7 @@ def make_plan(config: Config, train: Manifest, here: World) -> BatchPlan:
     )
 
 
-def make_clips(config: Config, train: Manifest) -> TrainClips:
+def make_clips(config: Config, train: Manifest, num_classes: int | None) -> TrainClips:
     """The training clips of `train`."""
     return TrainClips(
         train,
@@ -131,6 +131,7 @@ def make_clips(config: Config, train: Manifest) -> TrainClips:
         seed=config.seed,
         decoder=config.data.decoder,
         on_broken=config.data.on_broken,
+        num_classes=num_classes,
         fresh_repeats=config.train.task == "pretrain",
     )
 
@@ -195,7 +196,7 @@ def rehearse(config: Config, train: Manifest, num_classes: int | None) -> None:
         _announce(config, model, make_plan(config, train, here), num_classes)
         seconds = 0.0
         for step, batches in enumerate(
-            train_loader(make_clips(config, train), plan, first_step=0, last_step=2, workers=0)
+            train_loader(make_clips(config, train, num_classes), plan, first_step=0, last_step=2, workers=0)
         ):
             batch = batches[0].to(here.device)
             started = time.monotonic()

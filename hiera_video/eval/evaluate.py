@@ -48,7 +48,7 @@ def predict_views(
     for views_of_batch, real in _fixed_batches(views(), batch_size):
         logits.append(model(views_of_batch.to(world.device)).float().cpu()[:real])
     by_view = torch.cat(logits) if logits else torch.zeros(0, 0)
-    by_video = by_view.split([count for _, count in counts])
+    by_video = torch.split(by_view, [count for _, count in counts])
     parts = world.gather(([row for row, _ in counts], [part.numpy() for part in by_video], broken))
     answers = {row: part for found, values, _ in parts for row, part in zip(found, values)}
     ordered = sorted(answers)

@@ -35,4 +35,4 @@ def mean_average_precision(probabilities: NDArray[np.float64], labels: NDArray[n
 def confusion(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """[K, K]: how often class `row` was taken for class `column`."""
     scores, targets = torch.from_numpy(probabilities), torch.from_numpy(labels)
-    return multiclass_confusion_matrix(scores.argmax(dim=1), targets, scores.shape[1]).numpy()  # type: ignore[no-any-return]
+    return multiclass_confusion_matrix(scores.argmax(dim=1), targets, scores.shape[1]).numpy()

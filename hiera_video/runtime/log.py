@@ -27,7 +27,7 @@ class MetricLog:
         if importlib.util.find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(run / "tensorboard"), purge_step=first_step)  # type: ignore[no-untyped-call]
+            self._board = SummaryWriter(str(run / "tensorboard"), purge_step=first_step)
 
     def write(self, step: int, split: str, **numbers: Any) -> None:
         """Add one row; strings (such as `float.hex`) go to the file alone."""

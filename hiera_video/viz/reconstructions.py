@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from einops import rearrange
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -30,7 +31,7 @@ def reconstruction_sheet(
         rows.append(None)
     height = rows[0].shape[0]
     factor = max(round(HEIGHT / height), 1)
-    lines = []
+    lines: list[NDArray[np.uint8]] = []
     for row in rows[:-1]:
         if row is None:  # between two clips
             lines.append(np.full((GAP * 3, lines[0].shape[1], 3), 255, np.uint8))

@@ -1,0 +1,136 @@
+"""The tools as a user starts them: what they leave behind, and one clear line for each mistake."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+CONFIG = "configs/motion_hiera_micro.yaml"
+
+
+@pytest.fixture(scope="module")
+def trained(videos: Path, tmp_path_factory: pytest.TempPathFactory, tool: Any) -> Path:
+    run = tmp_path_factory.mktemp("trained") / "run"
+    done = tool(
+        *("train_net.py", "--cfg", CONFIG, f"data.train={videos / 'train.csv'}", f"data.val={videos / 'val.csv'}"),
+        *(f"out_dir={run}", "train.epochs=1", "train.batch_size=4", "data.workers=2"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "epoch 1/1 step 3/3" in done.stderr and "epoch 1 validation: top1 " in done.stderr
+    return run
+
+
+def test_a_run_leaves_what_it_promises(trained: Path) -> None:
+    assert {"config.yaml", "env.json", "metrics.jsonl", "tensorboard", "checkpoints"} <= {
+        p.name for p in trained.iterdir()
+    }
+    meta = json.loads((trained / "checkpoints" / "best" / "meta.json").read_text())
+    assert meta["class_names"] == ["to the right", "to the left"] and meta["step"] == 3
+
+
+def test_multi_view_test_and_its_report(trained: Path, videos: Path, tool: Any, tmp_path: Path) -> None:
+    broken = tmp_path / "with_broken.csv"
+    lines = (videos / "val.csv").read_text().splitlines()
+    (tmp_path / "set").mkdir()
+    for line in lines:
+        shutil.copy(videos / line.split()[0], tmp_path / "set")
+    (tmp_path / "set" / lines[2].split()[0]).write_bytes(b"no video at all")
+    broken = tmp_path / "set" / "val.csv"
+    broken.write_text("\n".join(lines))
+    results = []
+    for batch in (4, 4):
+        done = tool(
+            *("test_net.py", "--cfg", CONFIG, f"data.test={broken}", f"out_dir={trained}", f"test.batch_size={batch}"),
+            *("test.clips=2", "test.crops=3", "data.workers=0"),
+        )
+        assert done.returncode == 3, done.stderr  # one of six is over the limit of 5 %
+        assert "(evaluated 5 of 6)" in done.stderr and "over test.max_broken=0.05" in done.stderr
+        results.append(((trained / "results.json").read_bytes(), (trained / "predictions.npz").read_bytes()))
+    assert results[0][0] == results[1][0]
+    found = json.loads(results[0][0])
+    assert found["evaluated"] == 5 and found["of"] == 6 and found["views"] == "2×3"
+    assert [item["row"] for item in found["broken"]] == [2]
+    arrays = np.load(trained / "predictions.npz")
+    assert arrays["rows"].tolist() == [0, 1, 3, 4, 5] and arrays["logits"].shape == (5, 6, 2)
+    with (trained / "predictions.csv").open() as file:
+        answers = list(csv.DictReader(file))
+    right = sum(row["label"] == row["answer"] for row in answers)
+    assert found["top1"] == pytest.approx(100 * right / 5)
+    page = (trained / "report.html").read_text()
+    assert "5</b>of 6 videos evaluated" in page and page.count("<figure") == 5 and "http" not in page
+
+
+def test_dry_run_builds_the_real_thing_and_writes_nothing(videos: Path, tool: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    for number, name in enumerate(["a", "b"]):
+        (folder / name).mkdir(parents=True)
+        shutil.copy(videos / f"train_{number}.mp4", folder / name)
+    done = tool(
+        *("train_net.py", "--cfg", "configs/k400_hiera_t.yaml", "--dry-run", f"data.train={folder}", "data.val=null"),
+        *(f"out_dir={tmp_path / 'run'}", "train.batch_size=2", "clip.repeats=1"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "warning: model.pretrained is not set" in done.stderr
+    assert "input [3, 16, 224, 224], 27.48 M parameters, 50.9" in done.stderr and "400 classes" in done.stderr
+    assert done.stderr.count("clips [1, 3, 16, 224, 224], loss ") == 2
+    assert "full recipe: 75 passes over 2 videos (75 effective epochs)" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["data.train=nowhere/train.csv"], "nowhere/train.csv"),
+        (["optim.lrr=1"], "unknown key 'optim.lrr'; did you mean 'optim.lr'?"),
+        (["model.input_size=[16,225,225]"], "the nearest that fit are"),
+        (["data.train=null"], "data.train is not set; name a manifest (`path label` a line) or a folder of videos"),
+        (
+            ["model.pretrained=null"],
+            "model.pretrained is not set: configs/motion_hiera_micro.yaml starts from pre-trained",
+        ),
+        (["model.num_classes=1"], "has labels up to 1, the model has 1 classes; set model.num_classes=2 or correct"),
+        (["train.batch_size=100"], "train.batch_size=100"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    arguments: list[str], words: str, overrides: list[str], tool: Any, tmp_path: Path
+) -> None:
+    done = tool("train_net.py", "--cfg", CONFIG, *overrides, *arguments)
+    assert done.returncode == 2, done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and words in errors[0] and "Traceback" not in done.stderr
+    assert not list((tmp_path / "run").glob("checkpoints/*"))
+
+
+def test_bad_lines_and_videos_are_named(overrides: list[str], videos: Path, tool: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for number in range(4):
+        shutil.copy(videos / f"train_{number}.mp4", folder)
+    manifest = folder / "train.csv"
+    manifest.write_text("train_0.mp4 0\ntrain_1.mp4 minus-one\n")
+    done = tool("train_net.py", "--cfg", CONFIG, *overrides, f"data.train={manifest}")
+    assert done.returncode == 2 and f"{manifest}:2" in done.stderr and "minus-one" in done.stderr
+    manifest.write_text("".join(f"train_{number}.mp4 {number % 2}\n" for number in range(4)))
+    (folder / "train_2.mp4").write_bytes(b"no video")
+    done = tool("train_net.py", "--cfg", CONFIG, *overrides, f"data.train={manifest}", "data.on_broken=error")
+    assert done.returncode == 2 and "train_2.mp4" in done.stderr and "Traceback" not in done.stderr
+    done = tool("train_net.py", "--cfg", CONFIG, *overrides, f"data.train={manifest}", "train.epochs=1")
+    assert done.returncode == 3 and "broken videos are over data.max_broken=0.05" in done.stderr
+
+
+def test_testing_without_a_checkpoint_says_so(overrides: list[str], tool: Any) -> None:
+    done = tool("test_net.py", "--cfg", CONFIG, *overrides)
+    assert done.returncode == 2 and "holds no checkpoint; train first, or set test.checkpoint" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["train_net.py", "test_net.py"])
+def test_help(name: str, tool: Any) -> None:
+    done = tool(name, "--help")
+    assert done.returncode == 0 and "--cfg" in done.stdout and "--dry-run" in done.stdout

@@ -1,0 +1,93 @@
+"""The loop stops before damage, and what all ranks agree on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from hiera_video.data.loader import ClipBatch
+from hiera_video.runtime.distributed import World
+from hiera_video.runtime.log import MetricLog, read_metrics
+from hiera_video.runtime.signals import StopSignal
+from hiera_video.train.checkpoint import CheckpointStore
+from hiera_video.train.config import OptimConfig, TrainConfig
+from hiera_video.train.loop import DONE, NON_FINITE, Progress, Run, fit
+from hiera_video.train.meter import agree
+from hiera_video.train.optim import set_lr
+from hiera_video.train.tasks import TaskOutput
+
+HERE = World(0, 1, torch.device("cpu"))
+
+
+class Sometimes:
+    """A loss that becomes NaN (or whose gradient becomes infinite) at one step."""
+
+    def __init__(self, at: int, kind: str) -> None:
+        self.at, self.kind = at, kind
+
+    def __call__(self, model: nn.Module, batch: ClipBatch, step: int) -> TaskOutput:
+        loss = model(batch.clips).square().mean()
+        if step == self.at:
+            loss = loss * float("nan") if self.kind == "loss" else loss + (model.weight.sum() * 0).sqrt()  # type: ignore[operator]
+        return TaskOutput(loss)
+
+
+def batches() -> Iterator[list[ClipBatch]]:
+    ids = torch.arange(2)
+    while True:
+        yield [ClipBatch(clips=torch.ones(2, 3), labels=ids, row=ids + 40, view=ids, position=ids, substituted=())]
+
+
+def run_fit(folder: Path, task: Sometimes, epochs: int = 3) -> tuple[int, nn.Linear, list[torch.Tensor]]:
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+    optimizer = torch.optim.SGD([{"params": list(model.parameters()), "lr_scale": 1.0}], lr=0.1)
+    set_lr(optimizer, 0.1)
+    history: list[torch.Tensor] = []
+    model.register_forward_pre_hook(lambda module, inputs: history.append(model.weight.detach().clone()))
+    log = MetricLog(folder, first_step=0)
+    run = Run(
+        folder=folder, world=HERE, store=CheckpointStore(folder / "checkpoints", keep=2), log=log, steps_per_epoch=2,
+        max_broken=0.05, seed=0, meta={},
+    )  # fmt: skip
+    code = fit(
+        model, task, optimizer, batches(), None, progress=Progress(), optim=OptimConfig(lr=0.1),
+        train=TrainConfig(epochs=epochs, batch_size=2, log_every=1), run=run,
+        scaler=torch.amp.GradScaler("cpu", enabled=False), stop=StopSignal(),
+    )  # fmt: skip
+    log.close()
+    return code, model, history
+
+
+@pytest.mark.parametrize("kind", ["loss", "gradient"])
+def test_a_non_finite_step_changes_no_weight_and_names_its_rows(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    code, model, history = run_fit(tmp_path, Sometimes(3, kind))
+    assert code == NON_FINITE
+    assert torch.equal(model.weight, history[-1]) and len(history) == 4
+    told = json.loads((tmp_path / "non_finite.json").read_text())
+    assert told["step"] == 3 and told["rows_by_rank"] == [[[40, 41]]]
+    found = CheckpointStore(tmp_path / "checkpoints", keep=2).latest()
+    assert found is not None and found.meta["step"] == 2  # the end of the first pass, nothing after it
+    assert "stopped before the weights changed" in caplog.text and "lower optim.lr" in caplog.text
+
+
+def test_a_run_to_its_end_logs_every_step(tmp_path: Path) -> None:
+    code, _, history = run_fit(tmp_path, Sometimes(-1, "loss"))
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert code == DONE and [row["step"] for row in rows] == list(range(6)) and len(history) == 6
+    assert rows[0]["lr"] == pytest.approx(0.1) and rows[5]["lr"] < rows[4]["lr"]
+    assert all(float.fromhex(row["loss_hex"]) == row["loss"] for row in rows)
+
+
+def test_averages_are_sums_over_counts() -> None:
+    logs = {"loss": (torch.tensor(6.0), 4), "top1": (torch.tensor(1), 2)}
+    agreed = agree(logs, broken=3, signal=15, save_due=False, world=HERE)
+    assert agreed.averages == {"loss": 1.5, "top1": 0.5}
+    assert (agreed.clips, agreed.broken, agreed.signal, agreed.save_due) == (4, 3, 15, False)

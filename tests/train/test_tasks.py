@@ -1,0 +1,100 @@
+"""Tasks: the arithmetic of the loss, and random numbers that know only seed, step and position."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hiera_video.data.config import AugmentConfig
+from hiera_video.data.loader import ClipBatch
+from hiera_video.models.layout import MaeConfig
+from hiera_video.models.zoo import create_model
+from hiera_video.train.tasks import Classify, Pretrain, collapse_monitors, path_draws
+
+
+class Fixed(nn.Module):
+    """Answers with given logits and remembers what it was shown."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, clips: Tensor, path_draws: Tensor) -> Tensor:
+        self.seen = clips
+        return self.logits
+
+
+def batch(labels: Tensor, position: list[int] | None = None) -> ClipBatch:
+    count = len(labels)
+    places = torch.tensor(position or list(range(count)))
+    clips = torch.stack([torch.full((3, 16, 32, 32), float(place) / 10) for place in places.tolist()])
+    return ClipBatch(
+        clips=clips, labels=labels, row=places, view=torch.zeros(count).long(), position=places, substituted=()
+    )
+
+
+def classify(multi_label: bool = False, **augment: float) -> Classify:
+    config = AugmentConfig(**augment)  # type: ignore[arg-type]
+    return Classify(num_classes=2, multi_label=multi_label, augment=config, depth=4, seed=0)
+
+
+def test_cross_entropy_with_label_smoothing() -> None:
+    logits = torch.tensor([[2.0, 0.0], [0.0, 0.0]])
+    output = classify(label_smoothing=0.1)(Fixed(logits), batch(torch.tensor([0, 1])), step=0)
+    log_p = logits.log_softmax(dim=1)
+    expected = -(0.95 * log_p[0, 0] + 0.05 * log_p[0, 1] + 0.05 * log_p[1, 0] + 0.95 * log_p[1, 1]) / 2
+    assert output.loss.item() == pytest.approx(expected.item())
+    value, count = output.logs["top1"]
+    assert (int(value), count) == (1, 2)
+
+
+def test_binary_cross_entropy_for_several_labels() -> None:
+    logits = torch.tensor([[2.0, -1.0]])
+    output = classify(multi_label=True)(Fixed(logits), batch(torch.tensor([[1.0, 1.0]])), step=0)
+    assert output.loss.item() == pytest.approx((-logits.sigmoid().log()).mean().item())
+
+
+def test_mixed_batches_log_no_accuracy_and_mix_alike_at_the_same_step() -> None:
+    task, model = classify(mixup=0.8), Fixed(torch.zeros(4, 2))
+    outputs = [task(model, batch(torch.tensor([0, 1, 0, 1])), step) for step in (3, 3)]
+    first = model.seen
+    task(model, batch(torch.tensor([0, 1, 0, 1])), 4)
+    assert outputs[0].logs == {} and not torch.equal(model.seen, first)
+    # mirrored partners: what 0 gets of 3 is what 3 gets of 0
+    means = first.mean(dim=(1, 2, 3, 4))
+    assert (means[0] + means[3]).item() == pytest.approx(0.3) and (means[1] + means[2]).item() == pytest.approx(0.3)
+
+
+def test_drop_path_knows_only_the_position_in_the_global_batch() -> None:
+    whole = path_draws(7, 3, torch.arange(8), depth=4)
+    assert whole.shape == (8, 4, 2) and whole.unique().numel() == 64
+    assert torch.equal(path_draws(7, 3, torch.tensor([6, 1]), depth=4), whole[[6, 1]])
+    assert not torch.equal(path_draws(7, 4, torch.arange(8), depth=4), whole)
+
+
+def test_pretraining_hides_the_same_units_however_the_batch_is_split() -> None:
+    torch.manual_seed(0)
+    model = create_model(
+        "mae_hiera_micro_16x32",
+        mae=MaeConfig(mask_ratio=0.75, decoder_embed_dim=32, decoder_depth=1, decoder_num_heads=2),
+    )
+    units, tokens = model.config.num_units, model.unit_tokens.numel()
+    task = Pretrain(num_units=units, mask_ratio=0.75, tube_frames=1, tokens=tokens, depth=4, seed=0)
+    labels = torch.zeros(4, dtype=torch.int64)
+    seen: list[Tensor] = []
+    model.register_forward_hook(lambda module, inputs, output: seen.append(output.keep))
+    whole = task(model, batch(labels), 5)
+    parts = [task(model, batch(labels[:2], position), 5) for position in ([0, 3], [1, 2])]
+    assert torch.equal(seen[1], seen[0][[0, 3]]) and torch.equal(seen[2], seen[0][[1, 2]])
+    assert sum(part.loss.item() for part in parts) / 2 == pytest.approx(whole.loss.item(), rel=1e-5)
+    assert set(whole.logs) == {"feature_std", "effective_rank"}
+
+
+def test_collapse_monitors() -> None:
+    torch.manual_seed(0)
+    std, rank = collapse_monitors(torch.randn(16, 512, 8))
+    assert std.item() == pytest.approx(1, abs=0.05) and rank.item() == pytest.approx(8, abs=0.1)
+    direction = torch.randn(8)
+    assert collapse_monitors(torch.randn(16, 512, 1) * direction)[1].item() == pytest.approx(1, abs=1e-3)
+    assert collapse_monitors(torch.ones(2, 3, 4))[0].item() == 0
