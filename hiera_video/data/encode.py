@@ -80,7 +80,8 @@ def _codec_options(codec: str, crf: int, options: Mapping[str, str] | None) -> d
     if codec.startswith("libvpx"):
         chosen["b"] = "0"  # otherwise crf is only a limit beside a default bit rate
     if codec == "libx264":
-        chosen["preset"] = "veryfast"
+        # the macroblock tree reads memory that nobody wrote, and so the same frames would give other bytes now and then
+        chosen |= {"preset": "veryfast", "mbtree": "0"}
     return chosen | dict(options or {})
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,26 @@ def decoded(path: Path) -> list[Any]:
 def test_bytes_are_the_same_each_time(videos: Any) -> None:
     first, second = videos.write("a.mp4"), videos.write("b.mp4")
     assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libvpx-vp9", "mpeg4"])
+def test_bytes_do_not_depend_on_what_memory_held_before(tmp_path: Path, codec: str) -> None:
+    code = f"""
+import sys, numpy as np
+from hiera_video.data.encode import write_video
+for size in (40, 66):
+    base = np.random.default_rng(size).integers(0, 255, (2 * size, 2 * size, 3), dtype=np.uint8)
+    frames = [base[i : i + size, 2 * i % size :][:, :size] for i in range(24)]
+    write_video(f"{{sys.argv[1]}}/{{size}}.mkv", frames, codec={codec!r})
+"""
+    found = set()
+    for fill in ("85", "170"):  # the C library fills fresh memory with this byte
+        folder = tmp_path / fill
+        folder.mkdir()
+        environment = {**os.environ, "MALLOC_PERTURB_": fill}
+        subprocess.run([sys.executable, "-c", code, str(folder)], check=True, env=environment)
+        found.add(tuple(path.read_bytes() for path in sorted(folder.iterdir())))
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize(
