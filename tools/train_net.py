@@ -25,11 +25,10 @@ def main() -> int:
     config = load_config(arguments.cfg, arguments.overrides)
     check_weights(config, arguments.cfg, warn_only=arguments.dry_run)
     train = manifest_of(config, "train")
-    val = manifest_of(config, "val") if config.data.val else None
-    num_classes = num_classes_of(config, train, *([val] if val else []))
     if arguments.dry_run:
-        return dry_run(config, train, num_classes)
-    return run(config, train, val, num_classes)
+        return dry_run(config, train)
+    val = manifest_of(config, "val") if config.data.val else None
+    return run(config, train, val, num_classes_of(config, train, *([val] if val else [])))
 
 
 def check_weights(config: Config, name: str, *, warn_only: bool) -> None:
@@ -45,11 +44,11 @@ def check_weights(config: Config, name: str, *, warn_only: bool) -> None:
     logger.warning("warning: %s", message)
 
 
-def dry_run(config: Config, train: Manifest, num_classes: int | None) -> int:
-    """Two real steps at batch 1, nothing written."""
+def dry_run(config: Config, train: Manifest) -> int:
+    """Two real steps at batch 1 on videos with or without labels, nothing written."""
     from hiera_video.config.training import rehearse
 
-    rehearse(config, train, num_classes)
+    rehearse(config, train)
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -73,14 +73,14 @@ def _train(
     plan = make_plan(config, train, here)
     log = MetricLog(folder, first_step=progress.step) if here.is_main else None
     batches = train_loader(
-        make_clips(config, train, num_classes),
+        make_clips(config, train, num_classes, need_labels=config.train.task == "classify"),
         plan,
         first_step=progress.step,
         last_step=config.train.epochs * plan.steps_per_epoch,
         workers=config.data.workers,
     )
     if log:
-        _announce(config, model, plan, num_classes)
+        _announce(config, model, train, num_classes)
     try:
         with StopSignal() as stop:
             return fit(
@@ -122,7 +122,7 @@ def make_plan(config: Config, train: Manifest, here: World) -> BatchPlan:
     )
 
 
-def make_clips(config: Config, train: Manifest, num_classes: int | None) -> TrainClips:
+def make_clips(config: Config, train: Manifest, num_classes: int | None, *, need_labels: bool) -> TrainClips:
     """The training clips of `train`."""
     return TrainClips(
         train,
@@ -131,6 +131,7 @@ def make_clips(config: Config, train: Manifest, num_classes: int | None) -> Trai
         seed=config.seed,
         decoder=config.data.decoder,
         on_broken=config.data.on_broken,
+        need_labels=need_labels,
         num_classes=num_classes,
         fresh_repeats=config.train.task == "pretrain",
     )
@@ -187,17 +188,20 @@ def describe(config: Config, train: Manifest, num_classes: int | None) -> dict[s
     }
 
 
-def rehearse(config: Config, train: Manifest, num_classes: int | None) -> None:
-    """`--dry-run`: the real model and two real steps at batch 1; prints what a user wants to know before hours pass."""
+def rehearse(config: Config, train: Manifest) -> None:
+    """`--dry-run`: the real model and two real steps at batch 1; prints what a user wants to know before hours pass.
+
+    Any videos do, a folder without labels too: their class is then 0.
+    """
+    num_classes = config.model.num_classes or max(train.num_classes, 1)
+    clips = make_clips(config, train, num_classes, need_labels=False)
     with world() as here:
         model = make_model(config, num_classes, pretrained=_weights(config)).to(here.device).train()
         task, optimizer = make_task(config, train, num_classes, model), make_optimizer(model, config.optim)
-        plan = replace(make_plan(config, train, here), batch_size=1, accumulate=1)
-        _announce(config, model, make_plan(config, train, here), num_classes)
+        plan = BatchPlan(num_records=len(train.records), batch_size=1, seed=config.seed)
+        _announce(config, model, train, num_classes)
         seconds = 0.0
-        for step, batches in enumerate(
-            train_loader(make_clips(config, train, num_classes), plan, first_step=0, last_step=2, workers=0)
-        ):
+        for step, batches in enumerate(train_loader(clips, plan, first_step=0, last_step=2, workers=0)):
             batch = batches[0].to(here.device)
             started = time.monotonic()
             with autocast(config.train.precision, here.device):
@@ -207,13 +211,12 @@ def rehearse(config: Config, train: Manifest, num_classes: int | None) -> None:
             optimizer.zero_grad()
             seconds = time.monotonic() - started
             logger.info(
-                "step %d: clips %s, loss %.4f, %.1f s", step, list(batch.clips.shape), float(output.loss), seconds
+                "step %d: clips %s, loss %.4f, %.1f s", step, list(batch.clips.shape), output.loss.item(), seconds
             )
-    videos = config.train.epochs * len(train.records)
+    passes = config.train.epochs * len(train.records)
     logger.info(
-        "full recipe: %d passes over %d videos (%d effective epochs), %s on this %s alone at this speed, without loading",
-        config.train.epochs, len(train.records), config.train.epochs * config.clip.repeats,
-        timedelta(seconds=round(seconds * videos)), here.device.type,
+        "full recipe: %d × %d videos, %s on this %s alone at this speed, without loading",
+        config.train.epochs, len(train.records), timedelta(seconds=round(seconds * passes)), here.device.type,
     )  # fmt: skip
 
 
@@ -221,13 +224,17 @@ def _weights(config: Config) -> str | None:
     return None if config.model.pretrained == "none" else config.model.pretrained
 
 
-def _announce(config: Config, model: nn.Module, plan: BatchPlan, num_classes: int | None) -> None:
-    macs = count_macs(model, (3, *config.input_size))
+def _announce(config: Config, model: nn.Module, train: Manifest, num_classes: int | None) -> None:
     logger.info(
-        "%s: input %s, %.2f M parameters, %.2f GMACs a clip, %s classes; %d videos, %d steps of %d videos × %d clips a pass; "
-        "peak lr %g for that batch",
-        config.model.name, [3, *config.input_size], count_parameters(model) / 1e6, macs / 1e9, num_classes,
-        plan.num_records, plan.steps_per_epoch, config.train.batch_size, config.clip.repeats, config.optim.lr,
+        "%s: input %s, %.2f M parameters, %.1f GMACs a clip, %s",
+        config.model.name, [3, *config.input_size], count_parameters(model) / 1e6,
+        count_macs(model, (3, *config.input_size)) / 1e9,
+        f"{num_classes} classes" if config.train.task == "classify" else f"{config.mae.mask_ratio:.0%} masked",
+    )  # fmt: skip
+    logger.info(
+        "%d videos; a step takes %d of them × %d clips, peak lr %g is for that batch; %d passes (%d effective epochs)",
+        len(train.records), config.train.batch_size, config.clip.repeats, config.optim.lr, config.train.epochs,
+        config.train.epochs * config.clip.repeats,
     )  # fmt: skip
 
 
