@@ -70,8 +70,8 @@ def twins() -> Callable[[HieraConfig], tuple[nn.Module, Hiera]]:
                 arguments["decoder_num_heads"] = mae.decoder_num_heads
                 oracle, ours = OracleMae(**arguments), MaskedAutoencoderHiera(config, mae)
         redraw(oracle)
-        ours.load_state_dict(oracle.state_dict(), strict=True, assign=mae is None)
-        oracle.load_state_dict(ours.state_dict(), strict=True)
+        ours.load_state_dict(oracle.state_dict(), strict=True, assign=True)  # shared: a huge one is 2.7 GB
+        oracle.load_state_dict(ours.state_dict(), strict=True, assign=True)
         return oracle.eval(), ours.eval()
 
     return build

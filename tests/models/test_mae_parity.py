@@ -24,16 +24,15 @@ def test_equals_the_oracle(name, size, twins, draw_clips, worst):
     keep = ours.draw_keep(1, torch.Generator().manual_seed(2))
     with torch.no_grad():
         output = ours(clips, keep=keep)
+        latents = []
+        oracle.encoder_norm.register_forward_hook(lambda *call: latents.append(call[2]))
         loss, pred, target, their_keep = oracle(clips, mask=keep)
-        latent, _ = oracle.forward_encoder(clips, 0.0, mask=keep)
-        _, hidden = oracle.forward_decoder(latent, keep)
 
     assert abs(output.loss - loss) <= 1e-6
     assert worst(output.pred.flatten(0, 1), pred) <= 1e-5
     assert torch.equal(output.target.flatten(0, 1), target)
     assert torch.equal(output.keep, their_keep)
-    assert torch.equal(output.masked, ~hidden)
-    assert worst(output.latent, latent.flatten(1, -2).view_as(output.latent)) <= 1e-5
+    assert worst(output.latent, latents[0].flatten(1, -2)) <= 1e-5
 
 
 @pytest.mark.parametrize(("name", "size"), [("mae_hiera_base_16x224", (16, 64, 64)), ("mae_hiera_base_224", (96, 96))])
@@ -42,8 +41,8 @@ def test_gradients_equal_the_oracle(name, size, twins, draw_clips):
     mae = MaeConfig(mask_ratio=0.75, decoder_depth=2)
     oracle, ours = twins(config, mae)
     oracle, ours = oracle.double().train(), ours.double().train()  # float64 for the reason given in test_parity
-    clips = draw_clips(config, batch=2).double()
-    keep = ours.draw_keep(2, torch.Generator().manual_seed(2))
+    clips = draw_clips(config).double()
+    keep = ours.draw_keep(1, torch.Generator().manual_seed(2))
     ours(clips, keep=keep).loss.backward()
     oracle(clips, mask=keep)[0].backward()
     theirs = dict(oracle.named_parameters())
