@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hiera_video.config.runs import LoadedRun, load, predict
     from hiera_video.data.decode import open_video
     from hiera_video.data.manifest import read_manifest
+    from hiera_video.errors import HieraVideoError
     from hiera_video.models.mae import MaeOutput
     from hiera_video.models.weights import save_pretrained
     from hiera_video.models.zoo import create_model, list_models
@@ -31,6 +32,7 @@ _HOME = {
     "MaeOutput": "hiera_video.models.mae",
     "open_video": "hiera_video.data.decode",
     "read_manifest": "hiera_video.data.manifest",
+    "HieraVideoError": "hiera_video.errors",
     "load_config": "hiera_video.config.load",
     "load": "hiera_video.config.runs",
     "LoadedRun": "hiera_video.config.runs",
@@ -38,6 +40,7 @@ _HOME = {
 }
 
 __all__ = [
+    "HieraVideoError",
     "LoadedRun",
     "MaeOutput",
     "create_model",
