@@ -158,6 +158,9 @@ def _read_folder(folder: Path, source: str) -> Weights:
         raise CheckpointError(f"{source}: holds none of {', '.join(_FILES)}, and no checkpoints/ of a run")
     config, ours, meta = (_read_json(folder / f"{stem}.json") for stem in ("config", "hiera_video", "meta"))
     names = ours.get("class_names") or meta.get("class_names")
+    recorded = meta.get("files", {}).get(file.name, {}).get("sha256")  # a checkpoint of a run knows what was written
+    if recorded is not None and recorded != _sha256(file):
+        raise CheckpointError(f"{file}: damaged (its sha256 is not the recorded one); take another checkpoint of the run")
     return Weights(
         source=source,
         state=unwrap(_read_file(file), source),

@@ -2,7 +2,7 @@
 
     <run>/checkpoints/step_00000120/model.safetensors     weights
                                     state.pt              optimizer …: loads with weights_only=True
-                                    meta.json             step, model, class names, sha256 and size of the others
+                                    meta.json             step, model, class names, sha256 of the others and of itself
     <run>/checkpoints/last, best                          links to step folders
 
 A folder is written under a temporary name on the same disk, `meta.json` last, everything fsynced, then renamed.
@@ -76,8 +76,12 @@ class CheckpointStore:
         return target
 
     def latest(self) -> Checkpoint | None:
-        """The newest checkpoint whose files match their recorded hashes; damaged ones are named and passed over."""
-        for folder in reversed(self._folders()):
+        """The newest checkpoint whose files match their recorded hashes; damaged ones are named and passed over.
+
+        Raises `CheckpointError` where there are some and none verifies: a run that began anew would overwrite them.
+        """
+        folders = self._folders()
+        for folder in reversed(folders):
             try:
                 found = read_checkpoint(folder)
                 if found.meta["best"]:  # a kill between the rename and the link is made good here
@@ -85,6 +89,11 @@ class CheckpointStore:
                 return found
             except CheckpointError as error:
                 logger.warning("%s; falling back to the one before", error)
+        if folders:
+            raise CheckpointError(
+                f"{self.folder}: none of its {len(folders)} checkpoints can be trusted (see above); restore one, or delete "
+                "that folder to start anew"
+            )
         return None
 
     def _folders(self) -> list[Path]:
@@ -96,12 +105,16 @@ class CheckpointStore:
         for path in self._folders():
             if path.resolve() not in kept:
                 shutil.rmtree(path)
+        for path in self.folder.glob(".step_*.partial"):  # a kill's leftovers
+            shutil.rmtree(path)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
     """Load one step folder. Raises `CheckpointError` where a file is missing, cut short or changed."""
     try:
         meta = json.loads((folder / "meta.json").read_text())
+        if meta.pop("sha256") != _digest(meta):
+            raise CheckpointError(f"{folder / 'meta.json'}: damaged (its sha256 is not the recorded one)")
         for name in FILES:
             recorded = meta["files"][name]
             if _sha256(folder / name) != recorded["sha256"]:
@@ -118,12 +131,18 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 def _write_files(folder: Path, weights: dict[str, Tensor], state: dict[str, Any], meta: dict[str, Any]) -> None:
     save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, folder / FILES[0])
     torch.save(state, folder / FILES[1])
-    files = {name: {"sha256": _sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in FILES}
     for name in FILES:
         _fsync(folder / name)
-    (folder / "meta.json").write_text(json.dumps({**meta, "files": files}, indent=1))
+    seal(folder, meta)
     _fsync(folder / "meta.json")
     _fsync(folder)
+
+
+def seal(folder: Path, meta: dict[str, Any]) -> None:
+    """Write `meta.json` with the hashes of the files in `folder`, and its own."""
+    files = {name: {"sha256": _sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in FILES}
+    meta = {**meta, "files": files}
+    (folder / "meta.json").write_text(json.dumps({**meta, "sha256": _digest(meta)}, indent=1))
 
 
 def _verifies(folder: Path) -> bool:
@@ -140,6 +159,11 @@ def _point(link: Path, target: Path) -> None:
     fresh.symlink_to(target.name)
     fresh.replace(link)
     _fsync(link.parent)
+
+
+def _digest(meta: dict[str, Any]) -> str:
+    """Of what `meta.json` says, so that a flipped digit in it is noticed too."""
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

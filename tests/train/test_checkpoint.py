@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import re
 import resource
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from hiera_video.errors import CheckpointError
-from hiera_video.train.checkpoint import CheckpointStore, read_checkpoint
+from hiera_video.train.checkpoint import CheckpointStore, read_checkpoint, seal
 
 
 def save(store: CheckpointStore, step: int, *, best: bool = False) -> Path:
@@ -63,6 +64,28 @@ def test_damage_falls_back_to_the_one_before_and_says_so(
     assert "step_00000002" in caplog.text and "falling back to the one before" in caplog.text
 
 
+def test_a_flipped_digit_in_meta_is_noticed(tmp_path: Path) -> None:
+    meta = save(CheckpointStore(tmp_path, keep=2), 12) / "meta.json"
+    meta.write_text(meta.read_text().replace('"step": 12', '"step": 13'))
+    with pytest.raises(CheckpointError, match=re.escape("meta.json: damaged (its sha256 is not the recorded one)")):
+        read_checkpoint(meta.parent)
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_anew(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=2)
+    assert store.latest() is None
+    for step in (1, 2):
+        (save(store, step) / "state.pt").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="none of its 2 checkpoints can be trusted .* or delete that folder"):
+        store.latest()
+
+
+def test_what_a_kill_left_goes_with_the_next_save(tmp_path: Path) -> None:
+    (tmp_path / ".step_00000003.partial").mkdir(parents=True)
+    save(CheckpointStore(tmp_path, keep=2), 5)
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_a_pickle_bomb_never_runs(tmp_path: Path) -> None:
     folder = save(CheckpointStore(tmp_path / "run", keep=2), 1)
 
@@ -70,13 +93,8 @@ def test_a_pickle_bomb_never_runs(tmp_path: Path) -> None:
         def __reduce__(self) -> tuple[object, ...]:
             return Path.touch, (tmp_path / "exploded",)
 
-    import hashlib
-    import json
-
     (folder / "state.pt").write_bytes(pickle.dumps(Bomb()))
-    meta = json.loads((folder / "meta.json").read_text())
-    meta["files"]["state.pt"]["sha256"] = hashlib.sha256((folder / "state.pt").read_bytes()).hexdigest()
-    (folder / "meta.json").write_text(json.dumps(meta))
+    seal(folder, {"step": 1, "best": False})
     with pytest.raises(CheckpointError, match="incomplete or damaged"):
         read_checkpoint(folder)
     assert not (tmp_path / "exploded").exists()
