@@ -19,7 +19,7 @@ from hiera_video.data.dataset import TrainClips
 from hiera_video.data.loader import BatchPlan, train_loader
 from hiera_video.data.manifest import Manifest
 from hiera_video.data.transforms import TrainTransform
-from hiera_video.errors import CheckpointError, ConfigError
+from hiera_video.errors import ConfigError
 from hiera_video.eval.evaluate import Accuracy
 from hiera_video.eval.reconstruct import Reconstruction
 from hiera_video.models.macs import count_macs, count_parameters
@@ -29,8 +29,9 @@ from hiera_video.runtime.log import MetricLog
 from hiera_video.runtime.run_folder import claim, write_environment
 from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.checkpoint import CheckpointStore
-from hiera_video.train.loop import Evaluator, Progress, Run, autocast, fit
+from hiera_video.train.loop import Evaluator, Run, autocast, fit
 from hiera_video.train.optim import make_optimizer
+from hiera_video.train.state import TrainState, averaged
 from hiera_video.train.tasks import Classify, Pretrain, Task
 
 logger = logging.getLogger(__name__)
@@ -58,24 +59,22 @@ def _train(
     found = store.latest()
     torch.manual_seed(config.seed)
     model = make_model(config, num_classes, pretrained=None if found else _weights(config)).to(here.device)
-    optimizer = make_optimizer(model, config.optim)
-    scaler = torch.amp.GradScaler(here.device.type, enabled=config.train.precision == "fp16")
-    progress = Progress()
+    state = TrainState(
+        model=model,
+        optimizer=make_optimizer(model, config.optim),
+        scaler=torch.amp.GradScaler(here.device.type, enabled=config.train.precision == "fp16"),
+        ema=averaged(model, config.train.ema),
+    )
     if found:
-        try:
-            model.load_state_dict(found.weights)
-        except RuntimeError as error:
-            raise CheckpointError(f"{found.folder}: is of another model ({error}); choose another out_dir") from error
-        optimizer.load_state_dict(found.state["optimizer"])
-        scaler.load_state_dict(found.state["scaler"])
-        progress = Progress(**found.meta["progress"])
-        logger.info("continuing %s after step %d", folder, progress.step)
+        state.load(found)
+        logger.info("continuing %s after step %d", folder, state.progress.step)
+    first_step = state.progress.step
     plan = make_plan(config, train, here)
-    log = MetricLog(folder, first_step=progress.step) if here.is_main else None
+    log = MetricLog(folder, first_step=first_step) if here.is_main else None
     batches = train_loader(
         make_clips(config, train, num_classes, need_labels=config.train.task == "classify"),
         plan,
-        first_step=progress.step,
+        first_step=first_step,
         last_step=config.train.epochs * plan.steps_per_epoch,
         workers=config.data.workers,
     )
@@ -84,12 +83,10 @@ def _train(
     try:
         with StopSignal() as stop:
             return fit(
-                model,
+                state,
                 make_task(config, train, num_classes, model),
-                optimizer,
                 batches,
                 make_evaluator(config, val, here),
-                progress=progress,
                 optim=config.optim,
                 train=config.train,
                 run=Run(
@@ -102,7 +99,6 @@ def _train(
                     seed=config.seed,
                     meta=describe(config, train, num_classes),
                 ),
-                scaler=scaler,
                 stop=stop,
             )
     finally:

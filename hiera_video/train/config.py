@@ -66,6 +66,9 @@ class TrainConfig:
     """Parts that each device's share of a batch is computed in, to save memory."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Autocast of forward and backward; `auto` is bf16 on a GPU that has it, else fp32."""
+    ema: float | None = None
+    """Decay of the moving average of the weights, by step (0.9999); the average is then what is validated, kept as best
+    and loaded from the run. Unset: no average."""
     eval_every: int = 1
     """Passes between two validations; the last pass is always validated."""
     log_every: int = 10
@@ -79,4 +82,7 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "accumulate", "eval_every", "log_every", "keep"):
             value = getattr(self, name)
             require(value >= 1, f"train.{name}={value}: must be 1 or more")
+        require(
+            self.ema is None or 0 < self.ema < 1, f"train.ema={self.ema}: must be in (0, 1), or null for no average"
+        )
         require(self.save_minutes > 0, f"train.save_minutes={self.save_minutes}: must be above 0")

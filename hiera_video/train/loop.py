@@ -1,7 +1,7 @@
 """The one training loop: every task, model and number of devices goes through `fit`, from top to bottom.
 
-What survives a restart is the weights, the optimizer's (and scaler's) state and two numbers, `Progress`: all random
-numbers are functions of (seed, step, position), so nothing else has to be remembered.
+What survives a restart is `TrainState`: all random numbers are functions of (seed, step, position), so nothing else has
+to be remembered.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +28,7 @@ from hiera_video.train.config import OptimConfig, TrainConfig
 from hiera_video.train.meter import Clock, Meter, agree, progress_line, show
 from hiera_video.train.optim import set_lr
 from hiera_video.train.schedule import lr_at
+from hiera_video.train.state import TrainState
 from hiera_video.train.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -43,18 +44,6 @@ class Evaluator(Protocol):
     def higher_is_better(self) -> bool: ...
 
     def __call__(self, model: nn.Module) -> dict[str, float]: ...
-
-
-@dataclass
-class Progress:
-    """What a checkpoint remembers beside weights and optimizer."""
-
-    step: int = 0
-    """Optimizer steps done."""
-    best: float | None = None
-    """Best validation score so far, higher is better."""
-    broken: int = 0
-    """Videos that could not be read and were substituted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,24 +63,22 @@ class Run:
 
 
 def fit(
-    model: nn.Module,
+    state: TrainState,
     task: Task,
-    optimizer: torch.optim.Optimizer,
     batches: Iterator[Sequence[ClipBatch]],
     evaluator: Evaluator | None,
     *,
-    progress: Progress,
     optim: OptimConfig,
     train: TrainConfig,
     run: Run,
-    scaler: torch.amp.GradScaler,
     stop: StopSignal,
 ) -> int:
-    """Train `model` from `progress.step` to the end. `batches` yields one optimizer step's micro-batches of this rank.
+    """Train from `state.progress.step` to the end. `batches` yields one optimizer step's micro-batches of this rank.
 
     Returns the exit code: 0 done, 3 over the limit of broken videos, 4 after a non-finite loss or gradient (weights as
     before that step), 128 + n after signal n; in all but case 4 a checkpoint of the last step has been written.
     """
+    model, optimizer, scaler, progress = state.model, state.optimizer, state.scaler, state.progress
     world, total_steps = run.world, train.epochs * run.steps_per_epoch
     warmup_steps = round(optim.warmup_epochs * run.steps_per_epoch)
     clock, meter = Clock(progress.step, total_steps), Meter()
@@ -128,6 +115,8 @@ def fit(
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad()
+        if state.ema:
+            state.ema.update_parameters(model)
 
         progress.step += 1
         progress.broken += agreed.broken
@@ -139,7 +128,7 @@ def fit(
             logger.info(progress_line(progress.step, total_steps, run.steps_per_epoch, numbers, lr, clock))
         is_best = False
         if evaluator and epoch_ends and (epoch % train.eval_every == 0 or progress.step == total_steps):
-            numbers = evaluator(model)
+            numbers = evaluator(state.validated)
             model.train()
             score = numbers[evaluator.score] if evaluator.higher_is_better else -numbers[evaluator.score]
             is_best = progress.best is None or score > progress.best
@@ -151,9 +140,8 @@ def fit(
         limit = run.max_broken * train.batch_size * max(progress.step, run.steps_per_epoch)
         if epoch_ends or agreed.save_due or agreed.signal or progress.broken > limit:
             if world.is_main:
-                state = {"optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
-                meta = {**run.meta, "progress": asdict(progress)}
-                run.store.save(progress.step, model.state_dict(), state, meta, best=is_best)
+                meta = {**run.meta, **state.meta()}
+                run.store.save(progress.step, state.weights(), state.rest(), meta, best=is_best)
             clock.saved()
         if progress.broken > limit:
             logger.error(

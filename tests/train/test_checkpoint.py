@@ -76,7 +76,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_anew(tmp_path: P
     assert store.latest() is None
     for step in (1, 2):
         (save(store, step) / "state.pt").write_bytes(b"")
-    with pytest.raises(CheckpointError, match="none of its 2 checkpoints can be trusted .* or delete that folder"):
+    with pytest.raises(CheckpointError, match=r"none of its 2 checkpoints can be trusted .* or delete that folder"):
         store.latest()
 
 

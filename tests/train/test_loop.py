@@ -16,9 +16,10 @@ from hiera_video.runtime.log import MetricLog, read_metrics
 from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.checkpoint import CheckpointStore
 from hiera_video.train.config import OptimConfig, TrainConfig
-from hiera_video.train.loop import DONE, NON_FINITE, Progress, Run, fit
+from hiera_video.train.loop import DONE, NON_FINITE, Run, fit
 from hiera_video.train.meter import agree
 from hiera_video.train.optim import set_lr
+from hiera_video.train.state import TrainState
 from hiera_video.train.tasks import TaskOutput
 
 HERE = World(0, 1, torch.device("cpu"))
@@ -56,9 +57,9 @@ def run_fit(folder: Path, task: Sometimes, epochs: int = 3) -> tuple[int, nn.Lin
         max_broken=0.05, seed=0, meta={},
     )  # fmt: skip
     code = fit(
-        model, task, optimizer, batches(), None, progress=Progress(), optim=OptimConfig(lr=0.1),
-        train=TrainConfig(epochs=epochs, batch_size=2, log_every=1), run=run,
-        scaler=torch.amp.GradScaler("cpu", enabled=False), stop=StopSignal(),
+        TrainState(model=model, optimizer=optimizer, scaler=torch.amp.GradScaler("cpu", enabled=False)), task,
+        batches(), None, optim=OptimConfig(lr=0.1), train=TrainConfig(epochs=epochs, batch_size=2, log_every=1),
+        run=run, stop=StopSignal(),
     )  # fmt: skip
     log.close()
     return code, model, history
