@@ -6,7 +6,7 @@ python tools/test_net.py --cfg configs/k400_hiera_b.yaml test.checkpoint=hiera_b
 
 from __future__ import annotations
 
-from hiera_video.config.build import manifest_of, num_classes_of
+from hiera_video.config.build import manifest_of
 from hiera_video.config.load import load_config
 from hiera_video.runtime.cli import config_parser, run_tool
 
@@ -16,10 +16,10 @@ def main() -> int:
     arguments = config_parser(__doc__ or "").parse_args()
     config = load_config(arguments.cfg, arguments.overrides)
     manifest = manifest_of(config, "test")
-    num_classes = num_classes_of(config, manifest)
+    manifest.require_labels()
     from hiera_video.config.testing import test_run
 
-    return test_run(config, manifest, num_classes, dry_run=arguments.dry_run)
+    return test_run(config, manifest, dry_run=arguments.dry_run)
 
 
 if __name__ == "__main__":

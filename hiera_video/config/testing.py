@@ -2,37 +2,57 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from dataclasses import replace
+import platform
+from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
 
 from hiera_video.config.build import make_model, make_views
 from hiera_video.config.schema import Config
 from hiera_video.data.manifest import Manifest
 from hiera_video.errors import CheckpointError, ManifestError
+from hiera_video.eval.class_names import align_classes
 from hiera_video.eval.evaluate import predict_views
-from hiera_video.eval.report import Tested, write_report, write_results
-from hiera_video.runtime.distributed import world
+from hiera_video.eval.report import write_report
+from hiera_video.eval.results import Tested, write_results
+from hiera_video.eval.shards import ShardStore
+from hiera_video.models.weights import Weights, load_pretrained, read_weights
+from hiera_video.runtime.distributed import World, world
 from hiera_video.runtime.log import read_metrics
 
 logger = logging.getLogger(__name__)
 DONE, BROKEN_LIMIT = 0, 3
+PARTIAL = ".test.partial"
+"""Folder in `out_dir` that keeps the finished shards of a test until it is complete."""
 
 
-def test_run(config: Config, manifest: Manifest, num_classes: int | None, *, dry_run: bool) -> int:
+def test_run(config: Config, manifest: Manifest, *, dry_run: bool) -> int:
     """Multi-view test of `test.checkpoint`, by default the best (else the last) checkpoint of `out_dir`."""
     folder = Path(config.out_dir)
     checkpoint = config.test.checkpoint or _of_run(folder)
+    weights = read_weights(checkpoint, config.model.name)
+    manifest = align_classes(manifest, weights.class_names, checkpoint=checkpoint, remap=config.test.remap_classes)
+    num_classes = _classes_of(config, weights, manifest)
     if dry_run:
         manifest = replace(manifest, records=manifest.records[:2])
+    views = make_views(config, manifest, clips=config.test.clips, crops=config.test.crops)
     with world() as here:
-        model = make_model(config, num_classes, pretrained=checkpoint).to(here.device)
+        model = make_model(config, num_classes, pretrained=None)
+        load_pretrained(model, weights, name=config.model.name)  # type: ignore[arg-type]
+        store = None if dry_run else ShardStore(folder / PARTIAL, _identity(config, model, here), manifest.records)
         predictions = predict_views(
-            model,
-            make_views(config, manifest, clips=config.test.clips, crops=config.test.crops),
+            model.to(here.device),
+            views,
             batch_size=config.test.batch_size,
             workers=config.data.workers,
             world=here,
+            store=store,
             progress=True,
         )
         if not here.is_main:
@@ -41,13 +61,16 @@ def test_run(config: Config, manifest: Manifest, num_classes: int | None, *, dry
         logger.warning("row %d cannot be read: %s", item.row, item.message)
     if not len(predictions.rows):
         raise ManifestError(f"{manifest.source}: none of its {len(manifest.records)} videos can be read; see above")
+    if (found := predictions.logits.shape[1]) != (wanted := config.test.clips * config.test.crops):
+        raise RuntimeError(f"{found} views a video were counted, {wanted} were asked for")
     if dry_run:
         logger.info("dry run: logits [videos, views, classes] %s; nothing written", list(predictions.logits.shape))
         return DONE
-    folder.mkdir(parents=True, exist_ok=True)
-    tested = Tested(model=config.model.name, checkpoint=checkpoint, views=f"{config.test.clips}×{config.test.crops}")
+    tested = Tested(model=config.model.name, checkpoint=checkpoint, clips=config.test.clips, crops=config.test.crops)
     results = write_results(folder, tested, predictions, manifest)
     report = write_report(folder, results, predictions, manifest, read_metrics(folder / "metrics.jsonl"))
+    if store:
+        store.clear()
     numbers = "  ".join(
         f"{name} {results[name]:.2f}" for name in ("top1", "top5", "mean_class", "mAP") if name in results
     )
@@ -57,6 +80,51 @@ def test_run(config: Config, manifest: Manifest, num_classes: int | None, *, dry
         logger.error("%d broken videos are over test.max_broken=%g", len(predictions.broken), config.test.max_broken)
         return BROKEN_LIMIT
     return DONE
+
+
+# not a test case, whatever pytest reads into the name
+test_run.__test__ = False  # type: ignore[attr-defined]
+
+
+def _classes_of(config: Config, weights: Weights, manifest: Manifest) -> int:
+    """Outputs of the checkpoint's head; it must have one, and the manifest's labels must be below it."""
+    count = weights.num_classes
+    if count is None:
+        raise CheckpointError(
+            f"{weights.source}: has no classifier's head, so it cannot be tested; fine-tune from it first "
+            f"(model.pretrained={weights.source})"
+        )
+    if config.model.num_classes not in (None, count):
+        raise CheckpointError(
+            f"{weights.source}: has {count} classes, model.num_classes={config.model.num_classes}; leave "
+            "model.num_classes unset or choose another checkpoint"
+        )
+    if manifest.num_classes > count:
+        raise ManifestError(
+            f"{manifest.source}: has labels up to {manifest.num_classes - 1}, {weights.source} has {count} classes; "
+            "correct the labels or choose another checkpoint"
+        )
+    return count
+
+
+def _identity(config: Config, model: nn.Module, here: World) -> dict[str, Any]:
+    """All that decides a view's logits but the video itself: a shard computed under another identity is not this test's."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return {
+        "weights": digest.hexdigest(),
+        "model": config.model.name,
+        "input_size": list(config.input_size),
+        "clip": asdict(config.clip),
+        "normalise": [list(config.augment.mean), list(config.augment.std)],
+        "views": [config.test.clips, config.test.crops],
+        "batch_size": config.test.batch_size,
+        "decoder": config.data.decoder,
+        "device": torch.cuda.get_device_name(here.device) if here.device.type == "cuda" else platform.machine(),
+        "versions": [version(name) for name in ("torch", "torchvision", "av", "numpy")],
+    }
 
 
 def _of_run(folder: Path) -> str:

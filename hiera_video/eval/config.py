@@ -21,6 +21,8 @@ class TestConfig:
     """Spatial crops a clip: 3 along the long side at short side = size; 1 in the centre at short side = 8/7 size."""
     batch_size: int = 8
     """Views that the model sees at once; every batch has this size (the last one is padded)."""
+    remap_classes: bool = False
+    """A manifest whose class names stand in another order than the checkpoint's: map its labels by name."""
     max_broken: float = 0.05
     """Share of the videos that may be unreadable before the exit code says so (3)."""
 

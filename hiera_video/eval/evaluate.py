@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -13,49 +16,100 @@ from tqdm import tqdm
 
 from hiera_video.data.dataset import BrokenVideo, TestViews, VideoViews
 from hiera_video.data.loader import test_loader
-from hiera_video.data.manifest import Manifest
+from hiera_video.data.manifest import Manifest, Record
 from hiera_video.errors import ManifestError
 from hiera_video.eval.metrics import accuracy, mean_average_precision
+from hiera_video.eval.shards import Shard, ShardStore, merge, shard_ranges
 from hiera_video.eval.views import Predictions
 from hiera_video.runtime.distributed import World
 
+logger = logging.getLogger(__name__)
 
-@torch.inference_mode()
+
+@dataclass(frozen=True, kw_only=True)
+class TimedViews(VideoViews):
+    """Views, and how long reading and scaling them took."""
+
+    seconds: float
+
+
+class _Timed(TestViews):
+    """`TestViews` with a watch: slow files are worth knowing."""
+
+    def __init__(self, dataset: TestViews) -> None:
+        self.__dict__.update(dataset.__dict__)
+
+    def _views(self, record: Record) -> VideoViews:
+        started = time.monotonic()
+        found = super()._views(record)
+        return TimedViews(
+            row=found.row, views=found.views, clip_seconds=found.clip_seconds, seconds=time.monotonic() - started
+        )
+
+
 def predict_views(
-    model: nn.Module, dataset: TestViews, *, batch_size: int, workers: int, world: World, progress: bool = False
+    model: nn.Module,
+    dataset: TestViews,
+    *,
+    batch_size: int,
+    workers: int,
+    world: World,
+    store: ShardStore | None = None,
+    progress: bool = False,
 ) -> Predictions:
-    """Run `model` over every view of every video, each video decoded once, sharded over the ranks.
+    """Run `model` over every view of every video, each video decoded once.
 
-    Every batch has exactly `batch_size` views (the last is padded with its own first view), so that neither the number
-    of ranks nor a video's neighbours change its numbers.
+    The videos are cut into shards that are computed each alone, in batches of exactly `batch_size` views (a shard's
+    last one is padded): neither the number of ranks nor an interruption changes a video's numbers. With `store`, finished
+    shards are kept there and not computed again. Raises `RuntimeError` should a video be missing or counted twice.
     """
     model.eval()
-    rows = list(range(len(dataset)))[world.rank :: world.size]
+    mine = shard_ranges(len(dataset), batch_size)[world.rank :: world.size]
+    finished = {videos: shard for videos in mine if store and (shard := store.read(videos))}
+    to_do = [videos for videos in mine if videos not in finished]
+    if finished:
+        count = sum(len(videos) for videos in finished)
+        logger.info("%d videos were finished before; %d to go", count, sum(len(videos) for videos in to_do))
+    loaded = iter(test_loader(_Timed(dataset), workers=workers, rows=[index for videos in to_do for index in videos]))
+    hidden = not (progress and world.is_main)
+    with tqdm(total=sum(map(len, mine)), initial=sum(map(len, finished)), unit="video", disable=hidden) as bar:
+        for videos in to_do:
+            finished[videos] = _compute(model, islice(loaded, len(videos)), batch_size, world)
+            if store:
+                store.write(videos, finished[videos])
+            bar.update(len(videos))
+    parts = world.gather([finished[videos] for videos in mine])
+    return merge([shard for part in parts for shard in part], of=len(dataset))
+
+
+@torch.inference_mode()
+def _compute(model: nn.Module, videos: Iterator[VideoViews | BrokenVideo], batch_size: int, world: World) -> Shard:
     broken: list[BrokenVideo] = []
-    counts: list[tuple[int, int]] = []
+    read: list[tuple[int, int, float]] = []
 
     def views() -> Iterator[Tensor]:
-        videos = test_loader(dataset, workers=workers, rows=rows)
-        for video in tqdm(videos, total=len(rows), unit="video", disable=not (progress and world.is_main)):
+        for video in videos:
             if isinstance(video, BrokenVideo):
                 broken.append(video)
             else:
-                assert isinstance(video, VideoViews)
-                counts.append((video.row, len(video.views)))
+                assert isinstance(video, TimedViews)
+                read.append((video.row, len(video.views), video.seconds))
                 yield from video.views
 
-    logits: list[Tensor] = []
-    for views_of_batch, real in _fixed_batches(views(), batch_size):
-        logits.append(model(views_of_batch.to(world.device)).float().cpu()[:real])
-    by_view = torch.cat(logits) if logits else torch.zeros(0, 0)
-    by_video = torch.split(by_view, [count for _, count in counts])
-    parts = world.gather(([row for row, _ in counts], [part.numpy() for part in by_video], broken))
-    answers = {row: part for found, values, _ in parts for row, part in zip(found, values)}
-    ordered = sorted(answers)
-    return Predictions(
-        rows=np.array(ordered, dtype=np.int64),
-        logits=np.stack([answers[row] for row in ordered]) if ordered else np.zeros((0, 0, 0), np.float32),
-        broken=tuple(sorted((item for *_, items in parts for item in items), key=lambda item: item.row)),
+    logits = [
+        model(batch.to(world.device)).float().cpu()[:real].numpy()
+        for batch, real in _fixed_batches(views(), batch_size)
+    ]
+    by_view = np.concatenate(logits) if logits else np.zeros((0, 0), np.float32)
+    assert len(by_view) == sum(count for _, count, _ in read), "a view was lost"
+    per_video = read[0][1] if read else 0
+    if any(count != per_video for _, count, _ in read):
+        raise RuntimeError(f"videos differ in their number of views: {read}")
+    return Shard(
+        rows=np.array([row for row, _, _ in read], dtype=np.int64),
+        logits=by_view.reshape(len(read), per_video, by_view.shape[1]),
+        seconds=np.array([seconds for _, _, seconds in read], dtype=np.float64),
+        broken=tuple(broken),
     )
 
 

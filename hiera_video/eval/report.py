@@ -1,14 +1,10 @@
-"""What a test leaves behind: `results.json`, predictions by manifest row, and one page to look at."""
+"""`report.html`: one page that shows where a model is wrong; no network, no script, readable on a phone."""
 
 from __future__ import annotations
 
 import base64
-import csv
-import io
-import json
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,50 +12,21 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 from numpy.typing import NDArray
 
+from hiera_video.data.clips import window_of
 from hiera_video.data.decode import open_video
 from hiera_video.data.manifest import Manifest
+from hiera_video.data.records import as_tuple
 from hiera_video.errors import DecodeError
-from hiera_video.eval.evaluate import score, single_labels
+from hiera_video.eval.evaluate import single_labels
 from hiera_video.eval.metrics import confusion
+from hiera_video.eval.results import names_of, write_whole
 from hiera_video.eval.views import Predictions
-from hiera_video.viz.plots import confusion_matrix, training_curves
+from hiera_video.viz.plots import accuracy_by_views, calibration_curve, confusion_matrix, loss_curve, score_curve
 from hiera_video.viz.strips import film_strip
 
-FRAMES_OF_STRIP, CLIPS_SHOWN = 6, 24
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tested:
-    """What was tested, for the heading of the page."""
-
-    model: str
-    checkpoint: str
-    views: str
-    """Such as "5×3"."""
-
-
-def write_results(folder: Path, tested: Tested, predictions: Predictions, manifest: Manifest) -> dict[str, Any]:
-    """`results.json`, `predictions.csv` (a line a video) and `predictions.npz` (row, logits [N, V, K]). Returns the first."""
-    results = {
-        **score(predictions, manifest),
-        **asdict(tested),
-        "manifest": manifest.source,
-        "broken": [{"row": item.row, "path": item.path, "reason": item.reason} for item in predictions.broken],
-    }
-    probabilities = predictions.probabilities(multi_label=manifest.multi_label)
-    lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(["row", "path", "label", "answer", "probability"])
-    for row, shares in zip(predictions.rows.tolist(), probabilities):
-        record, answer = manifest.records[row], int(shares.argmax())
-        label = ";".join(map(str, record.label)) if isinstance(record.label, tuple) else record.label
-        writer.writerow([row, record.path, label, answer, f"{shares[answer]:.6f}"])
-    archive = io.BytesIO()
-    np.savez_compressed(archive, rows=predictions.rows, logits=predictions.logits)
-    _write(folder / "predictions.csv", lines.getvalue().encode())
-    _write(folder / "predictions.npz", archive.getvalue())
-    _write(folder / "results.json", json.dumps(results, indent=1).encode())
-    return results
+FRAMES_OF_STRIP, MISTAKES, SAMPLES, SLOWEST = 6, 12, 12, 8
+MATRIX_UP_TO = 60
+"""Classes; a larger matrix cannot be read, its pairs can."""
 
 
 def write_report(
@@ -69,71 +36,105 @@ def write_report(
     manifest: Manifest,
     metrics: Sequence[dict[str, Any]],
 ) -> Path:
-    """`report.html`: one file, no network. Curves (`metrics`: the rows of `metrics.jsonl`), confusion matrix, classes,
-    clips with their answers, videos that could not be read."""
-    names = manifest.class_names or tuple(str(index) for index in range(predictions.logits.shape[2]))
-    probabilities = predictions.probabilities(multi_label=manifest.multi_label)
-    pictures, classes = {}, []
-    if any(row["split"] == "val" for row in metrics):
-        pictures["Training"] = training_curves(metrics, "mAP" if manifest.multi_label else "top1")
-    if not manifest.multi_label:
-        counts = confusion(probabilities, single_labels(manifest, predictions.rows))
-        pictures["Confusion: label down, answer across"] = confusion_matrix(counts, names)
-        totals = counts.sum(axis=1)
-        classes = [(names[k], 100 * counts[k, k] / totals[k], totals[k]) for k in totals.nonzero()[0]]
-    page = Environment(loader=PackageLoader("hiera_video.eval", "."), autoescape=True).get_template("report.html")
+    """Write the page from `results` (those of `results.json`) and `metrics` (the rows of `metrics.jsonl`)."""
+    names = names_of(manifest, predictions.logits.shape[2])
+    shares = predictions.probabilities(multi_label=manifest.multi_label)
+    main = "mAP" if manifest.multi_label else "top1"
+    pictures = {"Accuracy by number of views": accuracy_by_views(results["by_views"], main)}
+    if "calibration" in results:
+        pictures["Calibration"] = calibration_curve(results["calibration"]["curve"])
+    if any(row["split"] == "val" and main in row for row in metrics):
+        pictures |= {"Training loss": loss_curve(metrics), "Validation while training": score_curve(metrics, main)}
+    matrix = None
+    if not manifest.multi_label and len(names) <= MATRIX_UP_TO:
+        matrix = confusion_matrix(confusion(shares, single_labels(manifest, predictions.rows)), names)
+    mistakes, samples = _chosen(shares, predictions, manifest)
+    page = Environment(
+        loader=PackageLoader("hiera_video.eval", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    ).get_template("report.html")
     html = page.render(
         results=results,
+        main=main,
         pictures={title: _data_url(picture) for title, picture in pictures.items()},
-        classes=sorted(classes, key=lambda item: item[1]),
-        clips=_clips(predictions, manifest, probabilities, names),
+        matrix=_data_url(matrix) if matrix else None,
+        matrix_width=min(300 + 34 * len(names), 1040),
+        classes=sorted(results["classes"], key=lambda row: _share(row, main)),
+        clips={
+            "Most confident mistakes": _clips(mistakes, predictions, manifest, shares, names),
+            "Other answers, drawn at random": _clips(samples, predictions, manifest, shares, names),
+        },
+        slow=_slow(predictions, manifest),
     )
-    _write(folder / "report.html", html.encode())
+    write_whole(folder / "report.html", html.encode())
     return folder / "report.html"
 
 
+def _share(row: dict[str, Any], main: str) -> float:
+    value = row["average_precision"] if main == "mAP" else row["recall"]
+    return 101.0 if value is None else float(value)  # classes without a video come last
+
+
+def _right(place: int, answer: int, predictions: Predictions, manifest: Manifest) -> bool:
+    return answer in as_tuple(manifest.records[int(predictions.rows[place])].label)
+
+
+def _chosen(shares: NDArray[np.float64], predictions: Predictions, manifest: Manifest) -> tuple[list[int], list[int]]:
+    """Places of the mistakes that the model was surest of, and of some others, by a fixed seed."""
+    answers = shares.argmax(axis=1)
+    sure = np.argsort(-shares.max(axis=1), kind="stable").tolist()
+    wrong = [place for place in sure if not _right(place, int(answers[place]), predictions, manifest)]
+    others = sorted(set(range(len(answers))) - set(wrong[:MISTAKES]))
+    random.Random("report").shuffle(others)
+    return wrong[:MISTAKES], others[:SAMPLES]
+
+
 def _clips(
-    predictions: Predictions, manifest: Manifest, probabilities: NDArray[np.float64], names: Sequence[str]
+    places: Sequence[int],
+    predictions: Predictions,
+    manifest: Manifest,
+    shares: NDArray[np.float64],
+    names: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """Film strips of some videos, wrong answers first, chosen by a fixed seed."""
-    chosen = list(range(len(predictions.rows)))
-    random.Random("report").shuffle(chosen)
-    answers = probabilities.argmax(axis=1)
-
-    def right(place: int) -> bool:
-        label = manifest.records[int(predictions.rows[place])].label
-        return bool(answers[place] in label if isinstance(label, tuple) else answers[place] == label)
-
-    wrong = [place for place in chosen if not right(place)][: CLIPS_SHOWN // 3]
-    shown = wrong + [place for place in chosen if right(place)][: CLIPS_SHOWN - len(wrong)]
     clips = []
-    for place in shown:
+    for place in places:
         record = manifest.records[int(predictions.rows[place])]
         try:
             with open_video(record.path) as video:
-                last = video.info.num_frames - 1
-                frames = video.frames([round(last * step / (FRAMES_OF_STRIP - 1)) for step in range(FRAMES_OF_STRIP)])
+                window = window_of(video.times, video.fps, record.start_seconds, record.end_seconds)
+                last = window.num_frames - 1
+                frames = video.frames(
+                    [window.first + round(last * step / (FRAMES_OF_STRIP - 1)) for step in range(FRAMES_OF_STRIP)]
+                )
         except DecodeError:  # the end of a video that the test's clips did not touch may still be damaged
             continue
-        labels = record.label if isinstance(record.label, tuple) else (record.label,)
+        order = np.argsort(-shares[place], kind="stable")[:3].tolist()
         clips.append(
             {
                 "strip": _data_url(film_strip(frames)),
                 "file": Path(record.path).name,
-                "label": ", ".join(names[label] for label in labels if label is not None),
-                "answer": names[int(answers[place])],
-                "probability": float(probabilities[place].max()),
-                "right": right(place),
+                "row": record.row,
+                "label": ", ".join(names[label] for label in as_tuple(record.label)),
+                "answers": [(names[index], float(shares[place, index])) for index in order],
+                "right": _right(place, order[0], predictions, manifest),
             }
         )
     return clips
 
 
-def _data_url(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
+def _slow(predictions: Predictions, manifest: Manifest) -> dict[str, Any] | None:
+    """The videos that took longest to read, where that was measured."""
+    seconds = predictions.seconds
+    if seconds is None or not len(seconds):
+        return None
+    slowest = np.argsort(-seconds, kind="stable")[:SLOWEST].tolist()
+    return {
+        "median": float(np.median(seconds)),
+        "videos": [
+            (float(seconds[place]), Path(manifest.records[int(predictions.rows[place])].path).name) for place in slowest
+        ],
+    }
 
 
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+def _data_url(picture: bytes) -> str:
+    kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64," + base64.b64encode(picture).decode()

@@ -1,4 +1,4 @@
-"""Pictures of numbers, as PNG bytes."""
+"""Pictures of numbers, as PNG bytes. Lettered so that they can be read at the width of a phone."""
 
 from __future__ import annotations
 
@@ -8,24 +8,53 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 matplotlib.use("agg")  # no screen needed
+SIZE, DPI = (4.6, 3.2), 170
+BLUE, ORANGE, GREY = "#3b6fc4", "#d9822b", "#8a94a6"
 
 
-def training_curves(rows: Sequence[dict[str, Any]], score: str) -> bytes:
-    """Loss of training, and the validation's `score`, over steps. `rows`: those of `metrics.jsonl`."""
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    loss_axis, score_axis = figure.subplots(1, 2)
+def loss_curve(rows: Sequence[dict[str, Any]]) -> bytes:
+    """Training loss over steps. `rows`: those of `metrics.jsonl`."""
+    figure, axis = _plot("step", "training loss")
     train = [row for row in rows if row["split"] == "train"]
-    loss_axis.plot([row["step"] for row in train], [row["loss"] for row in train], color="tab:blue")
-    loss_axis.set(xlabel="step", ylabel="training loss")
+    axis.plot([row["step"] for row in train], [row["loss"] for row in train], color=BLUE)
+    return _png(figure)
+
+
+def score_curve(rows: Sequence[dict[str, Any]], score: str) -> bytes:
+    """The validation's `score` over steps."""
+    figure, axis = _plot("step", f"{_spoken(score)}, percent")
     val = [row for row in rows if row["split"] == "val" and score in row]
-    score_axis.plot([row["step"] for row in val], [row[score] for row in val], color="tab:orange", marker="o", ms=3)
-    score_axis.set(xlabel="step", ylabel=f"validation {score}")
-    for axis in (loss_axis, score_axis):
-        axis.grid(alpha=0.3)
+    axis.plot([row["step"] for row in val], [row[score] for row in val], color=ORANGE, marker="o", ms=4)
+    return _png(figure)
+
+
+def accuracy_by_views(rows: Sequence[dict[str, Any]], score: str) -> bytes:
+    """`score` over the number of clips, a line for each number of crops; rows have `clips`, `crops` and the score."""
+    figure, axis = _plot("clips a video", f"{_spoken(score)}, percent")
+    for crops, colour in zip(sorted({row["crops"] for row in rows}), (GREY, BLUE)):
+        line = [row for row in rows if row["crops"] == crops]
+        name = "middle crop" if crops == 1 else f"{crops} crops"
+        axis.plot([row["clips"] for row in line], [row[score] for row in line], color=colour, marker="o", label=name)
+    axis.set_xticks(sorted({row["clips"] for row in rows}))
+    axis.margins(0.08)
+    axis.legend(frameon=False)
+    return _png(figure)
+
+
+def calibration_curve(bins: Sequence[dict[str, Any]]) -> bytes:
+    """Accuracy over confidence; the area of a point is its number of videos; the diagonal is right."""
+    figure, axis = _plot("confidence, percent", "right, percent")
+    axis.plot([0, 100], [0, 100], color=GREY, linestyle="--", linewidth=1)
+    across, up = ([100 * row[key] for row in bins] for key in ("confidence", "accuracy"))
+    most = max((row["videos"] for row in bins), default=1)
+    axis.plot(across, up, color=BLUE, linewidth=1.5)
+    axis.scatter(across, up, s=[20 + 180 * row["videos"] / most for row in bins], color=BLUE, alpha=0.55, linewidth=0)
+    axis.set(xlim=(-3, 103), ylim=(-5, 105))
     return _png(figure)
 
 
@@ -37,18 +66,31 @@ def confusion_matrix(counts: NDArray[np.int64], names: Sequence[str]) -> bytes:
     axis = figure.subplots()
     axis.imshow(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
     axis.set(xlabel="answer", ylabel="label")
+    axis.set_xticks(range(classes), names, rotation=90)
+    axis.set_yticks(range(classes), names)
     if classes <= 30:
-        axis.set_xticks(range(classes), names, rotation=90)
-        axis.set_yticks(range(classes), names)
         for row, column in zip(*counts.nonzero()):
             dark = counts[row, column] > counts[row].sum() / 2
             axis.text(
-                column, row, str(counts[row, column]), ha="center", va="center", color="w" if dark else "k", size=8
+                column, row, str(counts[row, column]), ha="center", va="center", color="w" if dark else "k", size=9
             )
     return _png(figure)
 
 
+def _plot(across: str, up: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axis = figure.subplots()
+    axis.set(xlabel=across, ylabel=up)
+    axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure, axis
+
+
+def _spoken(score: str) -> str:
+    return {"top1": "top-1", "top5": "top-5"}.get(score, score)
+
+
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from hiera_video.viz.plots import confusion_matrix, training_curves
+from hiera_video.viz.plots import accuracy_by_views, calibration_curve, confusion_matrix, loss_curve, score_curve
 from hiera_video.viz.reconstructions import reconstruction_sheet
 from hiera_video.viz.strips import film_strip
 
@@ -34,9 +34,18 @@ def test_reconstructions_stand_under_their_originals_in_true_colours() -> None:
     assert found == [51, 102, 153]
 
 
+def test_photographs_become_small_jpegs() -> None:
+    frames = np.random.default_rng(0).integers(0, 255, (3, 240, 320, 3), dtype=np.uint8)
+    found = film_strip(frames, height=96)
+    assert found.startswith(b"\xff\xd8") and opened(found).shape[:2] == (96, round((3 * 320 + 2 * 13) * 96 / 240))
+
+
 def test_plots_are_pictures() -> None:
     rows = [{"step": step, "split": "train", "loss": 2.0 - step} for step in range(3)]
     rows.append({"step": 2, "split": "val", "top1": 50.0})
-    assert opened(training_curves(rows, "top1")).std() > 0
+    assert opened(loss_curve(rows)).std() > 0 and opened(score_curve(rows, "top1")).std() > 0
     counts = np.array([[3, 0], [1, 2]])
     assert opened(confusion_matrix(counts, ["to the right", "to the left"])).std() > 0
+    views = [{"clips": 1, "crops": 1, "top1": 40.0}, {"clips": 1, "crops": 3, "top1": 50.0}]
+    assert opened(accuracy_by_views(views, "top1")).std() > 0
+    assert opened(calibration_curve([{"confidence": 0.9, "accuracy": 0.7, "videos": 10}])).std() > 0

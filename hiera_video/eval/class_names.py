@@ -1,0 +1,56 @@
+"""A checkpoint's classes and a manifest's, held against each other. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from hiera_video.data.manifest import Manifest
+from hiera_video.data.records import Label
+from hiera_video.errors import ManifestError
+
+NAMED = 5
+"""Names that a message lists before it counts the rest."""
+
+
+def align_classes(manifest: Manifest, names: tuple[str, ...] | None, *, checkpoint: str, remap: bool) -> Manifest:
+    """`manifest` with labels that mean what the checkpoint's outputs mean, and with the checkpoint's names.
+
+    The same names in the same order: as it is. Another order or a part of the names: an error, or labels mapped by name
+    where `remap`. Names that the checkpoint does not know: an error. Where one side has no names, indices are trusted.
+    """
+    theirs = manifest.class_names
+    if names is None or theirs == names:
+        return manifest
+    if theirs is None or theirs == names[: len(theirs)]:
+        return replace(manifest, class_names=names)
+    if unknown := [name for name in theirs if name not in set(names)]:
+        known = [name for name in names if name not in set(theirs)]
+        raise ManifestError(
+            f"{manifest.source}: names classes that {checkpoint} was not trained on: {listed(unknown)}"
+            + (f" (it knows, and the manifest does not: {listed(known)})" if known else "")
+            + "; test on the classes of the training, or write its names into the manifest's labels file"
+        )
+    if not remap:
+        place = next(index for index, name in enumerate(theirs) if names[index] != name)
+        raise ManifestError(
+            f"{manifest.source}: class {place} is {theirs[place]!r}, but {names[place]!r} to {checkpoint}; its "
+            f"{len(theirs)} names are in another order than the checkpoint's {len(names)}: set test.remap_classes=true "
+            "to map the labels by name"
+        )
+    index_of = {name: index for index, name in enumerate(names)}
+    moved = [index_of[name] for name in theirs]
+
+    def mapped(label: Label) -> Label:
+        if label is None:
+            return None
+        return tuple(sorted(moved[item] for item in label)) if isinstance(label, tuple) else moved[label]
+
+    records = tuple(replace(record, label=mapped(record.label)) for record in manifest.records)
+    return replace(manifest, records=records, class_names=names)
+
+
+def listed(names: Sequence[str]) -> str:
+    """`'a', 'b' and 7 more`."""
+    shown = ", ".join(repr(name) for name in names[:NAMED])
+    return shown if len(names) <= NAMED else f"{shown} and {len(names) - NAMED} more"
