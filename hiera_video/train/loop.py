@@ -95,9 +95,10 @@ def fit(
             end=optim.min_lr,
         )
         set_lr(optimizer, lr)
-        torch.manual_seed(random.Random(f"dropout/{run.seed}/{step}/{world.rank}").getrandbits(63))
         with meter.waiting():
             batches_of_step = next(batches)
+        # after the data: a loader draws from the same generator when it starts, which a resumed run does at another step
+        torch.manual_seed(random.Random(f"dropout/{run.seed}/{step}/{world.rank}").getrandbits(63))
         logs = _forward_backward(wrapped, task, batches_of_step, step, train.precision, scaler, world)
         scaler.unscale_(optimizer)
         norm = float(nn.utils.clip_grad_norm_(model.parameters(), optim.clip_grad or math.inf))

@@ -81,7 +81,7 @@ class TrainState:
 def averaged(model: nn.Module, decay: float | None) -> AveragedModel | None:
     """The moving average of `model`'s weights: after each step, average = decay × average + (1 - decay) × weights; the
     first step's average is the weights themselves. None where `decay` is."""
-    return None if decay is None else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+    return None if decay is None else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
 
 
 def _check_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from hiera_video.train.loop import DONE, NON_FINITE, Run, fit
 from hiera_video.train.meter import agree
 from hiera_video.train.optim import set_lr
 from hiera_video.train.state import TrainState
-from hiera_video.train.tasks import TaskOutput
+from hiera_video.train.tasks import Task, TaskOutput
 
 HERE = World(0, 1, torch.device("cpu"))
 
@@ -44,7 +44,10 @@ def batches() -> Iterator[list[ClipBatch]]:
         yield [ClipBatch(clips=torch.ones(2, 3), labels=ids, row=ids + 40, view=ids, position=ids, substituted=())]
 
 
-def run_fit(folder: Path, task: Sometimes, epochs: int = 3) -> tuple[int, nn.Linear, list[torch.Tensor]]:
+def run_fit(
+    folder: Path, task: Task, epochs: int = 3, source: Iterator[list[ClipBatch]] | None = None
+) -> tuple[int, nn.Linear, list[torch.Tensor]]:
+    folder.mkdir(exist_ok=True)
     torch.manual_seed(0)
     model = nn.Linear(3, 1)
     optimizer = torch.optim.SGD([{"params": list(model.parameters()), "lr_scale": 1.0}], lr=0.1)
@@ -58,7 +61,7 @@ def run_fit(folder: Path, task: Sometimes, epochs: int = 3) -> tuple[int, nn.Lin
     )  # fmt: skip
     code = fit(
         TrainState(model=model, optimizer=optimizer, scaler=torch.amp.GradScaler("cpu", enabled=False)), task,
-        batches(), None, optim=OptimConfig(lr=0.1), train=TrainConfig(epochs=epochs, batch_size=2, log_every=1),
+        source or batches(), None, optim=OptimConfig(lr=0.1), train=TrainConfig(epochs=epochs, batch_size=2, log_every=1),
         run=run, stop=StopSignal(),
     )  # fmt: skip
     log.close()
@@ -85,6 +88,30 @@ def test_a_run_to_its_end_logs_every_step(tmp_path: Path) -> None:
     assert code == DONE and [row["step"] for row in rows] == list(range(6)) and len(history) == 6
     assert rows[0]["lr"] == pytest.approx(0.1) and rows[5]["lr"] < rows[4]["lr"]
     assert all(float.fromhex(row["loss_hex"]) == row["loss"] for row in rows)
+
+
+def test_what_loading_draws_does_not_reach_dropout(tmp_path: Path) -> None:
+    """A loader draws from the global generator when it starts, at whatever step that is."""
+
+    class Drawing:
+        def __init__(self) -> None:
+            self.drawn: list[float] = []
+
+        def __call__(self, model: nn.Module, batch: ClipBatch, step: int) -> TaskOutput:
+            self.drawn.append(float(torch.rand(())))
+            return TaskOutput(model(batch.clips).square().mean())
+
+    def noisy(at: int) -> Iterator[list[ClipBatch]]:
+        for step, batch in enumerate(batches()):
+            torch.rand(3 if step == at else 0)
+            yield batch
+
+    draws = []
+    for at in (0, 2):
+        task = Drawing()
+        run_fit(tmp_path / str(at), task, source=noisy(at))
+        draws.append(task.drawn)
+    assert draws[0] == draws[1] and len(set(draws[0])) == 6
 
 
 def test_averages_are_sums_over_counts() -> None:
