@@ -27,6 +27,10 @@ class DecodeError(HieraVideoError):
         return _rebuild_decode_error, (str(self), self.reason)  # keyword-only arguments survive a worker's pickle
 
 
+class WorkerError(HieraVideoError):
+    """The processes that read videos die again and again: the machine, not the data."""
+
+
 class InputSizeError(HieraVideoError):
     """A clip's or mask's shape does not fit the model."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hiera_video.config.schema import Config
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from hiera_video.data.dataset import TestViews
+    from hiera_video.data.quarantine import Watch
 
 
 def manifest_of(config: Config, split: str) -> Manifest:
@@ -60,4 +62,13 @@ def make_views(config: Config, manifest: Manifest, *, clips: int, crops: int) ->
     from hiera_video.data.transforms import EvalTransform
 
     transform = EvalTransform(config.input_size[1], crops, config.augment.mean, config.augment.std)
-    return TestViews(manifest, config.clip, transform, num_clips=clips, decoder=config.data.decoder)
+    return TestViews(
+        manifest, config.clip, transform, num_clips=clips, decoder=config.data.decoder, watch=make_watch(config)
+    )
+
+
+def make_watch(config: Config) -> Watch:
+    """How the loaders' workers are watched; videos that hang them are written down in the run's folder."""
+    from hiera_video.data.quarantine import FILE_NAME, Watch
+
+    return Watch(deadline_seconds=config.data.deadline_seconds, quarantine=str(Path(config.out_dir) / FILE_NAME))

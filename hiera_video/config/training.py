@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hiera_video.config.build import make_model, make_views
+from hiera_video.config.build import make_model, make_views, make_watch
 from hiera_video.config.load import flatten, load_config, save_config
 from hiera_video.config.schema import Config
 from hiera_video.data.dataset import TrainClips
@@ -35,7 +35,15 @@ from hiera_video.train.state import TrainState, averaged
 from hiera_video.train.tasks import Classify, Pretrain, Task
 
 logger = logging.getLogger(__name__)
-MAY_CHANGE = ("data.workers", "train.accumulate", "train.log_every", "train.save_minutes", "train.keep", "test.")
+MAY_CHANGE = (
+    "data.workers",
+    "data.deadline_seconds",
+    "train.accumulate",
+    "train.log_every",
+    "train.save_minutes",
+    "train.keep",
+    "test.",
+)
 """Keys that a run may be continued with at another value: they do not change what is learnt."""
 
 
@@ -130,6 +138,7 @@ def make_clips(config: Config, train: Manifest, num_classes: int | None, *, need
         need_labels=need_labels,
         num_classes=num_classes,
         fresh_repeats=config.train.task == "pretrain",
+        watch=make_watch(config),
     )
 
 

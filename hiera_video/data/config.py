@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,10 +37,13 @@ class DataConfig:
     """A video that cannot be read in training: take another one in its place (deterministic, counted), or stop."""
     max_broken: float = 0.05
     """Share of the videos seen that may be broken before training ends with exit code 3."""
+    deadline_seconds: float = 60.0
+    """A worker busy with one video for longer is killed, and the video passed over from then on (`quarantine.jsonl`)."""
 
     def __post_init__(self) -> None:
         require(self.workers >= 0, f"data.workers={self.workers}: must be 0 or more")
         require(0 <= self.max_broken <= 1, f"data.max_broken={self.max_broken}: must be in [0, 1]")
+        require(0 < self.deadline_seconds < math.inf, f"data.deadline_seconds={self.deadline_seconds}: must be above 0")
         require(self.separator != "", "data.separator='': must not be empty; leave it unset to have it sniffed")
 
 

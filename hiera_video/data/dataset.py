@@ -19,6 +19,7 @@ from hiera_video.data.clips import ClipConfig, Window, check_num_clips, test_cli
 from hiera_video.data.decode import open_video
 from hiera_video.data.decode.protocol import Frames, VideoReader, broken
 from hiera_video.data.manifest import Label, Manifest, Record
+from hiera_video.data.quarantine import Watch
 from hiera_video.errors import ConfigError, DecodeError, ManifestError
 
 SUBSTITUTES = 10
@@ -28,6 +29,8 @@ TrainTransform = Callable[[Frames, random.Random], Tensor]
 """(uint8 [T, H, W, 3], generator) → float32 [3, T, S, S]."""
 EvalTransform = Callable[[Frames], Tensor]
 """uint8 [T, H, W, 3] → float32 [crops, 3, T, S, S]."""
+Opening = Callable[[str], None]
+"""Called with a file's path before it is opened; `DecodeError` if the file is to be passed over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +86,7 @@ class TrainClips:
         fresh_repeats: bool = False,
         need_labels: bool | None = None,
         num_classes: int | None = None,
+        watch: Watch | None = None,
     ) -> None:
         if not manifest.records:
             raise ManifestError(f"{manifest.source}: holds no videos to train on")
@@ -98,6 +102,7 @@ class TrainClips:
         self.decoder = decoder
         self.on_broken = on_broken
         self.fresh_repeats = fresh_repeats
+        self.watch = watch or Watch()
 
     def __len__(self) -> int:
         return len(self.records)
@@ -105,7 +110,10 @@ class TrainClips:
     def __getitem__(self, key: tuple[int, int]) -> TrainSamples:
         """The samples of record `index` in `epoch`. `DecodeError` where it is broken and may not, or cannot, be
         substituted; `ConfigError` where it is too short and `clip.short_videos=error`."""
-        epoch, index = key
+        return self.samples(*key)
+
+    def samples(self, epoch: int, index: int, opening: Opening | None = None) -> TrainSamples:
+        """`self[epoch, index]`, telling `opening` of each file."""
         passed_over: list[tuple[str, str]] = []
         choice = random.Random(f"substitute/{self.seed}/{epoch}/{index}")
         record = self.records[index]
@@ -113,6 +121,8 @@ class TrainClips:
             # each attempt starts the sample's generator anew: how far a broken file got must not matter
             generator = random.Random(f"clip/{self.seed}/{epoch}/{index}")
             try:
+                if opening is not None:
+                    opening(record.path)
                 with _one_thread():
                     clips = self._clips(record, generator)
             except DecodeError as error:
@@ -152,6 +162,7 @@ class TestViews:
         *,
         num_clips: int,
         decoder: str = "pyav",
+        watch: Watch | None = None,
     ) -> None:
         check_num_clips(clip, num_clips)
         self.records = manifest.records
@@ -159,13 +170,20 @@ class TestViews:
         self.transform = transform
         self.num_clips = num_clips
         self.decoder = decoder
+        self.watch = watch or Watch()
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int) -> VideoViews | BrokenVideo:
+        return self.views(index)
+
+    def views(self, index: int, opening: Opening | None = None) -> VideoViews | BrokenVideo:
+        """`self[index]`, telling `opening` of the file."""
         record = self.records[index]
         try:
+            if opening is not None:
+                opening(record.path)
             with _one_thread():
                 return self._views(record)
         except DecodeError as error:

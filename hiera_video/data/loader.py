@@ -1,24 +1,27 @@
 """Batches of training clips and of test views, the same for any number of workers, processes and restarts.
 
 `BatchPlan` says which video of which epoch stands where in which step: arithmetic, so that resuming is one integer.
-The DataLoaders below only carry the plan out.
+The loaders below only carry the plan out.
 """
 
 from __future__ import annotations
 
 import random
-import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from hiera_video.data.dataset import BrokenVideo, TestViews, TrainClips, TrainSamples, VideoViews
-from hiera_video.errors import ConfigError, HieraVideoError
+from hiera_video.data.pool import Opening, Pool, in_this_process
+from hiera_video.data.quarantine import Watch
+from hiera_video.errors import ConfigError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 Slot = tuple[int, int, int]
 """(epoch, index of the record, position of the video in the step's global batch)."""
@@ -138,18 +141,12 @@ def train_loader(
 ) -> Iterator[list[ClipBatch]]:
     """The micro-batches of steps `first_step` to `last_step - 1`, one step at a time; close it to end its workers.
 
-    One set of workers lives for the whole run. `context`: fork, spawn or forkserver, the system's default where unset.
-    Raises what the data raise: `DecodeError`, `ConfigError`.
+    One set of workers lives for the whole run, watched as `dataset.watch` says (see `pool`). `context`: fork, spawn or
+    forkserver, the system's default where unset. Raises what the data raise: `DecodeError`, `ConfigError`.
     """
-    batches = _BatchesOfPlan(plan, range(first_step, last_step))
-    loader = DataLoader(
-        _Guarded(_Slots(dataset)),
-        batch_sampler=batches,
-        collate_fn=_Collate(dataset.multi_label, dataset.num_classes),
-        **_worker_options(workers, context),
-    )
+    micro_batches = (slots for step in range(first_step, last_step) for slots in plan.micro_batches(step))
     step: list[ClipBatch] = []
-    for batch in _until_closed(loader):
+    for batch in _computed(_TrainBatch(dataset), micro_batches, dataset.watch, workers, context):
         step.append(batch)
         if len(step) == plan.accumulate:
             yield step
@@ -161,102 +158,38 @@ def test_loader(
 ) -> Iterator[VideoViews | BrokenVideo]:
     """`dataset[i]` for each i of `rows`, in that order. Raises `ConfigError` where a video is too short for the clip
     and `clip.short_videos=error`."""
-    loader = DataLoader(
-        _Guarded(dataset),
-        batch_size=None,
-        sampler=list(rows),
-        collate_fn=_as_it_is,
-        **_worker_options(workers, context),
-    )
-    yield from _until_closed(loader)
+    yield from _computed(dataset.views, rows, dataset.watch, workers, context)
 
 
 test_loader.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest reads into the name
 
 
-def _worker_options(workers: int, context: str | None) -> dict[str, Any]:
+def _computed(
+    function: Callable[[Item, Opening], Result],
+    items: Iterable[Item],
+    watch: Watch,
+    workers: int,
+    context: str | None,
+) -> Iterator[Result]:
+    """`function` of each item, in order, in workers or here."""
     if workers == 0:
-        return {"num_workers": 0}
-    return {"num_workers": workers, "worker_init_fn": _ignore_signals, "multiprocessing_context": context}
-
-
-def _ignore_signals(worker: int) -> None:
-    """Ctrl-C and a scheduler's SIGTERM reach the whole process group; the main process still needs its next batch to
-    end on a step's boundary, and ends the workers itself."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _until_closed(loader: DataLoader[Any]) -> Iterator[Any]:
-    """The loader's items. Errors of the data, which workers send as values, are raised here as what they are: the
-    DataLoader itself would turn them into messages with a traceback inside."""
-    items = iter(loader)
-    processes = list(getattr(items, "_workers", []))
+        yield from in_this_process(function, items, watch)
+        return
+    pool = Pool(function, workers=workers, watch=watch, context=context)
     try:
-        for item in items:
-            if isinstance(item, HieraVideoError):
-                raise item
-            yield item
+        yield from pool.results(items)
     finally:
-        if processes:
-            items._shutdown_workers()  # type: ignore[attr-defined]  # asks them to end, and waits for them a while
-        for process in processes:
-            if process.is_alive():  # they ignore SIGTERM, so one that hangs would keep the program from ending
-                process.kill()
+        pool.close()
 
 
-class _BatchesOfPlan:
-    """The plan's micro-batches, step after step, for a DataLoader's `batch_sampler`."""
-
-    def __init__(self, plan: BatchPlan, steps: range) -> None:
-        self.plan = plan
-        self.steps = steps
-
-    def __iter__(self) -> Iterator[list[Slot]]:
-        for step in self.steps:
-            yield from self.plan.micro_batches(step)
-
-    def __len__(self) -> int:
-        return len(self.steps) * self.plan.accumulate
-
-
-class _Slots(Dataset[Any]):
-    """A slot's samples, with its position."""
+class _TrainBatch:
+    """Slots of one micro-batch → `ClipBatch`."""
 
     def __init__(self, dataset: TrainClips) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, slot: Slot) -> tuple[TrainSamples, int]:
-        epoch, index, position = slot
-        return self.dataset[epoch, index], position
-
-
-class _Guarded(Dataset[Any]):
-    """Errors that the user's data cause come out as values."""
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
-
-    def __getitem__(self, key: Any) -> Any:
-        try:
-            return self.dataset[key]
-        except HieraVideoError as error:
-            return error.with_traceback(None)
-
-
-class _Collate:
-    """Samples of a micro-batch's videos → one `ClipBatch`, or the first error among them."""
-
-    def __init__(self, multi_label: bool, num_classes: int) -> None:
-        self.multi_label = multi_label
-        self.num_classes = num_classes
-
-    def __call__(self, items: list[tuple[TrainSamples, int] | HieraVideoError]) -> ClipBatch | HieraVideoError:
-        videos: list[tuple[TrainSamples, int]] = []
-        for item in items:
-            if isinstance(item, HieraVideoError):
-                return item
-            videos.append(item)
+    def __call__(self, slots: Sequence[Slot], opening: Opening) -> ClipBatch:
+        videos = [(self.dataset.samples(epoch, index, opening), position) for epoch, index, position in slots]
         repeats = len(videos[0][0].clips)
         each = [(video, position, repeat) for video, position in videos for repeat in range(repeats)]
         return ClipBatch(
@@ -269,12 +202,8 @@ class _Collate:
         )
 
     def _label(self, video: TrainSamples) -> Tensor:
-        if not self.multi_label:
+        if not self.dataset.multi_label:
             return torch.tensor(video.label if isinstance(video.label, int) else 0)
-        hot = torch.zeros(self.num_classes)
+        hot = torch.zeros(self.dataset.num_classes)
         hot[list(video.label if isinstance(video.label, tuple) else ())] = 1
         return hot
-
-
-def _as_it_is(item: Any) -> Any:
-    return item

@@ -67,6 +67,7 @@ def test_saved_config_reads_back_equal(tmp_path: Path) -> None:
         ("test.max_broken=2", "test.max_broken=2.0: must be in [0, 1]"),
         ("data.workers=-1", "data.workers=-1: must be 0 or more"),
         ("data.max_broken=nan", "data.max_broken=nan: must be in [0, 1]"),
+        ("data.deadline_seconds=nan", "data.deadline_seconds=nan: must be above 0"),
         ("data.separator=''", "data.separator='': must not be empty"),
         ("augment.scale=[0.5,2]", "augment.scale=[0.5, 2.0]: must be two shares, 0 < low <= high <= 1"),
         ("augment.ratio=[2,1]", "augment.ratio=[2.0, 1.0]: must be two ratios, 0 < low <= high"),

@@ -28,6 +28,9 @@ REASONS = (
     "corrupt",  # a wanted frame cannot be decoded without errors
     "no_frames",  # a video stream without a picture
     "empty_window",  # the record's start and end leave no frame
+    "hung",  # kept a decoder busy beyond the deadline, and is passed over since
+    "crashed",  # ended a worker process twice, and is passed over since
+    "backend",  # the chosen decoder gets this file wrong; another reads it
 )
 
 
