@@ -36,6 +36,7 @@ from hiera_video.train.tasks import Classify, Pretrain, Task
 
 logger = logging.getLogger(__name__)
 MAY_CHANGE = (
+    "out_dir",  # a folder may be moved
     "data.workers",
     "data.deadline_seconds",
     "train.accumulate",
