@@ -160,7 +160,9 @@ def _read_folder(folder: Path, source: str) -> Weights:
     names = ours.get("class_names") or meta.get("class_names")
     recorded = meta.get("files", {}).get(file.name, {}).get("sha256")  # a checkpoint of a run knows what was written
     if recorded is not None and recorded != _sha256(file):
-        raise CheckpointError(f"{file}: damaged (its sha256 is not the recorded one); take another checkpoint of the run")
+        raise CheckpointError(
+            f"{file}: damaged (its sha256 is not the recorded one); take another checkpoint of the run"
+        )
     return Weights(
         source=source,
         state=unwrap(_read_file(file), source),
