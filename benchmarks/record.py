@@ -13,8 +13,8 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 
 
-def record(name: str, result: dict[str, Any]) -> Path:
-    """Write `results/<name>.json`."""
+def record(name: str, result: dict[str, Any], path: Path | None = None) -> Path:
+    """Write `results/<name>.json`, or `path`."""
     packages = ("torch", "torchvision", "av", "numpy", "hiera-video")
     cpu = next(
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
@@ -26,6 +26,6 @@ def record(name: str, result: dict[str, Any]) -> Path:
         "versions": {package: importlib.metadata.version(package) for package in packages},
     }
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    path = path or RESULTS / f"{name}.json"
     path.write_text(json.dumps({**result, **facts}, indent=1) + "\n")
     return path

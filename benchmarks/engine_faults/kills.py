@@ -1,0 +1,123 @@
+"""R1: kill -9 anywhere. R2: SIGTERM and SIGINT to the process group."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from engine_faults.runs import RECIPES, Lab, Result, logged, moments
+
+FILE_EVENTS = frozenset({"open", "os.rename", "os.mkdir", "os.symlink", "os.remove", "os.rmdir", "shutil.rmtree"})
+
+
+def kill_anywhere(lab: Lab, count: int) -> Result:
+    """Half the kills come at a random time; the other half at a random operation on the checkpoints' folder, or a few
+    milliseconds after an unfinished checkpoint appears, so that many fall inside a save."""
+    result = Result(
+        "R1",
+        "kill -9",
+        f"{count} points: random times, random file operations of a save, moments after a save began; "
+        "classification and masked pre-training",
+        "final weights and every loss equal those of the undisturbed run, bit for bit",
+    )
+    result.figures["inside a save"] = 0
+    for number, moment in enumerate(moments(count, seed=1)):
+        recipe = RECIPES[number % 2]
+        kind = ("time", "operation", "save")[number // 2 % 3] if count > 3 else ("operation", "save", "time")[number]
+        run = lab.place() / "run"
+        lab.reference(recipe)
+        if not _killed(lab, recipe, run, kind, moment):
+            result.add(f"kill {number} ({kind})", ["the run ended before the kill"])
+            continue
+        result.count("inside a save", bool(list(run.glob("checkpoints/.*.partial"))))
+        result.add(f"kill {number} ({recipe}, {kind} {moment:.2f})", lab.resume(recipe, run))
+    return result
+
+
+def _killed(lab: Lab, recipe: str, run: Path, kind: str, moment: float) -> bool:
+    """Start a run in `run` and kill it; False where it ended before."""
+    if kind == "operation":
+        fork = lab.start(recipe, run, hook=lambda: _die_at(1 + int(moment * 140)))
+        return fork.wait() == -signal.SIGKILL
+    fork = lab.start(recipe, run)
+    if kind == "time":
+        time.sleep(moment * lab.seconds(recipe) * 0.9)
+    else:
+        wanted = f".step_{1 + int(moment * 6):08d}.partial"
+        while fork.poll() is None and not (run / "checkpoints" / wanted).exists():
+            time.sleep(0.0002)
+        time.sleep(random.Random(moment).random() * 0.01)
+    if fork.poll() is None:
+        fork.kill(signal.SIGKILL)
+    return fork.wait() == -signal.SIGKILL
+
+
+def _die_at(operation: int) -> None:
+    """The process kills itself at its n-th operation on a file of the checkpoints' folder."""
+    seen = 0
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal seen
+        if event in FILE_EVENTS and "/checkpoints/" in str(arguments[0]):
+            seen += 1
+            if seen == operation:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+
+
+def stop_signals(lab: Lab, count: int) -> Result:
+    """SIGTERM and SIGINT in turn, with 0 and 2 workers, some time after the first step."""
+    result = Result(
+        "R2",
+        "SIGTERM, SIGINT",
+        f"{count} times to the whole process group, with 0 and with 2 loader workers",
+        "a checkpoint within one step, exit code 143 or 130, and the resumed run equals the undisturbed one bit for bit",
+    )
+    for number, moment in enumerate(moments(count, seed=2)):
+        recipe, workers = RECIPES[number % 2], (0, 2)[number // 2 % 2]
+        signal_ = (
+            (signal.SIGTERM, signal.SIGINT)[number // 4 % 2]
+            if count > 4
+            else (signal.SIGINT, signal.SIGTERM)[number % 2]
+        )
+        if count <= 4:
+            workers = (2, 0)[number % 2]
+        run = lab.place() / "run"
+        lab.reference(recipe)
+        overrides = ("train.save_minutes=10", f"data.workers={workers}")
+        fork = lab.start(recipe, run, *overrides)
+        wait(lambda: logged(run) >= 1 or fork.poll() is not None)  # noqa: B023
+        time.sleep(moment * lab.seconds(recipe) * 0.3)
+        before = logged(run)
+        fork.kill(signal_)
+        started = time.monotonic()
+        code = fork.wait()
+        seconds = time.monotonic() - started
+        problems = []
+        if code != 128 + signal_:
+            problems.append(f"exit code {code}, not {128 + signal_}: {fork.said[-300:]}")
+        else:
+            saved = json.loads((run / "checkpoints" / "last" / "meta.json").read_text())["step"]
+            if saved != logged(run) or not before <= saved <= before + 2:
+                problems.append(f"saved step {saved}, logged {before} at the signal and {logged(run)} at the end")
+            problems += lab.resume(recipe, run, *overrides)
+        result.figures["longest wait for the checkpoint, seconds"] = max(
+            round(seconds, 2), result.figures.get("longest wait for the checkpoint, seconds", 0)
+        )
+        result.add(f"signal {number} ({recipe}, {signal_.name}, {workers} workers)", problems)
+    return result
+
+
+def wait(ready: Callable[[], bool], seconds: float = 60) -> None:
+    """Until `ready()`, or for `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not ready() and time.monotonic() < deadline:
+        time.sleep(0.002)

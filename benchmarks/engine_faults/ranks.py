@@ -1,0 +1,212 @@
+"""R6: another number of processes. N1: what is not finite, on one of two ranks. Processes talk through gloo."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import hiera_video.config.training as assembly
+from engine_faults.forks import Fork, Hook, torchrun
+from engine_faults.runs import RECIPES, Lab, Result, cut
+from hiera_video.data.loader import ClipBatch
+from hiera_video.runtime.log import read_metrics
+from hiera_video.train.checkpoint import CheckpointStore
+from hiera_video.train.tasks import Task, TaskOutput
+
+LEG = 5
+"""Steps after each change of the world size that are compared: AdamW makes more of rounding after that."""
+TOLERANCE = 1e-5
+BAD_STEP = 3
+
+
+def world_sizes(lab: Lab, count: int) -> Result:
+    """Five steps on one process, five on two, five on one; each leg against the run that kept its world size."""
+    result = Result(
+        "R6",
+        "world size 1 → 2 → 1",
+        f"{count} runs (gloo) with mixup, cutmix, drop path, dropout off, masks; {LEG} steps each, checkpoints carried over",
+        f"each step sees the same videos, mixed clips, masks and drop-path draws, bit for bit; losses within {TOLERANCE:g}",
+    )
+    for number in range(count):
+        recipe = RECIPES[number % 2]
+        base = lab.place()
+        one, two, back = base / "one", base / "two", base / "back"
+        # dropout draws by rank and shape, so that it alone may differ between world sizes
+        common = ("train.epochs=5", "train.batch_size=4", "train.keep=100", f"seed={number}")
+        common += ("model.head_dropout=0",) if recipe == "classify" else ()
+        problems = _run(lab, recipe, one, 1, *common, "train.accumulate=2")
+        if not problems:
+            _fork_off(one, two, LEG)
+            problems += _run(lab, recipe, two, 2, *common, "train.accumulate=1")
+        if not problems:
+            _fork_off(two, back, 2 * LEG)
+            problems += _run(lab, recipe, back, 1, *common, "train.accumulate=2")
+        if not problems:
+            for first, (left, right) in ((LEG, (one, two)), (2 * LEG, (two, back))):
+                steps = range(first, first + LEG)
+                if _seen(left, steps) != _seen(right, steps) or len(_seen(left, steps)) != LEG * 8:
+                    problems.append(f"steps {steps}: {left.name} and {right.name} saw different samples")
+                gap = max(abs(_losses(left)[step] - _losses(right)[step]) for step in steps)
+                result.figures["largest difference of a loss"] = max(
+                    gap, result.figures.get("largest difference of a loss", 0.0)
+                )
+                if not gap <= TOLERANCE:
+                    problems.append(f"steps {steps}: losses of {left.name} and {right.name} differ by {gap:.1e}")
+        result.add(f"run {number} ({recipe})", problems)
+    return result
+
+
+def _run(lab: Lab, recipe: str, run: Path, world: int, *overrides: str) -> list[str]:
+    arguments = lab.arguments(recipe, run, *overrides)
+    forks = (
+        torchrun(arguments, world, run, hook=lambda: _record_samples(run))
+        if world > 1
+        else [Fork(arguments, log=run.with_suffix(".log"), hook=lambda: _record_samples(run))]
+    )
+    codes = [fork.wait() for fork in forks]
+    return [] if not any(codes) else [f"{run.name} ended with {codes}: {forks[0].said[-300:]}"]
+
+
+def _fork_off(source: Path, target: Path, step: int) -> None:
+    """Go on in `target` from `source`'s checkpoint of `step`."""
+    shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns("seen_*", "*.log"))
+    cut(target, step)
+
+
+def _losses(run: Path) -> dict[int, float]:
+    return {row["step"]: row["loss"] for row in read_metrics(run / "metrics.jsonl") if row["split"] == "train"}
+
+
+def _seen(run: Path, steps: range) -> dict[tuple[int, int], list[Any]]:
+    """(step, position in the global batch) → manifest row and hashes of what the model was given."""
+    found = {}
+    for path in run.glob("seen_*.jsonl"):
+        for line in path.read_text().splitlines():
+            step, position, *what = json.loads(line)
+            if step in steps:
+                found[step, position] = what
+    return found
+
+
+def _wrap_task(wrap: Callable[[Task], Task]) -> None:
+    make = assembly.make_task
+
+    def wrapped(*arguments: Any) -> Task:
+        return wrap(make(*arguments))
+
+    assembly.make_task = wrapped  # in the fork alone
+
+
+def _record_samples(run: Path) -> None:
+    """Write down what the model is given for each sample: its clip after mixing, its mask, its drop-path draws."""
+
+    def wrap(task: Task) -> Task:
+        def recording(model: nn.Module, batch: ClipBatch, step: int) -> TaskOutput:
+            given: dict[str, Tensor] = {}
+            inner = getattr(model, "module", model)
+            handle = inner.register_forward_pre_hook(
+                lambda module, arguments, named: given.update(clips=arguments[0], **named), with_kwargs=True
+            )
+            output = task(model, batch, step)
+            handle.remove()
+            with (run / f"seen_{os.environ.get('RANK', '0')}.jsonl").open("a") as file:
+                for place, position in enumerate(batch.position.tolist()):
+                    hashes = {name: _hash(value[place]) for name, value in sorted(given.items())}
+                    file.write(json.dumps([step, position, batch.row[place].item(), hashes]) + "\n")
+            return output
+
+        return recording
+
+    _wrap_task(wrap)
+
+
+def _hash(value: Tensor) -> str:
+    return hashlib.sha256(value.detach().contiguous().numpy().tobytes()).hexdigest()
+
+
+def not_finite(lab: Lab, count: int) -> Result:
+    """NaN and infinity in the loss, the gradient and the input of one rank of two, and of a single process."""
+    result = Result(
+        "N1",
+        "NaN or infinity",
+        f"{count} runs: in the loss, the gradient, the input; on rank 0 or 1 of two (gloo), and on a single process",
+        "every rank stops at that step with exit code 4 and weights unchanged; the manifest rows of the step are written; "
+        "the checkpoints before it load",
+    )
+    kinds = [
+        (where, value, world, rank)
+        for world, rank in ((2, 1), (2, 0), (1, 0))
+        for where in ("loss", "gradient", "input")
+        for value in (math.nan, math.inf)
+    ]
+    for number, (where, value, world, rank) in enumerate(kinds[:: max(len(kinds) // count, 1)][:count]):
+        recipe = RECIPES[number % 2]
+        run = lab.place() / "run"
+        hook = _poison(run, where, value, rank)
+        forks = torchrun(lab.arguments(recipe, run), world, run, hook=hook)
+        codes = [fork.wait() for fork in forks]
+        problems = [] if codes == [4] * world else [f"exit codes {codes}: {forks[0].said[-300:]}"]
+        if not problems:
+            told = json.loads((run / "non_finite.json").read_text())
+            if told["step"] != BAD_STEP or [len(rows) for rows in told["rows_by_rank"]] != [1] * world:
+                problems.append(f"told {told}")
+            for place in range(world):
+                before, after = json.loads((run / f"weights_{place}.json").read_text())
+                if before != after:
+                    problems.append(f"rank {place}: weights changed")
+            found = CheckpointStore(run / "checkpoints", keep=2).latest()
+            if found is None or found.meta["step"] != BAD_STEP:
+                problems.append("the checkpoint before it does not load")
+        result.add(f"{where} {value} on rank {rank} of {world} ({recipe})", problems)
+    return result
+
+
+def _poison(run: Path, where: str, value: float, rank: int) -> Hook:
+    """At `BAD_STEP` on `rank`, put `value` into the loss, one gradient or the clips; note the weights before and after."""
+
+    def hook() -> Callable[[], None]:
+        here = int(os.environ["RANK"])
+        kept: dict[str, Any] = {}
+
+        def wrap(task: Task) -> Task:
+            def poisoned(model: nn.Module, batch: ClipBatch, step: int) -> TaskOutput:
+                if step != BAD_STEP:
+                    return task(model, batch, step)
+                kept["model"], kept["before"] = model, _weights_hash(model)
+                if here != rank:
+                    return task(model, batch, step)
+                if where == "input":
+                    clips = batch.clips.clone()
+                    clips[0, 0, 0, 0, 0] = value
+                    return task(model, replace(batch, clips=clips), step)
+                if where == "gradient":
+                    next(model.parameters()).register_hook(lambda gradient: gradient * value)
+                    return task(model, batch, step)
+                output = task(model, batch, step)
+                return replace(output, loss=output.loss * value)
+
+            return poisoned
+
+        def after() -> None:
+            hashes = [kept["before"], _weights_hash(kept["model"])]
+            (run / f"weights_{here}.json").write_text(json.dumps(hashes))
+
+        _wrap_task(wrap)
+        return after
+
+    return hook
+
+
+def _weights_hash(model: nn.Module) -> str:
+    with torch.no_grad():
+        return hashlib.sha256("".join(_hash(value) for value in model.parameters()).encode()).hexdigest()

@@ -1,0 +1,168 @@
+"""The tiny runs that faults are injected into, and what two of them must have in common."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine_faults.forks import Fork, Hook
+from hiera_video.data.encode import write_video
+from hiera_video.runtime.log import read_metrics
+
+RECIPES = ("classify", "pretrain")
+STEPS = 6
+
+
+@dataclass
+class Result:
+    """One line of the published table."""
+
+    id: str
+    fault: str
+    how: str
+    must_hold: str
+    trials: int = 0
+    held: int = 0
+    figures: dict[str, Any] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    def add(self, what: str, problems: list[str]) -> None:
+        """One trial; it holds where there are no problems."""
+        self.trials += 1
+        self.held += not problems
+        if problems:
+            self.failures.append(f"{what}: {'; '.join(problems)}")
+            print(f"    {self.id} {self.failures[-1]}", flush=True)
+
+    def count(self, name: str, number: float = 1) -> None:
+        """Add to a figure."""
+        self.figures[name] = self.figures.get(name, 0) + number
+
+
+class Lab:
+    """A folder with a set of videos, reference runs and a place for each trial."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.videos = folder / "videos"
+        self.videos.mkdir(parents=True)
+        self._references: dict[str, Path] = {}
+        self._seconds: dict[str, float] = {}
+        self._trials = 0
+        generator = np.random.default_rng(0)
+        for split, count in (("train", 12), ("val", 4)):
+            lines = []
+            for number in range(count):
+                frames = generator.integers(0, 255, (18, 40, 48, 3), dtype=np.uint8)
+                write_video(self.videos / f"{split}_{number}.mp4", frames, fps=12)
+                lines.append(f"{split}_{number}.mp4 {number % 2}\n")
+            (self.videos / f"{split}.csv").write_text("".join(lines))
+
+    def place(self) -> Path:
+        """A fresh folder for one trial."""
+        self._trials += 1
+        folder = self.folder / f"trial_{self._trials}"
+        folder.mkdir()
+        return folder
+
+    def arguments(self, recipe: str, run: Path, *overrides: str) -> list[str]:
+        """Six steps, a checkpoint after each, with every random part of the recipe switched on."""
+        config = {"classify": "motion_hiera_micro", "pretrain": "motion_hiera_micro_mae"}[recipe]
+        mixing = ("augment.mixup=0.8", "augment.cutmix=1.0", "augment.rand_augment=7", "augment.erase=0.25")
+        return [
+            *("--cfg", f"configs/{config}.yaml"),
+            *(f"data.train={self.videos / 'train.csv'}", f"data.val={self.videos / 'val.csv'}", f"out_dir={run}"),
+            *("data.workers=0", "clip.repeats=2", "train.epochs=2", "train.batch_size=4", "train.log_every=1"),
+            *("train.save_minutes=1e-9", "train.ema=0.9", "model.drop_path_rate=0.2", "test.batch_size=4"),
+            *((*mixing, "model.head_dropout=0.3") if recipe == "classify" else ()),
+            *overrides,
+        ]
+
+    def start(self, recipe: str, run: Path, *overrides: str, hook: Hook | None = None) -> Fork:
+        """Start (or continue) the run in folder `run`."""
+        return Fork(self.arguments(recipe, run, *overrides), log=run.with_suffix(".log"), hook=hook)
+
+    def reference(self, recipe: str) -> Path:
+        """The undisturbed run, with all its checkpoints."""
+        if recipe not in self._references:
+            run = self.folder / f"reference_{recipe}"
+            started = time.monotonic()
+            fork = self.start(recipe, run, "train.keep=100")
+            assert fork.wait() == 0, fork.said
+            self._seconds[recipe] = time.monotonic() - started
+            assert len(losses(run)) == STEPS
+            self._references[recipe] = run
+        return self._references[recipe]
+
+    def seconds(self, recipe: str) -> float:
+        """How long the undisturbed run took."""
+        self.reference(recipe)
+        return self._seconds[recipe]
+
+    def until(self, recipe: str, step: int) -> Path:
+        """A run as it stood after `step` steps: a copy of the reference without its later checkpoints."""
+        run = self.place() / "run"
+        shutil.copytree(self.reference(recipe), run, symlinks=True)
+        cut(run, step)
+        return run
+
+    def resume(self, recipe: str, run: Path, *overrides: str) -> list[str]:
+        """The same command again; problems where it does not end exactly as the undisturbed run."""
+        fork = self.start(recipe, run, *overrides)
+        code = fork.wait()
+        if code != 0:
+            return [f"the resumed run ended with {code}: {fork.said[-500:]}"]
+        return differences(run, self.reference(recipe))
+
+
+def cut(run: Path, step: int) -> None:
+    """Remove the checkpoints after `step`, as if the run had died there."""
+    for path in (run / "checkpoints").glob("step_*"):
+        if int(path.name.removeprefix("step_")) > step:
+            shutil.rmtree(path)
+    for name in ("last", "best"):
+        (run / "checkpoints" / name).unlink(missing_ok=True)
+        (run / "checkpoints" / name).symlink_to(f"step_{step:08d}")
+
+
+def losses(run: Path) -> list[str]:
+    """Every training loss, as `float.hex`."""
+    return [row["loss_hex"] for row in read_metrics(run / "metrics.jsonl") if row["split"] == "train"]
+
+
+def logged(run: Path) -> int:
+    """Steps that `metrics.jsonl` has."""
+    return len(losses(run))
+
+
+def differences(run: Path, reference: Path) -> list[str]:
+    """Where `run` did not come out as `reference`: any loss, any weight."""
+    problems = []
+    if losses(run) != losses(reference):
+        problems.append(f"losses {losses(run)} are not {losses(reference)}")
+    if final_hash(run) != final_hash(reference):
+        problems.append("final weights differ")
+    litter = [path.name for path in (run / "checkpoints").glob(".*")]
+    if litter:
+        problems.append(f"litter: {litter}")
+    return problems
+
+
+def final_hash(run: Path) -> str:
+    """sha256 of the weights of the last checkpoint."""
+    meta = json.loads((run / "checkpoints" / "last" / "meta.json").read_text())
+    assert meta["step"] == STEPS, meta["step"]
+    return str(meta["files"]["model.safetensors"]["sha256"])
+
+
+def moments(count: int, seed: int) -> list[float]:
+    """`count` reproducible shares of a run's time, one in each of `count` equal parts of it."""
+    generator = random.Random(f"moments/{seed}")
+    return [(part + generator.random()) / count for part in range(count)]
