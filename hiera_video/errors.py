@@ -39,5 +39,9 @@ class CheckpointError(HieraVideoError):
     """A checkpoint is missing, damaged, or does not fit."""
 
 
+class DeviceMemoryError(HieraVideoError):
+    """The batch does not fit into the device's memory."""
+
+
 def _rebuild_decode_error(message: str, reason: str) -> DecodeError:
     return DecodeError(message, reason=reason)

@@ -44,7 +44,8 @@ def kill_anywhere(lab: Lab, count: int) -> Result:
 def _killed(lab: Lab, recipe: str, run: Path, kind: str, moment: float) -> bool:
     """Start a run in `run` and kill it; False where it ended before."""
     if kind == "operation":
-        fork = lab.start(recipe, run, hook=lambda: _die_at(1 + int(moment * 140)))
+        operation = 1 + int(moment * _operations(lab, recipe))
+        fork = lab.start(recipe, run, hook=lambda: _at_operations(lambda seen: seen == operation and _die()))
         return fork.wait() == -signal.SIGKILL
     fork = lab.start(recipe, run)
     if kind == "time":
@@ -59,18 +60,30 @@ def _killed(lab: Lab, recipe: str, run: Path, kind: str, moment: float) -> bool:
     return fork.wait() == -signal.SIGKILL
 
 
-def _die_at(operation: int) -> None:
-    """The process kills itself at its n-th operation on a file of the checkpoints' folder."""
+def _operations(lab: Lab, recipe: str) -> int:
+    """How many operations on files of the checkpoints' folder an undisturbed run makes."""
+    note = lab.folder / f"operations_{recipe}"
+    if not note.exists():
+        count = lambda: _at_operations(lambda seen: note.write_text(str(seen)))  # noqa: E731
+        assert lab.start(recipe, lab.place() / "run", hook=count).wait() == 0
+    return int(note.read_text())
+
+
+def _at_operations(act: Callable[[int], object]) -> None:
+    """Call `act` with the number of each operation on a file of the checkpoints' folder, as it happens."""
     seen = 0
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal seen
         if event in FILE_EVENTS and "/checkpoints/" in str(arguments[0]):
             seen += 1
-            if seen == operation:
-                os.kill(os.getpid(), signal.SIGKILL)
+            act(seen)
 
     sys.addaudithook(watch)
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def stop_signals(lab: Lab, count: int) -> Result:

@@ -15,6 +15,7 @@ from torch import nn
 from hiera_video.config.build import make_model, make_views, make_watch
 from hiera_video.config.load import flatten, load_config, save_config
 from hiera_video.config.schema import Config
+from hiera_video.data.balance import BalancedClips
 from hiera_video.data.dataset import TrainClips
 from hiera_video.data.loader import BatchPlan, train_loader
 from hiera_video.data.manifest import Manifest
@@ -27,12 +28,14 @@ from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.runtime.distributed import World, world
 from hiera_video.runtime.log import MetricLog
 from hiera_video.runtime.run_folder import claim, write_environment
+from hiera_video.runtime.seed import use_deterministic_kernels
 from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.checkpoint import CheckpointStore
+from hiera_video.train.devices import compile_blocks
 from hiera_video.train.loop import Evaluator, Run, autocast, fit
 from hiera_video.train.optim import make_optimizer
 from hiera_video.train.state import TrainState, averaged
-from hiera_video.train.tasks import Classify, Pretrain, Task
+from hiera_video.train.tasks import Classify, Pretrain, Task, class_weights
 
 logger = logging.getLogger(__name__)
 MAY_CHANGE = (
@@ -66,6 +69,8 @@ def _train(
 ) -> int:
     store = CheckpointStore(folder / "checkpoints", keep=config.train.keep)
     found = store.latest()
+    if config.train.deterministic:
+        use_deterministic_kernels()
     torch.manual_seed(config.seed)
     model = make_model(config, num_classes, pretrained=None if found else _weights(config)).to(here.device)
     state = TrainState(
@@ -77,6 +82,9 @@ def _train(
     if found:
         state.load(found)
         logger.info("continuing %s after step %d", folder, state.progress.step)
+    macs = count_macs(model, (3, *config.input_size))
+    if config.train.compile:
+        compile_blocks(model)
     first_step = state.progress.step
     plan = make_plan(config, train, here)
     log = MetricLog(folder, first_step=first_step) if here.is_main else None
@@ -88,7 +96,7 @@ def _train(
         workers=config.data.workers,
     )
     if log:
-        _announce(config, model, train, num_classes)
+        _announce(config, model, macs, train, num_classes)
     try:
         with StopSignal() as stop:
             return fit(
@@ -106,6 +114,7 @@ def _train(
                     steps_per_epoch=plan.steps_per_epoch,
                     max_broken=config.data.max_broken,
                     seed=config.seed,
+                    flops_per_clip=6.0 * macs,
                     meta=describe(config, train, num_classes),
                 ),
                 stop=stop,
@@ -129,12 +138,13 @@ def make_plan(config: Config, train: Manifest, here: World) -> BatchPlan:
 
 def make_clips(config: Config, train: Manifest, num_classes: int | None, *, need_labels: bool) -> TrainClips:
     """The training clips of `train`."""
-    return TrainClips(
+    kind = BalancedClips if config.train.balanced_sampling else TrainClips
+    return kind(
         train,
         config.clip,
         TrainTransform(config.augment, config.input_size[1]),
         seed=config.seed,
-        decoder=config.data.decoder,
+        decoder=config.data.backend,
         on_broken=config.data.on_broken,
         need_labels=need_labels,
         num_classes=num_classes,
@@ -162,6 +172,11 @@ def make_task(config: Config, train: Manifest, num_classes: int | None, model: n
         augment=config.augment,
         depth=depth,
         seed=config.seed,
+        class_weights=(
+            class_weights([record.label for record in train.records], num_classes, multi_label=train.multi_label)
+            if config.train.weighted_loss
+            else None
+        ),
     )
 
 
@@ -205,7 +220,7 @@ def rehearse(config: Config, train: Manifest) -> None:
         model = make_model(config, num_classes, pretrained=_weights(config)).to(here.device).train()
         task, optimizer = make_task(config, train, num_classes, model), make_optimizer(model, config.optim)
         plan = BatchPlan(num_records=len(train.records), batch_size=1, seed=config.seed)
-        _announce(config, model, train, num_classes)
+        _announce(config, model, count_macs(model, (3, *config.input_size)), train, num_classes)
         seconds = 0.0
         for step, batches in enumerate(train_loader(clips, plan, first_step=0, last_step=2, workers=0)):
             batch = batches[0].to(here.device)
@@ -230,11 +245,11 @@ def _weights(config: Config) -> str | None:
     return None if config.model.pretrained == "none" else config.model.pretrained
 
 
-def _announce(config: Config, model: nn.Module, train: Manifest, num_classes: int | None) -> None:
+def _announce(config: Config, model: nn.Module, macs: int, train: Manifest, num_classes: int | None) -> None:
     logger.info(
         "%s: input %s, %.2f M parameters, %.1f GMACs a clip, %s",
         config.model.name, [3, *config.input_size], count_parameters(model) / 1e6,
-        count_macs(model, (3, *config.input_size)) / 1e9,
+        macs / 1e9,
         f"{num_classes} classes" if config.train.task == "classify" else f"{config.mae.mask_ratio:.0%} masked",
     )  # fmt: skip
     logger.info(

@@ -66,6 +66,16 @@ class TrainConfig:
     """Parts that each device's share of a batch is computed in, to save memory."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Autocast of forward and backward; `auto` is bf16 on a GPU that has it, else fp32."""
+    compile: bool = False
+    """Compile each transformer block (`torch.compile`): minutes at the start, faster steps on a GPU."""
+    deterministic: bool = False
+    """Only kernels that give the same bits each time; slower on a GPU."""
+    balanced_sampling: bool = False
+    """In each pass every class gives the same number of samples; for lists in which some classes are rare."""
+    weighted_loss: bool = False
+    """Weigh each class in the loss by the inverse of its frequency (positives by negatives, for several labels a video)."""
+    max_loss: float | None = None
+    """A mean loss of a step above this stops the run before its weights change, as one that is not finite does."""
     ema: float | None = None
     """Decay of the moving average of the weights, by step (0.9999); the average is then what is validated, kept as best
     and loaded from the run. Unset: no average."""

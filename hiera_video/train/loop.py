@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import random
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ from hiera_video.runtime.log import MetricLog
 from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.checkpoint import CheckpointStore
 from hiera_video.train.config import OptimConfig, TrainConfig
-from hiera_video.train.meter import Clock, Meter, agree, progress_line, show
+from hiera_video.train.devices import told_if_memory_runs_out
+from hiera_video.train.meter import Clock, LoaderWatch, Meter, agree, progress_line, show
 from hiera_video.train.optim import set_lr
 from hiera_video.train.schedule import lr_at
 from hiera_video.train.state import TrainState
@@ -33,6 +35,7 @@ from hiera_video.train.tasks import Task
 
 logger = logging.getLogger(__name__)
 DONE, BROKEN_LIMIT, NON_FINITE = 0, 3, 4
+SMALLEST_SCALE = 1.0
 
 
 class Evaluator(Protocol):
@@ -58,6 +61,8 @@ class Run:
     steps_per_epoch: int
     max_broken: float
     seed: int
+    flops_per_clip: float
+    """Of forward and backward, as the model's multiply-accumulates × 2 × 3; for the log's MFU."""
     meta: dict[str, Any]
     """Written into every checkpoint: model, class names."""
 
@@ -81,7 +86,8 @@ def fit(
     model, optimizer, scaler, progress = state.model, state.optimizer, state.scaler, state.progress
     world, total_steps = run.world, train.epochs * run.steps_per_epoch
     warmup_steps = round(optim.warmup_epochs * run.steps_per_epoch)
-    clock, meter = Clock(progress.step, total_steps), Meter()
+    clock, watch = Clock(progress.step, total_steps), LoaderWatch()
+    meter = Meter(world, run.flops_per_clip)
     wrapped = world.wrap(model)
     model.train()
     while progress.step < total_steps:
@@ -99,7 +105,8 @@ def fit(
             batches_of_step = next(batches)
         # after the data: a loader draws from the same generator when it starts, which a resumed run does at another step
         torch.manual_seed(random.Random(f"dropout/{run.seed}/{step}/{world.rank}").getrandbits(63))
-        logs = _forward_backward(wrapped, task, batches_of_step, step, train.precision, scaler, world)
+        with told_if_memory_runs_out(train, step=step, checkpointing=getattr(model, "checkpointing", False)):
+            logs = _forward_backward(wrapped, task, batches_of_step, step, train.precision, scaler, world)
         scaler.unscale_(optimizer)
         norm = float(nn.utils.clip_grad_norm_(model.parameters(), optim.clip_grad or math.inf))
         agreed = agree(
@@ -109,9 +116,11 @@ def fit(
             save_due=clock.minutes() > train.save_minutes,
             world=world,
         )
-        # a scaler meets infinite gradients by design: it skips the step and lowers its scale
-        if not math.isfinite(agreed.averages["loss"]) or not (math.isfinite(norm) or scaler.is_enabled()):
-            _report_non_finite(step, agreed.averages["loss"], norm, batches_of_step, run)
+        loss = agreed.averages["loss"]
+        # a scaler meets infinite gradients by design: it skips the step and halves its scale, from 65536, but not for ever
+        skips = scaler.is_enabled() and scaler.get_scale() > SMALLEST_SCALE
+        if not loss <= (train.max_loss or sys.float_info.max) or not (math.isfinite(norm) or skips):
+            _report_non_finite(step, loss, norm, batches_of_step, run)
             return NON_FINITE
         scaler.step(optimizer)
         scaler.update()
@@ -125,8 +134,11 @@ def fit(
         epoch, epoch_ends = progress.step // run.steps_per_epoch, progress.step % run.steps_per_epoch == 0
         if run.log and (progress.step % train.log_every == 0 or epoch_ends):
             numbers = meter.take()
-            run.log.write(step, "train", **numbers, loss_hex=agreed.averages["loss"].hex(), lr=lr, grad_norm=norm)
+            run.log.write(
+                step, "train", **numbers, loss_hex=loss.hex(), lr=lr, grad_norm=norm, broken_videos=progress.broken
+            )
             logger.info(progress_line(progress.step, total_steps, run.steps_per_epoch, numbers, lr, clock))
+            watch.look(numbers["data_wait_share"])
         is_best = False
         if evaluator and epoch_ends and (epoch % train.eval_every == 0 or progress.step == total_steps):
             numbers = evaluator(state.validated)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -13,6 +14,11 @@ import torch
 from torch import Tensor
 
 from hiera_video.runtime.distributed import World
+from hiera_video.train.devices import device_name, peak_flops, peak_memory_gb
+
+logger = logging.getLogger(__name__)
+MUCH_WAITING = 0.2
+MACHINE = ("clips_per_second", "data_wait_share", "memory_gb", "mfu")
 
 
 @dataclass(frozen=True)
@@ -64,9 +70,14 @@ class Clock:
 
 
 class Meter:
-    """Averages between two log rows."""
+    """Averages between two log rows; `flops_per_clip` as in `Run`."""
 
-    def __init__(self) -> None:
+    def __init__(self, world: World, flops_per_clip: float) -> None:
+        self._world, self._flops_per_clip = world, flops_per_clip
+        self._peak = peak_flops(device_name(world.device))
+        self._restart()
+
+    def _restart(self) -> None:
         self._sums: dict[str, float] = {}
         self._started, self._waited = time.monotonic(), 0.0
         self._steps = self._clips = 0
@@ -84,20 +95,45 @@ class Meter:
         self._steps, self._clips = self._steps + 1, self._clips + clips
 
     def take(self) -> dict[str, float]:
-        """Means since the last call, clips a second, and the share of the time that was spent waiting for data."""
+        """Means since the last call, clips a second, the share of the time that was spent waiting for data, the most
+        memory so far, and where the devices' peak is known the share of it that the model's arithmetic took (MFU)."""
         seconds = time.monotonic() - self._started
         numbers = {name: total / self._steps for name, total in self._sums.items()}
         numbers |= {"clips_per_second": self._clips / seconds, "data_wait_share": self._waited / seconds}
-        self.__init__()  # type: ignore[misc]
+        numbers["memory_gb"] = peak_memory_gb(self._world.device)
+        if self._peak:
+            numbers["mfu"] = numbers["clips_per_second"] * self._flops_per_clip / (self._peak * self._world.size)
+        self._restart()
         return numbers
+
+
+class LoaderWatch:
+    """Says when the devices wait for data, once until they no longer do."""
+
+    def __init__(self) -> None:
+        self._rows, self._told = 0, False
+
+    def look(self, wait_share: float) -> None:
+        """A log row's `data_wait_share`. The first row holds the loader's start and says nothing."""
+        self._rows += 1
+        if self._rows > 1 and wait_share > MUCH_WAITING and not self._told:
+            logger.warning(
+                "loading is the bottleneck: %.0f %% of the time the model waits for clips; raise data.workers to the "
+                "cores of this machine, store the videos smaller, or raise clip.repeats",
+                100 * wait_share,
+            )
+            self._told = True
+        elif wait_share < MUCH_WAITING / 2:
+            self._told = False
 
 
 def progress_line(step: int, total: int, per_epoch: int, numbers: dict[str, float], lr: float, clock: Clock) -> str:
     epoch = f"epoch {(step - 1) // per_epoch + 1}/{math.ceil(total / per_epoch)}"
-    shown = {name: value for name, value in numbers.items() if name not in ("clips_per_second", "data_wait_share")}
+    shown = {name: value for name, value in numbers.items() if name not in MACHINE}
+    mfu = f"MFU {numbers['mfu']:.0%}  " if "mfu" in numbers else ""
     return (
         f"{epoch} step {step}/{total}  {show(shown)}  lr {lr:.2e}  {numbers['clips_per_second']:.1f} clips/s  "
-        f"data {numbers['data_wait_share']:.0%}  {clock.left(step)} left"
+        f"data {numbers['data_wait_share']:.0%}  {mfu}{numbers['memory_gb']:.1f} GB  {clock.left(step)} left"
     )
 
 

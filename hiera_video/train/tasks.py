@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -13,6 +15,7 @@ from torch.nn import functional as F
 from hiera_video.data.config import AugmentConfig
 from hiera_video.data.loader import ClipBatch
 from hiera_video.data.mixing import mix, soft_targets
+from hiera_video.data.records import Label, as_tuple
 from hiera_video.models.masking import random_keep
 
 
@@ -53,6 +56,8 @@ class Classify:
     depth: int
     """Blocks of the model, for drop path's draws."""
     seed: int
+    class_weights: tuple[float, ...] | None = None
+    """Factor of each class's part of the loss, from `class_weights`; None: all alike."""
 
     def __call__(self, model: nn.Module, batch: ClipBatch, step: int) -> TaskOutput:
         """`batch.clips` [B, 3, T, H, W] → mean loss over B. Top-1 is logged only where targets are not mixed."""
@@ -65,12 +70,32 @@ class Classify:
         clips, targets = mix(batch.clips, targets, mixup=augment.mixup, cutmix=augment.cutmix, generator=mixer)
         draws = path_draws(self.seed, step, batch.position, self.depth).to(clips.device)
         logits = model(clips, path_draws=draws).float()
+        weights = None if self.class_weights is None else logits.new_tensor(self.class_weights)
         if self.multi_label:
-            return TaskOutput(F.binary_cross_entropy_with_logits(logits, targets))
+            return TaskOutput(F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weights))
         logs = {}
         if augment.mixup == augment.cutmix == 0:
             logs["top1"] = ((logits.argmax(dim=1) == labels).sum().detach(), len(labels))
-        return TaskOutput(F.cross_entropy(logits, targets), logs)
+        return TaskOutput(F.cross_entropy(logits, targets, weight=weights), logs)
+
+
+def class_weights(labels: Sequence[Label], num_classes: int, *, multi_label: bool) -> tuple[float, ...]:
+    """One label a video: N / (K · n) for a class with n of the N videos, K classes having any, so that the mean weight
+    of a video is 1. Several labels a video: the factor of positives, (N - n) / n. 0 for a class without a video.
+
+    >>> class_weights([0, 0, 0, 1], 2, multi_label=False)
+    (0.6666666666666666, 2.0)
+    """
+    counts = Counter(number for label in labels for number in as_tuple(label))
+    total, present = len(labels), len(counts)
+    return tuple(
+        0.0
+        if not counts[number]
+        else (total - counts[number]) / counts[number]
+        if multi_label
+        else total / (present * counts[number])
+        for number in range(num_classes)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

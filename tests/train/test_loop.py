@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from hiera_video.data.loader import ClipBatch
+from hiera_video.errors import DeviceMemoryError
 from hiera_video.runtime.distributed import World
 from hiera_video.runtime.log import MetricLog, read_metrics
 from hiera_video.runtime.signals import StopSignal
@@ -18,8 +20,7 @@ from hiera_video.train.checkpoint import CheckpointStore
 from hiera_video.train.config import OptimConfig, TrainConfig
 from hiera_video.train.loop import DONE, NON_FINITE, Run, fit
 from hiera_video.train.meter import agree
-from hiera_video.train.optim import set_lr
-from hiera_video.train.state import TrainState
+from hiera_video.train.state import TrainState, averaged
 from hiera_video.train.tasks import Task, TaskOutput
 
 HERE = World(0, 1, torch.device("cpu"))
@@ -45,27 +46,40 @@ def batches() -> Iterator[list[ClipBatch]]:
 
 
 def run_fit(
-    folder: Path, task: Task, epochs: int = 3, source: Iterator[list[ClipBatch]] | None = None
+    folder: Path,
+    task: Task,
+    *,
+    source: Iterator[list[ClipBatch]] | None = None,
+    state: TrainState | None = None,
+    **train: Any,
 ) -> tuple[int, nn.Linear, list[torch.Tensor]]:
+    """Three passes of two steps; returns the exit code, the model and its weights before each step."""
     folder.mkdir(exist_ok=True)
-    torch.manual_seed(0)
-    model = nn.Linear(3, 1)
-    optimizer = torch.optim.SGD([{"params": list(model.parameters()), "lr_scale": 1.0}], lr=0.1)
-    set_lr(optimizer, 0.1)
+    state = state or linear_state()
+    model = state.model
+    assert isinstance(model, nn.Linear)
     history: list[torch.Tensor] = []
     model.register_forward_pre_hook(lambda module, inputs: history.append(model.weight.detach().clone()))
     log = MetricLog(folder, first_step=0)
     run = Run(
         folder=folder, world=HERE, store=CheckpointStore(folder / "checkpoints", keep=2), log=log, steps_per_epoch=2,
-        max_broken=0.05, seed=0, meta={},
+        max_broken=0.05, seed=0, flops_per_clip=6.0, meta={},
     )  # fmt: skip
     code = fit(
-        TrainState(model=model, optimizer=optimizer, scaler=torch.amp.GradScaler("cpu", enabled=False)), task,
-        source or batches(), None, optim=OptimConfig(lr=0.1), train=TrainConfig(epochs=epochs, batch_size=2, log_every=1),
-        run=run, stop=StopSignal(),
+        state, task, source or batches(), None, optim=OptimConfig(lr=0.1),
+        train=TrainConfig(**{"epochs": 3, "batch_size": 2, "log_every": 1, **train}), run=run, stop=StopSignal(),
     )  # fmt: skip
     log.close()
     return code, model, history
+
+
+def linear_state(*, ema: float | None = None, fp16: bool = False) -> TrainState:
+    """Three inputs, one output, plain SGD."""
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+    optimizer = torch.optim.SGD([{"params": list(model.parameters()), "lr_scale": 1.0}], lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", enabled=fp16)
+    return TrainState(model=model, optimizer=optimizer, scaler=scaler, ema=averaged(model, ema))
 
 
 @pytest.mark.parametrize("kind", ["loss", "gradient"])
@@ -112,6 +126,53 @@ def test_what_loading_draws_does_not_reach_dropout(tmp_path: Path) -> None:
         run_fit(tmp_path / str(at), task, source=noisy(at))
         draws.append(task.drawn)
     assert draws[0] == draws[1] and len(set(draws[0])) == 6
+
+
+def test_a_loss_above_the_limit_stops_as_one_that_is_not_finite(tmp_path: Path) -> None:
+    class Explodes(Sometimes):
+        def __call__(self, model: nn.Module, batch: ClipBatch, step: int) -> TaskOutput:
+            loss = model(batch.clips).square().mean()
+            return TaskOutput(loss + 100.0 * (step == 2))
+
+    assert run_fit(tmp_path / "high", Explodes(2, "loss"), max_loss=50.0)[0] == NON_FINITE
+    assert run_fit(tmp_path / "low", Explodes(2, "loss"), max_loss=150.0)[0] == DONE
+    assert run_fit(tmp_path / "none", Explodes(2, "loss"))[0] == DONE
+
+
+def test_fp16_skips_a_step_with_infinite_gradients_and_halves_its_scale(tmp_path: Path) -> None:
+    state = linear_state(fp16=True)
+    assert state.scaler.get_scale() == 65536
+    code, _, history = run_fit(tmp_path, Sometimes(3, "gradient"), state=state)
+    assert code == DONE and state.scaler.get_scale() == 32768
+    assert torch.equal(history[3], history[4]) and not torch.equal(history[4], history[5])
+    found = CheckpointStore(tmp_path / "checkpoints", keep=2).latest()
+    assert found is not None and found.state["scaler"]["scale"] == 32768
+    resumed = linear_state(fp16=True)
+    resumed.load(found)
+    assert resumed.scaler.get_scale() == 32768
+
+
+def test_fp16_stops_where_no_scale_helps(tmp_path: Path) -> None:
+    class Always(Sometimes):
+        def __call__(self, model: nn.Module, batch: ClipBatch, step: int) -> TaskOutput:
+            self.at = step
+            return super().__call__(model, batch, step)
+
+    code, model, history = run_fit(tmp_path, Always(0, "gradient"), state=linear_state(fp16=True), epochs=20)
+    assert code == NON_FINITE and len(history) == 17  # 65536 is halved 16 times
+    assert torch.equal(model.weight, history[0])
+
+
+def test_a_full_device_is_one_line_with_the_knobs(tmp_path: Path) -> None:
+    class Full(Sometimes):
+        def __call__(self, model: nn.Module, batch: ClipBatch, step: int) -> TaskOutput:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    words = (
+        r"step 0: .* raise train.accumulate \(now 1: .*set model.checkpointing=true .*lower train.batch_size \(now 2\)"
+    )
+    with pytest.raises(DeviceMemoryError, match=words):
+        run_fit(tmp_path, Full(0, ""))
 
 
 def test_averages_are_sums_over_counts() -> None:

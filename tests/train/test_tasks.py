@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from hiera_video.data.config import AugmentConfig
 from hiera_video.data.loader import ClipBatch
 from hiera_video.models.layout import MaeConfig
 from hiera_video.models.zoo import create_model
-from hiera_video.train.tasks import Classify, Pretrain, collapse_monitors, path_draws
+from hiera_video.train.tasks import Classify, Pretrain, class_weights, collapse_monitors, path_draws
 
 
 class Fixed(nn.Module):
@@ -53,6 +55,24 @@ def test_binary_cross_entropy_for_several_labels() -> None:
     logits = torch.tensor([[2.0, -1.0]])
     output = classify(multi_label=True)(Fixed(logits), batch(torch.tensor([[1.0, 1.0]])), step=0)
     assert output.loss.item() == pytest.approx((-logits.sigmoid().log()).mean().item())
+
+
+def test_class_weights_are_inverse_frequencies() -> None:
+    # 4 of 6 and 2 of 6 videos; class 2 has none and counts for nothing
+    assert class_weights([0, 0, 0, 0, 1, 1], 3, multi_label=False) == (0.75, 1.5, 0.0)
+    assert class_weights([(0,), (0, 1), (0,), ()], 2, multi_label=True) == (1 / 3, 3.0)
+
+
+def test_weighted_losses() -> None:
+    logits, labels = torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 1])
+    log_p = logits.log_softmax(dim=1)
+    output = replace(classify(), class_weights=(0.5, 3.0))(Fixed(logits), batch(labels), step=0)
+    assert output.loss.item() == pytest.approx(-(0.5 * log_p[0, 0] + 3 * log_p[1, 1]).item() / 2)
+    logits = torch.tensor([[2.0, -1.0]])
+    several = replace(classify(multi_label=True), class_weights=(0.5, 3.0))
+    output = several(Fixed(logits), batch(torch.tensor([[1.0, 0.0]])), step=0)
+    expected = -(0.5 * logits[0, 0].sigmoid().log() + (-logits[0, 1]).sigmoid().log()) / 2
+    assert output.loss.item() == pytest.approx(expected.item())
 
 
 def test_mixed_batches_log_no_accuracy_and_mix_alike_at_the_same_step() -> None:
