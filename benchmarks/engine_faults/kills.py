@@ -107,8 +107,9 @@ def stop_signals(lab: Lab, count: int) -> Result:
         lab.reference(recipe)
         overrides = ("train.save_minutes=10", f"data.workers={workers}")
         fork = lab.start(recipe, run, *overrides)
-        wait(lambda: logged(run) >= 1 or fork.poll() is not None)  # noqa: B023
-        time.sleep(moment * lab.seconds(recipe) * 0.3)
+        steps = 1 + int(moment * 4)  # of 6
+        wait(lambda: logged(run) >= steps or fork.poll() is not None)  # noqa: B023
+        time.sleep(random.Random(moment).random() * 0.02)
         before = logged(run)
         fork.kill(signal_)
         started = time.monotonic()
