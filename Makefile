@@ -4,10 +4,11 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help env demo test lint
+.PHONY: help env demo test test-torchcodec lint
 help:
 	@echo "make demo   make the motion set, train a micro Hiera on it, test it with several views, draw the report"
 	@echo "make test   lint, type check, tests"
+	@echo "make test-torchcodec   install FFmpeg and torchcodec, test that decoder"
 	@echo "make lint   ruff and mypy alone"
 	@echo "make env    only the environment in $(VENV)"
 
@@ -30,6 +31,12 @@ demo: $(READY)
 
 test: lint
 	$(BIN)/python -m pytest
+
+# torchcodec takes FFmpeg from the system; as root, or with FFmpeg there already
+test-torchcodec: $(READY)
+	command -v ffmpeg > /dev/null || (apt-get update -qq && apt-get install -y -qq ffmpeg)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[torchcodec]'
+	TEST_TORCHCODEC=1 $(BIN)/python -m pytest tests/data/test_backends.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -63,7 +63,7 @@ def make_views(config: Config, manifest: Manifest, *, clips: int, crops: int) ->
 
     transform = EvalTransform(config.input_size[1], crops, config.augment.mean, config.augment.std)
     return TestViews(
-        manifest, config.clip, transform, num_clips=clips, decoder=config.data.decoder, watch=make_watch(config)
+        manifest, config.clip, transform, num_clips=clips, decoder=config.data.backend, watch=make_watch(config)
     )
 
 

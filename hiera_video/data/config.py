@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from hiera_video.data.decode.settings import FrameFolder
 from hiera_video.errors import ConfigError
 
 
@@ -29,8 +30,14 @@ class DataConfig:
     """Folder that relative paths in manifests start from; the manifest's own folder where unset."""
     separator: str | None = None
     """What separates path and label: a space, comma, `::` …; sniffed where unset."""
-    decoder: Literal["pyav"] = "pyav"
-    """What reads the videos."""
+    decoder: Literal["pyav", "decord", "torchcodec", "frames"] = "pyav"
+    """What reads the videos; `frames`: folders of pictures."""
+    frame_template: str | None = None
+    """Names of the pictures in such a folder, like `img_%05d.jpg`; unset: found by their numbers."""
+    frame_first: int | None = None
+    """Number of the first picture; unset: the lowest."""
+    frame_fps: float = 30.0
+    """Pictures a second that were taken."""
     workers: int = 2
     """Loader processes; 0 loads in the main process."""
     on_broken: Literal["substitute", "error"] = "substitute"
@@ -44,7 +51,22 @@ class DataConfig:
         require(self.workers >= 0, f"data.workers={self.workers}: must be 0 or more")
         require(0 <= self.max_broken <= 1, f"data.max_broken={self.max_broken}: must be in [0, 1]")
         require(0 < self.deadline_seconds < math.inf, f"data.deadline_seconds={self.deadline_seconds}: must be above 0")
+        require(
+            self.decoder == "frames" or (self.frame_template is None and self.frame_first is None),
+            f"data.frame_template and data.frame_first go with data.decoder=frames, not {self.decoder}; change one of them",
+        )
+        self.frame_folder  # noqa: B018 (its own checks)
         require(self.separator != "", "data.separator='': must not be empty; leave it unset to have it sniffed")
+
+    @property
+    def frame_folder(self) -> FrameFolder:
+        """How folders of pictures are read."""
+        return FrameFolder(template=self.frame_template, first=self.frame_first, fps=self.frame_fps)
+
+    @property
+    def backend(self) -> str | FrameFolder:
+        """What `open_video` takes."""
+        return self.frame_folder if self.decoder == "frames" else self.decoder
 
 
 @dataclass(frozen=True, kw_only=True)

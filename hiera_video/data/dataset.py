@@ -18,6 +18,7 @@ from torch import Tensor
 from hiera_video.data.clips import ClipConfig, Window, check_num_clips, test_clips, training_clip, window_of
 from hiera_video.data.decode import open_video
 from hiera_video.data.decode.protocol import Frames, VideoReader, broken
+from hiera_video.data.decode.settings import FrameFolder
 from hiera_video.data.manifest import Label, Manifest, Record
 from hiera_video.data.quarantine import Watch
 from hiera_video.errors import ConfigError, DecodeError, ManifestError
@@ -81,7 +82,7 @@ class TrainClips:
         transform: TrainTransform,
         *,
         seed: int,
-        decoder: str = "pyav",
+        decoder: str | FrameFolder = "pyav",
         on_broken: Literal["substitute", "error"] = "substitute",
         fresh_repeats: bool = False,
         need_labels: bool | None = None,
@@ -161,7 +162,7 @@ class TestViews:
         transform: EvalTransform,
         *,
         num_clips: int,
-        decoder: str = "pyav",
+        decoder: str | FrameFolder = "pyav",
         watch: Watch | None = None,
     ) -> None:
         check_num_clips(clip, num_clips)
@@ -206,7 +207,12 @@ class TestViews:
 
 
 def _window(video: VideoReader, record: Record) -> Window:
-    window = window_of(video.times, video.fps, record.start_seconds, record.end_seconds)
+    times = video.times
+    if record.num_frames is not None and len(times) < record.num_frames:
+        raise broken(
+            record.path, "truncated", f"has {len(times)} frames, but its list says {record.num_frames}; make it again"
+        )
+    window = window_of(times[: record.num_frames], video.fps, record.start_seconds, record.end_seconds)
     if window.num_frames < 1:
         raise broken(
             record.path,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hiera_video.data.class_names import class_names_beside
 from hiera_video.data.confine import Root
+from hiera_video.data.frame_lists import names_folders, names_pictures, read_folders, read_pictures
 from hiera_video.data.records import VIDEO_SUFFIXES, Label, Manifest, Record, as_tuple
 from hiera_video.data.textfiles import read_text
 from hiera_video.errors import ManifestError
@@ -21,12 +22,19 @@ def read_list(path: Path, root: str | None, separator: str | None) -> Manifest:
     lines = [(number, line) for number, line in enumerate(read_text(path).split("\n"), 1) if line.strip()]
     if not lines:
         raise ManifestError(f"{path}: is empty; write one `path label` line a video")
+    confined = Root(root if root is not None else path.parent)
+    names, names_from = class_names_beside(path)
+    if names_pictures(lines) or names_folders(lines[:SNIFFED_LINES]):
+        read = read_pictures if names_pictures(lines) else read_folders
+        records = read(path, lines, confined)
+        if names is not None:
+            for record in records:
+                _check_known(record.label, len(names), record.path, names_from)
+        return _uniform(records, names, str(path))
     pattern = _line_pattern(
         separator or _sniff(path, [line.strip()[:LONGEST_LINE] for _, line in lines[:SNIFFED_LINES]])
     )
-    confined = Root(root if root is not None else path.parent)
-    names, names_from = class_names_beside(path)
-    records: list[Record] = []
+    records = []
     seen: dict[tuple[str, float | None, float | None], int] = {}
     for number, line in lines:
         where = f"{path}:{number}"
@@ -54,6 +62,7 @@ def _uniform(records: list[Record], names: tuple[str, ...] | None, source: str) 
                 row=record.row,
                 start_seconds=record.start_seconds,
                 end_seconds=record.end_seconds,
+                num_frames=record.num_frames,
             )
             for record in records
         ]

@@ -5,7 +5,8 @@
     read_manifest("ssv2/train.json")      # with ssv2/labels.json, videos in ssv2/videos/
 
 A list's line is `path label [start_seconds end_seconds]`; several labels are joined by `;` (`a.mp4 3;7`); a line without
-a label is a video without one. Every path stays inside the root, links followed.
+a label is a video without one. Lists of frame folders (MMAction2's, PySlowFast's) are told by their form. Every path
+stays inside the root, links followed.
 """
 
 from __future__ import annotations

@@ -28,6 +28,8 @@ class Record:
     """The record begins here; None: with the video."""
     end_seconds: float | None = None
     """The record ends before this; None: with the video."""
+    num_frames: int | None = None
+    """Frames that count, where a list of frame folders says it; None: all."""
 
 
 @dataclass(frozen=True, kw_only=True)

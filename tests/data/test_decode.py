@@ -339,7 +339,7 @@ def test_wrong_indices_and_backends(healthy: dict[str, Path]) -> None:
         for wrong in (2, -1):
             with pytest.raises(IndexError, match=rf"frame {wrong} was asked for, but there are 2, 0 to 1"):
                 video.frames([0, wrong])
-    with pytest.raises(ConfigError, match=r"unknown decoder 'decrod'; choose one of pyav"):
+    with pytest.raises(ConfigError, match=r"unknown decoder 'decrod'; choose one of pyav, decord, torchcodec, frames"):
         open_video(healthy["two_frames.mp4"], backend="decrod")
 
 

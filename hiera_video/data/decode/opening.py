@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import av
@@ -79,6 +79,21 @@ def check_size(path: str, width: int, height: int, limits: Limits) -> None:
     if width * height > limits.max_pixels:
         raise broken(
             path, "too_large", f"pictures of {width}x{height} are over the limit of {limits.max_pixels} pixels"
+        )
+
+
+def check_request(path: str, indices: Sequence[int], count: int, width: int, height: int, limits: Limits) -> None:
+    """`IndexError` for a frame that there is not, `DecodeError` for more of them than memory is meant for."""
+    for index in indices:
+        if not 0 <= index < count:
+            raise IndexError(f"{path}: frame {index} was asked for, but there are {count}, 0 to {count - 1}")
+    needed = len(indices) * width * height * 3
+    if needed > limits.max_bytes:
+        raise broken(
+            path,
+            "too_large",
+            f"{len(indices)} frames of {width}x{height} take {needed / 2**20:.0f} MiB, over the limit of "
+            f"{limits.max_bytes / 2**20:.0f} MiB; make the video smaller",
         )
 
 

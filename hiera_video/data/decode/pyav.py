@@ -21,7 +21,14 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from hiera_video.data.decode.index import FrameIndex, Run, build_index
-from hiera_video.data.decode.opening import check_size, decoding, open_container, rotation, single_threaded
+from hiera_video.data.decode.opening import (
+    check_request,
+    check_size,
+    decoding,
+    open_container,
+    rotation,
+    single_threaded,
+)
 from hiera_video.data.decode.packets import KEPT_BYTES, PacketSource
 from hiera_video.data.decode.protocol import Frames, Limits, VideoInfo, broken
 
@@ -86,18 +93,7 @@ class PyAVReader:
     # -- frames --------------------------------------------------------------------------------------------------------
 
     def frames(self, indices: Sequence[int]) -> Frames:
-        count = len(self._times)
-        for index in indices:
-            if not 0 <= index < count:
-                raise IndexError(f"{self._path}: frame {index} was asked for, but there are {count}, 0 to {count - 1}")
-        needed = len(indices) * self._width * self._height * 3
-        if needed > self._limits.max_bytes:
-            raise broken(
-                self._path,
-                "too_large",
-                f"{len(indices)} frames of {self._width}x{self._height} take {needed / 2**20:.0f} MiB, over the limit of "
-                f"{self._limits.max_bytes / 2**20:.0f} MiB; make the video smaller",
-            )
+        check_request(self._path, indices, len(self._times), self._width, self._height, self._limits)
         places: dict[int, list[int]] = {}
         for place, index in enumerate(indices):
             places.setdefault(index, []).append(place)
