@@ -23,7 +23,8 @@ def accuracy(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> d
     classes = scores.shape[1]
 
     def percent(top_k: int, average: str) -> float:
-        return 100 * float(multiclass_accuracy(scores, targets, classes, top_k=min(top_k, classes), average=average))  # type: ignore[arg-type]
+        share = multiclass_accuracy(scores, targets, classes, top_k=min(top_k, classes), average=average)  # type: ignore[arg-type]
+        return round(100 * float(share), 4)  # it is a float32
 
     return {"top1": percent(1, "micro"), "top5": percent(5, "micro"), "mean_class": percent(1, "macro")}
 
@@ -34,7 +35,7 @@ def mean_average_precision(probabilities: NDArray[np.float64], labels: NDArray[n
     occurring = targets.sum(dim=0) > 0
     scores = torch.from_numpy(probabilities)[:, occurring]
     value = multilabel_average_precision(scores, targets[:, occurring], int(occurring.sum()), average="macro")
-    return {"mAP": 100 * float(value)}
+    return {"mAP": round(100 * float(value), 4)}
 
 
 def confusion(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -60,7 +61,7 @@ def intervals(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> 
         "top5": bootstrap(lambda chosen: top5[chosen].mean(), len(labels)),
         "mean_class": bootstrap(mean_class, len(labels)),
     }
-    return {name: (100 * low, 100 * high) for name, (low, high) in found.items()}
+    return {name: (round(100 * low, 4), round(100 * high, 4)) for name, (low, high) in found.items()}
 
 
 def bootstrap(
@@ -70,4 +71,4 @@ def bootstrap(
     generator = np.random.default_rng(0)
     values = [statistic(generator.integers(0, count, count)) for _ in range(resamples)]
     low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
+    return round(float(low), 6), round(float(high), 6)

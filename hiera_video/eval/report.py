@@ -57,7 +57,7 @@ def write_report(
         main=main,
         pictures={title: _data_url(picture) for title, picture in pictures.items()},
         matrix=_data_url(matrix) if matrix else None,
-        matrix_width=min(300 + 34 * len(names), 1040),
+        matrix_width=min(240 + 36 * len(names), 1040),
         classes=sorted(results["classes"], key=lambda row: _share(row, main)),
         clips={
             "Most confident mistakes": _clips(mistakes, predictions, manifest, shares, names),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -61,13 +62,13 @@ def calibration_curve(bins: Sequence[dict[str, Any]]) -> bytes:
 def confusion_matrix(counts: NDArray[np.int64], names: Sequence[str]) -> bytes:
     """Rows: the label; columns: the answer; shares of each row. Counts are written where there is room."""
     classes = len(counts)
-    side = min(3.5 + 0.45 * classes, 14)
-    figure = Figure(figsize=(side, side), layout="constrained")
+    side = min(0.8 + 0.45 * classes, 14)
+    figure = Figure(figsize=(side + 2.2, side), layout="constrained")
     axis = figure.subplots()
     axis.imshow(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
-    axis.set(xlabel="answer", ylabel="label")
-    axis.set_xticks(range(classes), names, rotation=90)
-    axis.set_yticks(range(classes), names)
+    # across stand the classes' numbers alone: names there would double the picture's height
+    axis.set_xticks(range(classes), [str(index) for index in range(classes)], rotation=90 if classes > 30 else 0)
+    axis.set_yticks(range(classes), [f"{textwrap.fill(name, 24)}  {index}" for index, name in enumerate(names)])
     if classes <= 30:
         for row, column in zip(*counts.nonzero()):
             dark = counts[row, column] > counts[row].sum() / 2
