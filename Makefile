@@ -4,11 +4,12 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help env demo test test-torchcodec lint
+.PHONY: help env demo test test-torchcodec faults lint
 help:
 	@echo "make demo   make the motion set, train a micro Hiera on it, test it with several views, draw the report"
 	@echo "make test   lint, type check, tests"
 	@echo "make test-torchcodec   install FFmpeg and torchcodec, test that decoder"
+	@echo "make faults kills, full disks, damaged checkpoints, NaNs in real runs; writes RELIABILITY.md (ten minutes)"
 	@echo "make lint   ruff and mypy alone"
 	@echo "make env    only the environment in $(VENV)"
 
@@ -37,6 +38,10 @@ test-torchcodec: $(READY)
 	command -v ffmpeg > /dev/null || (apt-get update -qq && apt-get install -y -qq ffmpeg)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[torchcodec]'
 	TEST_TORCHCODEC=1 $(BIN)/python -m pytest tests/data/test_backends.py
+
+faults: $(READY)
+	$(BIN)/python benchmarks/faults.py
+	$(BIN)/python benchmarks/reliability.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
