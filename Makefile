@@ -41,7 +41,6 @@ test-torchcodec: $(READY)
 
 faults: $(READY)
 	$(BIN)/python benchmarks/faults.py
-	$(BIN)/python benchmarks/reliability.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

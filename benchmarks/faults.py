@@ -3,7 +3,7 @@
     python benchmarks/faults.py            # make faults; all counts, about ten minutes on two cores
     python benchmarks/faults.py --quick --only R1 R6 --out faults.json
 
-Writes `results/faults.json`, from which `reliability.py` makes RELIABILITY.md. Exit code 1 where anything did not hold.
+Writes `results/faults.json` and RELIABILITY.md (with `--out` neither). Exit code 1 where anything did not hold.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import reliability
 from engine_faults.checkpoints import damaged_checkpoints, folder_taken, full_disk
 from engine_faults.kills import kill_anywhere, stop_signals
 from engine_faults.ranks import not_finite, world_sizes
@@ -42,7 +43,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the smallest counts that show the thing, as in the tests")
     parser.add_argument("--only", nargs="*", choices=FAULTS, default=list(FAULTS), help="some of the faults")
-    parser.add_argument("--out", type=Path, help="where the figures go; results/faults.json by default")
+    parser.add_argument("--out", type=Path, help="where the figures go instead")
     arguments = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory(prefix="faults_") as folder:
@@ -55,6 +56,8 @@ def main() -> int:
             print(f"{name}: {result.held} of {result.trials} held, {row['seconds']} s, {result.figures}", flush=True)
             rows.append(row)
     path = record("faults", {"command": " ".join(["python", *sys.argv]), "faults": rows}, arguments.out)
+    if arguments.out is None:
+        reliability.PAGE.write_text(reliability.page(reliability.results()))
     print(path)
     return int(any(row["held"] != row["trials"] for row in rows))
 

@@ -1,6 +1,6 @@
 """RELIABILITY.md from what was measured.
 
-    python benchmarks/reliability.py          # after benchmarks/faults.py; make faults does both
+    python benchmarks/reliability.py          # make faults does it at its end
 
 Reads every `results/*.json` that holds `faults`; nothing in the page is written by hand.
 """
