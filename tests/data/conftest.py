@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import numpy.typing as npt
 import pytest
 
 from hiera_video.data.encode import write_video
+
+sys.path.insert(0, str(Path(__file__).parent))  # tests import corpus.py from here
 
 Array = npt.NDArray[np.uint8]
 
@@ -67,3 +70,15 @@ def videos(tmp_path: Path) -> Videos:
 def shared_videos(tmp_path_factory: pytest.TempPathFactory) -> Videos:
     """For videos that many tests only read."""
     return Videos(tmp_path_factory.mktemp("videos"))
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Every file of `corpus.ENTRIES`, by name."""
+    from corpus import make_all
+
+    def write(path: Path, count: int, *, width: int = WIDTH, height: int = HEIGHT, **options: Any) -> Path:
+        write_video(path, Videos.frames(count, width, height), **options)
+        return path
+
+    return make_all(tmp_path_factory.mktemp("corpus"), write)

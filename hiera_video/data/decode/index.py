@@ -43,6 +43,17 @@ class FrameIndex:
     key_pts: tuple[int, ...]
     """Presentation time of each key packet."""
 
+    @property
+    def has_open_groups(self) -> bool:
+        """Whether pictures that follow a key packet are shown before it."""
+        position_of_key = dict(zip(self.keys, self.key_pts))
+        latest: int | None = None
+        for position, pts in sorted(zip(self.packet, self.pts)):
+            latest = position_of_key.get(position, latest)
+            if latest is not None and pts < latest:
+                return True
+        return False
+
     def runs(self, indices: Iterable[int]) -> list[Run]:
         """The fewest stretches of packets that give all frames at `indices`; neighbours that overlap are joined."""
         runs: list[Run] = []

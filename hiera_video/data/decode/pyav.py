@@ -75,6 +75,21 @@ class PyAVReader:
         return self._fps
 
     @property
+    def codec(self) -> str:
+        """FFmpeg's name of the codec; no frame is decoded for it."""
+        return self._codec
+
+    @property
+    def container(self) -> str:
+        """FFmpeg's names of the container, joined by commas."""
+        return self._source.container.format.name
+
+    @property
+    def has_open_groups(self) -> bool:
+        """Whether some pictures lean on the group before their key frame; also where nobody can tell."""
+        return self._index is None or self._index.has_open_groups
+
+    @property
     def info(self) -> VideoInfo:
         if self._info is None:
             size: list[tuple[int, int]] = []
