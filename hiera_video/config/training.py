@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -20,7 +20,7 @@ from hiera_video.data.dataset import TrainClips
 from hiera_video.data.loader import BatchPlan, train_loader
 from hiera_video.data.manifest import Manifest
 from hiera_video.data.transforms import TrainTransform
-from hiera_video.errors import ConfigError
+from hiera_video.errors import CheckpointError, ConfigError
 from hiera_video.eval.evaluate import Accuracy
 from hiera_video.eval.reconstruct import Reconstruction
 from hiera_video.models.macs import count_macs, count_parameters
@@ -51,24 +51,44 @@ MAY_CHANGE = (
 """Keys that a run may be continued with at another value: they do not change what is learnt."""
 
 
-def train_run(config: Config, train: Manifest, val: Manifest | None, num_classes: int | None) -> int:
-    """Train, or continue the run in `config.out_dir`. Returns the exit code of `fit`."""
+def train_run(
+    config: Config,
+    train: Manifest,
+    val: Manifest | None,
+    num_classes: int | None,
+    *,
+    task: Task | None = None,
+    evaluator: Evaluator | None = None,
+) -> int:
+    """Train, or continue the run in `config.out_dir`. Returns the exit code of `fit`.
+
+    `task` and `evaluator` take the place of those that the configuration names (docs/extending.md).
+    """
     folder = Path(config.out_dir)
+    own = Own(task, evaluator)
     with world() as here:
         if not here.is_main:
-            return _train(config, train, val, num_classes, folder, here)
+            return _train(config, train, val, num_classes, folder, here, own)
         with claim(folder):
             _check_same_run(config, folder)
             save_config(config, folder / "config.yaml")
             write_environment(folder)
-            return _train(config, train, val, num_classes, folder, here)
+            return _train(config, train, val, num_classes, folder, here, own)
+
+
+class Own(NamedTuple):
+    """A task and an evaluator that no configuration names."""
+
+    task: Task | None
+    evaluator: Evaluator | None
 
 
 def _train(
-    config: Config, train: Manifest, val: Manifest | None, num_classes: int | None, folder: Path, here: World
+    config: Config, train: Manifest, val: Manifest | None, num_classes: int | None, folder: Path, here: World, own: Own
 ) -> int:
     store = CheckpointStore(folder / "checkpoints", keep=config.train.keep)
-    found = store.latest()
+    found = store.latest(repair=here.is_main)
+    _check_same_step(here.gather(found.meta["step"] if found else 0), folder)
     if config.train.deterministic:
         use_deterministic_kernels()
     torch.manual_seed(config.seed)
@@ -89,7 +109,7 @@ def _train(
     plan = make_plan(config, train, here)
     log = MetricLog(folder, first_step=first_step) if here.is_main else None
     batches = train_loader(
-        make_clips(config, train, num_classes, need_labels=config.train.task == "classify"),
+        make_clips(config, train, num_classes, need_labels=config.train.task == "classify" and not own.task),
         plan,
         first_step=first_step,
         last_step=config.train.epochs * plan.steps_per_epoch,
@@ -101,9 +121,9 @@ def _train(
         with StopSignal() as stop:
             return fit(
                 state,
-                make_task(config, train, num_classes, model),
+                own.task or make_task(config, train, num_classes, model),
                 batches,
-                make_evaluator(config, val, here),
+                own.evaluator or make_evaluator(config, None if own.task else val, here),
                 optim=config.optim,
                 train=config.train,
                 run=Run(
@@ -257,6 +277,15 @@ def _announce(config: Config, model: nn.Module, macs: int, train: Manifest, num_
         len(train.records), config.train.batch_size, config.clip.repeats, config.optim.lr, config.train.epochs,
         config.train.epochs * config.clip.repeats,
     )  # fmt: skip
+
+
+def _check_same_step(steps: list[int], folder: Path) -> None:
+    """Each rank reads the checkpoint by itself; a disk that not all of them see must not split them."""
+    if len(set(steps)) > 1:
+        raise CheckpointError(
+            f"{folder}/checkpoints: the processes see different checkpoints (steps {steps}); out_dir must be on a disk that "
+            "all machines share"
+        )
 
 
 def _check_same_run(config: Config, folder: Path) -> None:

@@ -75,16 +75,17 @@ class CheckpointStore:
         self._prune()
         return target
 
-    def latest(self) -> Checkpoint | None:
+    def latest(self, *, repair: bool = True) -> Checkpoint | None:
         """The newest checkpoint whose files match their recorded hashes; damaged ones are named and passed over.
 
+        repair: make good a link that a kill left behind (one process alone may).
         Raises `CheckpointError` where there are some and none verifies: a run that began anew would overwrite them.
         """
         folders = self._folders()
         for folder in reversed(folders):
             try:
                 found = read_checkpoint(folder)
-                if found.meta["best"]:  # a kill between the rename and the link is made good here
+                if repair and found.meta["best"]:  # a kill between the rename and the link is made good here
                     _point(self.folder / "best", folder)
                 return found
             except CheckpointError as error:

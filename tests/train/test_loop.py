@@ -51,6 +51,7 @@ def run_fit(
     *,
     source: Iterator[list[ClipBatch]] | None = None,
     state: TrainState | None = None,
+    optim: OptimConfig | None = None,
     **train: Any,
 ) -> tuple[int, nn.Linear, list[torch.Tensor]]:
     """Three passes of two steps; returns the exit code, the model and its weights before each step."""
@@ -66,7 +67,7 @@ def run_fit(
         max_broken=0.05, seed=0, flops_per_clip=6.0, meta={},
     )  # fmt: skip
     code = fit(
-        state, task, source or batches(), None, optim=OptimConfig(lr=0.1),
+        state, task, source or batches(), None, optim=optim or OptimConfig(lr=0.1),
         train=TrainConfig(**{"epochs": 3, "batch_size": 2, "log_every": 1, **train}), run=run, stop=StopSignal(),
     )  # fmt: skip
     log.close()
@@ -126,6 +127,17 @@ def test_what_loading_draws_does_not_reach_dropout(tmp_path: Path) -> None:
         run_fit(tmp_path / str(at), task, source=noisy(at))
         draws.append(task.drawn)
     assert draws[0] == draws[1] and len(set(draws[0])) == 6
+
+
+def test_gradients_are_clipped_to_the_norm_and_it_is_logged(tmp_path: Path) -> None:
+    class Steep(Sometimes):
+        def __call__(self, model: nn.Module, batch: ClipBatch, step: int) -> TaskOutput:
+            model(batch.clips)  # for the history
+            return TaskOutput(30 * model.weight[0, 0] + 40 * model.weight[0, 1])  # type: ignore[index, operator]
+
+    _, _, history = run_fit(tmp_path, Steep(-1, ""), optim=OptimConfig(lr=0.1, clip_grad=1.0, min_lr=0.1))
+    assert (history[0] - history[1]).tolist()[0] == pytest.approx([0.06, 0.08, 0.0])  # 0.1 × (30, 40) / 50
+    assert read_metrics(tmp_path / "metrics.jsonl")[0]["grad_norm"] == pytest.approx(50)
 
 
 def test_a_loss_above_the_limit_stops_as_one_that_is_not_finite(tmp_path: Path) -> None:
