@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torchmetrics.functional.classification import multilabel_average_precision
 
 from hiera_video.eval.metrics import accuracy, mean_average_precision
 from hiera_video.eval.views import Predictions
@@ -75,20 +74,14 @@ def average_precisions(
     shares: NDArray[np.float64], hot: NDArray[np.float32], names: Sequence[str]
 ) -> list[dict[str, Any]]:
     """One row a class that occurs, for several labels a video: its average precision in percent."""
-    import torch
-
-    found = multilabel_average_precision(
-        torch.from_numpy(shares), torch.from_numpy(hot).long(), shares.shape[1], average="none"
-    )
-    videos = hot.sum(axis=0).astype(int)
     return [
         {
             "class": index,
             "name": names[index],
-            "videos": int(videos[index]),
-            "average_precision": 100 * float(found[index]),
+            "videos": int(hot[:, index].sum()),
+            "average_precision": mean_average_precision(shares[:, [index]], hot[:, [index]])["mAP"],
         }
-        for index in videos.nonzero()[0].tolist()
+        for index in hot.any(axis=0).nonzero()[0].tolist()
     ]
 
 

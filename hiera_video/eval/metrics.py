@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torchmetrics.functional.classification import (
+    binary_average_precision,
     multiclass_accuracy,
     multiclass_confusion_matrix,
     multilabel_average_precision,
@@ -33,8 +34,11 @@ def mean_average_precision(probabilities: NDArray[np.float64], labels: NDArray[n
     """`mAP` in percent over the classes that occur. [N, K] and [N, K] multi-hot."""
     targets = torch.from_numpy(labels).long()
     occurring = targets.sum(dim=0) > 0
-    scores = torch.from_numpy(probabilities)[:, occurring]
-    value = multilabel_average_precision(scores, targets[:, occurring], int(occurring.sum()), average="macro")
+    scores, targets = torch.from_numpy(probabilities)[:, occurring], targets[:, occurring]
+    if scores.shape[1] == 1:  # torchmetrics does not count one label as several
+        value = binary_average_precision(scores[:, 0], targets[:, 0])
+    else:
+        value = multilabel_average_precision(scores, targets, scores.shape[1], average="macro")
     return {"mAP": round(100 * float(value), 4)}
 
 
