@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from hiera_video.data.balance import BalancedClips
 from hiera_video.data.dataset import TrainClips
 from hiera_video.data.loader import BatchPlan, train_loader
 from hiera_video.data.manifest import Manifest
+from hiera_video.data.mirror import make_mirror
 from hiera_video.data.transforms import TrainTransform
 from hiera_video.errors import CheckpointError, ConfigError
 from hiera_video.eval.evaluate import Accuracy
@@ -159,10 +160,12 @@ def make_plan(config: Config, train: Manifest, here: World) -> BatchPlan:
 def make_clips(config: Config, train: Manifest, num_classes: int | None, *, need_labels: bool) -> TrainClips:
     """The training clips of `train`."""
     kind = BalancedClips if config.train.balanced_sampling else TrainClips
+    mirror = make_mirror(train.class_names, config.augment.flip) if config.train.task == "classify" else None
+    augment = config.augment if mirror is None else replace(config.augment, flip=0.0)
     return kind(
         train,
         config.clip,
-        TrainTransform(config.augment, config.input_size[1]),
+        TrainTransform(augment, config.input_size[1]),
         seed=config.seed,
         decoder=config.data.backend,
         on_broken=config.data.on_broken,
@@ -170,6 +173,7 @@ def make_clips(config: Config, train: Manifest, num_classes: int | None, *, need
         num_classes=num_classes,
         fresh_repeats=config.train.task == "pretrain",
         watch=make_watch(config),
+        mirror=mirror,
     )
 
 

@@ -40,6 +40,14 @@ def random_augment(clip: Tensor, *, magnitude: float, generator: random.Random) 
     return clip
 
 
+def color_jitter(clip: Tensor, *, strength: float, generator: random.Random) -> Tensor:
+    """uint8 [T, 3, H, W] → the same with brightness, contrast and saturation changed, in random order, by one factor
+    each for all frames."""
+    for name in generator.sample(list(JITTER), k=len(JITTER)):
+        clip = JITTER[name](clip, generator.uniform(1 - strength, 1 + strength))
+    return clip
+
+
 def apply_operation(clip: Tensor, name: str, *, level: float, sign: float) -> Tensor:
     """One operation of `OPERATIONS` at `level` in [0, 1]; `sign` is its direction, where it has two."""
     return OPERATIONS[name](clip, level, sign)
@@ -146,6 +154,12 @@ def _enhance(kernel: Callable[[Tensor, float], Tensor]) -> Callable[[Tensor, flo
 
     return operation
 
+
+JITTER: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "brightness": kernels.adjust_brightness,
+    "contrast": kernels.adjust_contrast,
+    "saturation": kernels.adjust_saturation,
+}
 
 OPERATIONS: dict[str, Callable[[Tensor, float, float], Tensor]] = {
     "AutoContrast": _auto_contrast,

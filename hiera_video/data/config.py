@@ -71,15 +71,17 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """What training does to a clip, in this order: RandAugment, random resized crop, flip, normalise, erase; then
-    mixup or cutmix over the batch. Defaults: crop and normalise alone (sources of each value: FACTS of the recipes)."""
+    """What training does to a clip, in this order: RandAugment, colour jitter, random resized crop, flip, normalise, erase;
+    then mixup or cutmix over the batch. Defaults: crop and normalise alone (sources of each value: FACTS of the recipes)."""
 
     scale: tuple[float, float] = (0.08, 1.0)
     """Range of the crop's area, as a share of the frame."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Range of the crop's aspect ratio, width over height."""
     flip: float = 0.5
-    """Probability of a horizontal flip. 0 where left and right are labels (Something-Something)."""
+    """Probability of a horizontal flip. Classes whose names tell left from right swap labels or are not flipped."""
+    color_jitter: float = 0.0
+    """Strength of random brightness, contrast and saturation, factors in [1 - x, 1 + x]; 0 switches it off."""
     rand_augment: float = 0.0
     """Magnitude of RandAugment on its scale of 10 (the paper: 7, jittered with std 0.5); 0 switches it off."""
     erase: float = 0.0
@@ -106,6 +108,7 @@ class AugmentConfig:
             value = getattr(self, name)
             require(0 <= value <= 1, f"augment.{name}={value}: is a probability, must be in [0, 1]")
         require(0 <= self.rand_augment <= 10, f"augment.rand_augment={self.rand_augment}: must be in [0, 10]")
+        require(0 <= self.color_jitter <= 1, f"augment.color_jitter={self.color_jitter}: must be in [0, 1]")
         for name in ("mixup", "cutmix"):
             require(getattr(self, name) >= 0, f"augment.{name}={getattr(self, name)}: must be 0 or more")
         require(0 <= self.label_smoothing < 1, f"augment.label_smoothing={self.label_smoothing}: must be in [0, 1)")

@@ -20,6 +20,7 @@ from hiera_video.data.decode import open_video
 from hiera_video.data.decode.protocol import Frames, VideoReader, broken
 from hiera_video.data.decode.settings import FrameFolder
 from hiera_video.data.manifest import Label, Manifest, Record
+from hiera_video.data.mirror import Mirror
 from hiera_video.data.quarantine import Watch
 from hiera_video.errors import ConfigError, DecodeError, ManifestError
 
@@ -40,7 +41,8 @@ class TrainSamples:
 
     clips: tuple[Tensor, ...]
     """`clip.repeats` clips, float32 [3, T, S, S]."""
-    label: Label
+    labels: tuple[Label, ...]
+    """Of each clip: all the video's, but for clips that were flipped into another class."""
     row: int
     """Of the video that the clips come from, which is another one than asked for if that was broken."""
     substituted: tuple[tuple[str, str], ...]
@@ -88,6 +90,7 @@ class TrainClips:
         need_labels: bool | None = None,
         num_classes: int | None = None,
         watch: Watch | None = None,
+        mirror: Mirror | None = None,
     ) -> None:
         if not manifest.records:
             raise ManifestError(f"{manifest.source}: holds no videos to train on")
@@ -103,6 +106,8 @@ class TrainClips:
         self.decoder = decoder
         self.on_broken = on_broken
         self.fresh_repeats = fresh_repeats
+        self.mirror = mirror
+        """Flips here, where labels depend on it; the transform must not flip then."""
         self.watch = watch or Watch()
 
     def __len__(self) -> int:
@@ -125,7 +130,7 @@ class TrainClips:
                 if opening is not None:
                     opening(record.path)
                 with _one_thread():
-                    clips = self._clips(record, generator)
+                    clips, labels = self._clips(record, generator)
             except DecodeError as error:
                 if self.on_broken == "error":
                     raise
@@ -137,9 +142,9 @@ class TrainClips:
                     ) from error
                 record = self.records[choice.randrange(len(self.records))]
             else:
-                return TrainSamples(clips=clips, label=record.label, row=record.row, substituted=tuple(passed_over))
+                return TrainSamples(clips=clips, labels=labels, row=record.row, substituted=tuple(passed_over))
 
-    def _clips(self, record: Record, generator: random.Random) -> tuple[Tensor, ...]:
+    def _clips(self, record: Record, generator: random.Random) -> tuple[tuple[Tensor, ...], tuple[Label, ...]]:
         repeats = self.clip.repeats
         with open_video(record.path, self.decoder) as video:
             window = _window(video, record)
@@ -147,7 +152,15 @@ class TrainClips:
             with _named(record.path):
                 indices = [training_clip(window, self.clip, generator) for _ in range(drawn)]
             decoded = _decode(video, window, indices)
-        return tuple(self.transform(decoded[repeat % drawn], generator) for repeat in range(repeats))
+        clips, labels = [], []
+        for repeat in range(repeats):
+            frames, label = decoded[repeat % drawn], record.label
+            if self.mirror is not None:
+                flipped, label = self.mirror.flip(label, generator)
+                frames = frames[:, :, ::-1] if flipped else frames
+            clips.append(self.transform(frames, generator))
+            labels.append(label)
+        return tuple(clips), tuple(labels)
 
 
 class TestViews:

@@ -15,9 +15,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from hiera_video.data.dataset import BrokenVideo, TestViews, TrainClips, TrainSamples, VideoViews
+from hiera_video.data.dataset import BrokenVideo, TestViews, TrainClips, VideoViews
 from hiera_video.data.pool import Opening, Pool, in_this_process
 from hiera_video.data.quarantine import Watch
+from hiera_video.data.records import Label, as_tuple
 from hiera_video.errors import ConfigError
 
 Item = TypeVar("Item")
@@ -194,16 +195,16 @@ class _TrainBatch:
         each = [(video, position, repeat) for video, position in videos for repeat in range(repeats)]
         return ClipBatch(
             clips=torch.stack([video.clips[repeat] for video, _, repeat in each]),
-            labels=torch.stack([self._label(video) for video, _, _ in each]),
+            labels=torch.stack([self._label(video.labels[repeat]) for video, _, repeat in each]),
             row=torch.tensor([video.row for video, _, _ in each]),
             view=torch.tensor([repeat for _, _, repeat in each]),
             position=torch.tensor([position * repeats + repeat for _, position, repeat in each]),
             substituted=tuple(pair for video, _ in videos for pair in video.substituted),
         )
 
-    def _label(self, video: TrainSamples) -> Tensor:
+    def _label(self, label: Label) -> Tensor:
         if not self.dataset.multi_label:
-            return torch.tensor(video.label if isinstance(video.label, int) else 0)
+            return torch.tensor(label if isinstance(label, int) else 0)
         hot = torch.zeros(self.dataset.num_classes)
-        hot[list(video.label if isinstance(video.label, tuple) else ())] = 1
+        hot[list(as_tuple(label))] = 1
         return hot

@@ -19,7 +19,7 @@ from einops import rearrange
 from torch import Tensor
 from torchvision.transforms.v2 import functional as kernels
 
-from hiera_video.data.augment import random_augment, random_erase
+from hiera_video.data.augment import color_jitter, random_augment, random_erase
 from hiera_video.data.config import AugmentConfig, require
 
 CROP_TRIES = 10
@@ -27,7 +27,7 @@ CROP_TRIES = 10
 
 
 class TrainTransform:
-    """RandAugment, random resized crop, flip, normalise, erase: the switches are in `AugmentConfig`."""
+    """RandAugment, colour jitter, random resized crop, flip, normalise, erase: the switches are in `AugmentConfig`."""
 
     def __init__(self, augment: AugmentConfig, size: int) -> None:
         require(size > 0, f"crop size {size}: must be above 0")
@@ -40,6 +40,8 @@ class TrainTransform:
         clip = as_clip(frames)
         if augment.rand_augment > 0:
             clip = random_augment(clip, magnitude=augment.rand_augment, generator=generator)
+        if augment.color_jitter > 0:
+            clip = color_jitter(clip, strength=augment.color_jitter, generator=generator)
         height, width = clip.shape[-2:]
         top, left, crop_height, crop_width = random_box(
             height, width, scale=augment.scale, ratio=augment.ratio, generator=generator

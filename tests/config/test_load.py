@@ -73,6 +73,7 @@ def test_saved_config_reads_back_equal(tmp_path: Path) -> None:
         ("augment.ratio=[2,1]", "augment.ratio=[2.0, 1.0]: must be two ratios, 0 < low <= high"),
         ("augment.flip=1.5", "augment.flip=1.5: is a probability, must be in [0, 1]"),
         ("augment.rand_augment=11", "augment.rand_augment=11.0: must be in [0, 10]"),
+        ("augment.color_jitter=2", "augment.color_jitter=2.0: must be in [0, 1]"),
         ("augment.mixup=-1", "augment.mixup=-1.0: must be 0 or more"),
         ("augment.label_smoothing=1", "augment.label_smoothing=1.0: must be in [0, 1)"),
         ("augment.std=[0,1,1]", "augment.std=[0.0, 1.0, 1.0]: must be above 0"),

@@ -82,3 +82,20 @@ def test_erasing_hits_one_box_in_all_frames() -> None:
         areas.append(float(box) / (48 * 64))
     assert not clip.any()
     assert 0.015 < min(areas) < 0.05 and 0.28 < max(areas) < 0.35
+
+
+def test_colour_jitter_is_one_for_all_frames_and_bounded() -> None:
+    from hiera_video.data.augment import color_jitter
+
+    frame = torch.randint(60, 180, (1, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    clip = frame.expand(4, -1, -1, -1)
+    looks = []
+    for seed in range(20):
+        changed = color_jitter(clip, strength=0.4, generator=random.Random(seed))
+        assert changed.dtype == torch.uint8 and changed.shape == clip.shape
+        assert all(torch.equal(changed[0], other) for other in changed)
+        assert 0.5 < changed.float().mean() / clip.float().mean() < 1.5
+        assert torch.equal(changed, color_jitter(clip, strength=0.4, generator=random.Random(seed)))
+        looks.append(changed[0].float().mean())
+    assert torch.stack(looks).std() > 5
+    assert torch.equal(color_jitter(clip, strength=0.0, generator=random.Random(0)), clip)

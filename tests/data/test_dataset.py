@@ -59,7 +59,7 @@ def with_broken(manifest: Manifest, *rows: int) -> Manifest:
 def test_a_training_sample_is_its_records_clip(manifest: Manifest, videos: Any) -> None:
     dataset = TrainClips(manifest, CLIP, plain, seed=0)
     sample = dataset[3, 4]
-    assert (sample.label, sample.row, sample.substituted) == (1, 4, ())
+    assert (sample.labels, sample.row, sample.substituted) == ((1,), 4, ())
     generator = random.Random("clip/0/3/4")
     with PyAVReader(manifest.records[4].path) as video:
         expected = training_clip(video.info, CLIP, generator)
@@ -123,7 +123,7 @@ def test_broken_videos_are_substituted_in_training(manifest: Manifest) -> None:
     first, again = dataset[0, 1], dataset[0, 1]
     assert first.row == again.row
     assert first.row not in (1, 2)
-    assert first.label == manifest.records[first.row].label
+    assert first.labels == (manifest.records[first.row].label,)
     assert first.substituted[0] == (str(Path(manifest.records[1].path).with_name("gone.mp4")), "missing")
     assert torch.equal(first.clips[0], again.clips[0])
     assert len({dataset[epoch, 1].row for epoch in range(20)}) > 1
