@@ -14,8 +14,15 @@ def class_names_beside(path: Path) -> tuple[tuple[str, ...] | None, Path | None]
     for name in CLASS_NAME_FILES:
         file = path.parent / name
         if file.is_file() and file != path:
-            return (names_from_json(file) if file.suffix == ".json" else _names_from_text(file)), file
+            return read_class_names(file), file
     return None, None
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """The names in a text or JSON file, in index order."""
+    if not path.is_file():
+        raise ManifestError(f"{path}: no such file; write a class name a line, in the order of their indices")
+    return names_from_json(path) if path.suffix == ".json" else _names_from_text(path)
 
 
 def _names_from_text(path: Path) -> tuple[str, ...]:

@@ -1,0 +1,208 @@
+"""Reads every video of a list and says what it found: broken, short, doubled, rates, durations, labels.
+
+`scan` does the reading, in workers with a deadline; what is made of it (`summary`, `overlap`, `class_order`) is
+arithmetic on its answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hiera_video.data.clips import ClipConfig, clip_span
+from hiera_video.data.decode import open_video
+from hiera_video.data.decode.settings import FrameFolder
+from hiera_video.data.manifest import Manifest, Record
+from hiera_video.data.pool import Opening, Pool, in_this_process
+from hiera_video.data.quarantine import Watch
+from hiera_video.data.records import as_tuple
+from hiera_video.errors import DecodeError
+
+CHUNK = 64
+"""Frames decoded at once: bounds the memory, not the check."""
+QUICK_FRAMES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """One video. `reason` and `message` where it is broken, the other facts where it is not."""
+
+    row: int
+    path: str
+    reason: str | None = None
+    message: str | None = None
+    num_frames: int = 0
+    fps: float = 0.0
+    seconds: float = 0.0
+    width: int = 0
+    height: int = 0
+    digest: str | None = None
+    """Of the file's bytes; None for a folder of frames and for a file that cannot be read at all."""
+
+
+@dataclass(frozen=True)
+class Examine:
+    """Checks a record: all its frames are decoded, or a few with `quick`."""
+
+    records: tuple[Record, ...]
+    decoder: str | FrameFolder
+    quick: bool
+
+    def __call__(self, index: int, opening: Opening) -> Checked:
+        record = self.records[index]
+        digest = None
+        try:
+            opening(record.path)
+            with open_video(record.path, self.decoder) as video:
+                if os.path.isfile(record.path):  # noqa: PTH113 (a hot path)
+                    digest = file_digest(record.path)
+                count = len(video.times)
+                if record.num_frames is not None and count < record.num_frames:
+                    message = f"{record.path}: has {count} frames, but its list says {record.num_frames}"
+                    raise DecodeError(message, reason="truncated")
+                wanted = sorted({i * (count - 1) // (QUICK_FRAMES - 1) for i in range(QUICK_FRAMES)})
+                wanted = wanted if self.quick else list(range(count))
+                for start in range(0, len(wanted), CHUNK):
+                    video.frames(wanted[start : start + CHUNK])
+                info = video.info
+        except DecodeError as error:
+            return Checked(row=record.row, path=record.path, reason=error.reason, message=str(error), digest=digest)
+        return Checked(
+            row=record.row,
+            path=record.path,
+            num_frames=info.num_frames,
+            fps=info.fps,
+            seconds=info.duration_seconds,
+            width=info.width,
+            height=info.height,
+            digest=digest,
+        )
+
+
+def scan(
+    manifest: Manifest, *, decoder: str | FrameFolder, workers: int, watch: Watch, quick: bool = False
+) -> Iterator[Checked]:
+    """Every record's answer, in order, as it comes."""
+    examine, rows = Examine(manifest.records, decoder, quick), range(len(manifest.records))
+    if workers == 0:
+        yield from in_this_process(examine, rows, watch)
+        return
+    pool = Pool(examine, workers=workers, watch=watch)
+    try:
+        yield from pool.results(rows)
+    finally:
+        pool.close()
+
+
+def file_digest(path: str) -> str:
+    """BLAKE2 of a file's bytes."""
+    with open(path, "rb") as file:  # noqa: PTH123 (a hot path)
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def summary(found: Sequence[Checked], manifest: Manifest, clip: ClipConfig) -> dict[str, Any]:
+    """Counts of one split, as the report and `check.json` show them."""
+    good = [item for item in found if item.reason is None]
+    short = [item for item in good if item.num_frames < int(clip_span(clip, item.fps))]
+    labels = Counter(label for record in manifest.records for label in as_tuple(record.label))
+    names = manifest.class_names
+    return {
+        "source": manifest.source,
+        "videos": len(found),
+        "readable": len(good),
+        "reasons": dict(Counter(item.reason for item in found if item.reason is not None).most_common()),
+        "broken": [
+            {"row": item.row, "path": item.path, "reason": item.reason, "message": item.message}
+            for item in found
+            if item.reason is not None
+        ],
+        "short": [{"row": item.row, "path": item.path, "num_frames": item.num_frames} for item in short],
+        "fps": histogram([round(item.fps, 2) for item in good]),
+        "seconds": histogram([round(item.seconds) for item in good]),
+        "sizes": histogram([f"{item.width}×{item.height}" for item in good]),
+        "labels": {
+            names[label] if names and label < len(names) else str(label): labels[label] for label in sorted(labels)
+        },
+        "without_label": sum(record.label is None for record in manifest.records),
+        "classes_without_video": [name for index, name in enumerate(names or ()) if index not in labels],
+    }
+
+
+def histogram(values: Sequence[float] | Sequence[str], most: int = 30) -> dict[str, int]:
+    """How often each value occurs, ascending; the rarest together as `other` where there are too many."""
+    counts: Counter[Any] = Counter(values)
+    kept = dict(counts.most_common(most))
+    rest = len(values) - sum(kept.values())
+    shown = {f"{value:g}" if isinstance(value, float) else str(value): kept[value] for value in sorted(kept)}
+    return shown | ({"other": rest} if rest else {})
+
+
+def overlap(splits: Mapping[str, Sequence[Checked]]) -> list[dict[str, Any]]:
+    """Groups of files with the same bytes, within a split and across; those across come first."""
+    by_digest: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for split, found in splits.items():
+        for path, digest in sorted({(item.path, item.digest) for item in found if item.digest is not None}):
+            by_digest[digest].append((split, path))
+    groups = [
+        {"splits": sorted({split for split, _ in files}), "files": [f"{split}: {path}" for split, path in files]}
+        for files in by_digest.values()
+        if len(files) > 1
+    ]
+    return sorted(groups, key=lambda group: (-len(group["splits"]), group["files"]))
+
+
+def names_in_order(manifest: Manifest) -> tuple[str, ...] | None:
+    """Class names by index: the manifest's, or those of the class folders where each label has one of its own."""
+    if manifest.class_names is not None:
+        return manifest.class_names
+    folders: dict[int, set[str]] = defaultdict(set)
+    for record in manifest.records:
+        for label in as_tuple(record.label):
+            folders[label].add(Path(record.path).parent.name)
+    names = [next(iter(folders[label])) for label in sorted(folders) if len(folders[label]) == 1]
+    if len(names) < len(folders) or len(set(names)) < len(names) or sorted(folders) != list(range(len(folders))):
+        return None
+    return tuple(names)
+
+
+def class_order(names: Sequence[str], known: Sequence[str]) -> list[str]:
+    """What differs from the known order, in words; empty where index by index the classes are the same."""
+    ours, theirs = [_plain(name) for name in names], [_plain(name) for name in known]
+    if len(ours) != len(theirs):
+        return [f"{len(ours)} classes here, {len(theirs)} in the known list"]
+    place = {name: index for index, name in enumerate(theirs)}
+    return [
+        f"class {index} is '{names[index]}' here, '{known[index]}' in the known list"
+        + (f" (which has it at {place[name]})" if name in place else " (which does not have it)")
+        for index, name in enumerate(ours)
+        if name != theirs[index]
+    ]
+
+
+def _plain(name: str) -> str:
+    """Releases write `petting animal (not cat)` and `petting_animal_(not_cat)`."""
+    return " ".join(name.replace("_", " ").lower().split())
+
+
+def clean_lines(manifest: Manifest, found: Sequence[Checked]) -> tuple[str, list[str]]:
+    """The folder that all videos lie in, and a manifest's line for each readable one, from that folder."""
+    root = os.path.commonpath([os.path.dirname(record.path) for record in manifest.records])  # noqa: PTH120
+    readable = {item.row for item in found if item.reason is None}
+    lines = []
+    for record in manifest.records:
+        if record.row not in readable:
+            continue
+        labels = as_tuple(record.label)
+        label = ";".join(map(str, labels)) + (";" if isinstance(record.label, tuple) and len(labels) == 1 else "")
+        columns = [os.path.relpath(record.path, root)]
+        columns += [] if record.num_frames is None else [str(record.num_frames)]
+        columns += [label] if label else []
+        if record.start_seconds is not None and record.end_seconds is not None:
+            columns += [f"{record.start_seconds:g}", f"{record.end_seconds:g}"]
+        lines.append(" ".join(columns) + "\n")
+    return root, lines
