@@ -4,11 +4,12 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help env demo test test-torchcodec faults lint
+.PHONY: help env demo test test-torchcodec test-browser faults lint
 help:
 	@echo "make demo   make the motion set, train a micro Hiera on it, test it with several views, draw the report"
 	@echo "make test   lint, type check, tests"
 	@echo "make test-torchcodec   install FFmpeg and torchcodec, test that decoder"
+	@echo "make test-browser   install chromium, check the report in it, at a desk and on a phone"
 	@echo "make faults kills, full disks, damaged checkpoints, NaNs in real runs; writes RELIABILITY.md (ten minutes)"
 	@echo "make lint   ruff and mypy alone"
 	@echo "make env    only the environment in $(VENV)"
@@ -38,6 +39,12 @@ test-torchcodec: $(READY)
 	command -v ffmpeg > /dev/null || (apt-get update -qq && apt-get install -y -qq ffmpeg)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[torchcodec]'
 	TEST_TORCHCODEC=1 $(BIN)/python -m pytest tests/data/test_backends.py
+
+# chromium comes from the system, as root, unless it is there; REPORT=… PICTURE=… checks that page too and draws it
+test-browser: $(READY)
+	command -v chromium > /dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[browser]'
+	$(BIN)/python -m pytest tests/browser/check_report.py
 
 faults: $(READY)
 	$(BIN)/python benchmarks/faults.py

@@ -81,7 +81,7 @@ def average_precisions(
             "videos": int(hot[:, index].sum()),
             "average_precision": mean_average_precision(shares[:, [index]], hot[:, [index]])["mAP"],
         }
-        for index in hot.any(axis=0).nonzero()[0].tolist()
+        for index in np.flatnonzero(hot.sum(axis=0)).tolist()
     ]
 
 

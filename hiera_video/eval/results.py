@@ -27,6 +27,7 @@ RESAMPLES_OF_MAP = 200
 class Tested:
     """What was tested."""
 
+    __test__ = False  # not a test case, whatever pytest reads into the name
     model: str
     checkpoint: str
     clips: int
