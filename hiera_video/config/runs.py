@@ -72,7 +72,13 @@ def predict(run: LoadedRun | str | Path, path: str | Path, topk: int = 5) -> lis
     video = views[0]
     if isinstance(video, BrokenVideo):
         raise DecodeError(video.message, reason=video.reason)
-    probabilities = run.model(video.views).float().softmax(dim=1).mean(dim=0)
+    device = next(run.model.parameters()).device
+    probabilities = run.model(video.views.to(device)).float().softmax(dim=1).mean(dim=0).cpu()
+    return [Prediction(label, value, video.clip_seconds) for label, value in named_answers(run, probabilities, topk)]
+
+
+def named_answers(run: LoadedRun, probabilities: torch.Tensor, topk: int) -> tuple[tuple[str, float], ...]:
+    """The `topk` likeliest classes [K] with their names (numbers where the run has no names)."""
     values, classes = probabilities.topk(min(topk, len(probabilities)))
     names = run.class_names or tuple(str(index) for index in range(len(probabilities)))
-    return [Prediction(names[k], value, video.clip_seconds) for value, k in zip(values.tolist(), classes.tolist())]
+    return tuple((names[k], value) for value, k in zip(values.tolist(), classes.tolist()))

@@ -1,0 +1,116 @@
+"""Answers for files and folders: what `tools/predict.py` does."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from hiera_video.data.records import VIDEO_SUFFIXES
+from hiera_video.errors import ConfigError, DecodeError
+
+logger = logging.getLogger(__name__)
+DONE, NOTHING_READ, SOME_BROKEN = 0, 2, 3
+
+
+def find_videos(paths: Sequence[str]) -> list[Path]:
+    """Files as they are, folders' videos in alphabetical order, each once. `ConfigError` for what is not there."""
+    found: dict[Path, None] = {}
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(
+                item
+                for item in path.rglob("*")
+                if item.suffix.lower() in VIDEO_SUFFIXES and item.is_file() and not item.name.startswith(".")
+            )
+            if not inside:
+                raise ConfigError(f"{path}: holds no videos (read are {' '.join(VIDEO_SUFFIXES)})")
+            found |= dict.fromkeys(inside)
+        elif path.exists():
+            found[path] = None
+        else:
+            raise ConfigError(f"{path}: no such file or folder")
+    return list(found)
+
+
+def predict_files(
+    paths: Sequence[Path],
+    run: str,
+    *,
+    which: Literal["best", "last"],
+    topk: int,
+    along: bool,
+    window: float | None,
+    step: float | None,
+    csv_file: str | None,
+    json_file: str | None,
+) -> int:
+    """Print a line a video or stretch, write the files asked for. Exit code 3 where some videos could not be read, 2
+    where none could; each of those is one line."""
+    from hiera_video.config.runs import load
+
+    loaded, rows, broken = load(run, which), list[dict[str, Any]](), 0
+    for path in paths:
+        try:
+            for row in _answers(loaded, path, topk=topk, along=along, window=window, step=step):
+                rows.append(row)
+                said = ", ".join(f"{item['label']} {item['probability']:.1%}" for item in row["answers"])
+                print(f"{path}  {row['start_seconds']:.2f}–{row['end_seconds']:.2f} s  {said}", flush=True)
+        except DecodeError as error:
+            broken += 1
+            logger.error("error: %s", error)
+    if json_file:
+        _write(json_file, json.dumps(rows, indent=1, ensure_ascii=False))
+    if csv_file:
+        _write(csv_file, _csv(rows))
+    if broken:
+        logger.error("%d of %d videos could not be read", broken, len(paths))
+    return DONE if not broken else SOME_BROKEN if rows else NOTHING_READ
+
+
+def _answers(
+    run: Any, path: Path, *, topk: int, along: bool, window: float | None, step: float | None
+) -> Iterator[dict[str, Any]]:
+    from hiera_video.config.runs import predict
+    from hiera_video.config.windows import predict_windows
+
+    if along:
+        for part in predict_windows(run, path, window=window, step=step, topk=topk):
+            yield _row(path, part.start_seconds, part.end_seconds, part.answers)
+        return
+    found = predict(run, path, topk)
+    spans = found[0].clip_seconds
+    start, end = min(first for first, _ in spans), max(last for _, last in spans)
+    yield _row(path, start, end, [(item.label, item.probability) for item in found])
+
+
+def _row(path: Path, start: float, end: float, answers: Sequence[tuple[str, float]]) -> dict[str, Any]:
+    return {
+        "path": str(path),
+        "start_seconds": round(start, 3),
+        "end_seconds": round(end, 3),
+        "answers": [{"label": label, "probability": round(share, 6)} for label, share in answers],
+    }
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "start_seconds", "end_seconds", "rank", "label", "probability"])
+    for row in rows:
+        for rank, item in enumerate(row["answers"], 1):
+            writer.writerow(
+                [row["path"], row["start_seconds"], row["end_seconds"], rank, item["label"], item["probability"]]
+            )
+    return text.getvalue()
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.strerror})") from error

@@ -1,0 +1,76 @@
+"""What is shown when: a run's answers along a video, one for each stretch of time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from hiera_video.config.runs import LoadedRun, named_answers
+from hiera_video.data.clips import Window, clip_span, test_clips, window_of
+from hiera_video.data.decode import open_video
+from hiera_video.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """The likeliest classes of one stretch, the likeliest first."""
+
+    start_seconds: float
+    """On the file's clock, counted from its first frame."""
+    end_seconds: float
+    answers: tuple[tuple[str, float], ...]
+    """(label, probability)."""
+
+
+def window_starts(duration: float, window: float, step: float) -> list[float]:
+    """Where the stretches start: every `step` seconds as long as a whole one fits, and one more that ends with the video
+    where the last leaves more than a tenth of a step unseen.
+
+    >>> window_starts(10, 4, 4)
+    [0, 4, 6]
+    """
+    count = max(int((duration - window) / step + 1e-9) + 1, 1)
+    starts = [place * step for place in range(count)]
+    if duration - (starts[-1] + window) > 0.1 * step:
+        starts.append(duration - window)
+    return starts
+
+
+@torch.inference_mode()
+def predict_windows(
+    run: LoadedRun, path: str | Path, *, window: float | None = None, step: float | None = None, topk: int = 5
+) -> Iterator[Answer]:
+    """The `topk` likeliest classes of each `window` seconds of the video, `step` seconds apart (default: side by side).
+
+    `window` is the clip's own length where not given, which segment sampling has not. Each stretch is seen as the test
+    sees a video: the run's crops and frames, one clip. Raises `DecodeError` where the video cannot be read.
+    """
+    clip, device = run.config.clip, next(run.model.parameters()).device
+    with open_video(path, run.config.data.decoder) as video:
+        times, fps = video.times, video.fps
+        if window is None:
+            if clip.sampling == "segments":
+                raise ConfigError(
+                    "clip.sampling=segments spreads its frames over any length: say how long with --window"
+                )
+            window = clip_span(clip, fps) / fps
+        for name, value in (("window", window), ("step", window if step is None else step)):
+            if not value > 0:
+                raise ConfigError(f"--{name} {value}: must be above 0 seconds")
+        length = times[-1] - times[0] + 1 / fps
+        for start in window_starts(length, window, window if step is None else step):
+            part = window_of(times, fps, times[0] + start, times[0] + start + window)
+            if part.num_frames < 1:  # a gap in a video of variable rate
+                continue
+            frames = video.frames(_frames(part, run))
+            shares = run.model(run.transform(frames).to(device)).float().softmax(dim=1).mean(dim=0).cpu()
+            answers = named_answers(run, shares, topk)
+            yield Answer(start_seconds=start, end_seconds=min(start + window, length), answers=answers)
+
+
+def _frames(part: Window, run: LoadedRun) -> list[int]:
+    (indices,) = test_clips(part, run.config.clip, 1)
+    return [part.first + index for index in indices]

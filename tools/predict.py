@@ -1,0 +1,60 @@
+"""What a trained model sees in videos: files, folders, long videos stretch by stretch.
+
+python tools/predict.py clip.mp4 folder/ --run runs/motion_hiera_micro
+python tools/predict.py film.mp4 --run runs/x --window 4 --step 2 --csv answers.csv --json answers.json
+
+A line a video (or a stretch of it) goes to the screen. Without --window a video gets one answer from the views of the
+run's test; with it, one for each WINDOW seconds. `--window clip` takes the length of the model's clip.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from hiera_video.errors import ConfigError
+from hiera_video.runtime.cli import run_tool
+
+
+def main() -> int:
+    """Look at the arguments before torch is imported: a mistake must answer at once."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="videos, and folders that hold some")
+    parser.add_argument("--run", required=True, help="out_dir of a finished run")
+    parser.add_argument("--which", choices=("best", "last"), default="best", help="which checkpoint of the run")
+    parser.add_argument("--topk", type=int, default=5, help="answers a video")
+    parser.add_argument("--window", metavar="SECONDS", help="one answer for each stretch of so many seconds, or 'clip'")
+    parser.add_argument(
+        "--step", type=float, metavar="SECONDS", help="from one stretch to the next; default: its length"
+    )
+    parser.add_argument("--csv", metavar="FILE", help="write path,start_seconds,end_seconds,rank,label,probability")
+    parser.add_argument("--json", metavar="FILE", help="write the same, one object a stretch")
+    arguments = parser.parse_args()
+    if arguments.topk < 1:
+        raise ConfigError(f"--topk {arguments.topk}: must be 1 or more")
+    if arguments.step is not None and arguments.window is None:
+        raise ConfigError(f"--step {arguments.step}: goes with --window; give both, or neither")
+    window = None
+    if arguments.window not in (None, "clip"):
+        try:
+            window = float(arguments.window)
+        except ValueError:
+            window = 0.0
+        if not window > 0 or (arguments.step is not None and not arguments.step > 0):
+            raise ConfigError(f"--window {arguments.window} --step {arguments.step}: seconds above 0, or --window clip")
+    from hiera_video.config.predicting import find_videos, predict_files
+
+    return predict_files(
+        find_videos(arguments.paths),
+        arguments.run,
+        which=arguments.which,
+        topk=arguments.topk,
+        along=arguments.window is not None,
+        window=window,
+        step=arguments.step,
+        csv_file=arguments.csv,
+        json_file=arguments.json,
+    )
+
+
+if __name__ == "__main__":
+    run_tool(main)
