@@ -1,4 +1,7 @@
-"""A run that is killed or stopped ends as the undisturbed one: every loss and every weight, bit for bit."""
+"""A run that is killed ends as the undisturbed one: every loss and every weight, bit for bit.
+
+Here in processes that are started as a user starts them; signals and more, in forked ones: tests/faults.
+"""
 
 from __future__ import annotations
 
@@ -61,36 +64,13 @@ def undisturbed(videos: Path, tmp_path_factory: pytest.TempPathFactory, tool: An
     return run, overrides
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-def test_kill_9_and_the_same_command_again(
-    undisturbed: tuple[Path, list[str]], tmp_path: Path, tool: Any, steps: int
-) -> None:
+def test_kill_9_and_the_same_command_again(undisturbed: tuple[Path, list[str]], tmp_path: Path, tool: Any) -> None:
     reference, overrides = undisturbed
     process = start(*overrides, "data.workers=0", f"out_dir={tmp_path}")
-    signal_after(process, tmp_path, steps, signal.SIGKILL)
+    signal_after(process, tmp_path, 2, signal.SIGKILL)
     process.communicate()
     again = tool("train_net.py", "--cfg", CONFIG, *overrides, "data.workers=0", f"out_dir={tmp_path}")
     assert again.returncode == 0, again.stderr
-    assert losses(tmp_path) == losses(reference)
-    for name, value in weights(reference).items():
-        assert torch.equal(value, weights(tmp_path)[name]), name
-
-
-@pytest.mark.parametrize(("number", "code", "workers"), [(signal.SIGTERM, 143, 2), (signal.SIGINT, 130, 0)])
-def test_a_signal_to_the_group_saves_within_a_step(
-    undisturbed: tuple[Path, list[str]], tmp_path: Path, tool: Any, number: signal.Signals, code: int, workers: int
-) -> None:
-    reference, overrides = undisturbed
-    overrides = [*(item for item in overrides if "save_minutes" not in item), f"data.workers={workers}"]
-    process = start(*overrides, f"out_dir={tmp_path}")
-    signal_after(process, tmp_path, 1, number)
-    said = process.communicate()[1]
-    assert process.returncode == code, said
-    saved = json.loads((tmp_path / "checkpoints" / "last" / "meta.json").read_text())["step"]
-    assert saved == len(losses(tmp_path))
-    again = tool("train_net.py", "--cfg", CONFIG, *overrides, f"out_dir={tmp_path}")
-    assert again.returncode == 0, again.stderr
-    assert f"after step {saved}" in again.stderr
     assert losses(tmp_path) == losses(reference)
     for name, value in weights(reference).items():
         assert torch.equal(value, weights(tmp_path)[name]), name
@@ -101,5 +81,3 @@ def test_another_recipe_in_the_same_folder_is_refused(undisturbed: tuple[Path, l
     done = tool("train_net.py", "--cfg", CONFIG, *overrides, f"out_dir={run}", "optim.lr=2e-3")
     assert done.returncode == 2
     assert "holds a run with optim.lr 0.001 → 0.002; choose another out_dir or delete that folder" in done.stderr
-    done = tool("train_net.py", "--cfg", CONFIG, *overrides, f"out_dir={run}", "data.workers=1")
-    assert done.returncode == 0, done.stderr
