@@ -1,0 +1,126 @@
+"""Prediction on files, folders and along a video: the test's own numbers, as text, CSV and JSON; one line for bad input."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import hiera_video as hv
+from hiera_video.config.load import load_config, save_config
+from hiera_video.config.predicting import find_videos, predict_files
+from hiera_video.config.windows import predict_windows, window_starts
+from hiera_video.data.encode import write_video
+from hiera_video.errors import ConfigError
+from hiera_video.models.zoo import create_model
+from hiera_video.train.checkpoint import CheckpointStore
+
+ROOT = Path(__file__).parents[2]
+NAMES = ["to the right", "to the left", "up"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run whose answers depend on what is seen."""
+    folder = tmp_path_factory.mktemp("run")
+    save_config(load_config(ROOT / "configs/motion_hiera_micro.yaml", [f"out_dir={folder}"]), folder / "config.yaml")
+    torch.manual_seed(0)
+    model = create_model("hiera_micro_16x32", num_classes=3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.1)
+    meta = {"model": {"num_classes": 3}, "class_names": NAMES}
+    CheckpointStore(folder / "checkpoints", keep=1).save(1, model.state_dict(), {}, meta, best=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`a.mp4` of 2 s, `deep/b.mp4` of 1.5 s, both 16 frames a second, beside a text file."""
+    folder = tmp_path_factory.mktemp("films")
+    (folder / "deep").mkdir()
+    generator = np.random.default_rng(0)
+    for name, count in (("a.mp4", 32), ("deep/b.mp4", 24)):
+        write_video(folder / name, generator.integers(0, 255, (count, 40, 48, 3), dtype=np.uint8), fps=16)
+    (folder / "notes.txt").write_text("no video")
+    return folder
+
+
+def answered(paths: list[Path], run: Path, **options: Any) -> int:
+    defaults = dict.fromkeys(("window", "step", "csv_file", "json_file"))
+    return predict_files(paths, str(run), which="best", **{"topk": 2, "along": False, **defaults, **options})
+
+
+def test_where_stretches_start() -> None:
+    assert window_starts(10, 4, 4) == [0, 4, 6]  # the last one ends with the video
+    assert window_starts(8, 4, 2) == [0, 2, 4]
+    assert window_starts(3, 4, 4) == [0]
+    assert window_starts(8.1, 4, 4) == [0, 4]  # a tenth of a step may stay unseen
+
+
+def test_files_and_folders(films: Path, tmp_path: Path) -> None:
+    a, b = films / "a.mp4", films / "deep" / "b.mp4"
+    assert find_videos([str(films)]) == [a, b] and find_videos([str(b), str(films)]) == [b, a]
+    with pytest.raises(ConfigError, match=re.escape(f"{tmp_path}: holds no videos")):
+        find_videos([str(tmp_path)])
+    with pytest.raises(ConfigError, match="nowhere: no such file or folder"):
+        find_videos(["nowhere"])
+
+
+def test_one_answer_a_video_is_the_tests(run: Path, films: Path, tmp_path: Path) -> None:
+    csv_file, json_file = tmp_path / "answers.csv", tmp_path / "answers.json"
+    assert answered(find_videos([str(films)]), run, csv_file=str(csv_file), json_file=str(json_file)) == 0
+    rows = json.loads(json_file.read_text())
+    assert [(Path(row["path"]).name, row["start_seconds"], row["end_seconds"]) for row in rows] == [
+        ("a.mp4", 0, 2),
+        ("b.mp4", 0, 1.5),
+    ]
+    for row in rows:
+        expected = hv.predict(run, row["path"], topk=2)
+        assert [item["label"] for item in row["answers"]] == [item.label for item in expected]
+        assert row["answers"][0]["probability"] == pytest.approx(expected[0].probability, abs=1e-6)
+    with csv_file.open() as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 4 and lines[1]["rank"] == "2" and lines[0]["label"] == rows[0]["answers"][0]["label"]
+
+
+def test_a_stretch_is_what_the_test_sees_of_that_stretch(run: Path, films: Path) -> None:
+    loaded = hv.load(run)
+    found = list(predict_windows(loaded, films / "a.mp4", step=0.5, topk=3))  # the clip's own length: 16 frames, 1 s
+    assert [(part.start_seconds, part.end_seconds) for part in found] == [(0, 1), (0.5, 1.5), (1, 2)]
+    with hv.open_video(films / "a.mp4") as video, torch.inference_mode():
+        views = loaded.transform(video.frames(range(8, 24)))
+        shares = loaded.model(views).softmax(dim=1).mean(dim=0)
+    assert dict(found[1].answers) == pytest.approx({NAMES[k]: float(shares[k]) for k in range(3)}, abs=1e-6)
+    with pytest.raises(ConfigError, match=r"--step 0: must be above 0 seconds"):
+        next(predict_windows(loaded, films / "a.mp4", step=0))
+
+
+def test_what_cannot_be_read_is_one_line_and_an_exit_code(run: Path, films: Path, caplog: Any, tmp_path: Path) -> None:
+    bad = films / "notes.txt"
+    assert answered([films / "a.mp4", bad], run) == 3
+    assert [line for line in caplog.messages if line.startswith("error: ")] == [caplog.messages[-2]]
+    assert str(bad) in caplog.messages[-2] and caplog.messages[-1] == "1 of 2 videos could not be read"
+    assert answered([bad], run) == 2
+    with pytest.raises(ConfigError, match="cannot be written"):
+        answered([films / "a.mp4"], run, csv_file=str(tmp_path / "no" / "folder.csv"))
+
+
+def test_the_tool(run: Path, films: Path, tool: Any) -> None:
+    done = tool("predict.py", str(films / "a.mp4"), "--run", str(run), "--window", "clip", "--topk", "1")
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(rf"({films}/a.mp4  \d\.\d\d–\d\.\d\d s  (to the (right|left)|up) \d+\.\d%\n){{2}}", done.stdout)
+    for arguments, words in (
+        (["--step", "1"], "--step 1.0: goes with --window; give both, or neither"),
+        (["--window", "long"], "--window long --step None: seconds above 0, or --window clip"),
+        (["--topk", "0"], "--topk 0: must be 1 or more"),
+    ):
+        done = tool("predict.py", str(films / "a.mp4"), "--run", str(run), *arguments)
+        assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
