@@ -33,6 +33,8 @@ RECIPES = {
     "k700": "kinetics",
     "ssv2": "ssv2",
     "something": "ssv2",
+    "ucf101": "ucf101_hmdb51",
+    "hmdb51": "ucf101_hmdb51",
 }
 
 
