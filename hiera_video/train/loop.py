@@ -144,7 +144,7 @@ def fit(
             numbers = evaluator(state.validated)
             model.train()
             score = numbers[evaluator.score] if evaluator.higher_is_better else -numbers[evaluator.score]
-            is_best = progress.best is None or score > progress.best
+            is_best = math.isfinite(score) and (progress.best is None or score > progress.best)
             progress.best = score if is_best else progress.best
             if run.log:
                 run.log.write(step, "val", **numbers)

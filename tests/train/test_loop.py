@@ -13,12 +13,13 @@ from torch import nn
 
 from hiera_video.data.loader import ClipBatch
 from hiera_video.errors import DeviceMemoryError
+from hiera_video.models.zoo import create_model
 from hiera_video.runtime.distributed import World
 from hiera_video.runtime.log import MetricLog, read_metrics
 from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.checkpoint import CheckpointStore
 from hiera_video.train.config import OptimConfig, TrainConfig
-from hiera_video.train.loop import DONE, NON_FINITE, Run, fit
+from hiera_video.train.loop import DONE, NON_FINITE, Evaluator, Run, autocast, fit
 from hiera_video.train.meter import agree
 from hiera_video.train.state import TrainState, averaged
 from hiera_video.train.tasks import Task, TaskOutput
@@ -52,6 +53,7 @@ def run_fit(
     source: Iterator[list[ClipBatch]] | None = None,
     state: TrainState | None = None,
     optim: OptimConfig | None = None,
+    evaluator: Evaluator | None = None,
     **train: Any,
 ) -> tuple[int, nn.Linear, list[torch.Tensor]]:
     """Three passes of two steps; returns the exit code, the model and its weights before each step."""
@@ -67,7 +69,7 @@ def run_fit(
         max_broken=0.05, seed=0, flops_per_clip=6.0, meta={},
     )  # fmt: skip
     code = fit(
-        state, task, source or batches(), None, optim=optim or OptimConfig(lr=0.1),
+        state, task, source or batches(), evaluator, optim=optim or OptimConfig(lr=0.1),
         train=TrainConfig(**{"epochs": 3, "batch_size": 2, "log_every": 1, **train}), run=run, stop=StopSignal(),
     )  # fmt: skip
     log.close()
@@ -151,6 +153,23 @@ def test_a_loss_above_the_limit_stops_as_one_that_is_not_finite(tmp_path: Path) 
     assert run_fit(tmp_path / "none", Explodes(2, "loss"))[0] == DONE
 
 
+def test_the_best_is_the_highest_finite_score_of_the_averaged_weights(tmp_path: Path) -> None:
+    class Scores:
+        score, higher_is_better = "top1", True
+
+        def __init__(self) -> None:
+            self.answers, self.seen = iter([float("nan"), 0.5, 0.25]), list[nn.Module]()
+
+        def __call__(self, model: nn.Module) -> dict[str, float]:
+            self.seen.append(model)
+            return {"top1": next(self.answers)}
+
+    scores, state = Scores(), linear_state(ema=0.9)
+    assert run_fit(tmp_path, Sometimes(-1, ""), state=state, evaluator=scores)[0] == DONE
+    assert state.progress.best == 0.5 and (tmp_path / "checkpoints" / "best").resolve().name == "step_00000004"
+    assert state.ema and scores.seen == [state.ema.module] * 3
+
+
 def test_fp16_skips_a_step_with_infinite_gradients_and_halves_its_scale(tmp_path: Path) -> None:
     state = linear_state(fp16=True)
     assert state.scaler.get_scale() == 65536
@@ -192,3 +211,21 @@ def test_averages_are_sums_over_counts() -> None:
     agreed = agree(logs, broken=3, signal=15, save_due=False, world=HERE)
     assert agreed.averages == {"loss": 1.5, "top1": 0.5}
     assert (agreed.clips, agreed.broken, agreed.signal, agreed.save_due) == (4, 3, 15, False)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_gives_the_gradients_of_full_precision(precision: str) -> None:
+    torch.manual_seed(0)
+    model, clips, labels = create_model("hiera_micro_16x32", num_classes=3), torch.randn(2, 3, 16, 32, 32), [0, 1]
+    norms = {}
+    for name in ("fp32", precision):
+        model.zero_grad()
+        scaler = torch.amp.GradScaler("cpu", init_scale=64.0, enabled=name == "fp16")
+        with autocast(name, HERE.device):
+            logits = model(clips)
+            loss = nn.functional.cross_entropy(logits.float(), torch.tensor(labels))
+        assert logits.dtype == {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        norms[name] = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+        norms[name] /= scaler.get_scale()
+    assert norms[precision].item() == pytest.approx(norms["fp32"].item(), rel=0.01)
