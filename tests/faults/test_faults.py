@@ -1,0 +1,41 @@
+"""The faults of RELIABILITY.md with the smallest counts that show the thing, on real runs of the training tool."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BENCHMARKS = ROOT / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("faults") / "faults.json"
+    command = [sys.executable, str(BENCHMARKS / "faults.py"), "--quick", "--out", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert out.exists(), done.stdout + done.stderr
+    return {row["id"]: row for row in json.loads(out.read_text())["faults"]}
+
+
+@pytest.mark.parametrize("fault", ["R1", "R2", "R3", "R4", "R5", "R6", "N1"])
+def test_it_holds(measured: dict[str, dict[str, Any]], fault: str) -> None:
+    row = measured[fault]
+    assert row["trials"] > 0 and row["held"] == row["trials"], row["failures"]
+
+
+def test_the_page_says_what_the_results_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    spec = importlib.util.spec_from_file_location("reliability", BENCHMARKS / "reliability.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = module.results()
+    assert module.PAGE.read_text() == module.page(found)
+    assert all(row["held"] == row["trials"] for result in found for row in result["faults"])
