@@ -155,3 +155,17 @@ def test_names_in_another_order_are_refused_and_mapped_when_asked(
     assert evaluate(tmp_path / "out", elsewhere, "test.remap_classes=true") == 3
     for name in ("predictions.csv", "predictions.npz"):
         assert (tmp_path / "out" / name).read_bytes() == (undisturbed / name).read_bytes(), name
+
+
+def test_a_checkpoint_that_does_not_fit_is_one_line(common: list[str], tmp_path: Path) -> None:
+    save_pretrained(create_model("mae_hiera_micro_16x32"), tmp_path / "mae")
+    with pytest.raises(ValueError, match="has no classifier's head, so it cannot be tested; fine-tune from it first"):
+        evaluate(tmp_path / "out", common, f"test.checkpoint={tmp_path / 'mae'}")
+    with pytest.raises(ValueError, match=r"has 3 classes, model.num_classes=4; leave model.num_classes unset or"):
+        evaluate(tmp_path / "out", common, "model.num_classes=4")
+    save_pretrained(create_model("hiera_micro_16x32", num_classes=2), tmp_path / "two")
+    with pytest.raises(ValueError, match=r"list.csv: has labels up to 2, .*two has 2 classes; correct the labels or"):
+        evaluate(tmp_path / "out", common, f"test.checkpoint={tmp_path / 'two'}")
+    (tmp_path / "gone.csv").write_text("x.mp4 0\n")
+    with pytest.raises(ValueError, match="none of its 1 videos can be read; see above"):
+        evaluate(tmp_path / "out", common, f"data.test={tmp_path / 'gone.csv'}")

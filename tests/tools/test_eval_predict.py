@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,11 @@ def test_a_stretch_is_what_the_test_sees_of_that_stretch(run: Path, films: Path)
     assert dict(found[1].answers) == pytest.approx({NAMES[k]: float(shares[k]) for k in range(3)}, abs=1e-6)
     with pytest.raises(ConfigError, match=r"--step 0: must be above 0 seconds"):
         next(predict_windows(loaded, films / "a.mp4", step=0))
+    segments = replace(loaded.config, clip=replace(loaded.config.clip, sampling="segments"))
+    with pytest.raises(ConfigError, match="spreads its frames over any length: say how long with --window"):
+        next(predict_windows(replace(loaded, config=segments), films / "a.mp4"))
+    halves = list(predict_windows(replace(loaded, config=segments), films / "a.mp4", window=1))
+    assert [(part.start_seconds, part.end_seconds) for part in halves] == [(0, 1), (1, 2)]
 
 
 def test_what_cannot_be_read_is_one_line_and_an_exit_code(run: Path, films: Path, caplog: Any, tmp_path: Path) -> None:
