@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="data/motion_hard", help="the motion set's harder variant")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--pretrain-epochs", type=int, default=16)
+    parser.add_argument("--pretrain-epochs", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=4, help="passes of fine-tuning, for both")
     parser.add_argument("--runs", default="runs/pretraining_helps")
     arguments = parser.parse_args()
@@ -34,8 +34,8 @@ def main() -> None:
     rows = []
     for seed in range(arguments.seeds):
         masked = f"{arguments.runs}/mae_{seed}"
-        tool("train_net.py", "configs/motion_hiera_micro_mae.yaml", *data, f"seed={seed}", f"out_dir={masked}",
-             f"train.epochs={arguments.pretrain_epochs}", "train.eval_every=4")  # fmt: skip
+        tool("train_net.py", "configs/motion_hard_hiera_micro_mae.yaml", *data, f"seed={seed}", f"out_dir={masked}",
+             f"train.epochs={arguments.pretrain_epochs}", "train.eval_every=2")  # fmt: skip
         row: dict[str, object] = {"seed": seed, "pretraining_loss": curve(masked, "loss")[-1]}
         for kind, weights in (("scratch", "none"), ("pretrained", masked)):
             run = f"{arguments.runs}/{kind}_{seed}"
