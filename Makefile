@@ -47,6 +47,7 @@ test-browser: $(READY)
 	$(BIN)/python -m pytest tests/browser/check_report.py
 
 faults: $(READY)
+	$(BIN)/python benchmarks/data_faults.py
 	$(BIN)/python benchmarks/faults.py
 
 lint: $(READY)
