@@ -31,6 +31,8 @@ class LoadedRun:
     """Name of each class, in index order, where the training set had names."""
     config: Config
     """What the run was trained with."""
+    multi_label: bool = False
+    """Several labels a video: each class has a probability of its own."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,9 @@ def load(run: str | Path, which: Literal["best", "last"] = "best") -> LoadedRun:
     model = make_model(config, meta["model"]["num_classes"], pretrained=str(checkpoint)).eval()
     transform = EvalTransform(config.input_size[1], config.test.crops, config.augment.mean, config.augment.std)
     names = tuple(meta["class_names"]) if meta["class_names"] else None
-    return LoadedRun(model=model, transform=transform, class_names=names, config=config)
+    return LoadedRun(
+        model=model, transform=transform, class_names=names, config=config, multi_label=bool(meta.get("multi_label"))
+    )
 
 
 @torch.inference_mode()
@@ -73,12 +77,14 @@ def predict(run: LoadedRun | str | Path, path: str | Path, topk: int = 5) -> lis
     if isinstance(video, BrokenVideo):
         raise DecodeError(video.message, reason=video.reason)
     device = next(run.model.parameters()).device
-    probabilities = run.model(video.views.to(device)).float().softmax(dim=1).mean(dim=0).cpu()
-    return [Prediction(label, value, video.clip_seconds) for label, value in named_answers(run, probabilities, topk)]
+    logits = run.model(video.views.to(device))
+    return [Prediction(label, value, video.clip_seconds) for label, value in named_answers(run, logits, topk)]
 
 
-def named_answers(run: LoadedRun, probabilities: torch.Tensor, topk: int) -> tuple[tuple[str, float], ...]:
-    """The `topk` likeliest classes [K] with their names (numbers where the run has no names)."""
+def named_answers(run: LoadedRun, logits: torch.Tensor, topk: int) -> tuple[tuple[str, float], ...]:
+    """The `topk` likeliest classes of a video's views [V, K] with their names (numbers where the run has no names)."""
+    shares = logits.float().sigmoid() if run.multi_label else logits.float().softmax(dim=1)
+    probabilities = shares.mean(dim=0).cpu()
     values, classes = probabilities.topk(min(topk, len(probabilities)))
     names = run.class_names or tuple(str(index) for index in range(len(probabilities)))
     return tuple((names[k], value) for value, k in zip(values.tolist(), classes.tolist()))

@@ -66,8 +66,7 @@ def predict_windows(
             if part.num_frames < 1:  # a gap in a video of variable rate
                 continue
             frames = video.frames(_frames(part, run))
-            shares = run.model(run.transform(frames).to(device)).float().softmax(dim=1).mean(dim=0).cpu()
-            answers = named_answers(run, shares, topk)
+            answers = named_answers(run, run.model(run.transform(frames).to(device)), topk)
             yield Answer(start_seconds=start, end_seconds=min(start + window, length), answers=answers)
 
 

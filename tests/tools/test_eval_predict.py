@@ -16,6 +16,7 @@ import torch
 import hiera_video as hv
 from hiera_video.config.load import load_config, save_config
 from hiera_video.config.predicting import find_videos, predict_files
+from hiera_video.config.runs import named_answers
 from hiera_video.config.windows import predict_windows, window_starts
 from hiera_video.data.encode import write_video
 from hiera_video.errors import ConfigError
@@ -130,3 +131,10 @@ def test_the_tool(run: Path, films: Path, tool: Any) -> None:
     ):
         done = tool("predict.py", str(films / "a.mp4"), "--run", str(run), *arguments)
         assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_several_labels_have_probabilities_of_their_own(run: Path, films: Path) -> None:
+    loaded = replace(hv.load(run), multi_label=True)
+    logits = torch.tensor([[0.0, 2.0, -2.0], [0.0, 2.0, -2.0]])
+    found = dict(named_answers(loaded, logits, 3))
+    assert found == pytest.approx({"to the right": 0.5, "to the left": 0.8807971, "up": 0.1192029})
