@@ -92,7 +92,7 @@ def test_fine_tuning_starts_from_it_and_answers(pretrained: Path, videos: Path, 
     assert {answer.label for answer in answers} == {"to the right", "to the left"}
     assert sum(answer.probability for answer in answers) == pytest.approx(1)
     assert answers[0].probability >= answers[1].probability and len(answers[0].clip_seconds) == 2
-    with pytest.raises(hv.HieraVideoError, match="train.csv"):
+    with pytest.raises(hv.HieraVideoError, match=r"train\.csv"):
         hv.predict(loaded, videos / "train.csv")
 
 
