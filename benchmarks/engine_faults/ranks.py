@@ -38,7 +38,7 @@ def world_sizes(lab: Lab, count: int) -> Result:
         f"each step sees the same videos, mixed clips, masks and drop-path draws, bit for bit; losses within {TOLERANCE:g}",
     )
     for number in range(count):
-        recipe = RECIPES[number % 2]
+        recipe = RECIPES[(number + 1) % 2]
         base = lab.place()
         one, two, back = base / "one", base / "two", base / "back"
         # dropout draws by rank and shape, so that it alone may differ between world sizes
