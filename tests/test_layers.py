@@ -1,4 +1,4 @@
-"""Who may import whom (tools → config → train, eval, viz → models | data → errors), read from the source."""
+"""Who may import whom (tools → config → train, eval, features, viz → models | data → errors), read from the source."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ MAY_IMPORT = {
     "viz": {"errors", "data", "models", "viz"},
     "train": {"errors", "data", "models", "runtime", "train"},
     "eval": {"errors", "data", "models", "runtime", "eval", "viz"},
-    "config": {"errors", "data", "models", "runtime", "train", "eval", "viz", "config"},
+    "features": {"errors", "data", "models", "runtime", "viz", "features"},
+    "config": {"errors", "data", "models", "runtime", "train", "eval", "features", "viz", "config"},
 }
 STANDARD_LIBRARY_ALONE = ["models/layout.py", "data/clips.py", "train/schedule.py", "errors.py"]
 
