@@ -4,13 +4,14 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help env demo test test-torchcodec test-browser faults lint
+.PHONY: help env demo test test-torchcodec test-browser faults bench lint
 help:
 	@echo "make demo   make the motion set, train a micro Hiera on it, test it with several views, draw the report"
 	@echo "make test   lint, type check, tests"
 	@echo "make test-torchcodec   install FFmpeg and torchcodec, test that decoder"
 	@echo "make test-browser   install chromium, check the report in it, at a desk and on a phone"
 	@echo "make faults kills, full disks, damaged checkpoints, NaNs in real runs; writes RELIABILITY.md (ten minutes)"
+	@echo "make bench  speed of the models and of the data layer, for benchmarks/results (an idle machine, half an hour)"
 	@echo "make lint   ruff and mypy alone"
 	@echo "make env    only the environment in $(VENV)"
 
@@ -49,6 +50,13 @@ test-browser: $(READY)
 faults: $(READY)
 	$(BIN)/python benchmarks/data_faults.py
 	$(BIN)/python benchmarks/faults.py
+
+bench: $(READY)
+	$(BIN)/python tools/benchmark.py model
+	$(BIN)/python tools/benchmark.py train
+	$(BIN)/python tools/benchmark.py mae
+	$(BIN)/python benchmarks/data.py
+	$(BIN)/python benchmarks/data_samples.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
