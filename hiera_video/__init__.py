@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hiera_video.data.decode import open_video
     from hiera_video.data.manifest import read_manifest
     from hiera_video.errors import HieraVideoError
+    from hiera_video.features.store import FeatureStore
     from hiera_video.models.mae import MaeOutput
     from hiera_video.models.weights import save_pretrained
     from hiera_video.models.zoo import create_model, list_models
@@ -37,9 +38,11 @@ _HOME = {
     "load": "hiera_video.config.runs",
     "LoadedRun": "hiera_video.config.runs",
     "predict": "hiera_video.config.runs",
+    "FeatureStore": "hiera_video.features.store",
 }
 
 __all__ = [
+    "FeatureStore",
     "HieraVideoError",
     "LoadedRun",
     "MaeOutput",

@@ -39,6 +39,10 @@ class CheckpointError(HieraVideoError):
     """A checkpoint is missing, damaged, or does not fit."""
 
 
+class FeatureError(HieraVideoError):
+    """A folder of extracted features is missing, damaged, unfinished, or was made with other settings."""
+
+
 class DeviceMemoryError(HieraVideoError):
     """The batch does not fit into the device's memory."""
 
