@@ -146,7 +146,7 @@ class TrainClips:
 
     def _clips(self, record: Record, generator: random.Random) -> tuple[tuple[Tensor, ...], tuple[Label, ...]]:
         repeats = self.clip.repeats
-        with open_video(record.path, self.decoder) as video:
+        with open_video(record.source, self.decoder) as video:
             window = _window(video, record)
             drawn = repeats if self.fresh_repeats else 1
             with _named(record.path):
@@ -204,7 +204,7 @@ class TestViews:
             return BrokenVideo(row=record.row, path=record.path, reason=error.reason, message=str(error))
 
     def _views(self, record: Record) -> VideoViews:
-        with open_video(record.path, self.decoder) as video:
+        with open_video(record.source, self.decoder) as video:
             window = _window(video, record)
             with _named(record.path):
                 indices = test_clips(window, self.clip, self.num_clips)

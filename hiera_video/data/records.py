@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hiera_video.data.decode.settings import StoredVideo
 from hiera_video.errors import ManifestError
 
 VIDEO_SUFFIXES = (
@@ -19,7 +20,7 @@ class Record:
     """One video, or one stretch of it."""
 
     path: str
-    """Absolute path, inside the manifest's root."""
+    """Absolute path, inside the manifest's root; `shard!name` where the video lies in a tar shard."""
     label: Label
     """Class index; a tuple of them where the manifest is multi-label; None where there is none."""
     row: int
@@ -30,6 +31,13 @@ class Record:
     """The record ends before this; None: with the video."""
     num_frames: int | None = None
     """Frames that count, where a list of frame folders says it; None: all."""
+    stored: StoredVideo | None = None
+    """Where in a shard the video lies; None: it is a file of its own."""
+
+    @property
+    def source(self) -> str | StoredVideo:
+        """What `open_video` takes."""
+        return self.stored or self.path
 
 
 @dataclass(frozen=True, kw_only=True)

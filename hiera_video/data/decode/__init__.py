@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hiera_video.data.decode.settings import FrameFolder
+from hiera_video.data.decode.settings import FrameFolder, StoredVideo
 from hiera_video.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 BACKENDS = ("pyav", "decord", "torchcodec", "frames")
 
 
-def open_video(path: str | Path, backend: str | FrameFolder = "pyav") -> VideoReader:
-    """Open the video at `path`. Close it after use, or open it in a `with` statement.
+def open_video(path: str | Path | StoredVideo, backend: str | FrameFolder = "pyav") -> VideoReader:
+    """Open the video at `path`, or in a tar shard. Close it after use, or open it in a `with` statement.
 
     >>> with open_video("a.mp4") as video:
     ...     video.info.num_frames, video.frames([0, 4, 8]).shape        # doctest: +SKIP
@@ -25,16 +25,19 @@ def open_video(path: str | Path, backend: str | FrameFolder = "pyav") -> VideoRe
     that says how they are named. Raises `DecodeError`, whose `reason` is one of
     `hiera_video.data.decode.protocol.REASONS`, and `ConfigError` where a decoder is not installed.
     """
-    if isinstance(backend, FrameFolder) or backend == "frames":
+    name = "frames" if isinstance(backend, FrameFolder) else backend
+    if name not in BACKENDS:
+        raise ConfigError(f"unknown decoder {name!r}; choose one of {', '.join(BACKENDS)}")
+    if name == "pyav":
+        from hiera_video.data.decode.pyav import PyAVReader
+
+        return PyAVReader(path if isinstance(path, StoredVideo) else str(path))
+    if isinstance(path, StoredVideo):
+        raise ConfigError(f"{path.path}: data.decoder={name} does not read videos in shards; set data.decoder=pyav")
+    if name == "frames":
         from hiera_video.data.decode.folders import FolderReader
 
         return FolderReader(str(path), backend if isinstance(backend, FrameFolder) else FrameFolder())
-    if backend not in BACKENDS:
-        raise ConfigError(f"unknown decoder {backend!r}; choose one of {', '.join(BACKENDS)}")
-    if backend != "pyav":
-        from hiera_video.data.decode.borrowed import BORROWED, BorrowedReader
+    from hiera_video.data.decode.borrowed import BORROWED, BorrowedReader
 
-        return BorrowedReader(str(path), BORROWED[backend])
-    from hiera_video.data.decode.pyav import PyAVReader
-
-    return PyAVReader(str(path))
+    return BorrowedReader(str(path), BORROWED[name])

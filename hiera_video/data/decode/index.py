@@ -12,6 +12,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import NamedTuple
 
 
@@ -92,3 +93,10 @@ def build_index(packets: Sequence[PacketFacts]) -> FrameIndex | None:
     if pts[0] < key_pts[0]:
         return None
     return FrameIndex(pts=pts, packet=tuple(position for _, position in shown), keys=keys, key_pts=key_pts)
+
+
+def seconds_of(pts: Sequence[int], base: Fraction, start: Fraction) -> tuple[float, ...]:
+    """`float(time * base - start)` of each time, in whole numbers: a long video has thousands."""
+    ticks, origin = base.numerator * start.denominator, start.numerator * base.denominator
+    unit = base.denominator * start.denominator
+    return tuple((time * ticks - origin) / unit for time in pts)

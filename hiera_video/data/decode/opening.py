@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -50,14 +51,14 @@ def check_file(path: str) -> None:
         raise broken(path, "permission", "may not be read; check its permissions")
 
 
-def open_container(path: str, limits: Limits) -> InputContainer:
+def open_container(file: str | io.RawIOBase | io.BytesIO, limits: Limits) -> InputContainer:
+    """`file`: a name, with FFmpeg's `file:` before it, or something to read and seek in."""
     options = {
-        "protocol_whitelist": "file",
+        "protocol_whitelist": "file" if isinstance(file, str) else "none",  # nothing but the file itself is opened
         "format_whitelist": FORMATS,
         "max_pixels": str(limits.max_pixels),  # for the decoders that probing opens
     }
-    # `file:` keeps a name such as `concat:a|b` from being read as FFmpeg's protocol of that name
-    return av.open("file:" + os.path.abspath(path), options=options, metadata_errors="replace")  # noqa: PTH100
+    return av.open(file, "r", options=options, metadata_errors="replace")
 
 
 def video_stream(container: InputContainer, path: str) -> VideoStream:
@@ -102,16 +103,13 @@ def rotation(frame: VideoFrame) -> int:
     return round(frame.rotation / 90) * 90 % 360
 
 
-def matroska_promise(path: str) -> tuple[int, int]:
-    """Bytes that a Matroska file's header says it has, and bytes that it has; (0, 0) where the header does not say."""
-    with open(path, "rb") as file:  # noqa: PTH123 (a hot path)
-        head = file.read(4096)
-        there = file.seek(0, os.SEEK_END)
+def matroska_promise(head: bytes) -> int:
+    """Bytes that a Matroska file's first ones say it has; 0 where they do not say."""
     start = head.find(b"\x18\x53\x80\x67") + 4  # the ID of Segment, the element that holds all others
     if start < 4 or start >= len(head) or head[start] == 0:
-        return 0, 0
+        return 0
     length = 9 - head[start].bit_length()  # EBML: as many leading zero bits as bytes follow the first
     size = int.from_bytes(head[start : start + length], "big") & ((1 << 7 * length) - 1)
     if size == (1 << 7 * length) - 1:  # all ones: unknown, as live streams have it
-        return 0, 0
-    return start + length + size, there
+        return 0
+    return start + length + size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 from av.packet import Packet
 from av.stream import Discard
@@ -10,8 +11,9 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from hiera_video.data.decode.index import PacketFacts
-from hiera_video.data.decode.opening import check_file, decoding, matroska_promise, open_container, video_stream
+from hiera_video.data.decode.opening import decoding, matroska_promise, video_stream
 from hiera_video.data.decode.protocol import Limits, broken
+from hiera_video.data.decode.sources import Source
 
 # Up to this size of a file's packets they stay in memory, and nothing is read twice.
 KEPT_BYTES = 64 << 20
@@ -22,13 +24,15 @@ STORES_TIMES = ("mov", "matroska")
 class PacketSource:
     """An open container and its video stream. Packets are numbered in decode order, from 0."""
 
-    def __init__(self, path: str, limits: Limits, kept_bytes: int) -> None:
-        self._path = path
+    def __init__(self, source: Source, limits: Limits, kept_bytes: int) -> None:
+        self._source = source
+        self._path = path = source.path
         self._limits = limits
         self._kept: list[Packet[VideoStream]] | None = []
-        check_file(path)
+        self._open = ExitStack()
+        source.check(limits)
         with decoding(path, "container", "cannot be opened as a video"):
-            self.container = open_container(path, limits)
+            self.container = self._open.enter_context(source.opened(limits))
         try:
             self.stream = video_stream(self.container, path)
             self.index = self.stream.index
@@ -82,8 +86,8 @@ class PacketSource:
         if seen < promised:
             raise broken(self._path, "truncated", f"has {seen} of {promised} packets; fetch or make the file again")
         if "matroska" in name:
-            promised, there = matroska_promise(self._path)
-            if there < promised:
+            head, there = self._source.head(4096)
+            if there < (promised := matroska_promise(head)):
                 raise broken(self._path, "truncated", f"has {there} of {promised} bytes; fetch or make the file again")
 
     def packets(self, first: int, last: int) -> Iterator[Packet[VideoStream]]:
@@ -122,12 +126,12 @@ class PacketSource:
                 return
 
     def _reopen(self) -> None:
-        self.container.close()
-        self.container = open_container(self._path, self._limits)
+        self._open.close()
+        self.container = self._open.enter_context(self._source.opened(self._limits))
         stream = self.container.streams[self.index]
         assert isinstance(stream, VideoStream)
         self.stream = stream
 
     def close(self) -> None:
         self._kept = None
-        self.container.close()
+        self._open.close()

@@ -19,6 +19,7 @@ REASONS = (
     "missing",  # no such file
     "not_a_file",  # a folder, a pipe, a device
     "permission",  # not readable by this user
+    "unreachable",  # a remote storage that does not answer
     "empty",  # no bytes
     "container",  # no video file, a damaged header, or a format that is not allowed (playlists, scripts)
     "no_video",  # sound or pictures alone

@@ -20,17 +20,18 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from hiera_video.data.decode.index import FrameIndex, Run, build_index
+from hiera_video.data.decode.index import FrameIndex, Run, build_index, seconds_of
 from hiera_video.data.decode.opening import (
     check_request,
     check_size,
     decoding,
-    open_container,
     rotation,
     single_threaded,
 )
 from hiera_video.data.decode.packets import KEPT_BYTES, PacketSource
 from hiera_video.data.decode.protocol import Frames, Limits, VideoInfo, broken
+from hiera_video.data.decode.settings import StoredVideo
+from hiera_video.data.decode.sources import source_of
 
 # One packet is one shown frame in these; elsewhere (VP8 has packets that show nothing) frames are counted by decoding.
 ONE_FRAME_A_PACKET = {"h264", "hevc", "vp9", "av1", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg", "ffv1", "prores"}
@@ -42,12 +43,13 @@ FALLBACK_FPS = 30.0
 class PyAVReader:
     """A video opened with PyAV; see `protocol.VideoReader`."""
 
-    def __init__(self, path: str, *, limits: Limits | None = None, kept_bytes: int = KEPT_BYTES) -> None:
-        self._path = path
+    def __init__(self, video: str | StoredVideo, *, limits: Limits | None = None, kept_bytes: int = KEPT_BYTES) -> None:
+        self._file = source_of(video)
+        self._path = path = self._file.path
         self._limits = limits or Limits()
         self._info: VideoInfo | None = None
         self._turns: int | None = None
-        self._source = PacketSource(path, self._limits, kept_bytes)
+        self._source = PacketSource(self._file, self._limits, kept_bytes)
         try:
             self._decoder = single_threaded(self._source.decoder, self._limits)
             self._codec = self._decoder.codec.canonical_name
@@ -187,7 +189,7 @@ class PyAVReader:
 
     def _all_frames(self) -> Iterator[VideoFrame]:
         """Every frame in the order of presentation, from a file opened anew. Damage after the first frame is an error."""
-        with open_container(self._path, self._limits) as container:
+        with self._file.opened(self._limits) as container:
             stream = container.streams[self._source.index]
             assert isinstance(stream, VideoStream)
             decoder = single_threaded(stream.codec_context, self._limits)
@@ -236,7 +238,7 @@ class PyAVReader:
             return
         # on the clock that players show: 0 is where the file's first stream begins
         start = Fraction(self._source.container.start_time or 0, av.time_base)
-        self._times = tuple(float(time * base - start) for time in pts)
+        self._times = seconds_of(pts, base, start)
 
     # -- end -----------------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""What a folder of frames does not say itself. Standard library alone."""
+"""What a folder of frames does not say itself, and where in a shard a video lies. Standard library alone."""
 
 from __future__ import annotations
 
@@ -41,3 +41,22 @@ class FrameFolder:
         width = re.sub(r"\D", "", parts[1])
         digits = rf"\d{{{int(width)},}}" if width else r"\d+"
         return re.compile(rf"(?P<prefix>{re.escape(parts[0])})(?P<number>{digits})(?P<suffix>{re.escape(parts[2])})")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredVideo:
+    """A video that lies in a tar shard."""
+
+    shard: str
+    """Path or URL of the tar file."""
+    member: str
+    """The video's name in it."""
+    offset: int
+    """Bytes of the shard before the video's first."""
+    size: int
+    """Bytes of the video."""
+
+    @property
+    def path(self) -> str:
+        """`shards/train-000000.tar!0000012_name.mp4`: what messages, predictions and the quarantine call it."""
+        return f"{self.shard}!{self.member}"
