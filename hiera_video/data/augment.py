@@ -17,6 +17,8 @@ from einops import rearrange
 from torch import Tensor
 from torchvision.transforms.v2 import functional as kernels
 
+from hiera_video.data.finishing import Erasure
+
 NUM_OPS = 2
 OP_PROBABILITY = 0.5
 MAGNITUDE_STD = 0.5
@@ -55,7 +57,16 @@ def apply_operation(clip: Tensor, name: str, *, level: float, sign: float) -> Te
 
 def random_erase(clip: Tensor, *, generator: random.Random) -> Tensor:
     """Normalised float [T, 3, H, W] → the same with one box, at one place in all frames, of normal noise."""
-    height, width = clip.shape[-2:]
+    erasure = draw_erasure(len(clip), *clip.shape[-2:], generator=generator)
+    if erasure is None:
+        return clip
+    height, width = erasure.noise.shape[-2:]
+    erased: Tensor = kernels.erase(clip, erasure.top, erasure.left, height, width, erasure.noise.to(clip))
+    return erased
+
+
+def draw_erasure(frames: int, height: int, width: int, *, generator: random.Random) -> Erasure | None:
+    """The box for a clip of so many frames of this size, and its noise; None where no draw fits."""
     for _ in range(ERASE_TRIES):
         area = height * width * generator.uniform(*ERASE_AREA)
         aspect = math.exp(generator.uniform(math.log(ERASE_ASPECT[0]), math.log(ERASE_ASPECT[1])))
@@ -63,10 +74,9 @@ def random_erase(clip: Tensor, *, generator: random.Random) -> Tensor:
         if box_height < height and box_width < width:
             top, left = generator.randint(0, height - box_height), generator.randint(0, width - box_width)
             noise_source = torch.Generator().manual_seed(generator.getrandbits(63))
-            noise = torch.randn((*clip.shape[:2], box_height, box_width), generator=noise_source)
-            erased: Tensor = kernels.erase(clip, top, left, box_height, box_width, noise.to(clip))
-            return erased
-    return clip
+            noise = torch.randn((frames, 3, box_height, box_width), generator=noise_source)
+            return Erasure(top=top, left=left, noise=noise)
+    return None
 
 
 def _warp(clip: Tensor, matrix: tuple[float, float, float, float, float, float]) -> Tensor:

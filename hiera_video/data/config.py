@@ -86,6 +86,8 @@ class AugmentConfig:
     """Magnitude of RandAugment on its scale of 10 (the paper: 7, jittered with std 0.5); 0 switches it off."""
     erase: float = 0.0
     """Probability of erasing one box, the same in every frame, with noise."""
+    device: Literal["worker", "model"] = "worker"
+    """Where crop, flip, normalise and erase run: in the loader's workers, or on the model's device for a batch at once."""
     mixup: float = 0.0
     """Alpha of mixup's Beta distribution; 0 switches it off."""
     cutmix: float = 0.0

@@ -19,6 +19,7 @@ from hiera_video.data.clips import ClipConfig, Window, check_num_clips, test_cli
 from hiera_video.data.decode import open_video
 from hiera_video.data.decode.protocol import Frames, VideoReader, broken
 from hiera_video.data.decode.settings import FrameFolder
+from hiera_video.data.finishing import UnfinishedClip
 from hiera_video.data.manifest import Label, Manifest, Record
 from hiera_video.data.mirror import Mirror
 from hiera_video.data.quarantine import Watch
@@ -27,8 +28,8 @@ from hiera_video.errors import ConfigError, DecodeError, ManifestError
 SUBSTITUTES = 10
 """Videos tried in a broken one's place. If all of them are broken too, the data set is, and training stops."""
 
-TrainTransform = Callable[[Frames, random.Random], Tensor]
-"""(uint8 [T, H, W, 3], generator) → float32 [3, T, S, S]."""
+TrainTransform = Callable[[Frames, random.Random], Tensor | UnfinishedClip]
+"""(uint8 [T, H, W, 3], generator) → float32 [3, T, S, S], or what the model's device makes that of."""
 EvalTransform = Callable[[Frames], Tensor]
 """uint8 [T, H, W, 3] → float32 [crops, 3, T, S, S]."""
 Opening = Callable[[str], None]
@@ -39,8 +40,8 @@ Opening = Callable[[str], None]
 class TrainSamples:
     """All samples of one video in one epoch."""
 
-    clips: tuple[Tensor, ...]
-    """`clip.repeats` clips, float32 [3, T, S, S]."""
+    clips: tuple[Tensor | UnfinishedClip, ...]
+    """`clip.repeats` clips, float32 [3, T, S, S], or what becomes that."""
     labels: tuple[Label, ...]
     """Of each clip: all the video's, but for clips that were flipped into another class."""
     row: int
@@ -144,7 +145,9 @@ class TrainClips:
             else:
                 return TrainSamples(clips=clips, labels=labels, row=record.row, substituted=tuple(passed_over))
 
-    def _clips(self, record: Record, generator: random.Random) -> tuple[tuple[Tensor, ...], tuple[Label, ...]]:
+    def _clips(
+        self, record: Record, generator: random.Random
+    ) -> tuple[tuple[Tensor | UnfinishedClip, ...], tuple[Label, ...]]:
         repeats = self.clip.repeats
         with open_video(record.source, self.decoder) as video:
             window = _window(video, record)
@@ -152,7 +155,8 @@ class TrainClips:
             with _named(record.path):
                 indices = [training_clip(window, self.clip, generator) for _ in range(drawn)]
             decoded = _decode(video, window, indices)
-        clips, labels = [], []
+        clips: list[Tensor | UnfinishedClip] = []
+        labels = []
         for repeat in range(repeats):
             frames, label = decoded[repeat % drawn], record.label
             if self.mirror is not None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from hiera_video.data.dataset import BrokenVideo, TestViews, TrainClips, VideoViews
+from hiera_video.data.finishing import Finishing, together
 from hiera_video.data.pool import Opening, Pool, in_this_process
 from hiera_video.data.quarantine import Watch
 from hiera_video.data.records import Label, as_tuple
@@ -33,7 +34,7 @@ class ClipBatch:
     """One micro-batch of this process. The first dimension is B = videos × repeats, the repeats of a video together."""
 
     clips: Tensor
-    """float32 [B, 3, T, S, S]."""
+    """float32 [B, 3, T, S, S]; while `finishing` is there, the bytes that it takes."""
     labels: Tensor
     """Class indices int64 [B]; multi-hot float32 [B, K] where the manifest is multi-label. 0 where a record has none."""
     row: Tensor
@@ -44,11 +45,17 @@ class ClipBatch:
     """int64 [B], place in the step's global batch of `batch_size * repeats` samples, whatever the world size."""
     substituted: tuple[tuple[str, str], ...]
     """(path, reason) of each broken video that another one stands in for."""
+    finishing: Finishing | None = None
+    """What `to` has still to do to the clips (`augment.device=model`)."""
 
     def to(self, device: torch.device) -> ClipBatch:
-        """What the model needs moves; the numbers that seeds are made of stay on the CPU."""
+        """What the model needs moves, and is finished there; the numbers that seeds are made of stay on the CPU."""
+        clips = self.clips.to(device, non_blocking=True)
         return replace(
-            self, clips=self.clips.to(device, non_blocking=True), labels=self.labels.to(device, non_blocking=True)
+            self,
+            clips=self.finishing(clips) if self.finishing else clips,
+            labels=self.labels.to(device, non_blocking=True),
+            finishing=None,
         )
 
 
@@ -193,8 +200,10 @@ class _TrainBatch:
         videos = [(self.dataset.samples(epoch, index, opening), position) for epoch, index, position in slots]
         repeats = len(videos[0][0].clips)
         each = [(video, position, repeat) for video, position in videos for repeat in range(repeats)]
+        clips, finishing = together([video.clips[repeat] for video, _, repeat in each])
         return ClipBatch(
-            clips=torch.stack([video.clips[repeat] for video, _, repeat in each]),
+            clips=clips,
+            finishing=finishing,
             labels=torch.stack([self._label(video.labels[repeat]) for video, _, repeat in each]),
             row=torch.tensor([video.row for video, _, _ in each]),
             view=torch.tensor([repeat for _, _, repeat in each]),

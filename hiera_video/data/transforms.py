@@ -19,8 +19,9 @@ from einops import rearrange
 from torch import Tensor
 from torchvision.transforms.v2 import functional as kernels
 
-from hiera_video.data.augment import color_jitter, random_augment, random_erase
+from hiera_video.data.augment import color_jitter, draw_erasure, random_augment, random_erase
 from hiera_video.data.config import AugmentConfig, require
+from hiera_video.data.finishing import UnfinishedClip
 
 CROP_TRIES = 10
 """Draws of a random crop before the largest centred one is taken instead."""
@@ -34,8 +35,9 @@ class TrainTransform:
         self.augment = augment
         self.size = size
 
-    def __call__(self, frames: np.ndarray, generator: random.Random) -> Tensor:
-        """uint8 [T, H, W, 3] → float32 [3, T, size, size]; the same generator state gives the same clip."""
+    def __call__(self, frames: np.ndarray, generator: random.Random) -> Tensor | UnfinishedClip:
+        """uint8 [T, H, W, 3] → float32 [3, T, size, size], or what becomes that with `augment.device=model`; the same
+        generator state gives the same clip."""
         augment = self.augment
         clip = as_clip(frames)
         if augment.rand_augment > 0:
@@ -47,13 +49,28 @@ class TrainTransform:
             height, width, scale=augment.scale, ratio=augment.ratio, generator=generator
         )
         clip = clip[..., top : top + crop_height, left : left + crop_width]
+        flip = generator.random() < augment.flip
+        if augment.device == "model":
+            return self._unfinished(clip, flip, generator)
         clip = scale_to(clip.float(), self.size, self.size)
-        if generator.random() < augment.flip:
+        if flip:
             clip = kernels.horizontal_flip(clip)
         clip = normalise(clip, augment.mean, augment.std)
         if generator.random() < augment.erase:
             clip = random_erase(clip, generator=generator)
         return rearrange(clip, "t c h w -> c t h w").contiguous()
+
+    def _unfinished(self, box: Tensor, flip: bool, generator: random.Random) -> UnfinishedClip:
+        augment, size = self.augment, self.size
+        erases = generator.random() < augment.erase
+        return UnfinishedClip(
+            box=rearrange(box, "t c h w -> t h w c"),
+            flip=flip,
+            erasure=draw_erasure(len(box), size, size, generator=generator) if erases else None,
+            size=size,
+            mean=augment.mean,
+            std=augment.std,
+        )
 
 
 class EvalTransform:
