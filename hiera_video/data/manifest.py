@@ -3,6 +3,7 @@
     read_manifest("train.csv")            # `path label` a line; separator sniffed; labels.txt beside it names the classes
     read_manifest("videos/")              # videos/<class>/*.mp4, or *.mp4 alone (no labels)
     read_manifest("ssv2/train.json")      # with ssv2/labels.json, videos in ssv2/videos/
+    read_manifest("train.index.json")     # tar shards (see shards.py), here or at a URL
 
 A list's line is `path label [start_seconds end_seconds]`; several labels are joined by `;` (`a.mp4 3;7`); a line without
 a label is a video without one. Lists of frame folders (MMAction2's, PySlowFast's) are told by their form. Every path
@@ -19,6 +20,8 @@ from hiera_video.data.class_names import names_from_json
 from hiera_video.data.confine import Root
 from hiera_video.data.lists import read_list
 from hiera_video.data.records import VIDEO_SUFFIXES, Label, Manifest, Record
+from hiera_video.data.remote import is_url
+from hiera_video.data.shards_index import is_index, read_index, read_remote_index
 from hiera_video.data.textfiles import read_json
 from hiera_video.errors import ManifestError
 
@@ -43,10 +46,10 @@ def read_manifest(source: str, *, root: str | None = None, separator: str | None
 
     `separator`: what divides a list's columns, where sniffing goes wrong. Raises `ManifestError` with file:line.
     """
-    if "://" in source:
-        raise ManifestError(f"{source}: is a URL, and manifests are read from disk; download it and the videos first")
+    if is_url(source):
+        return read_remote_index(source, root)
     path = Path(source)
-    if root is not None and not Path(root).is_dir():
+    if root is not None and not is_url(root) and not Path(root).is_dir():
         raise ManifestError(f"data.root={root}: no such folder")
     if path.is_dir():
         return _read_folder(path)
@@ -54,8 +57,16 @@ def read_manifest(source: str, *, root: str | None = None, separator: str | None
         raise ManifestError(f"{source}: no such file or folder; {recipe_for(source)} tells how to make it")
     if path.suffix.lower() in VIDEO_SUFFIXES:
         raise ManifestError(f"{source}: is a video, not a list of videos; pass the folder that it lies in")
-    if path.suffix.lower() == ".json":
-        return _read_annotations(path, root)
+    is_json = path.suffix.lower() == ".json"
+    content = read_json(path) if is_json else None
+    if is_index(content):
+        return read_index(source, content, root if root is not None else str(path.parent))
+    if root is not None and is_url(root):
+        raise ManifestError(
+            f"data.root={root}: is a URL, which only the index of tar shards can have; {source} is none"
+        )
+    if is_json:
+        return _read_annotations(path, content, root)
     return read_list(path, root, separator)
 
 
@@ -116,9 +127,8 @@ def _walk(folder: Path) -> Iterator[str]:
 # -- Something-Something's annotations ---------------------------------------------------------------------------------
 
 
-def _read_annotations(path: Path, root: str | None) -> Manifest:
+def _read_annotations(path: Path, entries: object, root: str | None) -> Manifest:
     """`[{"id", "template", …}, …]` with `labels.json` beside it; videos are `<id>.webm` or `<id>.mp4`."""
-    entries = read_json(path)
     if not isinstance(entries, list) or not entries or not all(isinstance(e, dict) and "id" in e for e in entries):
         form = '[{"id": …, "template": …}, …]'
         raise ManifestError(f"{path}: is not of the form {form}, as Something-Something's annotations are")

@@ -189,3 +189,5 @@ def _check_header(video: StoredVideo, header: bytes) -> None:
             f"does not lie at byte {video.offset} of its shard, as the index says; index and shards belong to different "
             "sets, make them anew",
         )
+    if video.size == 0:
+        raise broken(video.path, "empty", "is empty (0 bytes); fetch or make it again, and the shards")
