@@ -73,10 +73,9 @@ def main() -> int:
         )
         found[split] = list(tqdm(videos, total=len(manifest.records), unit="video", desc=split))
         splits[split] = check.summary(found[split], manifest, clip)
-        root, lines = check.clean_lines(manifest, found[split])
-        (arguments.out / f"{split}.csv").write_text("".join(lines))
-        logger.info("%s: %d of %d videos can be read %s; clean list: %s with data.root=%s", split, len(lines),
-                    len(manifest.records), splits[split]["reasons"] or "", arguments.out / f"{split}.csv", root)  # fmt: skip
+        clean, root = check.write_clean(arguments.out, split, manifest, found[split])
+        logger.info("%s: %d of %d videos can be read %s; clean list: %s with data.root=%s", split,
+                    splits[split]["readable"], len(manifest.records), splits[split]["reasons"] or "", clean, root)  # fmt: skip
     names = next((names for names in map(check.names_in_order, manifests.values()) if names), None)
     if names:
         (arguments.out / "labels.txt").write_text("".join(f"{name}\n" for name in names))

@@ -7,6 +7,7 @@ arithmetic on its answers.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,8 @@ from hiera_video.data.manifest import Manifest, Record
 from hiera_video.data.pool import Opening, Pool, in_this_process
 from hiera_video.data.quarantine import Watch
 from hiera_video.data.records import as_tuple
+from hiera_video.data.remote import fetch, is_url
+from hiera_video.data.shards_index import part_of_index
 from hiera_video.errors import DecodeError
 
 CHUNK = 64
@@ -58,9 +61,8 @@ class Examine:
         digest = None
         try:
             opening(record.path)
-            with open_video(record.path, self.decoder) as video:
-                if os.path.isfile(record.path):  # noqa: PTH113 (a hot path)
-                    digest = file_digest(record.path)
+            with open_video(record.source, self.decoder) as video:
+                digest = digest_of(record)
                 count = len(video.times)
                 if record.num_frames is not None and count < record.num_frames:
                     message = f"{record.path}: has {count} frames, but its list says {record.num_frames}"
@@ -99,10 +101,21 @@ def scan(
         pool.close()
 
 
-def file_digest(path: str) -> str:
-    """BLAKE2 of a file's bytes."""
+def digest_of(record: Record) -> str | None:
+    """BLAKE2 of a video's bytes, in a file or in a shard; None for a folder of frames."""
+    stored, digest = record.stored, hashlib.blake2b(digest_size=16)
+    if stored is not None and is_url(stored.shard):
+        digest.update(fetch(stored.shard, stored.offset, stored.offset + stored.size))
+        return digest.hexdigest()
+    if stored is None and not os.path.isfile(record.path):  # noqa: PTH113 (a hot path)
+        return None
+    path, left = (record.path, math.inf) if stored is None else (stored.shard, stored.size)
     with open(path, "rb") as file:  # noqa: PTH123 (a hot path)
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        file.seek(0 if stored is None else stored.offset)
+        while left > 0 and (chunk := file.read(int(min(left, 1 << 20)))):
+            digest.update(chunk)
+            left -= len(chunk)
+    return digest.hexdigest()
 
 
 def summary(found: Sequence[Checked], manifest: Manifest, clip: ClipConfig) -> dict[str, Any]:
@@ -206,3 +219,15 @@ def clean_lines(manifest: Manifest, found: Sequence[Checked]) -> tuple[str, list
             columns += [f"{record.start_seconds:g}", f"{record.end_seconds:g}"]
         lines.append(" ".join(columns) + "\n")
     return root, lines
+
+
+def write_clean(folder: Path, split: str, manifest: Manifest, found: Sequence[Checked]) -> tuple[Path, str]:
+    """Write a manifest of the readable videos (the index of shards for those in shards); its path, and its `data.root`."""
+    if all(record.stored is not None for record in manifest.records):
+        path = folder / f"{split}.index.json"
+        path.write_text(part_of_index(manifest.source, [item.row for item in found if item.reason is None]))
+        return path, manifest.records[0].path.rpartition("!")[0].rpartition("/")[0]
+    root, lines = clean_lines(manifest, found)
+    path = folder / f"{split}.csv"
+    path.write_text("".join(lines))
+    return path, root

@@ -99,7 +99,7 @@ def _clips(
     for place in places:
         record = manifest.records[int(predictions.rows[place])]
         try:
-            with open_video(record.path) as video:
+            with open_video(record.source) as video:
                 window = window_of(video.times, video.fps, record.start_seconds, record.end_seconds)
                 last = window.num_frames - 1
                 frames = video.frames(

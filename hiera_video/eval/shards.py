@@ -125,7 +125,7 @@ class ShardStore:
         found: list[list[Any]] = []
         for record in (self.records[index] for index in videos):
             try:
-                facts = Path(record.path).stat()
+                facts = Path(record.path if record.stored is None else record.stored.shard).stat()
                 state = [facts.st_size, facts.st_mtime_ns]
             except OSError:
                 state = []
