@@ -43,6 +43,7 @@ MAY_CHANGE = (
     "out_dir",  # a folder may be moved
     "data.workers",
     "data.deadline_seconds",
+    "augment.device",
     "train.accumulate",
     "train.log_every",
     "train.save_minutes",
