@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hiera_video.config.extracting import extract_features
     from hiera_video.config.load import load_config
     from hiera_video.config.runs import LoadedRun, load, predict
     from hiera_video.data.decode import open_video
@@ -38,6 +39,7 @@ _HOME = {
     "load": "hiera_video.config.runs",
     "LoadedRun": "hiera_video.config.runs",
     "predict": "hiera_video.config.runs",
+    "extract_features": "hiera_video.config.extracting",
     "FeatureStore": "hiera_video.features.store",
 }
 
@@ -47,6 +49,7 @@ __all__ = [
     "LoadedRun",
     "MaeOutput",
     "create_model",
+    "extract_features",
     "list_models",
     "load",
     "load_config",

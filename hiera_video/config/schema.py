@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from hiera_video.data.clips import ClipConfig
 from hiera_video.data.config import AugmentConfig, DataConfig, require
 from hiera_video.eval.config import TestConfig
+from hiera_video.features.config import FeaturesConfig
 from hiera_video.models.layout import MaeConfig, ModelConfig, config_for, is_mae
 from hiera_video.train.config import OptimConfig, TrainConfig
 
@@ -31,6 +32,8 @@ class Config:
     """How long, how much at once."""
     test: TestConfig = field(default_factory=TestConfig)
     """The views of a test."""
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
+    """What is extracted of videos, and how it is stored."""
     out_dir: str = "runs/default"
     """Folder of the run: checkpoints, metrics, results, report."""
     seed: int = 0

@@ -63,6 +63,11 @@ class ShardFiles:
         """Where a video's own file is, for those who asked for one."""
         return self.folder / "arrays" / f"{row // IN_A_FOLDER:05d}" / f"{row:08d}_{Path(video).stem}.{suffix}"
 
+    @property
+    def has_begun(self) -> bool:
+        """Somebody has written `features.json`."""
+        return (self.folder / NOTES).exists()
+
     def notes(self) -> dict[str, Any]:
         """`features.json`. Raises `FeatureError` where there is none, or one of another kind."""
         path = self.folder / NOTES
@@ -101,6 +106,15 @@ class ShardFiles:
                 f"{path}: damaged ({error}); delete it, and extract again to make the shard anew"
             ) from error
         return found
+
+    def clear_leftovers(self, number: int, rows: range) -> None:
+        """Remove what a kill left of the shard and of its videos' own files; who calls this holds the shard's claim."""
+        for path in self.path(number, "json").parent.glob(f".{number:08d}.*.partial"):
+            path.unlink(missing_ok=True)
+        for folder in {self.array_path(row, "", "npy").parent for row in (rows.start, rows.stop - 1)}:
+            for path in folder.glob(".*.partial"):
+                if path.name[1:9].isdigit() and int(path.name[1:9]) in rows:
+                    path.unlink(missing_ok=True)
 
     def write(self, number: int, index: pa.Table, features: Mapping[str, Tensor]) -> dict[str, Any]:
         """Put a finished shard on disk; its JSON, written last, is returned."""
