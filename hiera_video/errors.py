@@ -43,6 +43,10 @@ class FeatureError(HieraVideoError):
     """A folder of extracted features is missing, damaged, unfinished, or was made with other settings."""
 
 
+class ExportError(HieraVideoError):
+    """An exported program cannot be made or read, or answers otherwise than the model."""
+
+
 class DeviceMemoryError(HieraVideoError):
     """The batch does not fit into the device's memory."""
 
