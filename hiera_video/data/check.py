@@ -18,6 +18,7 @@ from typing import Any
 from hiera_video.data.clips import ClipConfig, clip_span
 from hiera_video.data.decode import open_video
 from hiera_video.data.decode.settings import FrameFolder
+from hiera_video.data.lists import line_of
 from hiera_video.data.manifest import Manifest, Record
 from hiera_video.data.pool import Opening, Pool, in_this_process
 from hiera_video.data.quarantine import Watch
@@ -206,18 +207,9 @@ def clean_lines(manifest: Manifest, found: Sequence[Checked]) -> tuple[str, list
     """The folder that all videos lie in, and a manifest's line for each readable one, from that folder."""
     root = os.path.commonpath([os.path.dirname(record.path) for record in manifest.records])  # noqa: PTH120
     readable = {item.row for item in found if item.reason is None}
-    lines = []
-    for record in manifest.records:
-        if record.row not in readable:
-            continue
-        labels = as_tuple(record.label)
-        label = ";".join(map(str, labels)) + (";" if isinstance(record.label, tuple) and len(labels) == 1 else "")
-        columns = [os.path.relpath(record.path, root)]
-        columns += [] if record.num_frames is None else [str(record.num_frames)]
-        columns += [label] if label else []
-        if record.start_seconds is not None and record.end_seconds is not None:
-            columns += [f"{record.start_seconds:g}", f"{record.end_seconds:g}"]
-        lines.append(" ".join(columns) + "\n")
+    lines = [
+        line_of(record, os.path.relpath(record.path, root)) for record in manifest.records if record.row in readable
+    ]
     return root, lines
 
 

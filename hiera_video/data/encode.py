@@ -37,6 +37,7 @@ def write_video(
     crf: int = 18,
     rotation: int = 0,
     times: Sequence[float] | None = None,
+    size: tuple[int, int] | None = None,
     options: Mapping[str, str] | None = None,
 ) -> int:
     """Write `frames` (uint8 [H, W, 3], RGB, one size) and return how many there were.
@@ -44,6 +45,7 @@ def write_video(
     The container follows the path's suffix. `gop` is the longest way from key frame to key frame, `bframes` the longest
     run of B-frames, `crf` the quality (lower is better) where the codec has it. `rotation`: degrees counter-clockwise
     that a player turns the picture, stored as metadata. `times`: seconds of each frame, where the rate is not constant.
+    `size`: height and width that the frames are scaled to.
     The file appears under its name when it is complete; on one machine the same call writes the same bytes.
     """
     path = Path(path)
@@ -60,7 +62,7 @@ def write_video(
             if rotation:
                 stream.set_display_rotation(rotation)
             count = 0
-            for picture in _pictures(frames, context, times):
+            for picture in _pictures(frames, context, times, size):
                 container.mux(stream.encode(picture))
                 count += 1
             if count == 0:
@@ -86,30 +88,39 @@ def _codec_options(codec: str, crf: int, options: Mapping[str, str] | None) -> d
 
 
 def _pictures(
-    frames: Iterable[Frame], context: VideoCodecContext, times: Sequence[float] | None
+    frames: Iterable[Frame], context: VideoCodecContext, times: Sequence[float] | None, size: tuple[int, int] | None
 ) -> Iterator[av.VideoFrame]:
     """Frames in the codec's pixel format, with their presentation time."""
     reformatter = VideoReformatter()
     shape: tuple[int, ...] | None = None
     for number, frame in enumerate(frames):
-        _check_frame(frame, number, shape, context.pix_fmt)
+        _check_frame(frame, number, shape, context.pix_fmt, size)
         if shape is None:
             shape = frame.shape
-            context.height, context.width = shape[0], shape[1]
+            context.height, context.width = size or shape[:2]
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-        picture = reformatter.reformat(picture, format=context.pix_fmt, threads=1)
+        picture = reformatter.reformat(
+            picture,
+            context.width,
+            context.height,
+            context.pix_fmt,
+            interpolation="BICUBIC" if size else None,
+            threads=1,
+        )
         picture.pts = number if times is None else round(times[number] * TICKS_PER_SECOND)
         picture.time_base = context.time_base
         yield picture
 
 
-def _check_frame(frame: Frame, number: int, shape: tuple[int, ...] | None, pixel_format: str | None) -> None:
+def _check_frame(
+    frame: Frame, number: int, shape: tuple[int, ...] | None, pixel_format: str | None, size: tuple[int, int] | None
+) -> None:
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         raise ConfigError(f"frame {number} is {frame.dtype} {list(frame.shape)}: write_video takes uint8 [H, W, 3]")
     if shape is not None and frame.shape != shape:
         raise ConfigError(f"frame {number} is {list(frame.shape)}, the first was {list(shape)}: all must have one size")
-    if pixel_format == "yuv420p" and (frame.shape[0] % 2 or frame.shape[1] % 2):
+    height, width = size or frame.shape[:2]
+    if pixel_format == "yuv420p" and (height % 2 or width % 2):
         raise ConfigError(
-            f"frames of {frame.shape[1]}x{frame.shape[0]} pixels: yuv420p needs even sides; "
-            "crop them or pass pixel_format='yuv444p'"
+            f"frames of {width}x{height} pixels: yuv420p needs even sides; crop them or pass pixel_format='yuv444p'"
         )

@@ -51,6 +51,18 @@ def read_list(path: Path, root: str | None, separator: str | None) -> Manifest:
     return _uniform(records, names, str(path))
 
 
+def line_of(record: Record, path: str) -> str:
+    """A list's line, with its end, that reads back as the record with `path` for its path."""
+    labels = as_tuple(record.label)
+    label = ";".join(map(str, labels)) + (";" if isinstance(record.label, tuple) and len(labels) == 1 else "")
+    columns = [path]
+    columns += [] if record.num_frames is None else [str(record.num_frames)]
+    columns += [label] if label else []
+    if record.start_seconds is not None and record.end_seconds is not None:
+        columns += [f"{record.start_seconds:.10g}", f"{record.end_seconds:.10g}"]
+    return " ".join(columns) + "\n"
+
+
 def _uniform(records: list[Record], names: tuple[str, ...] | None, source: str) -> Manifest:
     """One `3;7` anywhere makes every label a tuple."""
     multi_label = any(isinstance(record.label, tuple) for record in records)

@@ -118,15 +118,37 @@ class PyAVReader:
         reformatter = VideoReformatter()
 
         def convert(index: int, frame: VideoFrame) -> None:
-            # one thread: swscale otherwise starts as many as there are cores, for every frame
-            rgb = reformatter.reformat(frame, width=self._width, height=self._height, format="rgb24", threads=1)
-            picture: Any = rgb.to_ndarray()
+            picture = self._upright(frame, reformatter)
             if not out:
-                out.append(np.empty((len(indices), *self._upright_size(frame), 3), np.uint8))
-            out[0][places[index]] = np.rot90(picture, self._turns or 0)
+                out.append(np.empty((len(indices), *picture.shape), np.uint8))
+            out[0][places[index]] = picture
 
         self._decode(list(places), convert)
         return out[0] if out else np.empty((0, self.info.height, self.info.width, 3), np.uint8)
+
+    def every_frame(self) -> Iterator[Frames]:
+        """All frames, [H, W, 3] each, in one pass and one at a time: long videos need no memory. `DecodeError` unless all
+        are intact."""
+        number_of = None if self._index is None else {pts: i for i, pts in enumerate(self._index.pts)}
+        reformatter, given = VideoReformatter(), 0
+        with decoding(self._path, "corrupt", "cannot be decoded"):
+            for frame in self._all_frames():
+                index = given if number_of is None else number_of.get(frame.pts or 0)
+                if index is None:
+                    continue  # an edit list hides it
+                if index != given:
+                    break
+                given += 1
+                yield self._upright(frame, reformatter)
+        if given != len(self._times):
+            raise broken(self._path, "corrupt", f"frame {given} of {len(self._times)} cannot be decoded")
+
+    def _upright(self, frame: VideoFrame, reformatter: VideoReformatter) -> Frames:
+        # one thread: swscale otherwise starts as many as there are cores, for every frame
+        rgb = reformatter.reformat(frame, width=self._width, height=self._height, format="rgb24", threads=1)
+        picture: Any = rgb.to_ndarray()
+        self._upright_size(frame)
+        return np.rot90(picture, self._turns or 0)
 
     def _upright_size(self, frame: VideoFrame) -> tuple[int, int]:
         """Height and width after rotation, which only a decoded frame tells; the file's first one decides."""

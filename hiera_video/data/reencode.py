@@ -1,0 +1,252 @@
+"""Copies of videos that are quick to read: smaller, a key frame every 32 frames, upright, H.264 without sound.
+
+    reencode(read_manifest("train.csv"), Path("train_256"), "train", Recipe(), workers=8, watch=Watch(deadline_seconds=600))
+
+    train_256/abseiling/a.mp4 …   the tree of the originals
+    train_256/train.csv           their list, labels.txt beside it
+    train_256/train.broken.jsonl  {"path", "reason", "message"} of each video that could not be read, and is left out
+    train_256/reencode.json       the recipe, so that no folder holds videos of two
+
+Frames and their times are kept one for one. A copy appears when it is complete and has been read back, with its
+original's date, by which the next run knows that it is done.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+from hiera_video.data.decode.protocol import broken
+from hiera_video.data.decode.pyav import PyAVReader
+from hiera_video.data.encode import TICKS_PER_SECOND, write_video
+from hiera_video.data.lists import line_of
+from hiera_video.data.manifest import Manifest, Record, read_manifest
+from hiera_video.data.pool import Opening, Pool, in_this_process
+from hiera_video.data.quarantine import FILE_NAME, Watch
+from hiera_video.data.textfiles import read_json
+from hiera_video.data.whole import settle, write_whole
+from hiera_video.errors import ConfigError, DecodeError, ManifestError
+
+RECIPE, SCRATCH = "reencode.json", ".unfinished"
+BFRAMES = 3
+ROUNDING_SECONDS = 0.00101
+"""Containers that count milliseconds round each time by half of one: such videos have a constant rate all the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How the copies are made."""
+
+    short_side: int = 256
+    """Pixels of the shorter side; videos that are smaller keep their size."""
+    gop: int = 32
+    """Frames from key frame to key frame at most."""
+    crf: int = 23
+    """Quality: lower is better, and larger."""
+
+    def __post_init__(self) -> None:
+        if not self.short_side >= 16:
+            raise ConfigError(f"--short-side {self.short_side}: must be 16 pixels or more")
+        if not self.gop >= 1:
+            raise ConfigError(f"--gop {self.gop}: must be 1 frame or more")
+        if not 0 <= self.crf <= 51:
+            raise ConfigError(f"--crf {self.crf}: must be in 0 (exact) to 51 (worst)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copied:
+    """What became of one video."""
+
+    path: str
+    """Of the original."""
+    start_seconds: float = 0.0
+    """Where the original's first frame lies on its clock; the copy's lies at 0."""
+    done_before: bool = False
+    reason: str | None = None
+    """Why there is no copy, one of `decode.protocol.REASONS`."""
+    message: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reencoded:
+    """What a run did."""
+
+    manifest: Path
+    written: int
+    done_before: int
+    broken: int
+
+
+def reencode(
+    manifest: Manifest,
+    folder: Path,
+    name: str,
+    recipe: Recipe,
+    *,
+    workers: int,
+    watch: Watch,
+    progress: Callable[[Iterator[Copied], int], Iterable[Copied]] = lambda copies, _: copies,
+) -> Reencoded:
+    """Make the copies that are not there yet, and the list `folder/name.csv` of all. `ConfigError` where the folder holds
+    copies by another recipe, `ManifestError` where not one video can be read."""
+    targets = copies_of(manifest, folder)
+    _claim(folder, recipe)
+    jobs = list(targets.items())
+    work = _Copy(jobs=tuple(jobs), recipe=recipe, scratch=folder / SCRATCH)
+    watch = replace(watch, quarantine=str(folder / FILE_NAME))
+    found = {copy.path: copy for copy in progress(_carry_out(work, workers, watch), len(jobs))}
+    shutil.rmtree(folder / SCRATCH, ignore_errors=True)
+    failed = [copy for copy in found.values() if copy.reason is not None]
+    if len(failed) == len(found):
+        raise ManifestError(f"{manifest.source}: not one of its videos can be read; the first: {failed[0].message}")
+    write_whole(
+        folder / f"{name}.broken.jsonl",
+        "".join(
+            json.dumps({"path": copy.path, "reason": copy.reason, "message": copy.message}) + "\n" for copy in failed
+        ),
+    )
+    kept = [record for record in manifest.records if found[record.path].reason is None]
+    lines = [
+        line_of(_moved(record, found[record.path]), os.path.relpath(targets[record.path], folder)) for record in kept
+    ]
+    if manifest.class_names is not None:
+        write_whole(folder / "labels.txt", "".join(f"{name}\n" for name in manifest.class_names))
+    listing = folder / f"{name}.csv"
+    write_whole(listing, "".join(lines))
+    assert len(read_manifest(str(listing)).records) == len(kept)
+    before = sum(copy.done_before for copy in found.values())
+    return Reencoded(
+        manifest=listing, written=len(found) - len(failed) - before, done_before=before, broken=len(failed)
+    )
+
+
+def copies_of(manifest: Manifest, folder: Path) -> dict[str, Path]:
+    """Where each video's copy goes: the originals' tree, `.mp4` for any suffix, or behind it where two would meet."""
+    for record in manifest.records:
+        if record.stored is not None or record.num_frames is not None:
+            raise ManifestError(f"{record.path}: is no video file of its own, and only such are re-encoded")
+    paths = list(dict.fromkeys(record.path for record in manifest.records))
+    if not paths:
+        raise ManifestError(f"{manifest.source}: holds no videos to re-encode")
+    root = os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH120 (a hot path)
+    if folder.resolve() == Path(root).resolve():
+        raise ConfigError(f"--reencode {folder}: is where the originals are; choose another folder")
+    plain = [os.path.relpath(os.path.splitext(path)[0], root) for path in paths]  # noqa: PTH122
+    meeting = Counter(plain)
+    return {
+        path: folder / ((stem if meeting[stem] == 1 else os.path.relpath(path, root)) + ".mp4")
+        for path, stem in zip(paths, plain)
+    }
+
+
+def _claim(folder: Path, recipe: Recipe) -> None:
+    """The folder is this recipe's from now on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / RECIPE
+    if file.is_file() and (there := read_json(file)) != asdict(recipe):
+        raise ConfigError(f"{folder}: holds copies by another recipe ({there}); choose another folder, or remove it")
+    write_whole(file, json.dumps(asdict(recipe)) + "\n")
+    shutil.rmtree(folder / SCRATCH, ignore_errors=True)
+    (folder / SCRATCH).mkdir()
+
+
+def _carry_out(work: _Copy, workers: int, watch: Watch) -> Iterator[Copied]:
+    if workers == 0:
+        yield from in_this_process(work, range(len(work.jobs)), watch)
+        return
+    pool = Pool(work, workers=workers, watch=watch)
+    try:
+        yield from pool.results(range(len(work.jobs)))
+    finally:
+        pool.close()
+
+
+def _moved(record: Record, copy: Copied) -> Record:
+    """A stretch of the original, on the copy's clock."""
+    if record.start_seconds is None or record.end_seconds is None:
+        return record
+    start, end = (max(time - copy.start_seconds, 0.0) for time in (record.start_seconds, record.end_seconds))
+    return replace(record, start_seconds=start, end_seconds=end)
+
+
+# -- one video ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Copy:
+    """Copies job number i."""
+
+    jobs: tuple[tuple[str, Path], ...]
+    recipe: Recipe
+    scratch: Path
+
+    def __call__(self, number: int, opening: Opening) -> Copied:
+        source, target = self.jobs[number]
+        try:
+            opening(source)
+            with PyAVReader(source) as video:
+                start = video.times[0]
+                if _is_done(source, target):
+                    return Copied(path=source, start_seconds=start, done_before=True)
+                self._write(video, source, self.scratch / f"{number}.mp4", target)
+        except DecodeError as error:
+            return Copied(path=source, reason=error.reason, message=str(error))
+        except OSError as error:
+            raise ConfigError(f"{target}: cannot be written ({error}); the next run goes on from here") from error
+        return Copied(path=source, start_seconds=start)
+
+    def _write(self, video: PyAVReader, source: str, scratch: Path, target: Path) -> None:
+        info, recipe = video.info, self.recipe
+        rate = constant_rate(video.times, video.fps)
+        seconds = [time - video.times[0] for time in video.times]
+        write_video(
+            scratch,
+            video.every_frame(),
+            fps=rate or video.fps,
+            times=None if rate else seconds,
+            size=size_of(info.height, info.width, recipe.short_side),
+            gop=recipe.gop,
+            bframes=BFRAMES,
+            crf=recipe.crf,
+        )
+        tolerance = ROUNDING_SECONDS if rate else 1 / TICKS_PER_SECOND
+        with PyAVReader(str(scratch)) as copy:
+            if not same_times(copy.times, seconds, tolerance):
+                raise broken(
+                    source, "codec", "its copy has other frames or times; give it a constant rate by other means"
+                )
+        with scratch.open("rb") as file:
+            os.fsync(file.fileno())
+        date = Path(source).stat()
+        os.utime(scratch, ns=(date.st_atime_ns, date.st_mtime_ns))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        settle(scratch, target)
+
+
+def _is_done(source: str, target: Path) -> bool:
+    """Whole seconds: not every disk keeps more."""
+    return target.is_file() and int(target.stat().st_mtime) == int(Path(source).stat().st_mtime)
+
+
+def constant_rate(times: Sequence[float], fps: float) -> Fraction | None:
+    """The rate, as a fraction such as 30000/1001, that all times are multiples of; None where there is none."""
+    rate = Fraction(fps).limit_denominator(1001)
+    if rate <= 0 or any(abs(time - times[0] - i / rate) > ROUNDING_SECONDS for i, time in enumerate(times)):
+        return None
+    return rate
+
+
+def same_times(found: Sequence[float], wanted: Sequence[float], tolerance: float) -> bool:
+    return len(found) == len(wanted) and all(abs(a - b) <= tolerance for a, b in zip(found, wanted))
+
+
+def size_of(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Height and width of the copy: never larger, and even, as H.264 has it."""
+    scale = min(1.0, short_side / min(height, width))
+    return max(2, round(height * scale / 2) * 2), max(2, round(width * scale / 2) * 2)
