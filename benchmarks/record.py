@@ -6,26 +6,38 @@ import importlib.metadata
 import json
 import os
 import platform
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("torch", "torchvision", "av", "numpy", "hiera-video")
 
 
 def record(name: str, result: dict[str, Any], path: Path | None = None) -> Path:
     """Write `results/<name>.json`, or `path`."""
-    packages = ("torch", "torchvision", "av", "numpy", "hiera-video")
+    RESULTS.mkdir(exist_ok=True)
+    path = path or RESULTS / f"{name}.json"
+    path.write_text(json.dumps({**result, **facts()}, indent=1) + "\n")
+    return path
+
+
+def facts(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
+    """Date, machine, and versions of those packages that are installed."""
     cpu = next(
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         platform.processor(),
     )
-    facts = {
+    return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "machine": {"cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version()},
-        "versions": {package: importlib.metadata.version(package) for package in packages},
+        "versions": {package: _version(package) for package in packages if _version(package)},
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = path or RESULTS / f"{name}.json"
-    path.write_text(json.dumps({**result, **facts}, indent=1) + "\n")
-    return path
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

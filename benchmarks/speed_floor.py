@@ -1,0 +1,205 @@
+"""The floor under a step: the matrix products and attentions that it cannot do without, and nothing else.
+
+Shapes come from the block table, so that the floor changes with the model. Each product is one bare `torch.mm` into
+memory that is there already, each attention one four-dimensional `scaled_dot_product_attention` on contiguous tensors;
+operands of equal shape share memory, so that small ones stay in the cache. No bias, norm, GELU, residual, copy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hiera_video.models.layout import HieraConfig, MaeConfig, block_table, num_visible, stage_table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Product:
+    """[rows, inner] times [inner, columns], `times` over."""
+
+    label: str
+    rows: int
+    inner: int
+    columns: int
+    times: int = 1
+    input_grad: bool = True
+    """Whether the backward pass needs the gradient of the rows; pixels need none."""
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the forward product."""
+        return self.times * self.rows * self.inner * self.columns
+
+    @property
+    def backward_macs(self) -> int:
+        """Of the one or two products of the backward pass."""
+        return self.macs * (2 if self.input_grad else 1)
+
+    @property
+    def values(self) -> int:
+        """Numbers that have to be read or written once."""
+        return self.times * (self.rows * self.inner + self.inner * self.columns + self.rows * self.columns)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attention:
+    """Softmax attention of [batch, heads, queries, dim] over as many keys and values, `times` over."""
+
+    label: str
+    batch: int
+    heads: int
+    queries: int
+    keys: int
+    dim: int
+    times: int = 1
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of both products of the forward pass."""
+        return self.times * 2 * self.batch * self.heads * self.queries * self.keys * self.dim
+
+    @property
+    def backward_macs(self) -> int:
+        """Of the four products of the backward pass; a fused kernel computes a fifth anew, which does not count."""
+        return 2 * self.macs
+
+    @property
+    def values(self) -> int:
+        """Numbers that have to be read or written once; the matrix of weights need not be."""
+        return self.times * self.batch * self.heads * self.dim * 2 * (self.queries + self.keys)
+
+
+Layer = Product | Attention
+
+
+def layers_of(config: HieraConfig, mae: MaeConfig | None = None) -> list[Layer]:
+    """The layers of one clip's pass: a classifier's, or with `mae` a masked autoencoder's; equal ones as one entry."""
+    units = config.num_units if mae is None else num_visible(config.num_units, mae.mask_ratio)
+    first = math.prod(config.mask_unit_size)
+    pixels = config.in_chans * math.prod(config.patch_kernel)
+    layers: list[Layer] = [
+        Product(label="patch", rows=units * first, inner=pixels, columns=config.embed_dim, input_grad=False)
+    ]
+    stages = stage_table(config)
+    for index, block in enumerate(block_table(config)):
+        stage = next(number for number, stage in enumerate(stages, 1) if index <= stage.last_block)
+        rows, rows_out = units * block.unit_tokens_in, units * block.unit_tokens_out
+        window = block.unit_tokens_in if block.attention == "unit" else rows
+        layers += _block(f"stage {stage}", rows, rows_out, block.dim_in, block.dim_out, block.heads, window, config)
+    width = stages[-1].dim
+    if mae is None:
+        layers.append(Product(label="head", rows=1, inner=width, columns=config.num_classes))
+    else:
+        layers += _decoder(config, mae, units)
+    return _merged(layers)
+
+
+def _block(
+    label: str, rows: int, rows_out: int, dim_in: int, dim: int, heads: int, window: int, config: HieraConfig
+) -> list[Layer]:
+    windows, hidden = rows // window, int(dim * config.mlp_ratio)
+    shapes = [(rows, dim_in, 3 * dim), (rows_out, dim, dim), (rows_out, dim, hidden), (rows_out, hidden, dim)]
+    if dim_in != dim:
+        shapes.append((rows, dim_in, dim))
+    products = [Product(label=label, rows=r, inner=i, columns=c) for r, i, c in shapes]
+    attention = Attention(
+        label=label, batch=windows, heads=heads, queries=rows_out // windows, keys=window, dim=dim // heads
+    )
+    return [*products, attention]
+
+
+def _decoder(config: HieraConfig, mae: MaeConfig, units: int) -> list[Layer]:
+    """Fusion of the stages, then the decoder."""
+    stages, rest = stage_table(config), math.prod(config.unit_rest)
+    dim, width, hidden_units = stages[-1].dim, mae.decoder_embed_dim, config.num_units - units
+    layers: list[Layer] = [
+        Product(label="fusion", rows=units * rest, inner=math.prod(stage.unit_shape) // rest * stage.dim, columns=dim)
+        for stage in stages[: config.q_pool]
+    ]
+    predicted = {
+        "all": hidden_units * rest,
+        "running_cell": hidden_units * max(1, round(rest * mae.decoder_share)),
+        "random": max(1, int(hidden_units * rest * mae.decoder_share)),
+    }[mae.decoder_tokens]
+    tokens = units * rest + predicted
+    layers.append(Product(label="decoder", rows=units * rest, inner=dim, columns=width))
+    for _ in range(mae.decoder_depth):
+        layers += _block("decoder", tokens, tokens, width, width, mae.decoder_num_heads, tokens, config)
+    pixels = math.prod(size // tokens for size, tokens in zip(config.input_size[-2:], config.final_grid[-2:]))
+    frames = config.input_size[0] // config.final_grid[0] if mae.target_frames == "all" else 1
+    layers.append(Product(label="decoder", rows=predicted, inner=width, columns=pixels * frames * config.in_chans))
+    return layers
+
+
+def _merged(layers: Iterable[Layer]) -> list[Layer]:
+    counts: dict[Layer, int] = {}
+    for layer in layers:
+        counts[layer] = counts.get(layer, 0) + 1
+    return [replace(layer, times=times) for layer, times in counts.items()]
+
+
+def total_macs(layers: Iterable[Layer], backward: bool = False) -> int:
+    """Multiply-accumulates of one clip, with the backward pass or without."""
+    return sum(layer.macs + (layer.backward_macs if backward else 0) for layer in layers)
+
+
+def total_values(layers: Iterable[Layer], backward: bool = False) -> int:
+    """Numbers read or written at the least, as if every layer kept its operands to itself."""
+    return sum(layer.values * (3 if backward else 1) for layer in layers)
+
+
+class Floor:
+    """Layers made ready to run for a batch."""
+
+    def __init__(
+        self, layers: Sequence[Layer], batch: int, dtype: torch.dtype, device: torch.device, backward: bool
+    ) -> None:
+        self.layers, self.batch, self.backward = layers, batch, backward
+        size = max(max(self._sizes(layer)) for layer in layers)
+        fresh = torch.randn(size, device=device).to(dtype)
+        self.left, self.right, self.out, self.grad = fresh, fresh.clone(), fresh.clone(), fresh.clone()
+
+    def _sizes(self, layer: Layer) -> tuple[int, ...]:
+        if isinstance(layer, Product):
+            rows = self.batch * layer.rows
+            return rows * layer.inner, layer.inner * layer.columns, rows * layer.columns
+        return (self.batch * layer.batch * layer.heads * max(layer.queries, layer.keys) * layer.dim,)
+
+    def run(self, only: str | None = None) -> None:
+        """Each layer as often as it occurs; `only`: the attentions of that label."""
+        for layer in self.layers:
+            for _ in range(layer.times):
+                if isinstance(layer, Attention):
+                    if only in (None, layer.label):
+                        self._attend(layer)
+                elif only is None:
+                    self._multiply(layer)
+
+    def _multiply(self, layer: Product) -> None:
+        rows = self.batch * layer.rows
+        left, right = _shaped(self.left, rows, layer.inner), _shaped(self.right, layer.columns, layer.inner)
+        out = _shaped(self.out, rows, layer.columns)
+        torch.mm(left, right.t(), out=out)
+        if self.backward:
+            torch.mm(out.t(), left, out=_shaped(self.grad, layer.columns, layer.inner))
+            if layer.input_grad:
+                torch.mm(out, right, out=_shaped(self.grad, rows, layer.inner))
+
+    def _attend(self, layer: Attention) -> None:
+        lead = (self.batch * layer.batch, layer.heads)
+        query = _shaped(self.left, *lead, layer.queries, layer.dim)
+        key, value = (_shaped(memory, *lead, layer.keys, layer.dim) for memory in (self.right, self.out))
+        if not self.backward:
+            F.scaled_dot_product_attention(query, key, value)
+            return
+        operands = [tensor.detach().requires_grad_() for tensor in (query, key, value)]
+        out = F.scaled_dot_product_attention(*operands)
+        torch.autograd.grad(out, operands, _shaped(self.grad, *lead, layer.queries, layer.dim))
+
+
+def _shaped(memory: Tensor, *shape: int) -> Tensor:
+    return memory[: math.prod(shape)].view(shape)
