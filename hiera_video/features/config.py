@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from hiera_video.data.config import require
 
 Pooling = Literal["mean", "max", "temporal", "none"]
 Unit = Literal["seconds", "frames"]
 Precision = Literal["fp32", "bf16", "fp16"]
+Tail = Literal["keep", "drop"]
+Format = Literal["safetensors", "npy", "npz"]
+
+CHOICES = {
+    "pooling": get_args(Pooling),
+    "dtype": get_args(Precision),
+    "precision": get_args(Precision),
+    "unit": get_args(Unit),
+    "tail": get_args(Tail),
+    "format": get_args(Format),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +47,7 @@ class FeaturesConfig:
     """From one stretch's start to the next; unset: `window`, side by side."""
     unit: Unit = "seconds"
     """What `window` and `stride` count; `frames`: the video's own."""
-    tail: Literal["keep", "drop"] = "keep"
+    tail: Tail = "keep"
     """What is left after the last whole stretch (of a short video: all of it): a shorter one, marked, or nothing."""
     batch_size: int = 16
     """Clips that the model sees at once; the last batch of a shard is padded to it."""
@@ -46,12 +57,15 @@ class FeaturesConfig:
     """Clips of a shard, about: a sample of the videos tells how many videos that is."""
     shard_videos: int | None = None
     """Videos of a shard, exactly, instead."""
-    format: Literal["safetensors", "npy", "npz"] = "safetensors"
+    format: Format = "safetensors"
     """`npy` and `npz` write a file a video beside the shards; `npz` holds the times too."""
     max_broken: float = 0.05
     """Share of the videos that may be broken before the exit code is 3."""
 
     def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            require(value in choices, f"features.{name}={value!r}: choose one of {', '.join(choices)}")
         if self.stages is not None:  # YAML gives lists
             object.__setattr__(self, "stages", tuple(self.stages))
             wrong = not self.stages or min(self.stages) < 1 or len(set(self.stages)) < len(self.stages)
