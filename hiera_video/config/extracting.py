@@ -187,6 +187,7 @@ def make_work(config: Config, manifest: Manifest, encoder: ClipEncoder) -> Work:
     notes: dict[str, Any] = {
         "identity": identity(config, manifest, encoder),
         "names": encoder.names,
+        "pretrained": config.model.pretrained,  # where a search finds the weights; their hash is in the identity
         "dtype": features.dtype,
         "videos": len(manifest.records),
     }
