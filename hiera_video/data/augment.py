@@ -11,13 +11,14 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from functools import partial
 
 import torch
-from einops import rearrange
 from torch import Tensor
 from torchvision.transforms.v2 import functional as kernels
 
 from hiera_video.data.finishing import Erasure
+from hiera_video.data.warp import warp
 
 NUM_OPS = 2
 OP_PROBABILITY = 0.5
@@ -46,7 +47,8 @@ def color_jitter(clip: Tensor, *, strength: float, generator: random.Random) -> 
     """uint8 [T, 3, H, W] → the same with brightness, contrast and saturation changed, in random order, by one factor
     each for all frames."""
     for name in generator.sample(list(JITTER), k=len(JITTER)):
-        clip = JITTER[name](clip, generator.uniform(1 - strength, 1 + strength))
+        factor = generator.uniform(1 - strength, 1 + strength)
+        clip = _by_frame(partial(JITTER[name], **{f"{name}_factor": factor}), clip)
     return clip
 
 
@@ -79,54 +81,43 @@ def draw_erasure(frames: int, height: int, width: int, *, generator: random.Rand
     return None
 
 
-def _warp(clip: Tensor, matrix: tuple[float, float, float, float, float, float]) -> Tensor:
-    """Affine warp, bicubic. `matrix` (a, b, c, d, e, f) maps an output pixel's centre (x, y), from the top left corner
-    and in pixels, to the source (a x + b y + c, d x + e y + f); what falls outside the frame becomes `FILL`.
-
-    torchvision's affine kernel stops at bilinear, so the grid is sampled here: one grid for T·3 planes at once.
-    """
-    height, width = clip.shape[-2:]
-    a, b, c, d, e, f = matrix
-    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
-    source_x, source_y = a * x + b * y + c, d * x + e * y + f
-    grid = torch.stack([source_x * 2 / width - 1, source_y * 2 / height - 1], dim=-1)
-    planes = rearrange(clip, "t c h w -> 1 (t c) h w").float()
-    warped = torch.nn.functional.grid_sample(
-        planes, grid[None], mode="bicubic", padding_mode="border", align_corners=False
-    )
-    inside = (source_x >= 0) & (source_x < width) & (source_y >= 0) & (source_y < height)
-    warped = torch.where(inside, warped, float(FILL)).round().clamp(0, 255).to(torch.uint8)
-    return rearrange(warped, "1 (t c) h w -> t c h w", c=3)
-
-
 def _rotate(clip: Tensor, level: float, sign: float) -> Tensor:
     height, width = clip.shape[-2:]
     angle = -math.radians(30 * level * sign)  # degrees count counter-clockwise, the y axis points down
     cos, sin = math.cos(angle), math.sin(angle)
     shift_x = width / 2 - cos * width / 2 - sin * height / 2  # the centre stays where it is
     shift_y = height / 2 + sin * width / 2 - cos * height / 2
-    return _warp(clip, (cos, sin, shift_x, -sin, cos, shift_y))
+    return warp(clip, (cos, sin, shift_x, -sin, cos, shift_y), fill=FILL)
 
 
 def _shear_x(clip: Tensor, level: float, sign: float) -> Tensor:
-    return _warp(clip, (1, 0.3 * level * sign, 0, 0, 1, 0))
+    return warp(clip, (1, 0.3 * level * sign, 0, 0, 1, 0), fill=FILL)
 
 
 def _shear_y(clip: Tensor, level: float, sign: float) -> Tensor:
-    return _warp(clip, (1, 0, 0, 0.3 * level * sign, 1, 0))
+    return warp(clip, (1, 0, 0, 0.3 * level * sign, 1, 0), fill=FILL)
 
 
 def _translate_x(clip: Tensor, level: float, sign: float) -> Tensor:
-    return _warp(clip, (1, 0, 0.45 * level * sign * clip.shape[-1], 0, 1, 0))
+    return warp(clip, (1, 0, 0.45 * level * sign * clip.shape[-1], 0, 1, 0), fill=FILL)
 
 
 def _translate_y(clip: Tensor, level: float, sign: float) -> Tensor:
-    return _warp(clip, (1, 0, 0, 0, 1, 0.45 * level * sign * clip.shape[-2]))
+    return warp(clip, (1, 0, 0, 0, 1, 0.45 * level * sign * clip.shape[-2]), fill=FILL)
+
+
+def _by_frame(kernel: Callable[[Tensor], Tensor], clip: Tensor) -> Tensor:
+    """`kernel` of one frame after the other: floats of one frame stay in the processor's cache, those of a clip do not."""
+    out = torch.empty_like(clip)
+    for source, target in zip(clip, out):
+        target.copy_(kernel(source))
+    return out
 
 
 def _auto_contrast(clip: Tensor, level: float, sign: float) -> Tensor:
-    result: Tensor = kernels.autocontrast(clip)
-    return result
+    return _by_frame(
+        lambda frame: kernels.autocontrast(frame.contiguous()), clip
+    )  # extremes of a plane: planes are faster
 
 
 def _equalize(clip: Tensor, level: float, sign: float) -> Tensor:
@@ -147,20 +138,19 @@ def _posterize(clip: Tensor, level: float, sign: float) -> Tensor:
 
 def _solarize(clip: Tensor, level: float, sign: float) -> Tensor:
     threshold = 256 - min(256, int(256 * level))
-    result: Tensor = clip if threshold > 255 else kernels.solarize(clip, threshold=threshold)
-    return result
+    return clip if threshold > 255 else clip ^ -(clip >= threshold).view(torch.uint8)  # all bits inverted: 255 - clip
 
 
 def _solarize_add(clip: Tensor, level: float, sign: float) -> Tensor:
-    added = clip + min(128, int(110 * level))  # at most 127 + 110: no wrap-around below the threshold
-    return torch.where(clip < 128, added, clip)
+    added = min(128, int(110 * level))
+    return clip + (clip < 128).view(torch.uint8) * added  # at most 127 + 110: no wrap-around below the threshold
 
 
 def _enhance(kernel: Callable[[Tensor, float], Tensor]) -> Callable[[Tensor, float, float], Tensor]:
     """Blending with the operation's neutral picture; a factor of 1 changes nothing."""
 
     def operation(clip: Tensor, level: float, sign: float) -> Tensor:
-        return kernel(clip, max(0.1, 1.0 + 0.9 * level * sign))
+        return _by_frame(lambda frame: kernel(frame, max(0.1, 1.0 + 0.9 * level * sign)), clip)
 
     return operation
 
