@@ -1,9 +1,11 @@
-"""Something-Something v2 taken apart into frames → a list of frame folders (`frame_dir num_frames label`), labels.txt.
+"""Something-Something v2: quicker copies or shards of its videos, or a list of their frames.
 
+    python datasets/ssv2/prepare.py --json data/ssv2/train.json --reencode data/ssv2_240 --shards data/ssv2_shards
     python datasets/ssv2/prepare.py --json data/ssv2/train.json --frames data/ssv2/frames
 
-Not needed for the release's WebM files: those are read through `train.json` itself. The annotations are `labels.json`
-beside the json; a video's frames are `frames/<id>/`, however many there are. The list is written beside the json
+The release's WebM files need no preparation: they are read through `train.json` itself, with `labels.json` beside it.
+`--reencode` and `--shards` take them from `videos/` beside the json. `--frames` is for videos taken apart: a video's
+frames are `frames/<id>/`, however many there are. The list (`frame_dir num_frames label`) is written beside the json
 (`data/ssv2/train_frames.txt`): train with data.decoder=frames, data.train=… and data.root= the folder of frames.
 """
 
@@ -11,18 +13,31 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
+
+from hiera_video.data.storage import add_storage_options, store
+from hiera_video.runtime.cli import run_tool
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 def main() -> int:
-    """Write the list; print how many of the annotated videos are there."""
+    """Do what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True, help="annotations of one split")
-    parser.add_argument("--frames", type=Path, required=True, help="folder of <id>/ folders of pictures")
+    parser.add_argument("--frames", type=Path, help="folder of <id>/ folders of pictures")
+    add_storage_options(parser)
     arguments = parser.parse_args()
+    if arguments.frames is not None:
+        list_frames(parser, arguments)
+    elif arguments.reencode is None and arguments.shards is None:
+        parser.error("nothing to do: train.json is read as it is; see --reencode, --shards and --frames")
+    store(arguments.json, arguments.json.stem, arguments, root=arguments.json.parent)
+    return 0
+
+
+def list_frames(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Write the list; print how many of the annotated videos are there."""
     names_file = arguments.json.parent / "labels.json"
     for path in (arguments.json, names_file, arguments.frames):
         if not path.exists():
@@ -49,8 +64,7 @@ def main() -> int:
     partial.write_text("".join(lines))
     partial.replace(listing)
     print(f"{listing}: {len(lines)} of {len(entries)} videos are there, {len(index_of)} classes")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_tool(main)

@@ -5,13 +5,16 @@
 
 UCF101: `trainlist01.txt` (`Class/v_Class_g01_c01.avi 1`) and `testlist01.txt`. HMDB51: `<class>_test_split1.txt` with
 `<file>.avi 1` for training, 2 for the test, 0 for neither. Writes `train_1.csv` and `test_1.csv` beside the folder.
+`--reencode FOLDER` makes copies that are quick to read (the three splits share them), `--shards FOLDER` tar shards.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
+
+from hiera_video.data.storage import add_storage_options, store
+from hiera_video.runtime.cli import run_tool
 
 HMDB_PARTS = {"1": "train", "2": "test"}
 
@@ -22,6 +25,7 @@ def main() -> int:
     parser.add_argument("--videos", type=Path, required=True, help="folder of class folders")
     parser.add_argument("--splits", type=Path, required=True, help="folder of the split lists")
     parser.add_argument("--split", type=int, required=True, choices=(1, 2, 3), help="which of the three")
+    add_storage_options(parser)
     arguments = parser.parse_args()
     for path in (arguments.videos, arguments.splits):
         if not path.is_dir():
@@ -48,6 +52,8 @@ def main() -> int:
         partial.write_text("".join(lines))
         partial.replace(manifest)
         print(f"{manifest}: {len(there)} of {len(paths)} listed clips are there, {len(classes)} classes")
+    for part in listed:
+        store(root / f"{part}_{arguments.split}.csv", f"{part}_{arguments.split}", arguments, root=root)
     return 0
 
 
@@ -77,4 +83,4 @@ def hmdb51(folder: Path, split: int) -> dict[str, list[str]] | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_tool(main)

@@ -1,11 +1,11 @@
 """Copies of videos that are quick to read: smaller, a key frame every 32 frames, upright, H.264 without sound.
 
-    reencode(read_manifest("train.csv"), Path("train_256"), "train", Recipe(), workers=8, watch=Watch(deadline_seconds=600))
+    reencode(read_manifest("k400/train.csv"), Path("k400_256"), "train", Recipe(), root=Path("k400"), …)
 
-    train_256/abseiling/a.mp4 …   the tree of the originals
-    train_256/train.csv           their list, labels.txt beside it
-    train_256/train.broken.jsonl  {"path", "reason", "message"} of each video that could not be read, and is left out
-    train_256/reencode.json       the recipe, so that no folder holds videos of two
+    k400_256/train/a.mp4 …       the tree of the originals
+    k400_256/train.csv           their list, labels.txt beside it
+    k400_256/train.broken.jsonl  {"path", "reason", "message"} of each video that could not be read, and is left out
+    k400_256/reencode.json       the recipe, so that no folder holds videos of two
 
 Frames and their times are kept one for one. A copy appears when it is complete and has been read back, with its
 original's date, by which the next run knows that it is done.
@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
@@ -29,6 +28,7 @@ from hiera_video.data.lists import line_of
 from hiera_video.data.manifest import Manifest, Record, read_manifest
 from hiera_video.data.pool import Opening, Pool, in_this_process
 from hiera_video.data.quarantine import FILE_NAME, Watch
+from hiera_video.data.recipe import Recipe
 from hiera_video.data.textfiles import read_json
 from hiera_video.data.whole import settle, write_whole
 from hiera_video.errors import ConfigError, DecodeError, ManifestError
@@ -37,26 +37,6 @@ RECIPE, SCRATCH = "reencode.json", ".unfinished"
 BFRAMES = 3
 ROUNDING_SECONDS = 0.00101
 """Containers that count milliseconds round each time by half of one: such videos have a constant rate all the same."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How the copies are made."""
-
-    short_side: int = 256
-    """Pixels of the shorter side; videos that are smaller keep their size."""
-    gop: int = 32
-    """Frames from key frame to key frame at most."""
-    crf: int = 23
-    """Quality: lower is better, and larger."""
-
-    def __post_init__(self) -> None:
-        if not self.short_side >= 16:
-            raise ConfigError(f"--short-side {self.short_side}: must be 16 pixels or more")
-        if not self.gop >= 1:
-            raise ConfigError(f"--gop {self.gop}: must be 1 frame or more")
-        if not 0 <= self.crf <= 51:
-            raise ConfigError(f"--crf {self.crf}: must be in 0 (exact) to 51 (worst)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,14 +69,16 @@ def reencode(
     name: str,
     recipe: Recipe,
     *,
+    root: Path,
     workers: int,
     watch: Watch,
     progress: Callable[[Iterator[Copied], int], Iterable[Copied]] = lambda copies, _: copies,
 ) -> Reencoded:
-    """Make the copies that are not there yet, and the list `folder/name.csv` of all. `ConfigError` where the folder holds
-    copies by another recipe, `ManifestError` where not one video can be read."""
-    targets = copies_of(manifest, folder)
-    _claim(folder, recipe)
+    """Make the copies that are not there yet, in the tree that the originals have below `root`, and the list
+    `folder/name.csv` of all. `ConfigError` where the folder holds copies by another recipe, `ManifestError` where not one
+    video can be read."""
+    targets = copies_of(manifest, root, folder)
+    _claim(folder, {**asdict(recipe), "originals": str(root.resolve())})
     jobs = list(targets.items())
     work = _Copy(jobs=tuple(jobs), recipe=recipe, scratch=folder / SCRATCH)
     watch = replace(watch, quarantine=str(folder / FILE_NAME))
@@ -126,32 +108,34 @@ def reencode(
     )
 
 
-def copies_of(manifest: Manifest, folder: Path) -> dict[str, Path]:
-    """Where each video's copy goes: the originals' tree, `.mp4` for any suffix, or behind it where two would meet."""
+def copies_of(manifest: Manifest, root: Path, folder: Path) -> dict[str, Path]:
+    """Where each video's copy goes: the tree below `root`, with `.mp4` behind any other suffix, so that the splits of a
+    data set can share the folder and no two originals a copy."""
     for record in manifest.records:
         if record.stored is not None or record.num_frames is not None:
             raise ManifestError(f"{record.path}: is no video file of its own, and only such are re-encoded")
-    paths = list(dict.fromkeys(record.path for record in manifest.records))
-    if not paths:
+    if not manifest.records:
         raise ManifestError(f"{manifest.source}: holds no videos to re-encode")
-    root = os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH120 (a hot path)
-    if folder.resolve() == Path(root).resolve():
+    if folder.resolve() == root.resolve():
         raise ConfigError(f"--reencode {folder}: is where the originals are; choose another folder")
-    plain = [os.path.relpath(os.path.splitext(path)[0], root) for path in paths]  # noqa: PTH122
-    meeting = Counter(plain)
-    return {
-        path: folder / ((stem if meeting[stem] == 1 else os.path.relpath(path, root)) + ".mp4")
-        for path, stem in zip(paths, plain)
-    }
+    targets = {}
+    for record in manifest.records:
+        name = os.path.relpath(record.path, root)
+        if name.startswith(".."):
+            raise ManifestError(f"{record.path}: lies outside {root}, whose tree the copies follow")
+        targets[record.path] = folder / (name if name.endswith(".mp4") else name + ".mp4")
+    return targets
 
 
-def _claim(folder: Path, recipe: Recipe) -> None:
-    """The folder is this recipe's from now on."""
+def _claim(folder: Path, facts: dict[str, int | str]) -> None:
+    """The folder is this recipe's and these originals' from now on."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / RECIPE
-    if file.is_file() and (there := read_json(file)) != asdict(recipe):
-        raise ConfigError(f"{folder}: holds copies by another recipe ({there}); choose another folder, or remove it")
-    write_whole(file, json.dumps(asdict(recipe)) + "\n")
+    if file.is_file() and (there := read_json(file)) != facts:
+        raise ConfigError(
+            f"{folder}: holds copies by another recipe or of others ({there}); choose another folder, or remove it"
+        )
+    write_whole(file, json.dumps(facts) + "\n")
     shutil.rmtree(folder / SCRATCH, ignore_errors=True)
     (folder / SCRATCH).mkdir()
 

@@ -23,7 +23,8 @@ from hiera_video.data.decode.settings import StoredVideo
 from hiera_video.data.decode.sources import source_of
 from hiera_video.data.manifest import Manifest, Record, read_manifest
 from hiera_video.data.quarantine import Watch
-from hiera_video.data.reencode import Recipe, constant_rate, copies_of, reencode, same_times, size_of
+from hiera_video.data.recipe import Recipe
+from hiera_video.data.reencode import constant_rate, copies_of, reencode, same_times, size_of
 from hiera_video.errors import ConfigError, ManifestError
 
 SPELLED = (
@@ -39,8 +40,11 @@ def listed(*paths: Path | str, **facts: Any) -> Manifest:
     return Manifest(records=records, class_names=("a", "b", "c"), multi_label=False, source="list.csv")
 
 
-def run(manifest: Manifest, folder: Path, recipe: Recipe | None = None, workers: int = 0) -> module.Reencoded:
-    return reencode(manifest, folder, "train", recipe or Recipe(), workers=workers, watch=Watch())
+def run(
+    manifest: Manifest, folder: Path, recipe: Recipe | None = None, *, root: Path | None = None, workers: int = 0
+) -> module.Reencoded:
+    root = root or Path(manifest.records[0].path).parent
+    return reencode(manifest, folder, "train", recipe or Recipe(), root=root, workers=workers, watch=Watch())
 
 
 def test_frames_and_times_are_kept_and_broken_videos_listed(
@@ -48,7 +52,7 @@ def test_frames_and_times_are_kept_and_broken_videos_listed(
 ) -> None:
     names = [*SPELLED, *BROKEN]
     manifest = listed(*(corpus[name] for name in names))
-    done = run(manifest, tmp_path / "out", workers=2)
+    done = run(manifest, tmp_path / "out", root=corpus["gone.mp4"].parents[1], workers=2)
     assert (done.written, done.done_before, done.broken) == (len(SPELLED), 0, len(BROKEN))
     found = read_manifest(str(done.manifest))
     assert found.class_names == ("a", "b", "c")
@@ -108,18 +112,18 @@ def test_stretches_follow_the_clock(corpus: dict[str, Path], videos: Any, tmp_pa
 def test_a_second_run_does_what_is_left(videos: Any, tmp_path: Path) -> None:
     paths = [videos.write(f"in/{name}", 20) for name in ("x/a.mp4", "x/a.mkv", "y/b.mp4")]
     out = tmp_path / "out"
-    first = run(listed(*paths), out)
+    first = run(listed(*paths), out, root=tmp_path / "in")
     assert first.written == 3
     copies = sorted(str(path.relative_to(out)) for path in out.rglob("*.mp4"))
-    assert copies == ["x/a.mkv.mp4", "x/a.mp4.mp4", "y/b.mp4"]  # two originals never share a copy
+    assert copies == ["x/a.mkv.mp4", "x/a.mp4", "y/b.mp4"]  # two originals never share a copy
     before = {name: (out / name).stat().st_ino for name in copies}
     (out / "x/a.mkv.mp4").unlink()
     videos.write("in/y/b.mp4", 25)
     os.utime(paths[2], (0, 0))  # another original, of another date
-    second = run(listed(*paths), out)
+    second = run(listed(*paths), out, root=tmp_path / "in")
     assert (second.written, second.done_before, second.broken) == (2, 1, 0)
     after = {name: (out / name).stat().st_ino for name in copies}
-    assert [name for name in copies if before[name] == after[name]] == ["x/a.mp4.mp4"]
+    assert [name for name in copies if before[name] == after[name]] == ["x/a.mp4"]
     with open_video(out / "y/b.mp4") as video:
         assert video.info.num_frames == 25
 
@@ -162,7 +166,8 @@ def test_refusals(videos: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     path = videos.write("in/a.mp4", 5)
     run(listed(path), tmp_path / "out")
     with pytest.raises(
-        ConfigError, match=r"out: holds copies by another recipe .*'crf': 23.*choose another folder, or rem"
+        ConfigError,
+        match=r"out: holds copies by another recipe or of others .*'crf': 23.*choose another folder, or rem",
     ):
         run(listed(path), tmp_path / "out", Recipe(crf=30))
     with pytest.raises(ConfigError, match=r"--reencode .*/in: is where the originals are; choose another folder"):
@@ -172,11 +177,13 @@ def test_refusals(videos: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     ):
         run(listed(tmp_path / "in/gone.mp4"), tmp_path / "out2")
     with pytest.raises(ManifestError, match=r"list.csv: holds no videos to re-encode"):
-        run(listed(), tmp_path / "out3")
+        run(listed(), tmp_path / "out3", root=tmp_path)
+    with pytest.raises(ManifestError, match=r"in/a.mp4: lies outside .*/other, whose tree the copies follow"):
+        run(listed(path), tmp_path / "out3", root=tmp_path / "other")
     stored = StoredVideo(shard="a.tar", member="b.mp4", offset=512, size=1)
     for manifest in (listed("/x/frames", num_frames=3), listed(stored.path, stored=stored)):
         with pytest.raises(ManifestError, match=r"is no video file of its own, and only such are re-encoded"):
-            copies_of(manifest, tmp_path)
+            copies_of(manifest, tmp_path, tmp_path / "out")
     for wrong, words in (
         ({"short_side": 8}, "--short-side 8: must be 16 pixels or more"),
         ({"gop": 0}, "--gop 0: must be 1 frame or more"),
