@@ -57,16 +57,6 @@ def apply_operation(clip: Tensor, name: str, *, level: float, sign: float) -> Te
     return OPERATIONS[name](clip, level, sign)
 
 
-def random_erase(clip: Tensor, *, generator: random.Random) -> Tensor:
-    """Normalised float [T, 3, H, W] → the same with one box, at one place in all frames, of normal noise."""
-    erasure = draw_erasure(len(clip), *clip.shape[-2:], generator=generator)
-    if erasure is None:
-        return clip
-    height, width = erasure.noise.shape[-2:]
-    erased: Tensor = kernels.erase(clip, erasure.top, erasure.left, height, width, erasure.noise.to(clip))
-    return erased
-
-
 def draw_erasure(frames: int, height: int, width: int, *, generator: random.Random) -> Erasure | None:
     """The box for a clip of so many frames of this size, and its noise; None where no draw fits."""
     for _ in range(ERASE_TRIES):

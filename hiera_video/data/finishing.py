@@ -30,6 +30,12 @@ class Erasure:
     noise: Tensor
     """float32 [T, 3, height, width], normal."""
 
+    def fill(self, clip: Tensor) -> None:
+        """Erase the box in a normalised clip [3, T, S, S]."""
+        height, width = self.noise.shape[-2:]
+        noise = rearrange(self.noise.to(clip.device, non_blocking=True), "t c h w -> c t h w")
+        clip[:, :, self.top : self.top + height, self.left : self.left + width] = noise
+
 
 @dataclass(frozen=True, kw_only=True)
 class UnfinishedClip:
@@ -69,9 +75,7 @@ class Finishing:
             out[some] = rearrange(self._scaled(pixels, starts[some], some), "b t h w c -> b c t h w")
         for clip, erasure in zip(out, self.erasures):
             if erasure is not None:
-                height, width = erasure.noise.shape[-2:]
-                noise = rearrange(erasure.noise.to(out.device, non_blocking=True), "t c h w -> c t h w")
-                clip[:, :, erasure.top : erasure.top + height, erasure.left : erasure.left + width] = noise
+                erasure.fill(clip)
         return out
 
     def _scaled(self, pixels: Tensor, starts: Sequence[int], some: slice) -> Tensor:

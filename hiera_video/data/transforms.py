@@ -19,9 +19,10 @@ from einops import rearrange
 from torch import Tensor
 from torchvision.transforms.v2 import functional as kernels
 
-from hiera_video.data.augment import color_jitter, draw_erasure, random_augment, random_erase
+from hiera_video.data.augment import color_jitter, draw_erasure, random_augment
 from hiera_video.data.config import AugmentConfig, require
 from hiera_video.data.finishing import UnfinishedClip
+from hiera_video.data.stages import stage
 
 CROP_TRIES = 10
 """Draws of a random crop before the largest centred one is taken instead."""
@@ -38,39 +39,39 @@ class TrainTransform:
     def __call__(self, frames: np.ndarray, generator: random.Random) -> Tensor | UnfinishedClip:
         """uint8 [T, H, W, 3] → float32 [3, T, size, size], or what becomes that with `augment.device=model`; the same
         generator state gives the same clip."""
+        with stage("augment"):
+            clip = self.augmented(as_clip(frames), generator)
+        with stage("crop"):
+            return self.cropped(clip, generator)
+
+    def augmented(self, clip: Tensor, generator: random.Random) -> Tensor:
+        """uint8 [T, 3, H, W] → the same after RandAugment and colour jitter."""
         augment = self.augment
-        clip = as_clip(frames)
         if augment.rand_augment > 0:
             clip = random_augment(clip, magnitude=augment.rand_augment, generator=generator)
         if augment.color_jitter > 0:
             clip = color_jitter(clip, strength=augment.color_jitter, generator=generator)
+        return clip
+
+    def cropped(self, clip: Tensor, generator: random.Random) -> Tensor | UnfinishedClip:
+        """uint8 [T, 3, H, W] → what `self` gives. Every number is drawn here, wherever the work is done."""
+        augment, size = self.augment, self.size
         height, width = clip.shape[-2:]
         top, left, crop_height, crop_width = random_box(
             height, width, scale=augment.scale, ratio=augment.ratio, generator=generator
         )
-        clip = clip[..., top : top + crop_height, left : left + crop_width]
+        box = clip[..., top : top + crop_height, left : left + crop_width]
         flip = generator.random() < augment.flip
-        if augment.device == "model":
-            return self._unfinished(clip, flip, generator)
-        clip = scale_to(clip.float(), self.size, self.size)
-        if flip:
-            clip = kernels.horizontal_flip(clip)
-        clip = normalise(clip, augment.mean, augment.std)
-        if generator.random() < augment.erase:
-            clip = random_erase(clip, generator=generator)
-        return rearrange(clip, "t c h w -> c t h w").contiguous()
-
-    def _unfinished(self, box: Tensor, flip: bool, generator: random.Random) -> UnfinishedClip:
-        augment, size = self.augment, self.size
         erases = generator.random() < augment.erase
-        return UnfinishedClip(
-            box=rearrange(box, "t c h w -> t h w c"),
-            flip=flip,
-            erasure=draw_erasure(len(box), size, size, generator=generator) if erases else None,
-            size=size,
-            mean=augment.mean,
-            std=augment.std,
-        )
+        erasure = draw_erasure(len(clip), size, size, generator=generator) if erases else None
+        if augment.device == "model":
+            pixels = rearrange(box, "t c h w -> t h w c")
+            return UnfinishedClip(box=pixels, flip=flip, erasure=erasure, size=size, mean=augment.mean, std=augment.std)
+        scaled = normalise(scale_to(box.float(), size, size), augment.mean, augment.std)
+        finished = rearrange(scaled.flip(-1) if flip else scaled, "t c h w -> c t h w").contiguous()
+        if erasure is not None:
+            erasure.fill(finished)
+        return finished
 
 
 class EvalTransform:
