@@ -23,6 +23,7 @@ from hiera_video.data.finishing import UnfinishedClip
 from hiera_video.data.manifest import Label, Manifest, Record
 from hiera_video.data.mirror import Mirror
 from hiera_video.data.quarantine import Watch
+from hiera_video.data.stages import stage
 from hiera_video.errors import ConfigError, DecodeError, ManifestError
 
 SUBSTITUTES = 10
@@ -149,12 +150,13 @@ class TrainClips:
         self, record: Record, generator: random.Random
     ) -> tuple[tuple[Tensor | UnfinishedClip, ...], tuple[Label, ...]]:
         repeats = self.clip.repeats
-        with open_video(record.source, self.decoder) as video:
+        with stage("open"), open_video(record.source, self.decoder) as video:
             window = _window(video, record)
             drawn = repeats if self.fresh_repeats else 1
             with _named(record.path):
                 indices = [training_clip(window, self.clip, generator) for _ in range(drawn)]
-            decoded = _decode(video, window, indices)
+            with stage("decode"):
+                decoded = _decode(video, window, indices)
         clips: list[Tensor | UnfinishedClip] = []
         labels = []
         for repeat in range(repeats):

@@ -20,6 +20,7 @@ from hiera_video.data.finishing import Finishing, together
 from hiera_video.data.pool import Opening, Pool, in_this_process
 from hiera_video.data.quarantine import Watch
 from hiera_video.data.records import Label, as_tuple
+from hiera_video.data.stages import stage
 from hiera_video.errors import ConfigError
 
 Item = TypeVar("Item")
@@ -200,7 +201,8 @@ class _TrainBatch:
         videos = [(self.dataset.samples(epoch, index, opening), position) for epoch, index, position in slots]
         repeats = len(videos[0][0].clips)
         each = [(video, position, repeat) for video, position in videos for repeat in range(repeats)]
-        clips, finishing = together([video.clips[repeat] for video, _, repeat in each])
+        with stage("collate"):
+            clips, finishing = together([video.clips[repeat] for video, _, repeat in each])
         return ClipBatch(
             clips=clips,
             finishing=finishing,

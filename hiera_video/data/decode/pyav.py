@@ -30,6 +30,7 @@ from hiera_video.data.decode.opening import (
 )
 from hiera_video.data.decode.packets import KEPT_BYTES, PacketSource
 from hiera_video.data.decode.protocol import Frames, Limits, VideoInfo, broken
+from hiera_video.data.stages import stage
 from hiera_video.data.decode.settings import StoredVideo
 from hiera_video.data.decode.sources import source_of
 
@@ -118,7 +119,8 @@ class PyAVReader:
         reformatter = VideoReformatter()
 
         def convert(index: int, frame: VideoFrame) -> None:
-            picture = self._upright(frame, reformatter)
+            with stage("convert"):
+                picture = self._upright(frame, reformatter)
             if not out:
                 out.append(np.empty((len(indices), *picture.shape), np.uint8))
             out[0][places[index]] = picture
