@@ -23,7 +23,7 @@ from pathlib import Path
 import reliability
 from engine_faults.checkpoints import damaged_checkpoints, folder_taken, full_disk
 from engine_faults.kills import kill_anywhere, stop_signals
-from engine_faults.ranks import not_finite, world_sizes
+from engine_faults.ranks import not_finite, sharded, world_sizes
 from engine_faults.runs import Lab
 from record import record
 
@@ -34,7 +34,8 @@ FAULTS = {  # (all, quick) counts
     "R4": (damaged_checkpoints, 100, 10),
     "R5": (folder_taken, 2, 1),
     "R6": (world_sizes, 4, 1),
-    "N1": (not_finite, 18, 2),
+    "R7": (sharded, 4, 1),
+    "N1": (not_finite, 22, 2),
 }
 
 

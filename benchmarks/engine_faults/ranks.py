@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 import hiera_video.config.training as assembly
 from engine_faults.forks import Fork, Hook, torchrun
@@ -38,32 +39,71 @@ def world_sizes(lab: Lab, count: int) -> Result:
         f"each step sees the same videos, mixed clips, masks and drop-path draws, bit for bit; losses within {TOLERANCE:g}",
     )
     for number in range(count):
-        recipe = RECIPES[(number + 1) % 2]
-        base = lab.place()
-        one, two, back = base / "one", base / "two", base / "back"
-        # dropout draws by rank and shape, so that it alone may differ between world sizes
+        recipe = RECIPES[number % 2]
         common = ("train.epochs=5", "train.batch_size=4", "train.keep=100", f"seed={number}")
-        common += ("model.head_dropout=0",) if recipe == "classify" else ()
-        problems = _run(lab, recipe, one, 1, *common, "train.accumulate=2")
-        if not problems:
-            _fork_off(one, two, LEG)
-            problems += _run(lab, recipe, two, 2, *common, "train.accumulate=1")
-        if not problems:
-            _fork_off(two, back, 2 * LEG)
-            problems += _run(lab, recipe, back, 1, *common, "train.accumulate=2")
-        if not problems:
-            for first, (left, right) in ((LEG, (one, two)), (2 * LEG, (two, back))):
-                steps = range(first, first + LEG)
-                if _seen(left, steps) != _seen(right, steps) or len(_seen(left, steps)) != LEG * 8:
-                    problems.append(f"steps {steps}: {left.name} and {right.name} saw different samples")
-                gap = max(abs(_losses(left)[step] - _losses(right)[step]) for step in steps)
-                result.figures["largest difference of a loss"] = max(
-                    gap, result.figures.get("largest difference of a loss", 0.0)
-                )
-                if not gap <= TOLERANCE:
-                    problems.append(f"steps {steps}: losses of {left.name} and {right.name} differ by {gap:.1e}")
-        result.add(f"run {number} ({recipe})", problems)
+        two = ("train.static_graph=true",) if recipe == "classify" else ()
+        result.add(f"run {number} ({recipe})", _there_and_back(lab, recipe, common, two, 1, result))
     return result
+
+
+def sharded(lab: Lab, count: int) -> Result:
+    """As R6, but two processes hold a half each of everything, and each writes a part of the checkpoints."""
+    result = Result(
+        "R7",
+        "world size 1 → 2 sharded (FSDP2) → 1",
+        f"{count} runs as in R6, half of them in bf16, with gradient accumulation, activation checkpointing, clipping and "
+        "layer decay; the two processes start from one's checkpoint and write checkpoints in parts, from which one goes on",
+        "as R6 (bf16: losses within 1e-3); the two processes, resumed from a checkpoint in parts, end as undisturbed, bit "
+        "for bit",
+    )
+    for number in range(count):
+        recipe = RECIPES[(number + 1) % 2]
+        common = ("train.epochs=15", "train.eval_every=5", "train.batch_size=8", "train.keep=100", f"seed={number}")
+        common += ("model.checkpointing=true", "optim.clip_grad=0.5", "optim.layer_decay=0.8")
+        common += ("train.precision=bf16",) if number % 4 > 1 else ("train.precision=fp32",)
+        two = ("train.parallel=fsdp", "train.checkpoint=sharded")
+        result.add(f"run {number} ({recipe})", _there_and_back(lab, recipe, common, two, 2, result))
+    return result
+
+
+def _there_and_back(
+    lab: Lab, recipe: str, common: tuple[str, ...], on_two: tuple[str, ...], accumulate: int, result: Result
+) -> list[str]:
+    """Problems of one run 1 → 2 → 1; `accumulate`: parts of a step on each of two processes."""
+    base = lab.place()
+    one, two, back, again = base / "one", base / "two", base / "back", base / "again"
+    # dropout draws by rank and shape, so that it alone may differ between world sizes
+    common += ("model.head_dropout=0",) if recipe == "classify" else ()
+    alone, both = (f"train.accumulate={2 * accumulate}",), (*on_two, f"train.accumulate={accumulate}")
+    problems = _run(lab, recipe, one, 1, *common, *alone)
+    if not problems:
+        _fork_off(one, two, LEG)
+        problems += _run(lab, recipe, two, 2, *common, *both)
+    if not problems:
+        _fork_off(two, back, 2 * LEG)
+        problems += _run(lab, recipe, back, 1, *common, *alone)
+    if not problems and "train.checkpoint=sharded" in on_two:
+        parts = sorted(path.name for path in (two / "checkpoints" / "last").iterdir())
+        if len([name for name in parts if "-of-00002" in name]) != 4:
+            problems.append(f"the checkpoint is not in parts: {parts}")
+        _fork_off(two, again, 2 * LEG)
+        problems += _run(lab, recipe, again, 2, *common, *both)
+        if _losses(again) != _losses(two):
+            problems.append("the two processes, resumed, did not end as undisturbed")
+    if problems:
+        return problems
+    tolerance = 1e-3 if "train.precision=bf16" in common else TOLERANCE
+    batch = next(int(text.partition("=")[2]) for text in common if text.startswith("train.batch_size="))
+    for first, (left, right) in ((LEG, (one, two)), (2 * LEG, (two, back))):
+        steps = range(first, first + LEG)
+        if _seen(left, steps) != _seen(right, steps) or len(_seen(left, steps)) != LEG * batch * 2:
+            problems.append(f"steps {steps}: {left.name} and {right.name} saw different samples")
+        gap = max(abs(_losses(left)[step] - _losses(right)[step]) for step in steps)
+        name = "largest difference of a loss" + (" in bf16" if tolerance > TOLERANCE else "")
+        result.figures[name] = max(gap, result.figures.get(name, 0.0))
+        if not gap <= tolerance:
+            problems.append(f"steps {steps}: losses of {left.name} and {right.name} differ by {gap:.1e}")
+    return problems
 
 
 def _run(lab: Lab, recipe: str, run: Path, world: int, *overrides: str) -> list[str]:
@@ -139,21 +179,23 @@ def not_finite(lab: Lab, count: int) -> Result:
     result = Result(
         "N1",
         "NaN or infinity",
-        f"{count} runs: in the loss, the gradient, the input; on rank 0 or 1 of two (gloo), and on a single process",
+        f"{count} runs: in the loss, the gradient, the input; on rank 0 or 1 of two (gloo, DDP and FSDP2), and on a single "
+        "process",
         "every rank stops at that step with exit code 4 and weights unchanged; the manifest rows of the step are written; "
         "the checkpoints before it load",
     )
     kinds = [
-        (where, value, world, rank)
-        for world, rank in ((2, 1), (2, 0), (1, 0))
+        (where, value, world, rank, parallel)
+        for world, rank, parallel in ((2, 1, "fsdp"), (2, 1, "ddp"), (2, 0, "ddp"), (1, 0, "ddp"))
         for where in ("loss", "gradient", "input")
         for value in (math.nan, math.inf)
+        if (where, parallel) != ("gradient", "fsdp")  # a sharded parameter's gradient passes no hook of its own
     ]
-    for number, (where, value, world, rank) in enumerate(kinds[:: max(len(kinds) // count, 1)][:count]):
+    for number, (where, value, world, rank, parallel) in enumerate(kinds[:: max(len(kinds) // count, 1)][:count]):
         recipe = RECIPES[number % 2]
         run = lab.place() / "run"
         hook = _poison(run, where, value, rank)
-        forks = torchrun(lab.arguments(recipe, run), world, run, hook=hook)
+        forks = torchrun(lab.arguments(recipe, run, f"train.parallel={parallel}"), world, run, hook=hook)
         codes = [fork.wait() for fork in forks]
         problems = [] if codes == [4] * world else [f"exit codes {codes}: {forks[0].said[-300:]}"]
         if not problems:
@@ -167,7 +209,7 @@ def not_finite(lab: Lab, count: int) -> Result:
             found = CheckpointStore(run / "checkpoints", keep=2).latest()
             if found is None or found.meta["step"] != BAD_STEP:
                 problems.append("the checkpoint before it does not load")
-        result.add(f"{where} {value} on rank {rank} of {world} ({recipe})", problems)
+        result.add(f"{where} {value} on rank {rank} of {world} ({recipe}, {parallel})", problems)
     return result
 
 
@@ -209,4 +251,5 @@ def _poison(run: Path, where: str, value: float, rank: int) -> Hook:
 
 def _weights_hash(model: nn.Module) -> str:
     with torch.no_grad():
-        return hashlib.sha256("".join(_hash(value) for value in model.parameters()).encode()).hexdigest()
+        shares = [value.to_local() if isinstance(value, DTensor) else value for value in model.parameters()]
+        return hashlib.sha256("".join(map(_hash, shares)).encode()).hexdigest()

@@ -35,7 +35,7 @@ from hiera_video.train.checkpoint import CheckpointStore
 from hiera_video.train.devices import compile_blocks
 from hiera_video.train.loop import Evaluator, Run, autocast, fit
 from hiera_video.train.optim import make_optimizer
-from hiera_video.train.state import TrainState, averaged
+from hiera_video.train.state import make_state
 from hiera_video.train.tasks import Classify, Pretrain, Task, class_weights
 
 logger = logging.getLogger(__name__)
@@ -45,6 +45,9 @@ MAY_CHANGE = (
     "data.deadline_seconds",
     "augment.device",
     "train.accumulate",
+    "train.parallel",
+    "train.static_graph",
+    "train.checkpoint",
     "train.log_every",
     "train.save_minutes",
     "train.keep",
@@ -88,23 +91,20 @@ class Own(NamedTuple):
 def _train(
     config: Config, train: Manifest, val: Manifest | None, num_classes: int | None, folder: Path, here: World, own: Own
 ) -> int:
-    store = CheckpointStore(folder / "checkpoints", keep=config.train.keep)
-    found = store.latest(repair=here.is_main)
+    store = CheckpointStore(
+        folder / "checkpoints", keep=config.train.keep, world=here, sharded=config.train.checkpoint == "sharded"
+    )
+    found = store.latest()
     _check_same_step(here.gather(found.meta["step"] if found else 0), folder)
     if config.train.deterministic:
         use_deterministic_kernels()
     torch.manual_seed(config.seed)
     model = make_model(config, num_classes, pretrained=None if found else _weights(config)).to(here.device)
-    state = TrainState(
-        model=model,
-        optimizer=make_optimizer(model, config.optim),
-        scaler=torch.amp.GradScaler(here.device.type, enabled=config.train.precision == "fp16"),
-        ema=averaged(model, config.train.ema),
-    )
+    macs, parameters = count_macs(model, (3, *config.input_size)), count_parameters(model)
+    state = make_state(model, config.optim, config.train, here)
     if found:
         state.load(found)
         logger.info("continuing %s after step %d", folder, state.progress.step)
-    macs = count_macs(model, (3, *config.input_size))
     if config.train.compile:
         compile_blocks(model)
     first_step = state.progress.step
@@ -118,7 +118,7 @@ def _train(
         workers=config.data.workers,
     )
     if log:
-        _announce(config, model, macs, train, num_classes)
+        _announce(config, parameters, macs, train, num_classes)
     try:
         with StopSignal() as stop:
             return fit(
@@ -245,7 +245,8 @@ def rehearse(config: Config, train: Manifest) -> None:
         model = make_model(config, num_classes, pretrained=_weights(config)).to(here.device).train()
         task, optimizer = make_task(config, train, num_classes, model), make_optimizer(model, config.optim)
         plan = BatchPlan(num_records=len(train.records), batch_size=1, seed=config.seed)
-        _announce(config, model, count_macs(model, (3, *config.input_size)), train, num_classes)
+        macs = count_macs(model, (3, *config.input_size))
+        _announce(config, count_parameters(model), macs, train, num_classes)
         seconds = 0.0
         for step, batches in enumerate(train_loader(clips, plan, first_step=0, last_step=2, workers=0)):
             batch = batches[0].to(here.device)
@@ -270,10 +271,10 @@ def _weights(config: Config) -> str | None:
     return None if config.model.pretrained == "none" else config.model.pretrained
 
 
-def _announce(config: Config, model: nn.Module, macs: int, train: Manifest, num_classes: int | None) -> None:
+def _announce(config: Config, parameters: int, macs: int, train: Manifest, num_classes: int | None) -> None:
     logger.info(
         "%s: input %s, %.2f M parameters, %.1f GMACs a clip, %s",
-        config.model.name, [3, *config.input_size], count_parameters(model) / 1e6,
+        config.model.name, [3, *config.input_size], parameters / 1e6,
         macs / 1e9,
         f"{num_classes} classes" if config.train.task == "classify" else f"{config.mae.mask_ratio:.0%} masked",
     )  # fmt: skip

@@ -10,6 +10,8 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,8 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _FILES = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin", "model.pth")
+_INDEX = "model.safetensors.index.json"
+"""Which part holds which tensor, of weights in several files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,23 +157,41 @@ def _read_folder(folder: Path, source: str) -> Weights:
         if not found:
             raise CheckpointError(f"{source}: the run has no checkpoint yet; let it train until it has saved one")
         folder = found[0]
-    file = next((folder / name for name in _FILES if (folder / name).is_file()), None)
-    if file is None:
-        raise CheckpointError(f"{source}: holds none of {', '.join(_FILES)}, and no checkpoints/ of a run")
+    files = _files_of(folder, source)
     config, ours, meta = (_read_json(folder / f"{stem}.json") for stem in ("config", "hiera_video", "meta"))
     names = ours.get("class_names") or meta.get("class_names")
-    recorded = meta.get("files", {}).get(file.name, {}).get("sha256")  # a checkpoint of a run knows what was written
-    if recorded is not None and recorded != _sha256(file):
-        raise CheckpointError(
-            f"{file}: damaged (its sha256 is not the recorded one); take another checkpoint of the run"
-        )
+    for file in files:
+        recorded = (
+            meta.get("files", {}).get(file.name, {}).get("sha256")
+        )  # a checkpoint of a run knows what was written
+        if recorded is not None and recorded != _sha256(file):
+            raise CheckpointError(
+                f"{file}: damaged (its sha256 is not the recorded one); take another checkpoint of the run"
+            )
+    contents = [_read_file(file) for file in files]
     return Weights(
         source=source,
-        state=unwrap(_read_file(file), source),
+        state=unwrap(contents[0] if len(files) == 1 else reduce(or_, contents), source),
         config=config,
         extras=ours,
         class_names=tuple(names) if names else None,
     )
+
+
+def _files_of(folder: Path, source: str) -> list[Path]:
+    """The file of the weights, or the parts that an index beside them names."""
+    if (folder / _INDEX).is_file():
+        names = sorted({str(name) for name in dict(_read_json(folder / _INDEX).get("weight_map", {})).values()})
+        missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
+        if missing or not names:
+            raise CheckpointError(
+                f"{folder / _INDEX}: names {', '.join(missing) or 'no parts'}, not there; fetch or copy the whole folder"
+            )
+        return [folder / name for name in names]
+    file = next((folder / name for name in _FILES if (folder / name).is_file()), None)
+    if file is None:
+        raise CheckpointError(f"{source}: holds none of {', '.join(_FILES)}, and no checkpoints/ of a run")
+    return [file]
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:
@@ -204,7 +226,7 @@ def _hub_folder(repository: str) -> Path:
         raise CheckpointError(f"hf-hub:{repository}: needs huggingface_hub; pip install 'hiera-video[hub]'") from error
     name, _, revision = repository.partition("@")
     try:
-        patterns = ["*.json", *_FILES]
+        patterns = ["*.json", *_FILES, "model-*.safetensors"]
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))
     except Exception as error:  # network, HTTP and validation errors of three libraries
         first = str(error).strip().splitlines()[0] if str(error).strip() else "no details"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,9 @@ class World:
         distributed.all_gather_object(values, value)
         return values
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """`model` with gradients averaged over the ranks."""
-        if self.size == 1:
-            return model
-        ids = [self.device.index] if self.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
+
+ALONE = World(0, 1, torch.device("cpu"))
+"""One process without a device of its own."""
 
 
 @contextmanager

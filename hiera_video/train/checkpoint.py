@@ -5,7 +5,10 @@
                                     meta.json             step, model, class names, sha256 of the others and of itself
     <run>/checkpoints/last, best                          links to step folders
 
-A folder is written under a temporary name on the same disk, `meta.json` last, everything fsynced, then renamed.
+A folder is written under a temporary name on the same disk, `meta.json` last, everything fsynced, then renamed. With
+`train.checkpoint=sharded` each process writes a part of the tensors, whole ones, so that any number of processes reads them:
+
+    model-00001-of-00002.safetensors  state-00001-of-00002.pt  …  model.safetensors.index.json  meta.json
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +29,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hiera_video.errors import CheckpointError
+from hiera_video.runtime.distributed import ALONE, World
+from hiera_video.train.parts import file_names, join, take
 
 logger = logging.getLogger(__name__)
-FILES = ("model.safetensors", "state.pt")
+FILES = file_names(0, 1)
+INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
@@ -41,51 +48,89 @@ class Checkpoint:
 
 
 class CheckpointStore:
-    """The `checkpoints` folder of one run: saves, prunes, finds the newest that verifies."""
+    """The `checkpoints` folder of one run: saves, prunes, finds the newest that verifies.
 
-    def __init__(self, folder: Path, *, keep: int) -> None:
-        self.folder, self.keep = folder, keep
+    world: the run's processes, all of which call each method. sharded: each of them writes a part of a checkpoint.
+    """
+
+    def __init__(self, folder: Path, *, keep: int, world: World = ALONE, sharded: bool = False) -> None:
+        self.folder, self.keep, self.world = folder, keep, world
+        self.parts = world.size if sharded else 1
+        self.part = world.rank if sharded else 0 if world.is_main else None
 
     def save(
         self, step: int, weights: dict[str, Tensor], state: dict[str, Any], meta: dict[str, Any], *, best: bool
     ) -> Path:
         """Write the checkpoint of `step`, point `last` (and `best`) at it, then delete those no longer kept.
 
-        Raises `CheckpointError` if the disk refuses; the checkpoints that exist stay as they are.
+        Raises `CheckpointError` on every rank if the disk refuses one; the checkpoints that exist stay as they are.
         """
         target = self.folder / f"step_{step:08d}"
         partial = self.folder / f".{target.name}.partial"
-        try:
-            if not _verifies(target):
-                shutil.rmtree(partial, ignore_errors=True)
-                partial.mkdir(parents=True)
-                _write_files(partial, weights, state, {**meta, "step": step, "best": best})
-                shutil.rmtree(target, ignore_errors=True)
-                partial.rename(target)
-                _fsync(self.folder)
-            _point(self.folder / "last", target)
-            if best:
-                _point(self.folder / "best", target)
-        except (OSError, RuntimeError, SafetensorError) as error:  # what each writer makes of a full disk
-            shutil.rmtree(partial, ignore_errors=True)
-            raise CheckpointError(
-                f"{target}: cannot be written ({error}); free disk space or choose another out_dir; the checkpoints "
-                "before it are untouched"
-            ) from error
-        self._prune()
+        if self._agreed(target, partial, lambda: self._begin(target, partial), main_alone=True)[0]:
+            mine = [take(tree, self.part, self.parts) for tree in (weights, state)]
+            written = self._agreed(target, partial, lambda: self._write(partial, *mine))
+            sealed = {**meta, "step": step, "best": best, "files": join(written)}
+            self._agreed(target, partial, lambda: _publish(target, partial, sealed), main_alone=True)
+        self._agreed(target, partial, lambda: self._link(target, best), main_alone=True)
         return target
 
-    def latest(self, *, repair: bool = True) -> Checkpoint | None:
+    def _agreed(self, target: Path, partial: Path, work: Callable[[], Any], *, main_alone: bool = False) -> list[Any]:
+        """What `work` came to on each rank, once all (or the first alone) have done it."""
+        answer = problem = cause = None
+        try:
+            answer = work() if self.world.is_main or not main_alone else None
+        except (OSError, RuntimeError, SafetensorError) as error:  # what each writer makes of a full disk
+            problem, cause = str(error), error
+        answers = self.world.gather((answer, problem))
+        problems = [problem for _, problem in answers if problem is not None]
+        if problems:
+            if self.world.is_main:
+                shutil.rmtree(partial, ignore_errors=True)
+            raise CheckpointError(
+                f"{target}: cannot be written ({problems[0]}); free disk space or choose another out_dir; the checkpoints "
+                "before it are untouched"
+            ) from cause
+        return [answer for answer, _ in answers]
+
+    def _begin(self, target: Path, partial: Path) -> bool:
+        """Whether `target` has to be written; an empty `partial` is then there."""
+        if _verifies(target):
+            return False
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        return True
+
+    def _write(self, partial: Path, weights: dict[str, Tensor], state: dict[str, Any]) -> dict[str, Any]:
+        """This rank's files, and what is to be recorded of them."""
+        if self.part is None:
+            return {}
+        names = file_names(self.part, self.parts)
+        save_file(weights, partial / names[0])
+        torch.save(state, partial / names[1])
+        for name in names:
+            _fsync(partial / name)
+        recorded = {name: _recorded(partial / name) for name in names}
+        return recorded if self.parts == 1 else {**recorded, names[0]: {**recorded[names[0]], "tensors": list(weights)}}
+
+    def _link(self, target: Path, best: bool) -> None:
+        _point(self.folder / "last", target)
+        if best:
+            _point(self.folder / "best", target)
+        self._prune()
+
+    def latest(self) -> Checkpoint | None:
         """The newest checkpoint whose files match their recorded hashes; damaged ones are named and passed over.
 
-        repair: make good a link that a kill left behind (one process alone may).
         Raises `CheckpointError` where there are some and none verifies: a run that began anew would overwrite them.
         """
         folders = self._folders()
         for folder in reversed(folders):
             try:
                 found = read_checkpoint(folder)
-                if repair and found.meta["best"]:  # a kill between the rename and the link is made good here
+                if (
+                    self.world.is_main and found.meta["best"]
+                ):  # a kill between the rename and the link is made good here
                     _point(self.folder / "best", folder)
                 return found
             except CheckpointError as error:
@@ -111,17 +156,22 @@ class CheckpointStore:
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """Load one step folder. Raises `CheckpointError` where a file is missing, cut short or changed."""
+    """Load one step folder, in one file or in parts. Raises `CheckpointError` where a file is missing, cut short or changed.
+
+    Parts are mapped, so that a sharded run holds in memory only what it takes of them.
+    """
     try:
         meta = json.loads((folder / "meta.json").read_text())
         if meta.pop("sha256") != _digest(meta):
             raise CheckpointError(f"{folder / 'meta.json'}: damaged (its sha256 is not the recorded one)")
-        for name in FILES:
-            recorded = meta["files"][name]
-            if _sha256(folder / name) != recorded["sha256"]:
+        for name, recorded in meta["files"].items():
+            if Path(name).name != name or _sha256(folder / name) != recorded["sha256"]:
                 raise CheckpointError(f"{folder / name}: damaged (its sha256 is not the recorded one)")
-        weights = load_file(folder / "model.safetensors")
-        state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+        names = sorted(meta["files"])
+        weights = join(load_file(folder / name) for name in names if name.endswith(".safetensors"))
+        states = [name for name in names if name.endswith(".pt")]
+        mapped = len(states) > 1
+        state = join(torch.load(folder / name, map_location="cpu", weights_only=True, mmap=mapped) for name in states)
     except CheckpointError:
         raise
     except Exception as error:  # safetensors, zip and JSON readers each raise their own kinds
@@ -129,21 +179,29 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(folder, weights, state, meta)
 
 
-def _write_files(folder: Path, weights: dict[str, Tensor], state: dict[str, Any], meta: dict[str, Any]) -> None:
-    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, folder / FILES[0])
-    torch.save(state, folder / FILES[1])
-    for name in FILES:
-        _fsync(folder / name)
-    seal(folder, meta)
-    _fsync(folder / "meta.json")
-    _fsync(folder)
+def _publish(target: Path, partial: Path, meta: dict[str, Any]) -> None:
+    """Seal what the ranks wrote and give it its name."""
+    index = {tensor: name for name, recorded in meta["files"].items() for tensor in recorded.pop("tensors", ())}
+    if index:  # as Hugging Face's sharded checkpoints have it, so that other tools find the weights
+        (partial / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": index}, indent=1))
+        _fsync(partial / INDEX)
+        meta["files"][INDEX] = _recorded(partial / INDEX)
+    seal(partial, meta, meta["files"])
+    _fsync(partial / "meta.json")
+    _fsync(partial)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+    _fsync(target.parent)
 
 
-def seal(folder: Path, meta: dict[str, Any]) -> None:
-    """Write `meta.json` with the hashes of the files in `folder`, and its own."""
-    files = {name: {"sha256": _sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in FILES}
-    meta = {**meta, "files": files}
+def seal(folder: Path, meta: dict[str, Any], files: dict[str, Any] | None = None) -> None:
+    """Write `meta.json` with the hashes of the files in `folder` (`files`, where they are known), and its own."""
+    meta = {**meta, "files": files or {name: _recorded(folder / name) for name in FILES}}
     (folder / "meta.json").write_text(json.dumps({**meta, "sha256": _digest(meta)}, indent=1))
+
+
+def _recorded(path: Path) -> dict[str, Any]:
+    return {"sha256": _sha256(path), "bytes": path.stat().st_size}
 
 
 def _verifies(folder: Path) -> bool:

@@ -66,6 +66,14 @@ class TrainConfig:
     """Parts that each device's share of a batch is computed in, to save memory."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Autocast of forward and backward; `auto` is bf16 on a GPU that has it, else fp32."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """Several devices: each holds the whole model (`ddp`), or a share of weights, gradients and optimizer state (`fsdp`)
+    for a model that does not fit one. The numbers are the same."""
+    static_graph: bool = False
+    """Tell DDP that every step uses the same parameters in the same order; for `classify`, without accumulation."""
+    checkpoint: Literal["full", "sharded"] = "full"
+    """Checkpoints in one file, or one part from each process where a whole copy does not fit one machine's memory. Runs of
+    any number of processes, either kind of `parallel`, and all tools read both."""
     compile: bool = False
     """Compile each transformer block (`torch.compile`): minutes at the start, faster steps on a GPU."""
     deterministic: bool = False
@@ -94,5 +102,11 @@ class TrainConfig:
             require(value >= 1, f"train.{name}={value}: must be 1 or more")
         require(
             self.ema is None or 0 < self.ema < 1, f"train.ema={self.ema}: must be in (0, 1), or null for no average"
+        )
+        require(
+            not self.static_graph or (self.parallel == "ddp" and self.accumulate == 1),
+            f"train.static_graph=true: is for train.parallel=ddp with train.accumulate=1 (now {self.parallel}, "
+            f"{self.accumulate}): accumulating, torch's static graph fails or leaves gradients unexchanged "
+            "(pytorch#143580, #187732); set train.static_graph=false",
         )
         require(self.save_minutes > 0, f"train.save_minutes={self.save_minutes}: must be above 0")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import nn
 
 from hiera_video.errors import DeviceMemoryError
 from hiera_video.train.config import TrainConfig
+from hiera_video.train.parallel import blocks_of
 
 PEAK_TFLOPS = {
     "V100": 125,
@@ -68,7 +68,9 @@ def told_if_memory_runs_out(train: TrainConfig, *, step: int, checkpointing: boo
 
 
 def compile_blocks(model: nn.Module, backend: str = "inductor") -> None:
-    """Compile each transformer block on its own, in place: equal blocks share their code, and names of parameters stay."""
-    blocks: Any = [*getattr(model, "blocks", ()), *getattr(model, "decoder_blocks", ())]
-    for block in blocks:
-        block.compile(backend=backend)
+    """Compile each transformer block on its own, in place: equal blocks share their code, and names of parameters stay.
+
+    Its `forward` alone, so that what a sharded block does before and after, which cannot be compiled, stays outside.
+    """
+    for block in blocks_of(model):
+        block.forward = torch.compile(block.forward, backend=backend)

@@ -29,6 +29,7 @@ from hiera_video.train.config import OptimConfig, TrainConfig
 from hiera_video.train.devices import told_if_memory_runs_out
 from hiera_video.train.meter import Clock, LoaderWatch, Meter, agree, progress_line, show
 from hiera_video.train.optim import set_lr
+from hiera_video.train.parallel import no_exchange, whole, whole_model, wrap
 from hiera_video.train.schedule import lr_at
 from hiera_video.train.state import TrainState
 from hiera_video.train.tasks import Task
@@ -88,7 +89,7 @@ def fit(
     warmup_steps = round(optim.warmup_epochs * run.steps_per_epoch)
     clock, watch = Clock(progress.step, total_steps), LoaderWatch()
     meter = Meter(world, run.flops_per_clip)
-    wrapped = world.wrap(model)
+    wrapped = wrap(model, world, static_graph=train.static_graph)
     model.train()
     while progress.step < total_steps:
         step = progress.step
@@ -106,9 +107,9 @@ def fit(
         # after the data: a loader draws from the same generator when it starts, which a resumed run does at another step
         torch.manual_seed(random.Random(f"dropout/{run.seed}/{step}/{world.rank}").getrandbits(63))
         with told_if_memory_runs_out(train, step=step, checkpointing=getattr(model, "checkpointing", False)):
-            logs = _forward_backward(wrapped, task, batches_of_step, step, train.precision, scaler, world)
+            logs = forward_backward(wrapped, task, batches_of_step, step, train.precision, scaler, world)
         scaler.unscale_(optimizer)
-        norm = float(nn.utils.clip_grad_norm_(model.parameters(), optim.clip_grad or math.inf))
+        norm = float(whole(nn.utils.clip_grad_norm_(model.parameters(), optim.clip_grad or math.inf)))
         agreed = agree(
             logs,
             broken=sum(len(batch.substituted) for batch in batches_of_step),
@@ -141,7 +142,8 @@ def fit(
             watch.look(numbers["data_wait_share"])
         is_best = False
         if evaluator and epoch_ends and (epoch % train.eval_every == 0 or progress.step == total_steps):
-            numbers = evaluator(state.validated)
+            with whole_model(state.validated, state.skeleton) as validated:
+                numbers = evaluator(validated)
             model.train()
             score = numbers[evaluator.score] if evaluator.higher_is_better else -numbers[evaluator.score]
             is_best = math.isfinite(score) and (progress.best is None or score > progress.best)
@@ -152,9 +154,8 @@ def fit(
         # the limit is a share of a whole pass at least, so that one bad video at the start does not end a run
         limit = run.max_broken * train.batch_size * max(progress.step, run.steps_per_epoch)
         if epoch_ends or agreed.save_due or agreed.signal or progress.broken > limit:
-            if world.is_main:
-                meta = {**run.meta, **state.meta()}
-                run.store.save(progress.step, state.weights(), state.rest(), meta, best=is_best)
+            meta = {**run.meta, **state.meta()}
+            run.store.save(progress.step, state.weights(), state.rest(), meta, best=is_best)
             clock.saved()
         if progress.broken > limit:
             logger.error(
@@ -167,7 +168,7 @@ def fit(
     return DONE
 
 
-def _forward_backward(
+def forward_backward(
     model: nn.Module,
     task: Task,
     batches: Sequence[ClipBatch],
@@ -180,8 +181,7 @@ def _forward_backward(
     logs: dict[str, tuple[Tensor, int]] = {}
     for number, batch in enumerate(batches, start=1):
         batch = batch.to(world.device)
-        accumulating = world.size > 1 and number < len(batches)  # only the last part exchanges gradients
-        with model.no_sync() if accumulating else nullcontext():  # type: ignore[operator]
+        with no_exchange(model) if number < len(batches) else nullcontext():  # only the last part exchanges gradients
             with autocast(precision, world.device):
                 output = task(model, batch, step)
             scaler.scale(output.loss / len(batches)).backward()  # type: ignore[no-untyped-call]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -10,7 +11,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hiera_video.errors import CheckpointError
+from hiera_video.runtime.distributed import World
 from hiera_video.train.checkpoint import Checkpoint
+from hiera_video.train.config import OptimConfig, TrainConfig
+from hiera_video.train.optim import make_optimizer
+from hiera_video.train.parallel import cut_like, shard
 
 
 @dataclass
@@ -38,6 +43,8 @@ class TrainState:
     scaler: torch.amp.GradScaler
     ema: AveragedModel | None = None
     """Exponential moving average of the weights, None where `train.ema` is unset."""
+    skeleton: nn.Module | None = None
+    """The model without weights, into which a sharded one is gathered to be validated; None where it is not sharded."""
     progress: Progress = field(default_factory=Progress)
 
     @property
@@ -62,11 +69,10 @@ class TrainState:
     def load(self, found: Checkpoint) -> None:
         """Go on from `found`. Raises `CheckpointError` where it is of another model or optimizer."""
         try:
-            self.validated.load_state_dict(found.weights)
+            _load(self.validated, found.weights)
             if self.ema:
-                self.model.load_state_dict(found.state["model"])
-            _check_optimizer(self.optimizer, found.state["optimizer"])
-            self.optimizer.load_state_dict(found.state["optimizer"])
+                _load(self.model, found.state["model"])
+            self.optimizer.load_state_dict(_cut_optimizer(self.optimizer, found.state["optimizer"]))
             self.scaler.load_state_dict(found.state["scaler"])
             self.progress = Progress(**found.meta["progress"])
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
@@ -78,19 +84,46 @@ class TrainState:
             self.ema.n_averaged.fill_(self.progress.step)
 
 
+def make_state(model: nn.Module, optim: OptimConfig, train: TrainConfig, world: World) -> TrainState:
+    """The state of a run's first step; `model` is sharded in place where `train.parallel=fsdp` and there are ranks."""
+    ema, skeleton = averaged(model, train.ema), None
+    if train.parallel == "fsdp" and world.size > 1:
+        skeleton = deepcopy(model).to("meta")
+        for module in [model, ema.module] if ema else [model]:
+            shard(module, world)
+    return TrainState(
+        model=model,
+        optimizer=make_optimizer(model, optim),
+        scaler=torch.amp.GradScaler(world.device.type, enabled=train.precision == "fp16"),
+        ema=ema,
+        skeleton=skeleton,
+    )
+
+
 def averaged(model: nn.Module, decay: float | None) -> AveragedModel | None:
     """The moving average of `model`'s weights: after each step, average = decay × average + (1 - decay) × weights; the
     first step's average is the weights themselves. None where `decay` is."""
     return None if decay is None else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
 
 
-def _check_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """torch loads the state of another optimizer without a word, as long as the number of parameters agrees."""
+def _load(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    here = model.state_dict()
+    model.load_state_dict({name: cut_like(value, here.get(name, value)) for name, value in weights.items()})
+
+
+def _cut_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+    """`saved` with this rank's share of each tensor. torch loads the state of another optimizer without a word, as long
+    as the number of parameters agrees: raises `ValueError` for one."""
     here, there = optimizer.param_groups, saved["param_groups"]
     if [set(group) for group in here] != [set(group) for group in there]:
         raise ValueError("its optimizer has other settings")
+    state: dict[Any, dict[str, Any]] = {}
     for group_here, group_there in zip(here, there):
         for parameter, key in zip(group_here["params"], group_there["params"]):
             for name, value in saved["state"].get(key, {}).items():
-                if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
-                    raise ValueError(f"its optimizer's {name} is {list(value.shape)} for a {list(parameter.shape)}")
+                if isinstance(value, Tensor) and value.ndim:
+                    if value.shape != parameter.shape:
+                        raise ValueError(f"its optimizer's {name} is {list(value.shape)} for a {list(parameter.shape)}")
+                    value = cut_like(value, parameter)
+                state.setdefault(key, {})[name] = value
+    return {**saved, "state": state}

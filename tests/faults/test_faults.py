@@ -24,7 +24,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
     return {row["id"]: row for row in json.loads(out.read_text())["faults"]}
 
 
-@pytest.mark.parametrize("fault", ["R1", "R2", "R3", "R4", "R5", "R6", "N1"])
+@pytest.mark.parametrize("fault", ["R1", "R2", "R3", "R4", "R5", "R6", "R7", "N1"])
 def test_it_holds(measured: dict[str, dict[str, Any]], fault: str) -> None:
     row = measured[fault]
     assert row["trials"] > 0 and row["held"] == row["trials"], row["failures"]

@@ -1,0 +1,157 @@
+"""Checkpoints in parts: who writes what, that damage to any part is found, that a rank whose disk is full stops all."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hiera_video.errors import CheckpointError
+from hiera_video.models.weights import read_weights
+from hiera_video.runtime.distributed import World
+from hiera_video.train import checkpoint as module
+from hiera_video.train.checkpoint import CheckpointStore, read_checkpoint
+from hiera_video.train.parts import file_names, join, owners, take, tensors
+
+WEIGHTS = {"large": torch.arange(12.0), "small": torch.ones(2), "middle": torch.full((5,), 2.0)}
+STATE = {
+    "optimizer": {"state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.zeros(12)}}, "param_groups": [{"lr": 0.1}]},
+    "scaler": {},
+}
+
+
+class Meeting:
+    """Where threads that stand for ranks hand over what they have."""
+
+    def __init__(self, size: int) -> None:
+        self.barrier, self.values = threading.Barrier(size, timeout=30), [None] * size
+
+    def gather(self, rank: int, value: Any) -> list[Any]:
+        self.values[rank] = value
+        self.barrier.wait()
+        found = list(self.values)
+        self.barrier.wait()
+        return found
+
+
+@dataclass(frozen=True)
+class Thread(World):
+    meeting: Meeting = field(default_factory=lambda: Meeting(1))
+
+    def gather(self, value: Any) -> list[Any]:
+        return self.meeting.gather(self.rank, value)
+
+
+def on_ranks(size: int, work: Callable[[World], Any]) -> list[Any]:
+    """What `work` returns, or raises, on each of `size` ranks."""
+    meeting, answers = Meeting(size), [None] * size
+
+    def run(rank: int) -> None:
+        try:
+            answers[rank] = work(Thread(rank, size, torch.device("cpu"), meeting))
+        except CheckpointError as error:
+            answers[rank] = error  # type: ignore[call-overload]
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers
+
+
+def save(folder: Path, step: int, *, size: int = 2, sharded: bool = True) -> list[Any]:
+    def work(world: World) -> Path:
+        store = CheckpointStore(folder, keep=2, world=world, sharded=sharded)
+        return store.save(step, WEIGHTS, STATE, {"class_names": ["a"]}, best=True)
+
+    return on_ranks(size, work)
+
+
+def test_the_parts_are_equally_heavy_and_together_whole() -> None:
+    assert owners([1, 5, 2, 3], 2) == [0, 0, 1, 1] and owners([4, 4], 1) == [0, 0]
+    assert file_names(0, 1) == ("model.safetensors", "state.pt")
+    assert file_names(1, 12) == ("model-00002-of-00012.safetensors", "state-00002-of-00012.pt")
+    parts = [take(STATE, part, 2) for part in range(2)]
+    assert [sum(value.numel() for value in tensors(part)) for part in parts] == [12, 1]
+    assert "param_groups" not in parts[1]["optimizer"] and take(STATE, None, 2)["optimizer"] == {"state": {0: {}}}
+    moments = join(parts)["optimizer"]["state"][0]
+    assert moments["step"] == 3 and torch.equal(moments["exp_avg"], torch.zeros(12))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_what_any_number_of_ranks_wrote_one_process_reads(tmp_path: Path, size: int) -> None:
+    paths = save(tmp_path / "checkpoints", 4, size=size)
+    assert len(set(paths)) == 1 and len(list(paths[0].glob("*.safetensors"))) == size
+    found = CheckpointStore(tmp_path / "checkpoints", keep=2).latest()
+    assert found is not None and found.meta["step"] == 4 and (tmp_path / "checkpoints" / "best").resolve() == paths[0]
+    for loaded in (found.weights, dict(read_weights(tmp_path).state)):
+        assert loaded.keys() == WEIGHTS.keys()
+        assert all(torch.equal(value, WEIGHTS[name]) for name, value in loaded.items())
+    assert found.state["optimizer"]["param_groups"] == [{"lr": 0.1}] and found.state["scaler"] == {}
+    state: dict[str, Tensor] = found.state["optimizer"]["state"][0]
+    assert state["step"] == 3 and torch.equal(state["exp_avg"], torch.zeros(12))
+    assert read_weights(tmp_path).class_names == ("a",)
+
+
+def test_in_one_file_only_the_first_rank_writes(tmp_path: Path) -> None:
+    (path, _) = save(tmp_path, 4, sharded=False)
+    assert sorted(file.name for file in path.iterdir()) == ["meta.json", "model.safetensors", "state.pt"]
+
+
+@pytest.mark.parametrize(
+    "file", ["model-00001-of-00002.safetensors", "state-00002-of-00002.pt", "model.safetensors.index.json"]
+)
+@pytest.mark.parametrize("damage", ["flip", "remove", "exchange"])
+def test_damage_to_any_part_falls_back(
+    tmp_path: Path, file: str, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(tmp_path, 1)
+    path = save(tmp_path, 2)[0] / file
+    if damage == "flip":
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    elif damage == "remove":
+        path.unlink()
+    else:
+        path.write_bytes((path.parent / "meta.json").read_bytes())
+    with caplog.at_level(logging.WARNING):
+        found = CheckpointStore(tmp_path, keep=2).latest()
+    assert found is not None and found.meta["step"] == 1 and "falling back to the one before" in caplog.text
+
+
+def test_weights_with_a_missing_or_strange_part_are_refused(tmp_path: Path) -> None:
+    folder = save(tmp_path, 2)[0]
+    (folder / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"index\.json: names model-00002-of-00002\.safetensors, not there"):
+        read_weights(folder)
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../../secret.safetensors"}}')
+    with pytest.raises(CheckpointError, match=r"names \.\./\.\./secret\.safetensors, not there"):
+        read_weights(folder)
+
+
+@pytest.mark.parametrize("bad_rank", [0, 1])
+def test_a_disk_that_is_full_for_one_rank_stops_all(
+    tmp_path: Path, bad_rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, 1)
+    before, name, write = sorted(tmp_path.iterdir()), file_names(bad_rank, 2)[1], torch.save
+
+    def full(value: object, path: Path) -> None:
+        if path.name == name:
+            raise OSError(28, "No space left on device")
+        write(value, path)
+
+    monkeypatch.setattr(module.torch, "save", full)
+    answers = save(tmp_path, 2)
+    assert all(isinstance(answer, CheckpointError) and "No space left" in str(answer) for answer in answers)
+    assert all("the checkpoints before it are untouched" in str(answer) for answer in answers)
+    assert sorted(tmp_path.iterdir()) == before and read_checkpoint(tmp_path / "last").meta["step"] == 1
