@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiera_video.models.layout import BlockLayout
+from hiera_video.models.linear import Linear
 from hiera_video.models.tokens import pool_units
 
 NORM_EPS = 1e-6
@@ -21,8 +22,8 @@ class UnitAttention(nn.Module):
     def __init__(self, layout: BlockLayout) -> None:
         super().__init__()
         self.layout = layout
-        self.qkv = nn.Linear(layout.dim_in, 3 * layout.dim_out)
-        self.proj = nn.Linear(layout.dim_out, layout.dim_out)
+        self.qkv = Linear(layout.dim_in, 3 * layout.dim_out)
+        self.proj = Linear(layout.dim_out, layout.dim_out)
 
     def forward(self, tokens: Tensor) -> Tensor:
         layout = self.layout
@@ -44,12 +45,11 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.act = nn.GELU()
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc1 = Linear(dim, hidden)
+        self.fc2 = Linear(hidden, dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        mixed: Tensor = self.fc2(self.act(self.fc1(tokens)))
+        mixed: Tensor = self.fc2(self.fc1(tokens, gelu=True))
         return mixed
 
 
@@ -64,7 +64,7 @@ class HieraBlock(nn.Module):
         self.norm2 = nn.LayerNorm(layout.dim_out, eps=NORM_EPS)
         self.mlp = Mlp(layout.dim_out, int(layout.dim_out * mlp_ratio))
         if layout.dim_in != layout.dim_out:
-            self.proj = nn.Linear(layout.dim_in, layout.dim_out)
+            self.proj = Linear(layout.dim_in, layout.dim_out)
 
     def forward(self, tokens: Tensor, branch_scale: Tensor | None = None) -> Tensor:
         """tokens [B, N, dim_in]; branch_scale [B, 2]: factor of the attention and the MLP branch, 0 where stochastic

@@ -20,6 +20,7 @@ from hiera_video.models.attention import NORM_EPS, HieraBlock
 from hiera_video.models.geometry import BlockLayout, HieraConfig
 from hiera_video.models.hiera import HieraEncoder, init_weights
 from hiera_video.models.layout import MaeConfig, num_visible
+from hiera_video.models.linear import Linear
 from hiera_video.models.masking import random_hidden, random_keep, running_cells
 from hiera_video.models.targets import Target
 from hiera_video.models.tokens import CONVS, flat_index, take_rows, true_positions, visible_count
@@ -60,7 +61,7 @@ class MaskedAutoencoderHiera(HieraEncoder):
         dim, width = self.stages[-1].dim, mae.decoder_embed_dim
         self.encoder_norm = nn.LayerNorm(dim, eps=NORM_EPS)
         self.multi_scale_fusion_heads = _fusion_heads(self)
-        self.decoder_embed = nn.Linear(dim, width)
+        self.decoder_embed = Linear(dim, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.decoder_pos_embed = nn.Parameter(torch.zeros(1, math.prod(config.final_grid), width))
         layout = BlockLayout(
@@ -74,7 +75,7 @@ class MaskedAutoencoderHiera(HieraEncoder):
         )
         self.decoder_blocks = nn.ModuleList(HieraBlock(layout, config.mlp_ratio) for _ in range(mae.decoder_depth))
         self.decoder_norm = nn.LayerNorm(width, eps=NORM_EPS)
-        self.decoder_pred = nn.Linear(width, self.target.size)
+        self.decoder_pred = Linear(width, self.target.size)
         self._register_tables()
         init_weights(self, config)
         nn.init.trunc_normal_(self.mask_token, std=0.02)

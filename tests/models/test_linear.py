@@ -1,0 +1,76 @@
+"""oneDNN's linear layer gives what torch's own gives, its gradient too, and stays out of graphs that others read."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hiera_video.models import linear
+from hiera_video.models.linear import Linear
+
+
+def error(ours: Tensor, plain: Tensor) -> float:
+    return ((ours - plain).abs().max() / plain.abs().max()).item()
+
+
+@pytest.fixture
+def layer() -> Linear:
+    torch.manual_seed(0)
+    return Linear(96, 384)
+
+
+@pytest.mark.parametrize("gelu", [False, True])
+def test_the_kernel_is_used_and_equal(layer: Linear, gelu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    kernel = linear.fused_linear
+    monkeypatch.setattr(linear, "fused_linear", lambda *given: calls.append(given) or kernel(*given))
+    x = torch.randn(2, 50, 96)
+    with torch.no_grad():
+        plain = F.linear(x, layer.weight, layer.bias)
+        assert error(layer(x, gelu=gelu), F.gelu(plain) if gelu else plain) <= 1e-5
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("gelu", [False, True])
+def test_gradients_are_equal(layer: Linear, gelu: bool) -> None:
+    x = torch.randn(2, 50, 96, requires_grad=True)
+    plain = F.linear(x, layer.weight, layer.bias)
+    plain = F.gelu(plain) if gelu else plain
+    weights = torch.randn_like(plain)
+    inputs = (x, layer.weight, layer.bias)
+    expected = torch.autograd.grad((plain * weights).sum(), inputs)
+    found = torch.autograd.grad((layer(x, gelu=gelu) * weights).sum(), inputs)
+    for ours, theirs in zip(found, expected):
+        assert ((ours - theirs).norm() / theirs.norm()).item() <= 1e-5
+
+
+def test_frozen_weights_get_no_gradient(layer: Linear) -> None:
+    layer.requires_grad_(False)
+    x = torch.randn(1, 5, 96, requires_grad=True)
+    layer(x).sum().backward()
+    assert layer.weight.grad is None and layer.bias.grad is None
+    assert x.grad is not None and x.grad.shape == x.shape
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_types_take_the_plain_way(layer: Linear, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "fused_linear", None)
+    with torch.no_grad():
+        assert layer.to(dtype)(torch.randn(3, 96, dtype=dtype)).dtype == dtype
+
+
+def test_autocast_and_compiled_graphs_take_the_plain_way(layer: Linear, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "fused_linear", None)
+    x = torch.randn(3, 96)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer(x).dtype == torch.bfloat16
+    with torch.no_grad():
+        exported = torch.export.export(layer, (x,))
+    assert "mkldnn" not in str(exported.graph)
+
+
+def test_no_rows_are_no_rows(layer: Linear) -> None:
+    with torch.no_grad():
+        assert layer(torch.zeros(0, 96)).shape == (0, 384)
