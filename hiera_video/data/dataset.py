@@ -10,12 +10,13 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from hiera_video.data.clips import ClipConfig, Window, check_num_clips, test_clips, training_clip, window_of
+from hiera_video.data.crops import Crops
 from hiera_video.data.decode import open_video
 from hiera_video.data.decode.protocol import Frames, VideoReader, broken
 from hiera_video.data.decode.settings import FrameFolder
@@ -31,10 +32,15 @@ SUBSTITUTES = 10
 
 TrainTransform = Callable[[Frames, random.Random], Tensor | UnfinishedClip]
 """(uint8 [T, H, W, 3], generator) → float32 [3, T, S, S], or what the model's device makes that of."""
-EvalTransform = Callable[[Frames], Tensor]
-"""uint8 [T, H, W, 3] → float32 [crops, 3, T, S, S]."""
 Opening = Callable[[str], None]
 """Called with a file's path before it is opened; `DecodeError` if the file is to be passed over."""
+
+
+class EvalTransform(Protocol):
+    """What makes the views of a test."""
+
+    def views_of(self, frames: Frames, clips: Sequence[Sequence[int]]) -> Crops:
+        """uint8 [N, H, W, 3] and the places of each clip's T frames among the N → the crops of each clip."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +62,15 @@ class VideoViews:
     """All views of one video in a test."""
 
     row: int
-    views: Tensor
-    """float32 [V, 3, T, S, S]; V = clips × crops, the crops of a clip side by side."""
+    crops: Crops
+    """V = clips × crops views [3, T, S, S], the crops of a clip side by side."""
     clip_seconds: tuple[tuple[float, float], ...]
     """Start of each clip's first frame and end of its last, on the file's clock."""
+
+    @property
+    def views(self) -> Tensor:
+        """All of them, float32 [V, 3, T, S, S]: a copy that is several times as large as `crops`."""
+        return self.crops.stacked()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +167,10 @@ class TrainClips:
             with _named(record.path):
                 indices = [training_clip(window, self.clip, generator) for _ in range(drawn)]
             with stage("decode"):
-                decoded = _decode(video, window, indices)
+                if drawn == 1:
+                    decoded = [video.frames([window.first + i for i in indices[0]])]
+                else:
+                    decoded = [frames[clip] for frames, places in _decode(video, window, indices) for clip in places]
         clips: list[Tensor | UnfinishedClip] = []
         labels = []
         for repeat in range(repeats):
@@ -214,11 +228,11 @@ class TestViews:
             window = _window(video, record)
             with _named(record.path):
                 indices = test_clips(window, self.clip, self.num_clips)
-            decoded = _decode(video, window, indices)
+            crops = [self.transform.views_of(frames, places) for frames, places in _decode(video, window, indices)]
             times, frame_seconds = video.times, 1 / video.fps
         return VideoViews(
             row=record.row,
-            views=torch.cat([self.transform(frames) for frames in decoded]),
+            crops=Crops.joined(crops),
             clip_seconds=tuple(
                 (times[window.first + min(clip)], times[window.first + max(clip)] + frame_seconds) for clip in indices
             ),
@@ -242,19 +256,18 @@ def _window(video: VideoReader, record: Record) -> Window:
     return window
 
 
-def _decode(video: VideoReader, window: Window, clips: Sequence[Sequence[int]]) -> list[Frames]:
-    """The frames of several clips of one video, decoded in one pass."""
-    if len(clips) == 1:
-        return [video.frames([window.first + i for i in clips[0]])]
-    union = sorted({i for clip in clips for i in clip})
-    place = {index: position for position, index in enumerate(union)}
+def _decode(video: VideoReader, window: Window, clips: Sequence[Sequence[int]]) -> list[tuple[Frames, list[list[int]]]]:
+    """The frames of several clips of one video, decoded in one pass, each once; and the places of each clip's among them.
+    One such pair a clip where all together take more memory than is meant for one video."""
+    distinct = sorted({i for clip in clips for i in clip})
+    place = {index: position for position, index in enumerate(distinct)}
     try:
-        frames = video.frames([window.first + i for i in union])
+        frames = video.frames([window.first + i for i in distinct])
     except DecodeError as error:
-        if error.reason != "too_large":
+        if error.reason != "too_large" or len(clips) == 1:
             raise
-        return [video.frames([window.first + i for i in clip]) for clip in clips]  # one clip at a time may fit
-    return [frames[[place[i] for i in clip]] for clip in clips]
+        return [part for clip in clips for part in _decode(video, window, [clip])]
+    return [(frames, [[place[i] for i in clip] for clip in clips])]
 
 
 @contextmanager

@@ -43,7 +43,7 @@ class _Timed(TestViews):
         started = time.monotonic()
         found = super()._views(record)
         return TimedViews(
-            row=found.row, views=found.views, clip_seconds=found.clip_seconds, seconds=time.monotonic() - started
+            row=found.row, crops=found.crops, clip_seconds=found.clip_seconds, seconds=time.monotonic() - started
         )
 
 
@@ -93,8 +93,8 @@ def _compute(model: nn.Module, videos: Iterator[VideoViews | BrokenVideo], batch
                 broken.append(video)
             else:
                 assert isinstance(video, TimedViews)
-                read.append((video.row, len(video.views), video.seconds))
-                yield from video.views
+                read.append((video.row, len(video.crops), video.seconds))
+                yield from video.crops
 
     logits = [
         model(batch.to(world.device)).float().cpu()[:real].numpy()
@@ -114,15 +114,13 @@ def _compute(model: nn.Module, videos: Iterator[VideoViews | BrokenVideo], batch
 
 
 def _fixed_batches(items: Iterator[Tensor], size: int) -> Iterator[tuple[Tensor, int]]:
-    """Batches of exactly `size` items, and how many of them are real."""
-    batch: list[Tensor] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield torch.stack(batch), size
-            batch = []
-    if batch:
-        yield torch.stack(batch + batch[:1] * (size - len(batch))), len(batch)
+    """Batches of exactly `size` items, and how many of them are real. The memory of one serves for the next."""
+    batch: Tensor | None = None
+    while group := list(islice(items, size)):
+        if batch is None:
+            batch = torch.empty(size, *group[0].shape)
+        torch.stack(group + group[:1] * (size - len(group)), out=batch)
+        yield batch, len(group)
 
 
 def score(predictions: Predictions, manifest: Manifest) -> dict[str, float]:

@@ -48,7 +48,7 @@ class Reconstruction:
         )
         total, count = 0.0, 0
         while batch := list(islice(videos, self.batch_size)):
-            clips = torch.stack([video.views[0] for video in batch]).to(self.world.device)
+            clips = torch.stack([next(iter(video.crops)) for video in batch]).to(self.world.device)
             output = _reconstruct(model, clips, [video.row for video in batch])
             if self.pictures and self.world.is_main and count == 0:
                 self._draw(self.pictures, model, clips[:CLIPS_SHOWN], [video.row for video in batch[:CLIPS_SHOWN]])

@@ -12,6 +12,7 @@ import torch
 
 from hiera_video.data.clips import ClipConfig, test_clips, training_clip
 from hiera_video.data.config import AugmentConfig
+from hiera_video.data.crops import Crops
 from hiera_video.data.dataset import SUBSTITUTES, BrokenVideo, TestViews, TrainClips, VideoViews
 from hiera_video.data.decode.pyav import PyAVReader
 from hiera_video.data.manifest import Manifest, Record, read_manifest
@@ -28,10 +29,15 @@ def plain(frames: Any, generator: random.Random) -> torch.Tensor:
     return clip
 
 
-def whole(frames: Any) -> torch.Tensor:
+class whole:
     """An evaluation transform with two "crops": the frames and their negative."""
-    clip = torch.from_numpy(np.ascontiguousarray(frames)).permute(3, 0, 1, 2).float()
-    return torch.stack([clip, 255 - clip])
+
+    @staticmethod
+    def views_of(frames: Any, clips: list[list[int]]) -> Crops:
+        shown = torch.stack([torch.from_numpy(frames[clip]).permute(3, 0, 1, 2).float() for clip in clips])
+        height, width = frames.shape[1:3]
+        both = torch.cat([shown, 255 - shown], dim=-1)
+        return Crops(clips=both, boxes=((0, 0, height, width), (0, width, height, width)))
 
 
 def numbers_of(videos: Any, clip: torch.Tensor) -> list[int]:

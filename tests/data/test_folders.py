@@ -11,6 +11,7 @@ from PIL import Image
 
 from hiera_video.data.clips import ClipConfig
 from hiera_video.data.config import DataConfig
+from hiera_video.data.crops import Crops
 from hiera_video.data.dataset import BrokenVideo, TestViews, VideoViews
 from hiera_video.data.decode import open_video
 from hiera_video.data.decode.settings import FrameFolder
@@ -112,10 +113,13 @@ def test_mmaction2s_list(videos: Any, tmp_path: Path) -> None:
     assert [(record.label, record.num_frames) for record in manifest.records] == [(0, 12), (1, 8), (1, 11)]
     assert manifest.records[0].path == str(tmp_path / "abseiling/a b")
 
-    def whole(frames: Any) -> Any:
-        import torch
+    class whole:
+        @staticmethod
+        def views_of(frames: Any, clips: list[list[int]]) -> Any:
+            import torch
 
-        return torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float()
+            shown = torch.stack([torch.from_numpy(frames[clip]).permute(3, 0, 1, 2).float() for clip in clips])
+            return Crops(clips=shown, boxes=((0, 0, *frames.shape[1:3]),))
 
     views = TestViews(
         manifest, ClipConfig(num_frames=4, sampling="segments"), whole, num_clips=1, decoder=FrameFolder()

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from hiera_video.data.clips import ClipConfig
+from hiera_video.data.crops import Crops
 from hiera_video.data.dataset import BrokenVideo, TestViews, TrainClips, VideoViews
 from hiera_video.data.loader import BatchPlan, ClipBatch, test_loader, train_loader
 from hiera_video.data.manifest import Manifest, Record, read_manifest
@@ -33,8 +34,11 @@ class Small:
         return clip + generator.random()
 
 
-def one_view(frames: Any) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(frames[:, ::8, ::8])).permute(3, 0, 1, 2).float()[None]
+class one_view:
+    @staticmethod
+    def views_of(frames: Any, clips: list[list[int]]) -> Crops:
+        shown = torch.stack([torch.from_numpy(frames[clip][:, ::8, ::8]).permute(3, 0, 1, 2).float() for clip in clips])
+        return Crops(clips=shown, boxes=((0, 0, *shown.shape[-2:]),))
 
 
 def small(frames: Any, generator: random.Random) -> torch.Tensor:

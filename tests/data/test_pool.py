@@ -22,6 +22,7 @@ import torch
 
 from hiera_video.data import dataset as dataset_module
 from hiera_video.data.clips import ClipConfig
+from hiera_video.data.crops import Crops
 from hiera_video.data.dataset import BrokenVideo, TestViews, TrainClips, VideoViews
 from hiera_video.data.loader import BatchPlan, test_loader, train_loader
 from hiera_video.data.manifest import Manifest, Record, read_manifest
@@ -39,8 +40,11 @@ def small(frames: Any, generator: random.Random) -> torch.Tensor:
     return clip + generator.random()
 
 
-def one_view(frames: Any) -> torch.Tensor:
-    return small(frames, random.Random(0))[None]
+class one_view:
+    @staticmethod
+    def views_of(frames: Any, clips: list[list[int]]) -> Crops:
+        shown = torch.stack([small(frames[clip], random.Random(0)) for clip in clips])
+        return Crops(clips=shown, boxes=((0, 0, *shown.shape[-2:]),))
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +204,9 @@ def test_tensors_travel_as_they_are() -> None:
 
     ours, theirs = Pipe()
     message = {
-        "views": VideoViews(row=3, views=torch.randn(2, 3, 5), clip_seconds=((0.0, 1.0),)),
+        "views": VideoViews(
+            row=3, crops=Crops(clips=torch.randn(1, 3, 2, 4, 5), boxes=((0, 1, 4, 4),)), clip_seconds=((0.0, 1.0),)
+        ),
         "odd": (torch.arange(7, dtype=torch.int16), torch.tensor(True), torch.zeros(0, 4), torch.randn(4, 6).t()),
         "half": torch.randn(3).to(torch.bfloat16),
         "words": ["a", None],
