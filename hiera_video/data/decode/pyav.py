@@ -30,9 +30,9 @@ from hiera_video.data.decode.opening import (
 )
 from hiera_video.data.decode.packets import KEPT_BYTES, PacketSource
 from hiera_video.data.decode.protocol import Frames, Limits, VideoInfo, broken
-from hiera_video.data.stages import stage
 from hiera_video.data.decode.settings import StoredVideo
 from hiera_video.data.decode.sources import source_of
+from hiera_video.data.stages import stage
 
 # One packet is one shown frame in these; elsewhere (VP8 has packets that show nothing) frames are counted by decoding.
 ONE_FRAME_A_PACKET = {"h264", "hevc", "vp9", "av1", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg", "ffv1", "prores"}
