@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 
-from hiera_video.config.build import manifest_of, num_classes_of
+from hiera_video.config.build import aligned_val, manifest_of, num_classes_of
 from hiera_video.config.load import load_config
 from hiera_video.config.schema import Config
 from hiera_video.data.manifest import Manifest
 from hiera_video.errors import ConfigError
 from hiera_video.runtime.cli import config_parser, run_tool
+from hiera_video.runtime.log import require_logger
 
 logger = logging.getLogger(__name__)
 
@@ -24,10 +25,11 @@ def main() -> int:
     arguments = config_parser(__doc__ or "").parse_args()
     config = load_config(arguments.cfg, arguments.overrides)
     check_weights(config, arguments.cfg, warn_only=arguments.dry_run)
+    require_logger(config.train.logger)
     train = manifest_of(config, "train")
     if arguments.dry_run:
         return dry_run(config, train)
-    val = manifest_of(config, "val") if config.data.val else None
+    val = aligned_val(config, train, manifest_of(config, "val")) if config.data.val else None
     return run(config, train, val, num_classes_of(config, train, *([val] if val else [])))
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hiera_video.config.schema import Config
 from hiera_video.data.manifest import Manifest, read_manifest
 from hiera_video.errors import ConfigError, ManifestError
+from hiera_video.eval.class_names import align_classes, listed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,6 +38,27 @@ def num_classes_of(config: Config, *manifests: Manifest) -> int | None:
                 f"set model.num_classes={manifest.num_classes} or correct the labels"
             )
     return count
+
+
+def aligned_val(config: Config, train: Manifest, val: Manifest) -> Manifest:
+    """`val` with labels that mean what `train`'s mean. Raises `ManifestError` where its classes are others, or the same in
+    another order, unless `test.remap_classes`. Where one of the two has no names, indices are trusted."""
+    here, there = val.class_names, train.class_names
+    if here is None or there is None or here == there[: len(here)]:
+        return val
+    if unknown := sorted(set(here) - set(there)):
+        raise ManifestError(
+            f"{val.source}: names classes that {train.source} does not: {listed(unknown)}; validate on the classes of the "
+            "training, or write its names into the labels file"
+        )
+    if not config.test.remap_classes:
+        place = next(index for index, name in enumerate(here) if there[index] != name)
+        raise ManifestError(
+            f"{val.source}: class {place} is {here[place]!r}, but {there[place]!r} in {train.source}: the same names in "
+            "another order would validate against wrong labels; bring them into one order, or set "
+            "test.remap_classes=true to map the labels by name"
+        )
+    return align_classes(val, there, checkpoint=train.source, remap=True)
 
 
 def make_model(config: Config, num_classes: int | None, *, pretrained: str | None) -> nn.Module:

@@ -49,6 +49,7 @@ MAY_CHANGE = (
     "train.static_graph",
     "train.checkpoint",
     "train.log_every",
+    "train.logger",
     "train.save_minutes",
     "train.keep",
     "test.",
@@ -101,7 +102,8 @@ def _train(
     torch.manual_seed(config.seed)
     model = make_model(config, num_classes, pretrained=None if found else _weights(config)).to(here.device)
     macs, parameters = count_macs(model, (3, *config.input_size)), count_parameters(model)
-    state = make_state(model, config.optim, config.train, here)
+    optim = config.optim.for_batch(config.train.batch_size)
+    state = make_state(model, optim, config.train, here)
     if found:
         state.load(found)
         logger.info("continuing %s after step %d", folder, state.progress.step)
@@ -109,7 +111,9 @@ def _train(
         compile_blocks(model)
     first_step = state.progress.step
     plan = make_plan(config, train, here)
-    log = MetricLog(folder, first_step=first_step) if here.is_main else None
+    log = None
+    if here.is_main:
+        log = MetricLog(folder, first_step=first_step, logger=config.train.logger, config=flatten(config))
     batches = train_loader(
         make_clips(config, train, num_classes, need_labels=config.train.task == "classify" and not own.task),
         plan,
@@ -126,7 +130,7 @@ def _train(
                 own.task or make_task(config, train, num_classes, model),
                 batches,
                 own.evaluator or make_evaluator(config, None if own.task else val, here),
-                optim=config.optim,
+                optim=optim,
                 train=config.train,
                 run=Run(
                     folder=folder,
@@ -279,10 +283,17 @@ def _announce(config: Config, parameters: int, macs: int, train: Manifest, num_c
         f"{num_classes} classes" if config.train.task == "classify" else f"{config.mae.mask_ratio:.0%} masked",
     )  # fmt: skip
     logger.info(
-        "%d videos; a step takes %d of them × %d clips, peak lr %g is for that batch; %d passes (%d effective epochs)",
-        len(train.records), config.train.batch_size, config.clip.repeats, config.optim.lr, config.train.epochs,
+        "%d videos; a step takes %d of them × %d clips, peak lr %s is for that batch; %d passes (%d effective epochs)",
+        len(train.records), config.train.batch_size, config.clip.repeats, _rate(config), config.train.epochs,
         config.train.epochs * config.clip.repeats,
     )  # fmt: skip
+
+
+def _rate(config: Config) -> str:
+    """The peak rate and, where it was scaled, the rule: `0.0004 (optim.lr 0.0008 × 128 / 256)`."""
+    optim, batch = config.optim, config.train.batch_size
+    rule = "" if optim.lr_for_batch is None else f" (optim.lr {optim.lr:g} × {batch} / {optim.lr_for_batch})"
+    return f"{optim.for_batch(batch).lr:g}{rule}"
 
 
 def _check_same_step(steps: list[int], folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from hiera_video.data.config import require
@@ -16,6 +16,9 @@ class OptimConfig:
     """Optimizer; `sgd` has Nesterov-free momentum."""
     lr: float = 8e-4
     """Peak learning rate, for the whole batch of a step (`train.batch_size` videos); never scaled silently."""
+    lr_for_batch: int | None = None
+    """Batch that `lr`, `warmup_lr` and `min_lr` are stated for: each is used × `train.batch_size` / this, as recipes that
+    give a base rate per 256 videos mean it. Unset: they are used as they are."""
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's decay rates; 0.95 for the second in masked pre-training."""
     momentum: float = 0.9
@@ -46,10 +49,26 @@ class OptimConfig:
             self.clip_grad is None or self.clip_grad > 0,
             f"optim.clip_grad={self.clip_grad}: must be above 0, or null for no clipping",
         )
+        require(
+            self.lr_for_batch is None or self.lr_for_batch >= 1,
+            f"optim.lr_for_batch={self.lr_for_batch}: must be 1 or more, or null for rates used as they are",
+        )
         require(self.warmup_epochs >= 0, f"optim.warmup_epochs={self.warmup_epochs}: must be 0 or more")
         for name in ("warmup_lr", "min_lr"):
             value = getattr(self, name)
             require(0 <= value <= self.lr, f"optim.{name}={value}: must be between 0 and optim.lr={self.lr}")
+
+    def for_batch(self, batch_size: int) -> OptimConfig:
+        """With the rates of a step of `batch_size` videos, by `lr_for_batch`.
+
+        >>> OptimConfig(lr=1e-3, min_lr=0, lr_for_batch=256).for_batch(64).lr
+        0.00025
+        """
+        if self.lr_for_batch is None:
+            return self
+        share = batch_size / self.lr_for_batch
+        rates = {name: getattr(self, name) * share for name in ("lr", "warmup_lr", "min_lr")}
+        return replace(self, lr_for_batch=None, **rates)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +110,9 @@ class TrainConfig:
     """Passes between two validations; the last pass is always validated."""
     log_every: int = 10
     """Steps between two rows of `metrics.jsonl`."""
+    logger: str | None = None
+    """Module that gets every logged number too, beside `metrics.jsonl` and TensorBoard: any with wandb's `init`, `log` and
+    `finish` (wandb, swanlab, trackio). Its own environment variables and log-in hold."""
     save_minutes: float = 10.0
     """Longest time between two checkpoints; one is written after every validation too."""
     keep: int = 2

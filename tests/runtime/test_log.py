@@ -1,10 +1,16 @@
-"""`metrics.jsonl`: each step stands there once, whatever was killed when."""
+"""`metrics.jsonl`: each step stands there once, whatever was killed when; loggers like wandb get the same numbers."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import ModuleType
 
-from hiera_video.runtime.log import MetricLog, read_metrics
+import pytest
+
+from hiera_video.errors import ConfigError
+from hiera_video.runtime import log as log_module
+from hiera_video.runtime.log import MetricLog, read_metrics, require_logger
 
 
 def test_a_continued_run_drops_what_came_after_its_checkpoint(tmp_path: Path) -> None:
@@ -21,3 +27,60 @@ def test_a_continued_run_drops_what_came_after_its_checkpoint(tmp_path: Path) ->
     assert [row["step"] for row in rows] == [0, 1, 2, 3]
     assert rows[1]["loss_hex"] == "0x1.0000000000000p-1" and rows[3]["loss"] == 9.0
     assert any((tmp_path / "tensorboard").iterdir())
+
+
+def test_what_is_not_installed_or_no_logger_is_told(tmp_path: Path) -> None:
+    require_logger(None)
+    with pytest.raises(
+        ConfigError, match=r"train.logger=nowhere_found: is not installed; pip install nowhere_found, or leave"
+    ):
+        require_logger("nowhere_found")
+    with pytest.raises(
+        ConfigError, match=r"train.logger=json: has no init, log, finish; choose a module with wandb's init"
+    ):
+        MetricLog(tmp_path, first_step=0, logger="json")
+
+
+def test_without_wandb_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_module.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"train.logger=wandb: is not installed; pip install 'hiera-video\[wandb\]'"):
+        require_logger("wandb")
+
+
+def test_a_module_like_wandb_is_given_what_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begun again in the same folder it is told the same id, and no argument that its `init` does not have."""
+    calls: list[tuple[str, object]] = []
+
+    class Module(ModuleType):
+        def init(self, project: str, config: object, id: str, resume: str) -> None:
+            calls.append(("init", (project, config, id, resume)))
+
+        def log(self, numbers: dict[str, float], step: int) -> None:
+            calls.append((f"log {step}", numbers))
+
+        def finish(self) -> None:
+            calls.append(("finish", None))
+
+    monkeypatch.setitem(sys.modules, "likewandb", Module("likewandb"))
+    monkeypatch.setattr(log_module, "require_logger", lambda name: None)
+    for step in range(2):
+        log = MetricLog(tmp_path, first_step=step, logger="likewandb", config={"optim.lr": 0.1})
+        log.write(step, "train", loss=1.5, loss_hex=(1.5).hex())
+        log.close()
+    assert [name for name, _ in calls] == ["init", "log 0", "finish", "init", "log 1", "finish"]
+    assert calls[0] == calls[3] and calls[0][1][:2] == ("hiera-video", {"optim.lr": 0.1})  # type: ignore[index]
+    assert calls[1][1] == {"train/loss": 1.5}
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [0, 1]
+
+
+def test_wandb_itself_writes_a_run_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    log = MetricLog(tmp_path, first_step=0, logger="wandb", config={"optim.lr": 0.25})
+    for step in range(3):
+        log.write(step, "train", loss=1.0 / (step + 1))
+    log.close()
+    (data,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    assert (tmp_path / "logger_id").read_text() in data.name
+    content = data.read_bytes()
+    assert b"train/loss" in content and b"optim.lr" in content
