@@ -3,8 +3,8 @@
 python tools/check_data.py --train data/kinetics400/train.csv --val data/kinetics400/val.csv --out data/kinetics400/check
 python tools/check_data.py --train videos/train --out check --workers 8 --quick
 
-Writes check.json, report.html and, a split, a manifest without the broken videos. Exit code 3 where more than
---max-broken of the videos cannot be read.
+Writes check.json, report.html and, a split, a manifest without the broken videos (and packets.index with --index). Exit
+code 3 where more than --max-broken of the videos cannot be read.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2, help="processes; 0 reads in this one, without a deadline")
     parser.add_argument("--deadline", type=float, default=60.0, help="seconds for one video before it counts as hung")
     parser.add_argument("--quick", action="store_true", help="decode a few frames of each video instead of all")
+    parser.add_argument(
+        "--index", action="store_true", help="write packets.index, for data.index: long videos open quicker"
+    )
     parser.add_argument("--clip", default="16x4", metavar="TxS", help="videos that span less count as short")
     parser.add_argument("--classes", metavar="FILE", help="class names in the right order; k400 for Kinetics-400's")
     parser.add_argument("--max-broken", type=float, default=0.05, help="share that may be broken before exit code 3")
@@ -54,28 +57,30 @@ def main() -> int:
     given = {split: getattr(arguments, split) for split in ("train", "val", "test") if getattr(arguments, split)}
     if not given:
         raise ConfigError("nothing to check: name a manifest with --train, --val or --test")
+    if arguments.index and arguments.decoder != "pyav":
+        raise ConfigError(f"--index goes with --decoder pyav, not {arguments.decoder}; change one of them")
     manifests = {
         split: read_manifest(source, root=arguments.root, separator=arguments.separator)
         for split, source in given.items()
     }
-    import jinja2  # after the checks: what follows takes seconds to import
     from tqdm import tqdm
 
-    from hiera_video.data import check
+    from hiera_video.data import check  # after the checks: it takes seconds to import
     from hiera_video.data.quarantine import FILE_NAME, Watch
 
     arguments.out.mkdir(parents=True, exist_ok=True)
     watch = Watch(deadline_seconds=arguments.deadline, quarantine=str(arguments.out / FILE_NAME))
     found, splits = {}, {}
     for split, manifest in manifests.items():
-        videos = check.scan(
-            manifest, decoder=settings.backend, workers=arguments.workers, watch=watch, quick=arguments.quick
-        )
+        videos = check.scan(manifest, decoder=settings.backend, workers=arguments.workers, watch=watch,
+                            quick=arguments.quick, index=arguments.index)  # fmt: skip
         found[split] = list(tqdm(videos, total=len(manifest.records), unit="video", desc=split))
         splits[split] = check.summary(found[split], manifest, clip)
         clean, root = check.write_clean(arguments.out, split, manifest, found[split])
         logger.info("%s: %d of %d videos can be read %s; clean list: %s with data.root=%s", split,
                     splits[split]["readable"], len(manifest.records), splits[split]["reasons"] or "", clean, root)  # fmt: skip
+    if arguments.index:
+        logger.info("data.index=%s: the packets of %d videos", *check.index_packets(arguments.out, found))
     names = next((names for names in map(check.names_in_order, manifests.values()) if names), None)
     if names:
         (arguments.out / "labels.txt").write_text("".join(f"{name}\n" for name in names))
@@ -84,14 +89,11 @@ def main() -> int:
     results = {"splits": splits, "overlap": overlap, "class_order": order, "class_order_of": note}
     (arguments.out / "check.json").write_text(json.dumps(results, indent=1, ensure_ascii=False))
     how = f"{'Eight frames of each video' if arguments.quick else 'Every frame'} decoded with {arguments.decoder}."
-    template = Path(check.__file__).with_suffix(".html").read_text()
-    page = jinja2.Environment(autoescape=True).from_string(template)
     title = f"Videos of {', '.join(given.values())}"
-    (arguments.out / "report.html").write_text(
-        page.render(title=title, how=how, splits=splits, overlap=overlap, order=order, order_note=note)
-    )
-    across = sum(len(group["splits"]) > 1 for group in overlap)
-    logger.info("%d groups of files with the same bytes, %d across splits; class order: %s", len(overlap), across,
+    facts = {"title": title, "how": how, "splits": splits, "overlap": overlap, "order": order, "order_note": note}
+    check.write_page(arguments.out / "report.html", facts)
+    logger.info("%d groups of files with the same bytes, %d across splits; class order: %s", len(overlap),
+                sum(len(group["splits"]) > 1 for group in overlap),
                 "not checked" if order is None else f"{len(order)} differences from {note}")  # fmt: skip
     logger.info("report: %s", arguments.out / "report.html")
     broken, total = (sum(len(item) for item in lists) for lists in

@@ -17,7 +17,9 @@ from typing import Any
 
 from hiera_video.data.clips import ClipConfig, clip_span
 from hiera_video.data.decode import open_video
-from hiera_video.data.decode.settings import FrameFolder
+from hiera_video.data.decode.packet_index import Stamp, write_index
+from hiera_video.data.decode.pyav import PyAVReader
+from hiera_video.data.decode.settings import Backend
 from hiera_video.data.lists import line_of
 from hiera_video.data.manifest import Manifest, Record
 from hiera_video.data.pool import Opening, Pool, in_this_process
@@ -47,6 +49,8 @@ class Checked:
     height: int = 0
     digest: str | None = None
     """Of the file's bytes; None for a folder of frames and for a file that cannot be read at all."""
+    packets: tuple[Stamp, bytes] | None = None
+    """For the index of packets, where one is wanted and the video is of use there."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,14 @@ class Examine:
     """Checks a record: all its frames are decoded, or a few with `quick`."""
 
     records: tuple[Record, ...]
-    decoder: str | FrameFolder
+    decoder: Backend
     quick: bool
+    index: bool = False
+    """Whether packets are to be written down."""
 
     def __call__(self, index: int, opening: Opening) -> Checked:
         record = self.records[index]
-        digest = None
+        digest = packets = None
         try:
             opening(record.path)
             with open_video(record.source, self.decoder) as video:
@@ -73,6 +79,8 @@ class Examine:
                 for start in range(0, len(wanted), CHUNK):
                     video.frames(wanted[start : start + CHUNK])
                 info = video.info
+                if self.index and isinstance(video, PyAVReader):
+                    packets = video.to_remember()
         except DecodeError as error:
             return Checked(row=record.row, path=record.path, reason=error.reason, message=str(error), digest=digest)
         return Checked(
@@ -84,14 +92,15 @@ class Examine:
             width=info.width,
             height=info.height,
             digest=digest,
+            packets=packets,
         )
 
 
 def scan(
-    manifest: Manifest, *, decoder: str | FrameFolder, workers: int, watch: Watch, quick: bool = False
+    manifest: Manifest, *, decoder: Backend, workers: int, watch: Watch, quick: bool = False, index: bool = False
 ) -> Iterator[Checked]:
-    """Every record's answer, in order, as it comes."""
-    examine, rows = Examine(manifest.records, decoder, quick), range(len(manifest.records))
+    """Every record's answer, in order, as it comes; `index`: with what an index of packets needs."""
+    examine, rows = Examine(manifest.records, decoder, quick, index), range(len(manifest.records))
     if workers == 0:
         yield from in_this_process(examine, rows, watch)
         return
@@ -213,6 +222,13 @@ def clean_lines(manifest: Manifest, found: Sequence[Checked]) -> tuple[str, list
     return root, lines
 
 
+def index_packets(folder: Path, splits: Mapping[str, Sequence[Checked]]) -> tuple[Path, int]:
+    """Write the index of packets of all splits; its path, and how many videos it helps."""
+    path = folder / "packets.index"
+    rows = ((item.path, *item.packets) for found in splits.values() for item in found if item.packets is not None)
+    return path, write_index(path, rows)
+
+
 def write_clean(folder: Path, split: str, manifest: Manifest, found: Sequence[Checked]) -> tuple[Path, str]:
     """Write a manifest of the readable videos (the index of shards for those in shards); its path, and its `data.root`."""
     if all(record.stored is not None for record in manifest.records):
@@ -223,3 +239,11 @@ def write_clean(folder: Path, split: str, manifest: Manifest, found: Sequence[Ch
     path = folder / f"{split}.csv"
     path.write_text("".join(lines))
     return path, root
+
+
+def write_page(path: Path, facts: Mapping[str, Any]) -> None:
+    """One HTML page that needs no network."""
+    import jinja2
+
+    page = jinja2.Environment(autoescape=True).from_string(Path(__file__).with_suffix(".html").read_text())
+    path.write_text(page.render(**facts))

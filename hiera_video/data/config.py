@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from hiera_video.data.decode.settings import FrameFolder
+from hiera_video.data.decode.settings import Backend, FrameFolder, Indexed
 from hiera_video.errors import ConfigError
 
 
@@ -38,6 +38,8 @@ class DataConfig:
     """Number of the first picture; unset: the lowest."""
     frame_fps: float = 30.0
     """Pictures a second that were taken."""
+    index: str | None = None
+    """Index of packets that `tools/check_data.py --index` has written: long videos open in a fraction of the time."""
     workers: int = 2
     """Loader processes; 0 loads in the main process."""
     on_broken: Literal["substitute", "error"] = "substitute"
@@ -55,6 +57,10 @@ class DataConfig:
             self.decoder == "frames" or (self.frame_template is None and self.frame_first is None),
             f"data.frame_template and data.frame_first go with data.decoder=frames, not {self.decoder}; change one of them",
         )
+        require(
+            self.index is None or self.decoder == "pyav",
+            f"data.index={self.index} goes with data.decoder=pyav, not {self.decoder}; change one of them",
+        )
         self.frame_folder  # noqa: B018 (its own checks)
         require(self.separator != "", "data.separator='': must not be empty; leave it unset to have it sniffed")
 
@@ -64,8 +70,10 @@ class DataConfig:
         return FrameFolder(template=self.frame_template, first=self.frame_first, fps=self.frame_fps)
 
     @property
-    def backend(self) -> str | FrameFolder:
+    def backend(self) -> Backend:
         """What `open_video` takes."""
+        if self.index is not None:
+            return Indexed(index=self.index)
         return self.frame_folder if self.decoder == "frames" else self.decoder
 
 

@@ -19,7 +19,7 @@ from hiera_video.data.clips import ClipConfig, Window, check_num_clips, test_cli
 from hiera_video.data.crops import Crops
 from hiera_video.data.decode import open_video
 from hiera_video.data.decode.protocol import Frames, VideoReader, broken
-from hiera_video.data.decode.settings import FrameFolder
+from hiera_video.data.decode.settings import Backend
 from hiera_video.data.finishing import UnfinishedClip
 from hiera_video.data.manifest import Label, Manifest, Record
 from hiera_video.data.mirror import Mirror
@@ -97,7 +97,7 @@ class TrainClips:
         transform: TrainTransform,
         *,
         seed: int,
-        decoder: str | FrameFolder = "pyav",
+        decoder: Backend = "pyav",
         on_broken: Literal["substitute", "error"] = "substitute",
         fresh_repeats: bool = False,
         need_labels: bool | None = None,
@@ -195,7 +195,7 @@ class TestViews:
         transform: EvalTransform,
         *,
         num_clips: int,
-        decoder: str | FrameFolder = "pyav",
+        decoder: Backend = "pyav",
         watch: Watch | None = None,
     ) -> None:
         check_num_clips(clip, num_clips)

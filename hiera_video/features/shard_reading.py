@@ -18,7 +18,7 @@ from hiera_video.data.clips import ClipConfig, Window, window_of
 from hiera_video.data.dataset import BrokenVideo
 from hiera_video.data.decode import open_video
 from hiera_video.data.decode.protocol import Frames, VideoReader, broken
-from hiera_video.data.decode.settings import FrameFolder
+from hiera_video.data.decode.settings import Backend
 from hiera_video.data.records import Record
 from hiera_video.errors import DecodeError
 from hiera_video.features.config import FeaturesConfig
@@ -75,7 +75,7 @@ class ReadWindows:
         transform: Transform,
         *,
         clip_bytes: int,
-        decoder: str | FrameFolder = "pyav",
+        decoder: Backend = "pyav",
     ) -> None:
         self.clip = clip
         self.windows = windows

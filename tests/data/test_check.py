@@ -64,7 +64,7 @@ def test_the_tool_finds_exactly_what_is_wrong(videos: Any, tmp_path: Path) -> No
     done = subprocess.run(
         [
             *(sys.executable, "tools/check_data.py", "--train", str(folder / "train.csv"), "--val", str(folder / "val.csv")),
-            *("--out", str(tmp_path / "out"), "--classes", str(tmp_path / "right.txt")),
+            *("--out", str(tmp_path / "out"), "--classes", str(tmp_path / "right.txt"), "--index"),
         ],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
@@ -89,6 +89,7 @@ def test_the_tool_finds_exactly_what_is_wrong(videos: Any, tmp_path: Path) -> No
     clean = read_manifest(str(tmp_path / "out/train.csv"), root=str(folder / "train"))
     assert len(clean.records) == 26 and clean.class_names == CLASSES
     assert all(Path(record.path).is_file() for record in clean.records)
+    assert f"data.index={tmp_path}/out/packets.index: the packets of 35 videos" in done.stderr
     page = (tmp_path / "out/report.html").read_text()
     assert "26</b> of <b>30</b>" in page and "a b_20.mp4: " in page and "http" not in page
 
@@ -180,6 +181,10 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     for arguments, words in (
         (["--out", "x"], "error: nothing to check: name a manifest with --train, --val or --test"),
         (["--out", "x", "--train", "nowhere", "--clip", "16"], "error: --clip 16: must be frames x stride, like 16x4"),
+        (
+            ["--out", "x", "--train", "nowhere", "--index", "--decoder", "decord"],
+            "error: --index goes with --decoder pyav, not decord; change one of them",
+        ),
     ):
         done = subprocess.run(
             [sys.executable, str(ROOT / "tools/check_data.py"), *arguments],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hiera_video.data.decode.settings import FrameFolder, StoredVideo
+from hiera_video.data.decode.settings import Backend, FrameFolder, Indexed, StoredVideo
 from hiera_video.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 BACKENDS = ("pyav", "decord", "torchcodec", "frames")
 
 
-def open_video(path: str | Path | StoredVideo, backend: str | FrameFolder = "pyav") -> VideoReader:
+def open_video(path: str | Path | StoredVideo, backend: Backend = "pyav") -> VideoReader:
     """Open the video at `path`, or in a tar shard. Close it after use, or open it in a `with` statement.
 
     >>> with open_video("a.mp4") as video:
@@ -22,16 +22,17 @@ def open_video(path: str | Path | StoredVideo, backend: str | FrameFolder = "pya
     (300, (3, 256, 340, 3))
 
     `backend`: `pyav`; `decord` or `torchcodec`, where installed; `frames` for a folder of pictures, or a `FrameFolder`
-    that says how they are named. Raises `DecodeError`, whose `reason` is one of
+    that says how they are named; an `Indexed` for pyav with an index of packets. Raises `DecodeError`, whose `reason` is one of
     `hiera_video.data.decode.protocol.REASONS`, and `ConfigError` where a decoder is not installed.
     """
-    name = "frames" if isinstance(backend, FrameFolder) else backend
+    index = backend.index if isinstance(backend, Indexed) else None
+    name = "frames" if isinstance(backend, FrameFolder) else "pyav" if isinstance(backend, Indexed) else backend
     if name not in BACKENDS:
         raise ConfigError(f"unknown decoder {name!r}; choose one of {', '.join(BACKENDS)}")
     if name == "pyav":
         from hiera_video.data.decode.pyav import PyAVReader
 
-        return PyAVReader(path if isinstance(path, StoredVideo) else str(path))
+        return PyAVReader(path if isinstance(path, StoredVideo) else str(path), index=index)
     if isinstance(path, StoredVideo):
         raise ConfigError(f"{path.path}: data.decoder={name} does not read videos in shards; set data.decoder=pyav")
     if name == "frames":

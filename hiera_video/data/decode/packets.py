@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 
+import numpy as np
 from av.packet import Packet
 from av.stream import Discard
 from av.video.codeccontext import VideoCodecContext
@@ -12,6 +13,7 @@ from av.video.stream import VideoStream
 
 from hiera_video.data.decode.index import PacketFacts
 from hiera_video.data.decode.opening import decoding, matroska_promise, video_stream
+from hiera_video.data.decode.packet_index import DISCARD, KEY, NONE, Packets
 from hiera_video.data.decode.protocol import Limits, broken
 from hiera_video.data.decode.sources import Source
 
@@ -24,7 +26,7 @@ STORES_TIMES = ("mov", "matroska")
 class PacketSource:
     """An open container and its video stream. Packets are numbered in decode order, from 0."""
 
-    def __init__(self, source: Source, limits: Limits, kept_bytes: int) -> None:
+    def __init__(self, source: Source, limits: Limits, kept_bytes: int, known: Packets | None = None) -> None:
         self._source = source
         self._path = path = source.path
         self._limits = limits
@@ -40,6 +42,9 @@ class PacketSource:
             for stream in self.container.streams:
                 if stream.index != self.index:
                     stream.discard = Discard.all
+            if known is not None:
+                self._recall(known)
+                return
             with decoding(path, "truncated", "cannot be read to its end"):
                 self._scan(kept_bytes)
         except BaseException:
@@ -76,6 +81,27 @@ class PacketSource:
         if not self.facts:
             raise broken(self._path, "no_frames", "holds a video stream without a single packet")
 
+    def _recall(self, known: Packets) -> None:
+        """What a scan found when the file was as it is now."""
+        self.facts, self.is_plain, self._kept = [], True, None
+        self._clock = known.clock()
+        self._where = {times: i for i, times in enumerate(self._clock)}
+
+    def known(self) -> Packets | None:
+        """What there is to write down for the next time; None where a file has to be read through each time."""
+        if not self.is_plain or not self._stores_times:
+            return None
+        kinds = (KEY * packet.key + DISCARD * packet.discard for packet in self.facts)
+        return Packets(
+            pts=np.array([pts for pts, _ in self._clock], np.int64),
+            dts=np.array([NONE if dts is None else dts for _, dts in self._clock], np.int64),
+            kinds=np.fromiter(kinds, np.uint8),
+        )
+
+    @property
+    def _stores_times(self) -> bool:
+        return any(name in self.container.format.name for name in STORES_TIMES)
+
     def _check_complete(self, seen: int) -> None:
         """Containers that say at the start how much there is show when the end is missing."""
         name, promised = self.container.format.name, 0
@@ -95,7 +121,7 @@ class PacketSource:
         if self._kept is not None:
             yield from self._kept[first : last + 1]
             return
-        if any(name in self.container.format.name for name in STORES_TIMES):
+        if self._stores_times:
             pts, dts = self._clock[first]
             # where the container's index counts pts, the key frame's dts may point before it: more to read, never wrong
             target = dts if dts is not None else pts

@@ -28,6 +28,7 @@ from hiera_video.data.decode.opening import (
     rotation,
     single_threaded,
 )
+from hiera_video.data.decode.packet_index import Stamp, look_up
 from hiera_video.data.decode.packets import KEPT_BYTES, PacketSource
 from hiera_video.data.decode.protocol import Frames, Limits, VideoInfo, broken
 from hiera_video.data.decode.settings import StoredVideo
@@ -44,20 +45,30 @@ FALLBACK_FPS = 30.0
 class PyAVReader:
     """A video opened with PyAV; see `protocol.VideoReader`."""
 
-    def __init__(self, video: str | StoredVideo, *, limits: Limits | None = None, kept_bytes: int = KEPT_BYTES) -> None:
+    def __init__(
+        self,
+        video: str | StoredVideo,
+        *,
+        limits: Limits | None = None,
+        kept_bytes: int = KEPT_BYTES,
+        index: str | None = None,
+    ) -> None:
         self._file = source_of(video)
         self._path = path = self._file.path
         self._limits = limits or Limits()
         self._info: VideoInfo | None = None
         self._turns: int | None = None
-        self._source = PacketSource(self._file, self._limits, kept_bytes)
+        known = None if index is None else look_up(index, path, self._file.stamp())
+        self._source = PacketSource(self._file, self._limits, kept_bytes, known)
         try:
             self._decoder = single_threaded(self._source.decoder, self._limits)
             self._codec = self._decoder.codec.canonical_name
             self._width, self._height = self._decoder.width, self._decoder.height
             check_size(path, self._width, self._height, self._limits)
             trusted = self._codec in ONE_FRAME_A_PACKET and self._source.is_plain
-            self._index: FrameIndex | None = build_index(self._source.facts) if trusted else None
+            self._index: FrameIndex | None = None
+            if trusted:
+                self._index = build_index(self._source.facts) if known is None else known.frame_index()
             if self._index is not None:
                 self._set_times(list(self._index.pts))
             else:
@@ -91,6 +102,11 @@ class PyAVReader:
     def has_open_groups(self) -> bool:
         """Whether some pictures lean on the group before their key frame; also where nobody can tell."""
         return self._index is None or self._index.has_open_groups
+
+    def to_remember(self) -> tuple[Stamp, bytes] | None:
+        """What `packet_index` writes down of this video; None where that would not help."""
+        known, stamp = self._source.known() if self._index is not None else None, self._file.stamp()
+        return None if known is None or stamp is None else (stamp, known.to_bytes())
 
     @property
     def info(self) -> VideoInfo:

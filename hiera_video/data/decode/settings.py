@@ -1,4 +1,5 @@
-"""What a folder of frames does not say itself, and where in a shard a video lies. Standard library alone."""
+"""What readers are told beside a path: how frames in a folder are named, where in a shard a video lies, where an index of
+packets is. Standard library alone."""
 
 from __future__ import annotations
 
@@ -60,3 +61,15 @@ class StoredVideo:
     def path(self) -> str:
         """`shards/train-000000.tar!0000012_name.mp4`: what messages, predictions and the quarantine call it."""
         return f"{self.shard}!{self.member}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Indexed:
+    """The pyav decoder, with an index of packets."""
+
+    index: str
+    """The file that `tools/check_data.py --index` has written."""
+
+
+Backend = str | FrameFolder | Indexed
+"""What `open_video` takes to read with."""

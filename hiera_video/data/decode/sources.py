@@ -16,6 +16,7 @@ from typing import Protocol
 from av.container import InputContainer
 
 from hiera_video.data.decode.opening import check_file, open_container
+from hiera_video.data.decode.packet_index import Stamp
 from hiera_video.data.decode.protocol import Limits, broken
 from hiera_video.data.decode.settings import StoredVideo
 from hiera_video.data.remote import fetch, is_url
@@ -36,6 +37,9 @@ class Source(Protocol):
 
     def opened(self, limits: Limits) -> AbstractContextManager[InputContainer]: ...
 
+    def stamp(self) -> Stamp | None:
+        """What changes when the bytes do; None where there are none."""
+
     def head(self, count: int) -> tuple[bytes, int]:
         """The first `count` bytes, and how many there are in all."""
 
@@ -52,6 +56,9 @@ class _File:
 
     def check(self, limits: Limits) -> None:
         check_file(self.path)
+
+    def stamp(self) -> Stamp | None:
+        return _stamp_of(self.path)
 
     def opened(self, limits: Limits) -> AbstractContextManager[InputContainer]:
         # `file:` keeps a name such as `concat:a|b` from being read as FFmpeg's protocol of that name
@@ -81,6 +88,9 @@ class _Stretch:
                 raise _ends_before(video, there)
             file.seek(video.offset - TAR_BLOCK)
             _check_header(video, file.read(TAR_BLOCK))
+
+    def stamp(self) -> Stamp | None:
+        return _stamp_of(self._video.shard)
 
     @contextmanager
     def opened(self, limits: Limits) -> Iterator[InputContainer]:
@@ -123,6 +133,9 @@ class _Fetched:
         _check_header(video, content[:TAR_BLOCK])
         self._content = content[TAR_BLOCK:]
 
+    def stamp(self) -> Stamp | None:
+        return self._video.size, self._video.offset  # nothing is asked of the storage before the video is
+
     @contextmanager
     def opened(self, limits: Limits) -> Iterator[InputContainer]:
         file = io.BytesIO(self._content)
@@ -132,6 +145,14 @@ class _Fetched:
 
     def head(self, count: int) -> tuple[bytes, int]:
         return self._content[:count], len(self._content)
+
+
+def _stamp_of(path: str) -> Stamp | None:
+    try:
+        facts = os.stat(path)  # noqa: PTH116 (a hot path)
+    except (OSError, ValueError):
+        return None  # told when it is opened
+    return facts.st_size, facts.st_mtime_ns
 
 
 class _Window(io.RawIOBase):
