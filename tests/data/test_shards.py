@@ -29,6 +29,7 @@ from hiera_video.data.loader import BatchPlan, test_loader, train_loader
 from hiera_video.data.manifest import Manifest, Record, read_manifest
 from hiera_video.data.shards import write_shards
 from hiera_video.data.shards_index import part_of_index
+from hiera_video.data.transforms import EvalTransform
 from hiera_video.errors import ConfigError, DecodeError, ManifestError
 
 CLIP = ClipConfig(num_frames=2, frame_stride=2)
@@ -39,8 +40,7 @@ def small(frames: Any, generator: random.Random) -> torch.Tensor:
     return clip + generator.random()
 
 
-def one_view(frames: Any) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(frames)).permute(3, 0, 1, 2).float()[None]
+TWO_CROPS = EvalTransform(32, 2, (0.45,) * 3, (0.225,) * 3)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def batches(manifest: Manifest, workers: int, first: int = 0) -> list[str]:
 
 
 def views(manifest: Manifest, workers: int) -> list[Any]:
-    dataset = TestViews(manifest, CLIP, one_view, num_clips=2)
+    dataset = TestViews(manifest, CLIP, TWO_CROPS, num_clips=2)
     found: Iterable[Any] = test_loader(dataset, workers=workers, rows=range(len(manifest.records)))
     return [(view.row, view.clip_seconds, view.views.numpy().tobytes()) for view in found]
 
@@ -447,7 +447,7 @@ def test_what_goes_wrong_while_training(
     fails(
         put(other), "container", "does not lie at byte 512 of its shard, as the index says; index and shards belong to"
     )
-    dataset = TestViews(here, CLIP, one_view, num_clips=1)
+    dataset = TestViews(here, CLIP, TWO_CROPS, num_clips=1)
     shard.unlink()
     broken = dataset[0]
     assert isinstance(broken, BrokenVideo) and broken.reason == "missing" and isinstance(dataset[6], VideoViews)
