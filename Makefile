@@ -4,12 +4,13 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help env demo test test-torchcodec test-browser faults bench lint
+.PHONY: help env demo test test-torchcodec test-browser test-ray faults bench lint
 help:
 	@echo "make demo   make the motion set, train a micro Hiera on it, test it with several views, draw the report"
 	@echo "make test   lint, type check, tests"
 	@echo "make test-torchcodec   install FFmpeg and torchcodec, test that decoder"
 	@echo "make test-browser   install chromium, check the report in it, at a desk and on a phone"
+	@echo "make test-ray   feature extraction on a local Ray cluster of two nodes"
 	@echo "make faults kills, full disks, damaged checkpoints, NaNs in real runs; writes RELIABILITY.md (ten minutes)"
 	@echo "make bench  speed of the models and of the data layer, for benchmarks/results (an idle machine, half an hour)"
 	@echo "make lint   ruff and mypy alone"
@@ -47,14 +48,24 @@ test-browser: $(READY)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[browser]'
 	$(BIN)/python -m pytest tests/browser/check_report.py
 
+# a minute on idle cores: two Ray nodes, and a process each for actors and tasks
+test-ray: $(READY)
+	$(BIN)/python -m pytest tests/features/check_ray.py
+
 faults: $(READY)
 	$(BIN)/python benchmarks/data_faults.py
+	$(BIN)/python benchmarks/features_faults.py
 	$(BIN)/python benchmarks/faults.py
 
 bench: $(READY)
-	$(BIN)/python tools/benchmark.py model
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python tools/benchmark.py model --size tiny small base base_plus large huge
+	$(BIN)/python tools/benchmark.py model --dtype bfloat16
+	$(BIN)/python tools/benchmark.py model --images --size tiny base large --batch 8
 	$(BIN)/python tools/benchmark.py train
 	$(BIN)/python tools/benchmark.py mae
+	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/speed_page.py
 	$(BIN)/python benchmarks/data.py
 	$(BIN)/python benchmarks/data_samples.py
 

@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """Check everything that needs no torch first: a mistake must answer at once."""
-    arguments = parser().parse_args()
+    arguments = parser().parse_intermixed_args()  # flags may stand between keys
     short = ("input=", "output=")
     overrides = tuple(f"features.{text}" if text.startswith(short) else text for text in arguments.overrides)
     config = config_of(arguments.run or arguments.cfg, overrides)
