@@ -58,6 +58,11 @@ class Attention:
     times: int = 1
 
     @property
+    def whole(self) -> bool:
+        """Over the whole clip rather than within mask units: what grows with the square of the clip."""
+        return self.batch == 1
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates of both products of the forward pass."""
         return self.times * 2 * self.batch * self.heads * self.queries * self.keys * self.dim
@@ -169,14 +174,13 @@ class Floor:
             return rows * layer.inner, layer.inner * layer.columns, rows * layer.columns
         return (self.batch * layer.batch * layer.heads * max(layer.queries, layer.keys) * layer.dim,)
 
-    def run(self, only: str | None = None) -> None:
-        """Each layer as often as it occurs; `only`: the attentions of that label."""
+    def run(self) -> None:
+        """Each layer as often as it occurs."""
         for layer in self.layers:
             for _ in range(layer.times):
                 if isinstance(layer, Attention):
-                    if only in (None, layer.label):
-                        self._attend(layer)
-                elif only is None:
+                    self._attend(layer)
+                else:
                     self._multiply(layer)
 
     def _multiply(self, layer: Product) -> None:
