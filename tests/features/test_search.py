@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import runpy
 import shutil
 import subprocess
 import sys
@@ -212,26 +213,19 @@ def test_results_as_text_and_picture(tmp_path: Path) -> None:
         write(str(tmp_path / "no" / "s.png"), b"")
 
 
-def test_the_tool_writes_what_it_finds(undisturbed: Path, tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "tools/search.py",
-        "--store",
-        str(undisturbed),
-        "--row",
-        "0",
-        "--row",
-        "2",
-        "--topk",
-        "2",
-    ]
+def test_the_tool_writes_what_it_finds(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     names = {kind: str(tmp_path / f"found.{kind}") for kind in ("csv", "json", "png")}
     options = ["--csv", names["csv"], "--json", names["json"], "--sheet", names["png"]]
-    done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0 and not done.stderr, done.stderr
+    arguments = ["--store", str(undisturbed), "--row", "0", "--row", "2", "--topk", "2", *options]
+    monkeypatch.setattr("sys.argv", ["search.py", *arguments])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_path(str(ROOT / "tools" / "search.py"), run_name="__main__")
     rows = json.loads(Path(names["json"]).read_text())
-    assert len(rows) == len(done.stdout.splitlines()) == len(Path(names["csv"]).read_text().splitlines()) - 1 == 4
-    assert Path(names["png"]).stat().st_size > 1000
+    said = capsys.readouterr().out.splitlines()
+    assert len(rows) == len(said) == len(Path(names["csv"]).read_text().splitlines()) - 1 == 4
+    assert rows[0]["path"] in said[0] and Path(names["png"]).stat().st_size > 1000
 
 
 @pytest.mark.parametrize(
