@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hiera_video.data.clips import ClipConfig, Window, window_of
-from hiera_video.data.dataset import BrokenVideo
+from hiera_video.data.dataset import BrokenVideo, EvalTransform
 from hiera_video.data.decode import open_video
 from hiera_video.data.decode.protocol import Frames, VideoReader, broken
 from hiera_video.data.decode.settings import Backend
@@ -29,8 +29,6 @@ PART_BYTES = 256 << 20
 
 Opening = Callable[[str], None]
 """To be called with each file's path before it is opened; `DecodeError` if it is to be passed over."""
-Transform = Callable[[Frames], Tensor]
-"""uint8 [T, H, W, 3] → float32 [1, 3, T, S, S]: the test's, with one crop."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +70,7 @@ class ReadWindows:
         self,
         clip: ClipConfig,
         windows: FeaturesConfig,
-        transform: Transform,
+        transform: EvalTransform,
         *,
         clip_bytes: int,
         decoder: Backend = "pyav",
@@ -113,11 +111,15 @@ class ReadWindows:
     def _read(self, video: VideoReader, record: Record, first: int) -> VideoPart:
         found = self._stretches(video, record)
         wanted = found[first : first + self.part]
-        clips = [self.transform(frames) for frames in _clips_of(video, wanted)]
+        if not wanted:
+            return VideoPart(row=record.row, path=record.path, clips=torch.empty(0), stretches=(), total=0)
+        # each frame is scaled once, whichever windows it is in
+        crops = [self.transform.views_of(frames, places) for frames, places in _decoded(video, wanted)]
+        assert all(len(part.boxes) == 1 for part in crops), "a feature is of one crop"
         return VideoPart(
             row=record.row,
             path=record.path,
-            clips=torch.cat(clips) if clips else torch.empty(0),
+            clips=torch.cat([part.clips for part in crops]) if len(crops) != 1 else crops[0].clips,
             stretches=tuple(wanted),
             total=len(found),
         )
@@ -164,23 +166,19 @@ def _part_of(video: VideoReader, record: Record) -> Window:
     return part
 
 
-def _clips_of(video: VideoReader, wanted: list[Stretch]) -> Iterator[Frames]:
-    """The frames of each stretch, decoded in one pass, or in two halves where they are too large for one."""
-    if not wanted:
-        return
-    union = sorted({frame for stretch in wanted for frame in stretch.frames})
+def _decoded(video: VideoReader, wanted: list[Stretch]) -> list[tuple[Frames, list[list[int]]]]:
+    """The frames of all stretches, decoded in one pass, each once, and the places of each stretch's among them; in two
+    halves where they are too large for one."""
+    distinct = sorted({frame for stretch in wanted for frame in stretch.frames})
     try:
-        frames = video.frames(union)
+        frames = video.frames(distinct)
     except DecodeError as error:
         if error.reason != "too_large" or len(wanted) == 1:
             raise
         middle = len(wanted) // 2
-        yield from _clips_of(video, wanted[:middle])
-        yield from _clips_of(video, wanted[middle:])
-        return
-    place = {frame: position for position, frame in enumerate(union)}
-    for stretch in wanted:
-        yield frames[[place[frame] for frame in stretch.frames]]
+        return [*_decoded(video, wanted[:middle]), *_decoded(video, wanted[middle:])]
+    place = {frame: position for position, frame in enumerate(distinct)}
+    return [(frames, [[place[frame] for frame in stretch.frames] for stretch in wanted])]
 
 
 # -- in order ----------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from hiera_video.config.extracting import make_encoder, make_work, read_input
 from hiera_video.config.schema import Config
 from hiera_video.data.clips import ClipConfig
+from hiera_video.data.crops import Crops
 from hiera_video.data.dataset import BrokenVideo
 from hiera_video.data.decode import open_video
 from hiera_video.data.decode.protocol import broken
@@ -97,15 +98,20 @@ def test_shards_are_taken_when_reading_comes_to_them() -> None:
 # -- one worker --------------------------------------------------------------------------------------------------------
 
 
-def transform(frames: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(frames).float().mean(dim=(1, 2)).T[None, :, :, None, None]
+class Brightness:
+    """A frame is its mean brightness."""
+
+    def views_of(self, frames: Any, clips: Sequence[Sequence[int]]) -> Crops:
+        means = torch.from_numpy(frames).float().mean(dim=(1, 2))  # [N, 3]
+        shown = torch.stack([means[list(places)].T for places in clips])
+        return Crops(clips=shown[..., None, None], boxes=((0, 0, 1, 1),))
 
 
 @pytest.fixture
 def reader() -> ReadWindows:
     """Four frames a clip, side by side, two windows a part."""
     read = ReadWindows(
-        ClipConfig(num_frames=4, frame_stride=1, target_fps=None), FeaturesConfig(), transform, clip_bytes=1
+        ClipConfig(num_frames=4, frame_stride=1, target_fps=None), FeaturesConfig(), Brightness(), clip_bytes=1
     )
     read.part = 2
     return read
