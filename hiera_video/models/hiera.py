@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -15,7 +16,7 @@ from hiera_video.errors import ConfigError, InputSizeError
 from hiera_video.models.attention import NORM_EPS, HieraBlock
 from hiera_video.models.heads import Head
 from hiera_video.models.layout import HieraConfig, block_table, stage_table
-from hiera_video.models.tokens import PatchEmbed, UnitOrder, hide_pixels, take_rows, true_positions, visible_count
+from hiera_video.models.tokens import PatchEmbed, UnitOrder, hide_pixels, true_positions, visible_count
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
 _BOTTOM = ("pos_embed", "patch_embed")
@@ -81,12 +82,15 @@ class HieraEncoder(nn.Module):
 
     def embed(self, clips: Tensor, keep: Tensor | None = None, visible: int | None = None) -> Tensor:
         """Clips [B, C, (T,) H, W] to tokens [B, units, tokens, C] in unit order; with `keep`, `visible` units alone."""
-        if keep is not None:
-            clips = hide_pixels(clips, keep, self.config.unit_grid)
-        tokens = self.order.unroll(self.patch_embed(clips)) + self.order.unroll(self.position_embedding())
-        if keep is not None and visible is not None:
-            tokens = take_rows(tokens, true_positions(keep, visible))
-        return tokens
+        positions = self.order.unroll(self.position_embedding())
+        if keep is None or visible is None:
+            return self.order.unroll(self.patch_embed(clips)) + positions
+        seen = true_positions(keep, visible)
+        grids = self.patch_embed.units(hide_pixels(clips, keep, self.config.unit_grid), seen)
+        # an embedding's gradient is the same on every run, which plain indexing's is not on a GPU
+        shown = F.embedding(seen, positions.flatten(2)[0])
+        tokens = self.order.unroll_units(grids).flatten(1).view_as(shown) + shown
+        return tokens.view(*seen.shape, *positions.shape[2:])
 
     def encode(
         self,

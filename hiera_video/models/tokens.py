@@ -13,6 +13,7 @@ blocks of memory. For a unit of 4x4 tokens that two poolings of 2x2 reduce to on
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -40,6 +41,12 @@ class UnitOrder:
         units = " ".join(f"u{axis}" for axis in self.axes)
         pattern = f"b c {spatial} -> b ({units}) ({self._tokens(level)}) c"
         return rearrange(grid, pattern, **self._named(pattern))
+
+    def unroll_units(self, grids: Tensor) -> Tensor:
+        """Units' own grids [N, C, (t,) h, w] in spatial order to [N, tokens, C] in unit order."""
+        spatial = " ".join(self._spatial(axis, 0, units=False) for axis in self.axes)
+        pattern = f"n c {spatial} -> n ({self._tokens(0)}) c"
+        return rearrange(grids, pattern, **self._named(pattern))
 
     def reroll(self, tokens: Tensor, level: int) -> Tensor:
         """[B, units, tokens, C] in unit order to [B, (t,) h, w, C] in spatial order: what `unroll` undoes."""
@@ -72,6 +79,8 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, config: HieraConfig) -> None:
         super().__init__()
+        self.unit_shape = config.mask_unit_size
+        self.kernel, self.stride, self.padding = config.patch_kernel, config.patch_stride, config.patch_padding
         self.proj = CONVS[len(config.input_size)](
             config.in_chans,
             config.embed_dim,
@@ -83,6 +92,24 @@ class PatchEmbed(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         grid: Tensor = self.proj(clips)
         return grid
+
+    def units(self, clips: Tensor, chosen: Tensor) -> Tensor:
+        """The grid's pieces of some units, [B * K, C, (t,) h, w] of a unit's tokens, from the pixels that they see: the
+        unit's own and a margin of its neighbours'. chosen: [B, K], places of units."""
+        axes = len(self.unit_shape)
+        margins = [
+            side
+            for kernel, stride, before in zip(self.kernel, self.stride, self.padding)
+            for side in (kernel - stride - before, before)
+        ]
+        windows = F.pad(clips, margins[::-1])  # from the last axis on, before and after
+        for axis, (tokens, kernel, stride) in enumerate(zip(self.unit_shape, self.kernel, self.stride), start=2):
+            windows = windows.unfold(axis, (tokens - 1) * stride + kernel, tokens * stride)
+        windows = windows.movedim(1, 1 + axes)  # b (t) h w of units, c, (t) h w of a window's pixels; still a view
+        samples = torch.arange(len(clips), device=clips.device).unsqueeze(1)
+        kept = windows[samples, *torch.unravel_index(chosen, windows.shape[1 : 1 + axes])].flatten(0, 1)
+        convolve = F.conv2d if axes == 2 else F.conv3d
+        return convolve(kept, self.proj.weight, self.proj.bias, self.stride)
 
 
 def hide_pixels(clips: Tensor, keep: Tensor, unit_grid: tuple[int, ...]) -> Tensor:

@@ -7,6 +7,7 @@ from einops import rearrange
 from hiera_video.errors import InputSizeError
 from hiera_video.models.layout import config_for
 from hiera_video.models.tokens import (
+    PatchEmbed,
     UnitOrder,
     hide_pixels,
     pool_units,
@@ -84,3 +85,17 @@ def test_positions_and_rows():
 def test_wrong_masks_are_told(keep, words):
     with pytest.raises(InputSizeError, match=words):
         visible_count(keep, 2, 4, None)
+
+
+@pytest.mark.parametrize(("name", "size"), [("mae_hiera_base_16x224", (16, 64, 96)), ("mae_hiera_base_224", (96, 64))])
+def test_units_embed_as_within_the_whole_grid(name, size):
+    config = config_for(name, input_size=size)
+    torch.manual_seed(0)
+    patch_embed, order = PatchEmbed(config), UnitOrder(config)
+    clips = torch.randn(2, config.in_chans, *size)
+    chosen = torch.stack([torch.randperm(config.num_units)[:3] for _ in range(2)])
+    with torch.no_grad():
+        whole = order.unroll(patch_embed(clips))
+        units = order.unroll_units(patch_embed.units(clips, chosen)).unflatten(0, chosen.shape)
+    expected = torch.stack([tokens[places] for tokens, places in zip(whole, chosen)])
+    assert (units - expected).abs().max() <= 1e-5 * expected.abs().max()
