@@ -17,6 +17,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from hiera_video.data.scaling import taps
+
 CLIPS_AT_ONCE = 8
 """Finished together: bounds the memory of the indices, 8 bytes for each of T·S·S pixels."""
 
@@ -84,18 +86,18 @@ class Finishing:
         Each output pixel is gathered from the four around its place in the box, so that boxes of all sizes go together.
         """
         device, shapes = pixels.device, self.shapes[some]
-        above, below, weight_y = _taps([height for _, height, _ in shapes], self.size)
-        left, right, weight_x = _taps([width for _, _, width in shapes], self.size)
+        above, below, weight_y = self._taps([height for _, height, _ in shapes])
+        left, right, weight_x = self._taps([width for _, _, width in shapes])
         flips = torch.tensor(self.flips[some])[:, None]
-        left, right, weight_x = (torch.where(flips, taps.flip(1), taps) for taps in (left, right, weight_x))
-        left, right, weight_x = (taps[:, None, None, :].to(device) for taps in (left, right, weight_x))
+        left, right, weight_x = (torch.where(flips, side.flip(1), side) for side in (left, right, weight_x))
+        left, right, weight_x = (side[:, None, None, :].to(device) for side in (left, right, weight_x))
         widths = torch.tensor([width for _, _, width in shapes])
         frame_pixels = torch.tensor([height * width for _, height, width in shapes])
         frame_starts = torch.tensor(starts)[:, None] + torch.arange(shapes[0][0]) * frame_pixels[:, None]  # [b, T]
 
-        def row(taps: Tensor) -> Tensor:
+        def row(lines: Tensor) -> Tensor:
             """One row of pixels above or below each output row, [b, T, S, S, 3], interpolated along it."""
-            rows = (frame_starts[:, :, None] + (taps * widths[:, None])[:, None]).to(device)[..., None]
+            rows = (frame_starts[:, :, None] + (lines * widths[:, None])[:, None]).to(device)[..., None]
             start, share = pixels[rows + left].float(), weight_x[..., None]
             return start * (1 - share) + pixels[rows + right].float() * share
 
@@ -103,6 +105,13 @@ class Finishing:
         scaled = row(above) * (1 - share) + row(below) * share
         means, stds = (torch.tensor(values, dtype=torch.float32, device=device) for values in (self.mean, self.std))
         return (scaled - means * 255) / (stds * 255)
+
+    def _taps(self, lengths: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """For boxes' sides of these lengths: the two pixels that make each output pixel, int64 [b, S], and the weight of
+        the second, float32 [b, S]."""
+        places, weights = zip(*(taps(length, self.size) for length in lengths))
+        before, after = torch.stack(places).unbind(dim=-1)
+        return before, after, torch.stack(weights)[..., 1]
 
 
 def together(clips: Sequence[Tensor | UnfinishedClip]) -> tuple[Tensor, Finishing | None]:
@@ -120,19 +129,3 @@ def together(clips: Sequence[Tensor | UnfinishedClip]) -> tuple[Tensor, Finishin
         std=left[0].std,
     )
     return torch.cat([clip.box.reshape(-1) for clip in left]), finishing
-
-
-def _taps(lengths: Sequence[int], size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Where the `size` output pixels of a side of each length come from: the pixel before, the one after, both int64
-    [b, size], and the weight of the one after, float32 [b, size]. Bilinear, corners not aligned; a place is rounded once,
-    as torch's `interpolate` does it (multiply and add fused): rounded twice, a sharp edge would differ by 6e-5.
-
-    >>> [taps.tolist() for taps in _taps([2], 4)]
-    [[[0, 0, 0, 1]], [[1, 1, 1, 1]], [[0.0, 0.25, 0.75, 0.25]]]
-    """
-    length = torch.tensor(lengths, dtype=torch.float32)[:, None]
-    step = (length / size).double()
-    place = (step * (torch.arange(size) + 0.5) - 0.5).float().clamp(min=0)
-    before = torch.minimum(place.floor(), length - 1)
-    after = torch.minimum(before + 1, length - 1)
-    return before.long(), after.long(), (place - before).clamp(0, 1)

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
-from torchvision.transforms.v2 import functional as kernels
 
 from hiera_video.data.augment import color_jitter, draw_erasure, random_augment
 from hiera_video.data.config import AugmentConfig, require
@@ -66,14 +65,30 @@ class TrainTransform:
         flip = generator.random() < augment.flip
         erases = generator.random() < augment.erase
         erasure = draw_erasure(len(clip), size, size, generator=generator) if erases else None
+        pixels = rearrange(box, "t c h w -> t h w c")
         if augment.device == "model":
-            pixels = rearrange(box, "t c h w -> t h w c")
             return UnfinishedClip(box=pixels, flip=flip, erasure=erasure, size=size, mean=augment.mean, std=augment.std)
-        scaled = normalise(scale_to(box.float(), size, size), augment.mean, augment.std)
-        finished = rearrange(scaled.flip(-1) if flip else scaled, "t c h w -> c t h w").contiguous()
+        finished = self._scaled(pixels)
+        finished = finished.flip(-1) if flip else finished
         if erasure is not None:
             erasure.fill(finished)
         return finished
+
+    def _scaled(self, box: Tensor) -> Tensor:
+        """uint8 [T, h, w, 3] → float32 [3, T, size, size], normalised."""
+        whole = range(self.size)
+        scaling = Scaling(
+            (box.shape[1], box.shape[2]),
+            (self.size, self.size),
+            rows=whole,
+            columns=whole,
+            mean=self.augment.mean,
+            std=self.augment.std,
+        )
+        scaled = torch.from_numpy(np.empty((3, len(box), self.size, self.size), np.float32))  # as below: huge pages
+        for time, frame in enumerate(box):
+            torch.sub(scaling(frame), scaling.shift, out=scaled[:, time])
+        return scaled
 
 
 class EvalTransform:
@@ -172,16 +187,3 @@ def as_clip(frames: np.ndarray) -> Tensor:
     assert frames.ndim == 4 and frames.shape[-1] == 3 and frames.dtype == np.uint8, (frames.shape, frames.dtype)
     frames = np.ascontiguousarray(frames)  # torch refuses the negative strides of a flipped or rotated view
     return rearrange(torch.from_numpy(frames), "t h w c -> t c h w")
-
-
-def scale_to(clip: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear, corners not aligned, no antialiasing. `clip` is float [..., H, W]: nothing is rounded."""
-    bilinear = kernels.InterpolationMode.BILINEAR
-    scaled: Tensor = kernels.resize(clip, [height, width], interpolation=bilinear, antialias=False)
-    return scaled
-
-
-def normalise(clip: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """float [..., 3, H, W] in [0, 255] → (x / 255 - mean) / std."""
-    means, stds = (torch.tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (mean, std))
-    return (clip - means * 255) / (stds * 255)

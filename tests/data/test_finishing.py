@@ -15,7 +15,7 @@ from hiera_video.data.balance import BalancedClips
 from hiera_video.data.clips import ClipConfig
 from hiera_video.data.config import AugmentConfig
 from hiera_video.data.dataset import TrainClips
-from hiera_video.data.finishing import _taps, together
+from hiera_video.data.finishing import together
 from hiera_video.data.loader import BatchPlan, ClipBatch, train_loader
 from hiera_video.data.manifest import Manifest, read_manifest
 from hiera_video.data.mirror import Mirror
@@ -42,13 +42,6 @@ def both(size: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     expected, nothing = together([everywhere(frames, random.Random(index)) for index, frames in enumerate(videos)])
     assert nothing is None
     return expected, finishing(boxes.to(device))
-
-
-def test_taps_of_literal_sides() -> None:
-    before, after, weight = _taps([2, 4, 8], 4)
-    assert before.tolist() == [[0, 0, 0, 1], [0, 1, 2, 3], [0, 2, 4, 6]]
-    assert after.tolist() == [[1, 1, 1, 1], [1, 2, 3, 3], [1, 3, 5, 7]]
-    assert weight.tolist() == [[0, 0.25, 0.75, 0.25], [0, 0, 0, 0], [0.5, 0.5, 0.5, 0.5]]
 
 
 @pytest.mark.parametrize("size", [56, 160])  # torch has two kernels, for small and for large pictures
