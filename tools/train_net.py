@@ -2,6 +2,7 @@
 
 python tools/train_net.py --cfg configs/motion_hiera_micro.yaml
 python tools/train_net.py --cfg configs/k400_hiera_b.yaml optim.lr=4e-4 train.batch_size=8
+python tools/train_net.py --cfg configs/k400_hiera_b.yaml train.task=probe model.pretrained=runs/x   # frozen features
 torchrun --nproc-per-node 8 tools/train_net.py --cfg configs/k400_hiera_b.yaml
 """
 
@@ -27,15 +28,18 @@ def main() -> int:
     check_weights(config, arguments.cfg, warn_only=arguments.dry_run)
     require_logger(config.train.logger)
     train = manifest_of(config, "train")
-    if arguments.dry_run:
+    if arguments.dry_run and config.train.task != "probe":
         return dry_run(config, train)
     val = aligned_val(config, train, manifest_of(config, "val")) if config.data.val else None
-    return run(config, train, val, num_classes_of(config, train, *([val] if val else [])))
+    num_classes = num_classes_of(config, train, *([val] if val else []))
+    if config.train.task == "probe":
+        return probe(config, train, val, num_classes, dry_run=arguments.dry_run)
+    return run(config, train, val, num_classes)
 
 
 def check_weights(config: Config, name: str, *, warn_only: bool) -> None:
     """Fine-tuning from nothing is seldom meant: it has to be asked for."""
-    if config.train.task != "classify" or config.model.pretrained is not None:
+    if config.train.task == "pretrain" or config.model.pretrained is not None:
         return
     message = (
         f"model.pretrained is not set: {name} starts from pre-trained weights; set model.pretrained to a file, a run "
@@ -59,6 +63,13 @@ def run(config: Config, train: Manifest, val: Manifest | None, num_classes: int 
     from hiera_video.config.training import train_run
 
     return train_run(config, train, val, num_classes)
+
+
+def probe(config: Config, train: Manifest, val: Manifest | None, num_classes: int | None, *, dry_run: bool) -> int:
+    """What frozen features tell of the classes."""
+    from hiera_video.config.probing import probe_run
+
+    return probe_run(config, train, val, num_classes, dry_run=dry_run)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from hiera_video.data.clips import ClipConfig
 from hiera_video.data.config import AugmentConfig, DataConfig, require
 from hiera_video.eval.config import TestConfig
 from hiera_video.features.config import FeaturesConfig
+from hiera_video.features.probe_config import ProbeConfig
 from hiera_video.models.layout import MaeConfig, ModelConfig, config_for, is_mae
 from hiera_video.train.config import OptimConfig, TrainConfig
 
@@ -34,6 +35,8 @@ class Config:
     """The views of a test."""
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
     """What is extracted of videos, and how it is stored."""
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    """What is tried on frozen features (`train.task=probe`)."""
     out_dir: str = "runs/default"
     """Folder of the run: checkpoints, metrics, results, report."""
     seed: int = 0
@@ -51,10 +54,11 @@ class Config:
         require(
             size[1] == size[2], f"model.input_size={list(size)}: clips are cropped to squares; make both sides equal"
         )
-        wanted = "pretrain" if is_mae(self.model.name) else "classify"
+        wanted = ("pretrain",) if is_mae(self.model.name) else ("classify", "probe")
         require(
-            self.train.task == wanted,
-            f"model.name={self.model.name} goes with train.task={wanted}, not {self.train.task}; change one of them",
+            self.train.task in wanted,
+            f"model.name={self.model.name} goes with train.task={' or '.join(wanted)}, not {self.train.task}; change one "
+            "of them",
         )
         require(
             self.optim.warmup_epochs <= self.train.epochs,

@@ -45,7 +45,8 @@ def test_run(config: Config, manifest: Manifest, *, dry_run: bool) -> int:
     with world() as here:
         model = make_model(config, num_classes, pretrained=None)
         load_pretrained(model, weights, name=config.model.name)  # type: ignore[arg-type]
-        store = None if dry_run else ShardStore(folder / PARTIAL, _identity(config, model, here), manifest.records)
+        what = identity(config, model, here, [config.test.clips, config.test.crops])
+        store = None if dry_run else ShardStore(folder / PARTIAL, what, manifest.records)
         predictions = predict_views(
             model.to(here.device),
             views,
@@ -107,8 +108,9 @@ def _classes_of(config: Config, weights: Weights, manifest: Manifest) -> int:
     return count
 
 
-def _identity(config: Config, model: nn.Module, here: World) -> dict[str, Any]:
-    """All that decides a view's logits but the video itself: a shard computed under another identity is not this test's."""
+def identity(config: Config, model: nn.Module, here: World, views: list[int]) -> dict[str, Any]:
+    """All that decides a view's outputs but the video itself: a shard computed under another identity is not this test's.
+    `views`: clips and crops of a video."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
@@ -119,7 +121,7 @@ def _identity(config: Config, model: nn.Module, here: World) -> dict[str, Any]:
         "input_size": list(config.input_size),
         "clip": asdict(config.clip),
         "normalise": [list(config.augment.mean), list(config.augment.std)],
-        "views": [config.test.clips, config.test.crops],
+        "views": views,
         "batch_size": config.test.batch_size,
         "decoder": config.data.decoder,
         "device": torch.cuda.get_device_name(here.device) if here.device.type == "cuda" else platform.machine(),

@@ -53,6 +53,7 @@ MAY_CHANGE = (
     "train.save_minutes",
     "train.keep",
     "test.",
+    "probe.",
 )
 """Keys that a run may be continued with at another value: they do not change what is learnt."""
 

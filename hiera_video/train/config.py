@@ -75,8 +75,9 @@ class OptimConfig:
 class TrainConfig:
     """How long, how much at once, how often to look."""
 
-    task: Literal["classify", "pretrain"] = "classify"
-    """What is learnt: classes (needs labels), or hidden units by masked pre-training (`mae_…` models, no labels)."""
+    task: Literal["classify", "pretrain", "probe"] = "classify"
+    """What is learnt: classes (needs labels), hidden units by masked pre-training (`mae_…` models, no labels), or what
+    frozen features tell of the classes (section `probe`; the other keys of `train` and `optim` have no say then)."""
     epochs: int = 100
     """Passes over the videos. The paper's epochs are these times `clip.repeats`."""
     batch_size: int = 256
