@@ -26,6 +26,8 @@ BASE = "_base_"
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read `path`, its `_base_` files and `overrides`. Raises `ConfigError` with the file or the override named."""
     layers = [*_read(Path(path), seen=()), *(_parse_override(text) for text in overrides)]
+    for _, layer in layers:
+        _spell_out_auto(layer)
     merged = OmegaConf.structured(Config)
     OmegaConf.set_readonly(merged, False)
     for source, layer in layers:
@@ -94,6 +96,20 @@ def _parse_override(text: str) -> tuple[str, DictConfig]:
         return f"'{text}'", OmegaConf.from_dotlist([text])
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"'{text}': {_one_line(error)}") from error
+
+
+def _spell_out_auto(layer: DictConfig) -> None:
+    """`train.batch_size=auto` and `train.accumulate=auto` mean `train.fit_memory=true`, the batch staying what layers below
+    say; a number of parts in a layer above ends it."""
+    train = layer.get("train")
+    if not isinstance(train, DictConfig):
+        return
+    for key in ("batch_size", "accumulate"):
+        if train.get(key) == "auto":
+            del train[key]
+            train["fit_memory"] = True
+        elif key == "accumulate" and key in train and "fit_memory" not in train:
+            train["fit_memory"] = False
 
 
 def _schema_keys(schema: type, prefix: str = "") -> dict[str, type | None]:

@@ -34,6 +34,7 @@ from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.checkpoint import CheckpointStore
 from hiera_video.train.devices import compile_blocks
 from hiera_video.train.loop import Evaluator, Run, autocast, fit
+from hiera_video.train.memory import choose_parts, remember, remembered, trial_step
 from hiera_video.train.optim import make_optimizer
 from hiera_video.train.state import make_state
 from hiera_video.train.tasks import Classify, Pretrain, Task, class_weights
@@ -45,6 +46,7 @@ MAY_CHANGE = (
     "data.deadline_seconds",
     "augment.device",
     "train.accumulate",
+    "train.fit_memory",
     "train.parallel",
     "train.static_graph",
     "train.checkpoint",
@@ -100,6 +102,7 @@ def _train(
     _check_same_step(here.gather(found.meta["step"] if found else 0), folder)
     if config.train.deterministic:
         use_deterministic_kernels()
+    config = fitted(config, train, num_classes, folder, here, own.task) if config.train.fit_memory else config
     torch.manual_seed(config.seed)
     model = make_model(config, num_classes, pretrained=None if found else _weights(config)).to(here.device)
     macs, parameters = count_macs(model, (3, *config.input_size)), count_parameters(model)
@@ -149,6 +152,30 @@ def _train(
     finally:
         if log:
             log.close()
+
+
+def fitted(
+    config: Config, train: Manifest, num_classes: int | None, folder: Path, here: World, task: Task | None
+) -> Config:
+    """`config` with the `train.accumulate` that suits the memory at hand, found with a model that is then thrown away."""
+    batch_size, sharded = config.train.batch_size, config.train.parallel == "fsdp" and here.size > 1
+    parts = remembered(folder, batch_size, here)
+    if parts is None:
+        model = make_model(config, num_classes, pretrained=None).to(here.device).train()
+        task = task or make_task(config, train, num_classes, model)
+        step = trial_step(
+            make_state(model, config.optim, config.train, here),
+            task,
+            here,
+            precision=config.train.precision,
+            clip=(3, *config.input_size),
+            repeats=config.clip.repeats,
+            num_labels=num_classes if train.multi_label else None,
+        )
+        parts = choose_parts(step, batch_size, here, sharded=sharded)
+        if here.is_main:
+            remember(folder, batch_size, here, parts)
+    return replace(config, train=replace(config.train, accumulate=parts))
 
 
 def make_plan(config: Config, train: Manifest, here: World) -> BatchPlan:

@@ -84,6 +84,9 @@ class TrainConfig:
     """Videos an optimizer step, over all devices and accumulated parts together; each gives `clip.repeats` clips."""
     accumulate: int = 1
     """Parts that each device's share of a batch is computed in, to save memory."""
+    fit_memory: bool = False
+    """Choose `accumulate` at the start, so that the memory at hand is used and `batch_size` stays. Other spellings:
+    `train.batch_size=auto`, `train.accumulate=auto`."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Autocast of forward and backward; `auto` is bf16 on a GPU that has it, else fp32."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
