@@ -178,7 +178,7 @@ class _Copy:
                 start = video.times[0]
                 if _is_done(source, target):
                     return Copied(path=source, start_seconds=start, done_before=True)
-                self._write(video, source, self.scratch / f"{number}.mp4", target)
+                self._write(video, source, self.scratch / f"{number}.{os.getpid()}.mp4", target)
         except DecodeError as error:
             return Copied(path=source, reason=error.reason, message=str(error))
         except OSError as error:

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 
 from hiera_video.data.decode.opening import check_request
-from hiera_video.data.decode.protocol import Frames, Limits, VideoInfo, broken
+from hiera_video.data.decode.protocol import Closing, Frames, Limits, VideoInfo, broken
 from hiera_video.data.decode.pyav import PyAVReader
 from hiera_video.errors import ConfigError, DecodeError
 
@@ -43,23 +42,20 @@ class Pixels(Protocol):
     def get(self, indices: Sequence[int]) -> Any: ...
 
 
-class BorrowedReader:
+class BorrowedReader(Closing):
     """Pixels of another decoder, facts of PyAV; see `protocol.VideoReader`."""
 
     def __init__(self, path: str, decoder: type[Pixels], *, limits: Limits | None = None) -> None:
         self._path = path
         self._limits = limits or Limits()
         self._facts = PyAVReader(path, limits=self._limits, kept_bytes=0)
-        try:
+        with self.closed_on_failure():
             if (doubt := decoder.doubts(self._facts)) is not None:
                 raise broken(path, "backend", f"{decoder.name} shows wrong frames of {doubt}; set data.decoder=pyav")
             self._name = decoder.name
             self._pixels = self._guarded(lambda: decoder(os.path.abspath(path)))  # noqa: PTH100
             if len(self._pixels) != len(self.times):
                 raise self._refusal(f"counts {len(self._pixels)} frames where there are {len(self.times)}")
-        except BaseException:
-            self.close()
-            raise
 
     @property
     def times(self) -> Sequence[float]:
@@ -100,14 +96,6 @@ class BorrowedReader:
     def close(self) -> None:
         self.__dict__.pop("_pixels", None)  # neither of the two has a method to close
         self._facts.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _Decord:

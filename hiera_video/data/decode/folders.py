@@ -11,18 +11,16 @@ import os
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from PIL import Image
 
 from hiera_video.data.decode.opening import check_request
-from hiera_video.data.decode.protocol import Frames, Limits, VideoInfo, broken
+from hiera_video.data.decode.protocol import Closing, Frames, Limits, VideoInfo, broken
 from hiera_video.data.decode.settings import FrameFolder
 
 
-class FolderReader:
+class FolderReader(Closing):
     """A folder of frames; see `protocol.VideoReader`."""
 
     def __init__(self, path: str, naming: FrameFolder, *, limits: Limits | None = None) -> None:
@@ -103,17 +101,6 @@ class FolderReader:
                 f"{name} of {picture.width}x{picture.height} is over the limit of {self._limits.max_pixels} pixels",
             )
         return picture
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _frame_names(path: str, naming: FrameFolder) -> list[str]:

@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 from hiera_video.data.decode.index import PacketFacts
 from hiera_video.data.decode.opening import decoding, matroska_promise, video_stream
 from hiera_video.data.decode.packet_index import DISCARD, KEY, NONE, Packets
-from hiera_video.data.decode.protocol import Limits, broken
+from hiera_video.data.decode.protocol import Closing, Limits, broken
 from hiera_video.data.decode.sources import Source
 
 # Up to this size of a file's packets they stay in memory, and nothing is read twice.
@@ -23,7 +23,7 @@ KEPT_BYTES = 64 << 20
 STORES_TIMES = ("mov", "matroska")
 
 
-class PacketSource:
+class PacketSource(Closing):
     """An open container and its video stream. Packets are numbered in decode order, from 0."""
 
     def __init__(self, source: Source, limits: Limits, kept_bytes: int, known: Packets | None = None) -> None:
@@ -35,7 +35,7 @@ class PacketSource:
         source.check(limits)
         with decoding(path, "container", "cannot be opened as a video"):
             self.container = self._open.enter_context(source.opened(limits))
-        try:
+        with self.closed_on_failure():
             self.stream = video_stream(self.container, path)
             self.index = self.stream.index
             self.decoder = self._decoder()
@@ -47,9 +47,6 @@ class PacketSource:
                 return
             with decoding(path, "truncated", "cannot be read to its end"):
                 self._scan(kept_bytes)
-        except BaseException:
-            self.close()
-            raise
 
     def _decoder(self) -> VideoCodecContext:
         decoder = self.stream.codec_context

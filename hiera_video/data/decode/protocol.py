@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
@@ -89,6 +90,30 @@ class VideoReader(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+class Closing:
+    """What has a `close` and is used in a `with` statement."""
+
+    def close(self) -> None:
+        """Let go of what is open; harmless where nothing is."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def closed_on_failure(self) -> Iterator[None]:
+        """Around what may fail while an object is made: nobody else can close it then."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
 
 
 def broken(path: str, reason: str, words: str) -> DecodeError:

@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import av
 import numpy as np
@@ -30,7 +29,7 @@ from hiera_video.data.decode.opening import (
 )
 from hiera_video.data.decode.packet_index import Stamp, look_up
 from hiera_video.data.decode.packets import KEPT_BYTES, PacketSource
-from hiera_video.data.decode.protocol import Frames, Limits, VideoInfo, broken
+from hiera_video.data.decode.protocol import Closing, Frames, Limits, VideoInfo, broken
 from hiera_video.data.decode.settings import StoredVideo
 from hiera_video.data.decode.sources import source_of
 from hiera_video.data.stages import stage
@@ -42,7 +41,7 @@ SKIPS_NONREF = {"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"}
 FALLBACK_FPS = 30.0
 
 
-class PyAVReader:
+class PyAVReader(Closing):
     """A video opened with PyAV; see `protocol.VideoReader`."""
 
     def __init__(
@@ -60,7 +59,7 @@ class PyAVReader:
         self._turns: int | None = None
         known = None if index is None else look_up(index, path, self._file.stamp())
         self._source = PacketSource(self._file, self._limits, kept_bytes, known)
-        try:
+        with self.closed_on_failure():
             self._decoder = single_threaded(self._source.decoder, self._limits)
             self._codec = self._decoder.codec.canonical_name
             self._width, self._height = self._decoder.width, self._decoder.height
@@ -74,9 +73,6 @@ class PyAVReader:
             else:
                 with decoding(path, "corrupt", "cannot be decoded"):
                     self._count_by_decoding()
-        except BaseException:
-            self.close()
-            raise
 
     # -- facts ---------------------------------------------------------------------------------------------------------
 
@@ -284,11 +280,3 @@ class PyAVReader:
 
     def close(self) -> None:
         self._source.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
