@@ -86,9 +86,10 @@ def main(argv: list[str]) -> int:
 def measure(case: Case, arguments: argparse.Namespace, threads: int) -> dict[str, Any]:
     """One case: compare, take turns, weigh, print."""
     import torch
-    from speed_contestants import DTYPES, make, missing, names_for
+    from speed_contestants import DTYPES, make, names_for
     from speed_floor import Floor, layers_of, total_macs, total_values
     from speed_measure import copy_peak, differences, in_turns, matmul_peak, peak_memory, ratios, spread
+    from speed_rivals import missing
     from speed_rows import print_row
 
     wanted = [name for name in names_for(case) if not arguments.only or name in ("ours", *arguments.only)]

@@ -4,9 +4,6 @@ Each is built from one state dict, and gives a step to time and what the step co
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -15,24 +12,27 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
+from speed_rivals import (
+    State,
+    assert_plain,
+    import_for,
+    optimised,
+    reference,
+    renamed,
+    timm_model,
+    transformers_model,
+)
 from torch import Tensor, nn
 
 from hiera_video.models.hiera import Hiera
-from hiera_video.models.layout import SIZES, HieraConfig, MaeConfig, config_for, default_mae
+from hiera_video.models.layout import HieraConfig, MaeConfig, config_for, default_mae
 from hiera_video.models.mae import MaskedAutoencoderHiera, random_keep
 
 Mode = Literal["model", "train", "mae"]
-State = dict[str, Tensor]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CLASSIFIERS = ("ours", "reference", "optim")
 AUTOENCODERS = ("ours", "reference", "optim", "ours_half")
 IMAGE_MODELS = ("timm", "transformers")
-_NEEDS = {"reference": "hiera", "optim": "hiera_optim", "timm": "timm", "transformers": "transformers"}
-_SHARED = (
-    *("input_size", "in_chans", "num_classes", "embed_dim", "num_heads", "stages", "q_pool", "q_stride"),
-    *("mask_unit_size", "mask_unit_attn", "patch_kernel", "patch_stride", "patch_padding", "mlp_ratio"),
-    "sep_pos_embed",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,28 +107,6 @@ def names_for(case: Case) -> tuple[str, ...]:
     return CLASSIFIERS + (IMAGE_MODELS if case.images else ())
 
 
-def missing(name: str) -> str | None:
-    """The package that a contestant needs and that is not installed."""
-    package = _NEEDS.get(name)
-    return package if package and importlib.util.find_spec(package) is None else None
-
-
-def import_for(name: str) -> None:
-    """Import what a contestant's step will use."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # hiera-transformer warns about timm
-        if name in ("reference", "optim"):
-            importlib.import_module("hiera.hiera_mae")
-        elif name in _NEEDS:
-            importlib.import_module(_NEEDS[name])
-        if name == "optim":
-            import hiera
-
-            # its search wants every name in one module, where 0.1.4 keeps one of them elsewhere
-            with mock.patch.object(hiera, "apply_fusion_head", hiera.hiera_mae.apply_fusion_head, create=True):
-                importlib.import_module("hiera_optim")
-
-
 def make(name: str, case: Case, state: State | None = None) -> Contestant:
     """Build a contestant; its weights are `state`'s, or drawn anew."""
     import_for(name)
@@ -137,15 +115,15 @@ def make(name: str, case: Case, state: State | None = None) -> Contestant:
     if state is None:
         _redraw(model)
     else:
-        names = _renamed(name, state, case)
+        names = renamed(name, state, case)
         model.load_state_dict(names, strict=True, assign=True)
     if name == "optim":  # after the weights: it copies the attentions'
-        model = _optimised(model, graph_safe=case.compiled and case.mode == "mae")
+        model = optimised(model, graph_safe=case.compiled and case.mode == "mae")
     model = model.to(case.device).train(case.mode != "model")
     if case.mode == "model":
         model = model.to(DTYPES[case.dtype]).requires_grad_(False)
     if name == "reference":
-        _assert_plain(model)
+        assert_plain(model)
     return Contestant(name=name, model=model, step=_step(name, model, case))
 
 
@@ -208,95 +186,14 @@ def _ours_half(case: Case) -> nn.Module:
     return MaskedAutoencoderHiera(case.config, mae)
 
 
-def _reference(case: Case) -> nn.Module:
-    import hiera
-
-    config, mae = case.config, case.mae()
-    arguments: dict[str, Any] = {name: getattr(config, name) for name in _SHARED}
-    if mae is None:
-        return hiera.Hiera(**arguments)  # type: ignore[no-any-return]
-    for key in ("decoder_embed_dim", "decoder_depth", "decoder_num_heads"):
-        arguments[key] = getattr(mae, key)
-    return hiera.MaskedAutoencoderHiera(**arguments)  # type: ignore[no-any-return]
-
-
-def _optimised(model: nn.Module, graph_safe: bool) -> nn.Module:
-    """The authors' model in hiera-optim's hands; it changes this one object, no class."""
-    import hiera_optim
-
-    model._grad_checkpointing = False  # type: ignore[assignment]  # which its forward asks for and 0.1.4 has not
-    return hiera_optim.optimize(model, graph_safe=graph_safe, verbose=False)  # type: ignore[no-any-return]
-
-
-def _assert_plain(model: nn.Module) -> None:
-    """hiera-optim, in the same process, must not have touched what it is compared with."""
-    import hiera
-
-    blocks = [*model.blocks, *getattr(model, "decoder_blocks", [])]  # type: ignore[misc]
-    assert all(type(block.attn) is hiera.MaskUnitAttention for block in blocks)
-    assert not {"forward", "forward_encoder", "forward_decoder"} & set(vars(model))
-    assert type(model).forward.__module__.startswith("hiera."), type(model).forward.__module__
-
-
-def _timm(case: Case) -> nn.Module:
-    import timm
-
-    arguments = {"num_classes": case.config.num_classes, "img_size": case.input_size}
-    return timm.create_model(f"hiera_{case.size}_224", pretrained=False, **arguments)  # type: ignore[no-any-return]
-
-
-def _transformers(case: Case) -> nn.Module:
-    from transformers import HieraConfig as TheirConfig
-    from transformers import HieraForImageClassification
-
-    shape = SIZES[case.size]
-    config = TheirConfig(
-        embed_dim=shape["embed_dim"],
-        depths=list(shape["stages"]),
-        num_heads=[shape["num_heads"] * 2**stage for stage in range(4)],
-        image_size=list(case.input_size),
-        num_labels=case.config.num_classes,
-    )
-    return HieraForImageClassification(config)
-
-
 _BUILDERS: dict[str, Callable[[Case], nn.Module]] = {
     "ours": _ours,
     "ours_half": _ours_half,
-    "reference": _reference,
-    "optim": _reference,
-    "timm": _timm,
-    "transformers": _transformers,
+    "reference": reference,
+    "optim": reference,
+    "timm": timm_model,
+    "transformers": transformers_model,
 }
-
-
-def _renamed(name: str, state: State, case: Case) -> State:
-    """The authors' names turned into the contestant's."""
-    if name == "timm":
-        pairs = [("head.projection.", "head.fc."), ("norm.", "head.norm.")]
-        return {next((new + key[len(old) :] for old, new in pairs if key.startswith(old)), key): value
-                for key, value in state.items()}  # fmt: skip
-    if name == "transformers":
-        return {_in_transformers(key, case.config): value for key, value in state.items()}
-    return state
-
-
-def _in_transformers(key: str, config: HieraConfig) -> str:
-    if key.startswith("blocks."):
-        _, number, rest = key.split(".", 2)
-        stage, layer = 0, int(number)
-        while layer >= config.stages[stage]:
-            layer, stage = layer - config.stages[stage], stage + 1
-        for old, new in (("norm1", "layernorm_before"), ("norm2", "layernorm_after")):
-            rest = rest.replace(old, new)
-        return f"hiera.encoder.stages.{stage}.layers.{layer}.{rest}"
-    starts = {
-        "patch_embed.proj.": "hiera.embeddings.patch_embeddings.projection.",
-        "pos_embed": "hiera.embeddings.position_embeddings",
-        "norm.": "hiera.pooler.layernorm.",
-        "head.projection.": "classifier.",
-    }
-    return next(new + key[len(old) :] for old, new in starts.items() if key.startswith(old))
 
 
 @torch.no_grad()

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from speed_contestants import Case, Contestant, import_for, make
+from speed_contestants import Case, Contestant, make
+from speed_rivals import import_for
 from torch import Tensor
 
 Clock = Literal["wall", "cpu"]

@@ -1,0 +1,72 @@
+"""The floor does what it says, and what it says is the model's work."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from speed_contestants import Case
+from speed_floor import Attention, Floor, layers_of, total_macs
+from torch.utils.flop_counter import FlopCounterMode
+
+from hiera_video.models.hiera import Hiera
+from hiera_video.models.layout import MaeConfig, config_for, default_mae
+from hiera_video.models.macs import count_macs
+from hiera_video.models.mae import MaskedAutoencoderHiera
+
+
+@pytest.mark.parametrize("name", ["hiera_micro_16x32", "hiera_base_16x224", "hiera_large_16x224", "hiera_tiny_224"])
+def test_the_products_of_the_block_table_are_those_that_torch_counts(name: str) -> None:
+    config = config_for(name)
+    with torch.device("meta"):
+        model = Hiera(config)
+    assert total_macs(layers_of(config)) == count_macs(model, (3, *config.input_size))
+
+
+@pytest.mark.parametrize("tokens", ["all", "running_cell", "random"])
+@pytest.mark.parametrize("name", ["mae_hiera_micro_16x32", "mae_hiera_base_16x224"])
+def test_the_masked_autoencoder_s_products_are_those_that_torch_counts(name: str, tokens: str) -> None:
+    config, default = config_for(name), default_mae(name)
+    depth, heads = default.decoder_depth, default.decoder_num_heads
+    mae = MaeConfig(
+        decoder_embed_dim=default.decoder_embed_dim,
+        decoder_depth=depth,
+        decoder_num_heads=heads,
+        decoder_tokens=tokens,  # type: ignore[arg-type]
+    )
+    with torch.device("meta"):
+        model = MaskedAutoencoderHiera(config, mae)
+    counted = count_macs(model, (3, *config.input_size))
+    # the floor embeds the patches of visible units alone; a model may embed all, 1.5 % more
+    assert total_macs(layers_of(config, mae)) == pytest.approx(counted, rel=0.02)
+
+
+def test_work_of_base_in_the_paper_s_unit() -> None:
+    layers = layers_of(config_for("hiera_base_16x224"))
+    assert round(total_macs(layers) / 1e9, 1) == 101.7
+    assert round(total_macs(layers, backward=True) / 1e9, 1) == 304.1  # three times, less the gradient of the pixels
+    whole = [layer for layer in layers if isinstance(layer, Attention) and layer.whole]
+    # stage 3: 16 blocks less the first, which lags; stage 4: its first, the lagging one, and two on the pooled map
+    assert sorted((a.queries, a.keys, a.times) for a in whole) == [(392, 392, 2), (392, 1568, 1), (1568, 1568, 15)]
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("mode", ["model", "mae"])
+def test_a_run_multiplies_as_much_as_its_layers_say(mode: str, backward: bool) -> None:
+    case = Case(mode=mode, size="micro", resolution=32)  # type: ignore[arg-type]
+    products = [layer for layer in layers_of(case.config, case.mae()) if not isinstance(layer, Attention)]
+    floor = Floor(products, 2, torch.float32, torch.device("cpu"), backward)
+    with FlopCounterMode(display=False) as counter:
+        floor.run()
+    assert counter.get_total_flops() // 2 == 2 * total_macs(products, backward)
+
+
+def test_attention_runs_with_its_backward_pass() -> None:
+    case = Case(mode="model", size="micro", resolution=32)
+    attentions = [layer for layer in layers_of(case.config) if isinstance(layer, Attention)]
+    floor = Floor(attentions, 1, torch.float32, torch.device("cpu"), backward=True)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiled:
+        floor.run()
+    calls = {event.key: event.count for event in profiled.key_averages()}
+    forward = next(count for key, count in calls.items() if "scaled_dot_product_attention" in key and "back" not in key)
+    assert forward == sum(layer.times for layer in attentions)
+    assert any("attention" in key and "backward" in key for key in calls)

@@ -1,0 +1,109 @@
+"""The speed benchmark at micro size: compared, measured, written, drawn; its arithmetic as literals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import speed
+import speed_page
+import speed_rivals
+import torch
+from profile_model import kind_of, part_name
+from speed_contestants import Case, make
+from speed_measure import ratios, spread
+from speed_rows import add_row
+
+ARGUMENTS = ["--size", "micro", "--resolution", "32", "--clock", "cpu", "--rounds", "1", "--no-memory"]
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_ratios_are_those_of_one_round() -> None:
+    assert ratios({"ours": [1.0, 2.0, 4.0], "theirs": [2.0, 6.0, 4.0]}, "ours") == {
+        "theirs": {"median": 2.0, "least": 1.0, "most": 3.0}
+    }
+    assert spread([3.0, 1.0, 2.0]) == {"median": 2.0, "least": 1.0, "most": 3.0}
+
+
+@pytest.mark.parametrize("mode", ["model", "mae"])
+def test_a_case_is_compared_measured_written_and_drawn(mode: str, tmp_path: Path) -> None:
+    out = tmp_path / "speed.json"
+    assert speed.main([mode, *ARGUMENTS, "--only", "reference", "floor", "--out", str(out)]) == 0
+    (row,) = json.loads(out.read_text())["rows"]
+    assert set(row["seconds"]) == {"ours", "reference", "floor"}
+    assert row["differences"]["reference"] < 1e-5
+    assert row["times_ours"]["floor"]["median"] > 0
+    assert row["mfu"] > 0
+    if mode == "model":
+        speed_page.write(tmp_path, tmp_path)
+        text = (tmp_path / "speed.md").read_text()
+        assert "## Inference, micro 16x32, batch 1, float32, 1 thread, cpu time" in text
+        assert "| hiera-transformer |" in text
+        assert (tmp_path / "speed.png").stat().st_size > 5000
+
+
+def test_a_rival_that_computes_something_else_fails_the_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(speed.TOLERANCE, "float32", 0.0)
+    monkeypatch.setattr(speed_rivals, "_NEEDS", {"reference": "hiera", "optim": "no_such_package"})
+    assert speed.main(["train", *ARGUMENTS]) == 1
+    printed = capsys.readouterr().out
+    assert "NOT THE SAME" in printed
+    assert "no_such_package is not installed; make bench installs it" in printed
+
+
+def test_gradients_are_the_authors_too() -> None:
+    case = Case(mode="train", size="micro", resolution=32)
+    ours = make("ours", case)
+    reference = make("reference", case, ours.model.state_dict())
+    for contestant in (ours, reference):
+        contestant.step()
+    theirs = reference.gradients()
+    assert theirs.keys() == ours.gradients().keys()
+    for name, gradient in ours.gradients().items():
+        if "qkv.bias" not in name:  # the key's share has none but noise
+            assert (gradient - theirs[name]).norm() < 1e-4 * theirs[name].norm(), name
+
+
+def test_half_a_decoder_has_the_same_weights_and_less_work() -> None:
+    case = Case(mode="mae", size="micro", resolution=32)
+    full = make("ours", case)
+    half = make("ours_half", case, full.model.state_dict())
+    predicted = [int(contestant.model(torch.zeros(1, 3, 16, 32, 32)).masked.sum()) for contestant in (full, half)]
+    assert predicted[1] * 2 == predicted[0]
+
+
+def test_a_row_takes_the_place_of_the_older_one_of_its_case(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    for case, seconds in (({"size": "a"}, 1), ({"size": "b"}, 2), ({"size": "a"}, 3)):
+        add_row("rows", {"case": case, "seconds": seconds}, path)
+    rows = json.loads(path.read_text())["rows"]
+    assert [(row["case"]["size"], row["seconds"]) for row in rows] == [("b", 2), ("a", 3)]
+    assert rows[0]["versions"]["torch"] == torch.__version__.split("+")[0]
+
+
+def test_operators_and_modules_by_kind_and_part() -> None:
+    kinds = {
+        "aten::addmm": "matrix products",
+        "aten::_scaled_dot_product_flash_attention_for_cpu": "attention",
+        "aten::copy_": "copies",
+        "aten::gelu": "GELU",
+        "aten::native_layer_norm": "norms",
+        "aten::amax": "pooling",
+        "aten::mkldnn_convolution": "patch convolution",
+        "aten::add": "adds and products",
+        "aten::native_layer_norm_backward": "norms",
+    }
+    assert {name: kind_of(name) for name in kinds} == kinds
+    assert part_name("blocks.5.attn.qkv", [1, 4, 20, 23]) == "stage 3 attn.qkv"
+    assert part_name("decoder_blocks.0.mlp.fc1", [1]) == "decoder mlp.fc1"
+    assert part_name("norm", [1]) == "norm"
