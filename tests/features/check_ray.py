@@ -1,0 +1,95 @@
+"""The Ray engine on a local cluster of two nodes with one CPU and a small object store each. `make test-ray`."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+import hiera_video as hv
+from hiera_video.config.extracting import read_input, run_extraction
+from hiera_video.config.schema import Config
+from hiera_video.errors import ConfigError, HieraVideoError
+from hiera_video.features import engine_ray
+from hiera_video.features.shard_reading import PART_BYTES
+
+from .conftest import BROKEN
+
+Configured = Callable[..., Config]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    node: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 << 20}
+    nodes = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    nodes.add_node(**node)
+    ray.init(address=nodes.address, log_to_driver=False)
+    yield
+    ray.shutdown()
+    nodes.shutdown()
+
+
+def contents(output: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(output)): path.read_bytes() for path in output.rglob("*.*") if path.is_file()}
+
+
+def test_two_nodes_give_the_bytes_of_one_process(undisturbed: Path, configured: Configured, tmp_path: Path) -> None:
+    config = configured(tmp_path / "out")
+    assert run_extraction(config, read_input(config), engine="ray", actors=2) == 0
+    assert contents(tmp_path / "out") == contents(undisturbed)
+    (tmp_path / "out" / "shards" / "00000" / "00000001.json").unlink()  # interrupted: the same again
+    assert run_extraction(config, read_input(config), engine="ray", actors=1) == 3  # half of what was left is broken
+    assert contents(tmp_path / "out") == contents(undisturbed)
+
+
+def test_a_mistake_comes_back_as_one(configured: Configured, tmp_path: Path) -> None:
+    config = configured(tmp_path / "out", "features.dtype=fp16")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "shards").write_text("in the way")
+    with pytest.raises(HieraVideoError):
+        run_extraction(config, read_input(config), engine="ray", actors=1)
+
+
+def test_the_mistake_behind_rays_error_is_found() -> None:
+    error = RuntimeError("Ray's")
+    error.__cause__ = ConfigError("features.window=0")
+    assert str(engine_ray._ours(error)) == "features.window=0" and engine_ray._ours(RuntimeError()) is None
+
+
+def test_reading_ahead_is_bounded_by_the_object_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    for store, cpus, actors, expected in ((0, 2, 1, 2), (100 * PART_BYTES, 16, 2, 16), (100 * PART_BYTES, 64, 2, 25)):
+        resources = {"object_store_memory": store, "CPU": cpus}
+        monkeypatch.setattr(engine_ray, "_resources", lambda found=resources: found)
+        assert engine_ray._in_flight(actors) == expected
+
+
+def test_a_video_that_hangs_costs_its_own_row(configured: Configured, tmp_path: Path) -> None:
+    config = configured(tmp_path / "out", "data.deadline_seconds=3", "features.max_broken=0.3")
+    videos = read_input(config)
+    hung = videos.records[2].path
+
+    def hang(*given: Any) -> Any:
+        if given[0] == hung:
+            ctypes.PyDLL(None).sleep(1000)
+        return hv.open_video(*given)
+
+    from hiera_video.config import extracting
+    from hiera_video.features.shard_reading import ReadWindows
+
+    class Hanging(ReadWindows):
+        def _open(self, record: Any) -> Any:
+            hang(record.path)
+            return super()._open(record)
+
+    encoder = extracting.make_encoder(config)
+    work = extracting.make_work(config, videos, encoder)
+    work.read.__class__ = Hanging
+    tally = engine_ray.run_ray(work, lambda: extracting.make_encoder(config), actors=1)
+    store = hv.FeatureStore(tmp_path / "out")
+    assert tally.broken == 2 and store.is_complete
+    assert (store[2].reason, store[BROKEN].reason) == ("hung", "container") and len(store[3].features) == 6
