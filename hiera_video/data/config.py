@@ -21,13 +21,13 @@ class DataConfig:
     """Where the videos are and how they are read."""
 
     train: str | None = None
-    """Manifest file (`path label` a line) or folder (`root/class/*.mp4`, or flat) to train on."""
+    """Manifest file (`path label` a line), folder (`root/class/*.mp4`, or flat), or index of tar shards, to train on."""
     val: str | None = None
     """The same, for validation while training."""
     test: str | None = None
     """The same, for `test_net.py`; `val` where unset."""
     root: str | None = None
-    """Folder that relative paths in manifests start from; the manifest's own folder where unset."""
+    """Folder that relative paths in manifests start from, or shards lie in; the manifest's own folder where unset."""
     separator: str | None = None
     """What separates path and label: a space, comma, `::` …; sniffed where unset."""
     decoder: Literal["pyav", "decord", "torchcodec", "frames"] = "pyav"

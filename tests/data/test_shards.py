@@ -25,6 +25,7 @@ from hiera_video.data.decode import open_video
 from hiera_video.data.decode.protocol import Limits
 from hiera_video.data.decode.pyav import PyAVReader
 from hiera_video.data.decode.settings import FrameFolder, StoredVideo
+from hiera_video.data.encode import write_video
 from hiera_video.data.loader import BatchPlan, test_loader, train_loader
 from hiera_video.data.manifest import Manifest, Record, read_manifest
 from hiera_video.data.shards import write_shards
@@ -235,6 +236,25 @@ def test_opening_shards_leaves_no_file_open(stored_corpus: dict[str, StoredVideo
         except DecodeError:
             pass
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_the_name_that_predictions_give_opens(index: Path, tmp_path: Path) -> None:
+    record = read_manifest(str(index)).records[4]
+    with open_video(record.path) as by_name, open_video(record.source) as by_place:
+        assert np.array_equal(by_name.frames([0, 7]), by_place.frames([0, 7]))
+    shard = record.path.partition("!")[0]
+    with pytest.raises(DecodeError, match=r"train-00000\d.tar holds no x.mp4") as caught:
+        open_video(f"{shard}!x.mp4")
+    assert caught.value.reason == "missing"
+    (tmp_path / "no.tar").write_bytes(b"no tar" * 200)
+    with pytest.raises(DecodeError, match=r"its shard is no tar file that can be read") as caught:
+        open_video(tmp_path / "no.tar!x.mp4")
+    assert caught.value.reason == "container"
+    odd = tmp_path / "a.tar!b.mp4"  # a file may be called so
+    with open_video(record.source) as video:
+        write_video(odd, video.frames([0, 1]), fps=30)
+    with open_video(odd) as video:
+        assert video.info.num_frames == 2
 
 
 def test_other_decoders_refuse(index: Path) -> None:

@@ -15,7 +15,8 @@ BACKENDS = ("pyav", "decord", "torchcodec", "frames")
 
 
 def open_video(path: str | Path | StoredVideo, backend: Backend = "pyav") -> VideoReader:
-    """Open the video at `path`, or in a tar shard. Close it after use, or open it in a `with` statement.
+    """Open the video at `path`, or in a tar shard (`train-000000.tar!name.mp4`). Close it after use, or open it in a
+    `with` statement.
 
     >>> with open_video("a.mp4") as video:
     ...     video.info.num_frames, video.frames([0, 4, 8]).shape        # doctest: +SKIP

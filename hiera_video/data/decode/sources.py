@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import tarfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
@@ -46,8 +47,24 @@ class Source(Protocol):
 
 def source_of(video: str | StoredVideo) -> Source:
     if isinstance(video, str):
-        return _File(video)
+        found = _named_in_shard(video)
+        return _File(video) if found is None else _Stretch(found)
     return _Fetched(video) if is_url(video.shard) else _Stretch(video)
+
+
+def _named_in_shard(path: str) -> StoredVideo | None:
+    """Where `shards/train-000000.tar!name.mp4`, as predictions call a video, lies; None where the path is a plain one."""
+    shard, mark, member = path.rpartition("!")
+    if not mark or not shard.endswith(".tar") or os.path.lexists(path) or not os.path.isfile(shard):  # noqa: PTH113
+        return None
+    try:
+        with tarfile.open(shard, "r:") as tar:  # a search from header to header; records have the place
+            facts = next((facts for facts in tar if facts.name == member), None)
+    except (tarfile.TarError, OSError) as error:
+        raise broken(path, "container", f"its shard is no tar file that can be read ({error})") from error
+    if facts is None:
+        raise broken(path, "missing", f"{shard} holds no {member}")
+    return StoredVideo(shard=shard, member=member, offset=facts.offset_data, size=facts.size)
 
 
 class _File:
