@@ -69,7 +69,8 @@ def test_run(config: Config, manifest: Manifest, *, dry_run: bool) -> int:
         return DONE
     tested = Tested(model=config.model.name, checkpoint=checkpoint, clips=config.test.clips, crops=config.test.crops)
     results = write_results(folder, tested, predictions, manifest)
-    report = write_report(folder, results, predictions, manifest, read_metrics(folder / "metrics.jsonl"))
+    metrics = read_metrics(folder / "metrics.jsonl")
+    report = write_report(folder, results, predictions, manifest, metrics, config.data.backend)
     if store:
         store.clear()
     numbers = "  ".join(

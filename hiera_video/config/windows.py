@@ -49,7 +49,7 @@ def predict_windows(
     sees a video: the run's crops and frames, one clip. Raises `DecodeError` where the video cannot be read.
     """
     clip, device = run.config.clip, next(run.model.parameters()).device
-    with open_video(path, run.config.data.decoder) as video:
+    with open_video(path, run.config.data.backend) as video:
         times, fps = video.times, video.fps
         if window is None:
             if clip.sampling == "segments":

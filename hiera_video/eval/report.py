@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hiera_video.data.clips import window_of
 from hiera_video.data.decode import open_video
+from hiera_video.data.decode.settings import Backend
 from hiera_video.data.manifest import Manifest
 from hiera_video.data.records import as_tuple
 from hiera_video.errors import DecodeError
@@ -35,8 +36,10 @@ def write_report(
     predictions: Predictions,
     manifest: Manifest,
     metrics: Sequence[dict[str, Any]],
+    decoder: Backend = "pyav",
 ) -> Path:
-    """Write the page from `results` (those of `results.json`) and `metrics` (the rows of `metrics.jsonl`)."""
+    """Write the page from `results` (those of `results.json`) and `metrics` (the rows of `metrics.jsonl`); the film strips
+    are read with `decoder`."""
     names = names_of(manifest, predictions.logits.shape[2])
     shares = predictions.probabilities(multi_label=manifest.multi_label)
     main = "mAP" if manifest.multi_label else "top1"
@@ -60,8 +63,8 @@ def write_report(
         matrix_width=min(240 + 36 * len(names), 1040),
         classes=sorted(results["classes"], key=lambda row: _share(row, main)),
         clips={
-            "Most confident mistakes": _clips(mistakes, predictions, manifest, shares, names),
-            "Other answers, drawn at random": _clips(samples, predictions, manifest, shares, names),
+            "Most confident mistakes": _clips(mistakes, predictions, manifest, shares, names, decoder),
+            "Other answers, drawn at random": _clips(samples, predictions, manifest, shares, names, decoder),
         },
         slow=_slow(predictions, manifest),
     )
@@ -94,13 +97,15 @@ def _clips(
     manifest: Manifest,
     shares: NDArray[np.float64],
     names: Sequence[str],
+    decoder: Backend,
 ) -> list[dict[str, Any]]:
     clips = []
     for place in places:
         record = manifest.records[int(predictions.rows[place])]
         try:
-            with open_video(record.source) as video:
-                window = window_of(video.times, video.fps, record.start_seconds, record.end_seconds)
+            with open_video(record.source, decoder) as video:
+                times = video.times[: record.num_frames]  # a list of frame folders may use a part
+                window = window_of(times, video.fps, record.start_seconds, record.end_seconds)
                 last = window.num_frames - 1
                 frames = video.frames(
                     [window.first + round(last * step / (FRAMES_OF_STRIP - 1)) for step in range(FRAMES_OF_STRIP)]
