@@ -1,0 +1,149 @@
+"""What the training engine costs beside the model: a step of `fit` against the bare forward, backward and optimizer step.
+
+    python benchmarks/engine_overhead.py                   # 8 rounds of 40 steps each, on an idle machine; a few minutes
+    python benchmarks/engine_overhead.py --rounds 1 --steps 3 --out overhead.json
+
+The micro model at batch 16 on one thread, clips in memory, so that loading is not measured. The engine is everything else
+that `fit` does in a step: the schedule, the draws of drop path, the norm of the gradient, what ranks agree on, the guard
+against what is not finite, the log's row (written each step here; every tenth by default). Mixup, which is arithmetic on
+clips as the model's is, is off. Both do the same arithmetic on the same batches, in turns; CPU time, the least of each's
+rounds. Writes `results/engine_overhead.json`; exit code 1 over 3 %. `--profile` lists where the engine's time goes instead.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import argparse
+import cProfile
+import logging
+import pstats
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import repeat
+from pathlib import Path
+
+import torch
+from record import record
+from torch.nn import functional as F
+
+from hiera_video.config.load import load_config
+from hiera_video.config.schema import Config
+from hiera_video.data.config import AugmentConfig
+from hiera_video.data.loader import ClipBatch
+from hiera_video.models.zoo import create_model
+from hiera_video.runtime.distributed import ALONE
+from hiera_video.runtime.log import MetricLog
+from hiera_video.runtime.signals import StopSignal
+from hiera_video.train.checkpoint import CheckpointStore
+from hiera_video.train.config import TrainConfig
+from hiera_video.train.loop import Run, fit
+from hiera_video.train.state import TrainState, make_state
+from hiera_video.train.tasks import Classify
+
+BATCH, CLASSES, LIMIT = 16, 2, 0.03
+
+
+def main() -> int:
+    """Measure in turns, write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--profile", action="store_true", help="the engine's functions by their time, no figures")
+    parser.add_argument("--out", type=Path, help="where the figures go instead")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    logging.disable(logging.INFO)
+    config = load_config(Path(__file__).parents[1] / "configs/motion_hiera_micro.yaml")
+    batch = make_batch(config)
+    if arguments.profile:
+        profiler = cProfile.Profile()
+        profiler.runcall(seconds_of_engine, config, batch, arguments.steps)
+        pstats.Stats(profiler).sort_stats("cumtime").print_stats("hiera_video/(train|runtime|data)|clip_grad|manual_seed")
+        return 0
+    engine, model = [], []
+    for number in range(arguments.rounds + 1):
+        pair = seconds_of_engine(config, batch, arguments.steps), seconds_of_model(config, batch, arguments.steps)
+        if number:  # the first round warms up
+            engine.append(pair[0])
+            model.append(pair[1])
+    overhead = min(engine) / min(model) - 1
+    print(f"fit {1e3 * min(engine):.2f} ms a step, the model alone {1e3 * min(model):.2f} ms: {overhead:.2%} more")
+    result = {
+        "command": " ".join(["python", *sys.argv]),
+        "batch": BATCH,
+        "steps": arguments.steps,
+        "fit_seconds_a_step": engine,
+        "model_seconds_a_step": model,
+        "overhead": overhead,
+        "limit": LIMIT,
+    }
+    print(record("engine_overhead", result, arguments.out))
+    return int(overhead > LIMIT)
+
+
+def make_batch(config: Config) -> ClipBatch:
+    """Clips of noise."""
+    torch.manual_seed(0)
+    numbers = torch.arange(BATCH)
+    clips = torch.randn(BATCH, 3, *config.input_size)
+    return ClipBatch(
+        clips=clips, labels=numbers % CLASSES, row=numbers, view=numbers * 0, position=numbers, substituted=()
+    )
+
+
+def make(config: Config) -> TrainState:
+    """The same model and optimizer each time."""
+    torch.manual_seed(0)
+    model = create_model(config.model.name, num_classes=CLASSES, drop_path_rate=0.1)
+    return make_state(model.train(), config.optim, TrainConfig(batch_size=BATCH), ALONE)
+
+
+def seconds_of_engine(config: Config, batch: ClipBatch, steps: int) -> float:
+    """CPU time of a step of `fit`, all that happens once (start, last checkpoint) left out."""
+    state, depth = make(config), len(make(config).model.blocks)  # type: ignore[arg-type]
+    task = Classify(num_classes=CLASSES, multi_label=False, augment=AugmentConfig(), depth=depth, seed=0)
+    times: list[float] = []
+
+    def batches() -> Iterator[list[ClipBatch]]:
+        for _ in range(steps + 2):
+            times.append(time.process_time())
+            yield [batch]
+
+    with tempfile.TemporaryDirectory() as folder:
+        log = MetricLog(Path(folder), first_step=0)
+        store = CheckpointStore(Path(folder) / "checkpoints", keep=1)
+        run = Run(
+            folder=Path(folder), world=ALONE, store=store, log=log, steps_per_epoch=steps + 2, max_broken=1.0, seed=0,
+            flops_per_clip=1.0, meta={},
+        )  # fmt: skip
+        train = TrainConfig(epochs=1, batch_size=BATCH, log_every=1)
+        fit(state, task, batches(), None, optim=config.optim, train=train, run=run, stop=StopSignal())
+        log.close()
+    return (times[-1] - times[1]) / steps  # from the second step's batch to the last one's
+
+
+def seconds_of_model(config: Config, batch: ClipBatch, steps: int) -> float:
+    """CPU time of the bare step."""
+    state = make(config)
+    model, optimizer = state.model, state.optimizer
+    depth = len(model.blocks)  # type: ignore[arg-type]
+    targets = F.one_hot(batch.labels, CLASSES).float()
+    draws = torch.rand(BATCH, depth, 2)
+    started = 0.0
+    for number, clips in enumerate(repeat(batch.clips, steps + 1)):
+        if number == 1:  # the first step makes the optimizer's state
+            started = time.process_time()
+        F.cross_entropy(model(clips, path_draws=draws).float(), targets).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return (time.process_time() - started) / steps
+
+
+if __name__ == "__main__":
+    sys.exit(main())
