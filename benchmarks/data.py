@@ -20,13 +20,14 @@ from typing import Any
 
 import decord
 import numpy as np
+from data_videos import FPS, FRAMES, VIDEOS, scene
 from record import record
 
 from hiera_video.data.clips import dense_indices
 from hiera_video.data.decode import open_video
 from hiera_video.data.encode import write_video
 
-FRAMES, FPS, ROUNDS, CLIPS, VIDEOS = 300, 30, 7, 20, 4
+ROUNDS, CLIPS = 7, 20
 SIZES = ((340, 256), (640, 272))
 
 
@@ -77,21 +78,6 @@ def main() -> int:
     }
     print(record("data", {**facts, "results": results}))
     return int(differs)
-
-
-def scene(width: int, height: int, seed: int) -> Any:
-    """A panned and zoomed texture with a moving square and grain: something for B-frames to predict."""
-    noise = np.random.default_rng(seed)
-    coarse = noise.integers(0, 256, (height // 8 + 48, width // 8 + 48, 3)).astype(np.float32)
-    texture = coarse.repeat(8, axis=0).repeat(8, axis=1)
-    for _ in range(3):
-        texture = (texture + np.roll(texture, 3, axis=0) + np.roll(texture, 3, axis=1)) / 3
-    for number in range(FRAMES):
-        top, left = int(100 + 80 * np.sin(number / 40)), int(100 + 80 * np.cos(number / 55))
-        picture = texture[top : top + height, left : left + width].copy()
-        x = number * 2 % (width - 60)
-        picture[60:120, x : x + 60] = 255 - picture[60:120, x : x + 60]
-        yield (picture + noise.normal(0, 4, picture.shape)).clip(0, 255).astype(np.uint8)
 
 
 def ours(path: Path, clip: list[int]) -> Any:
