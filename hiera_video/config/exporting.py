@@ -124,8 +124,9 @@ def export(
             else:
                 facts["opset"] = programs.write_onnx(graph, made, output)
             run = programs.runner_of(made)
-            found = programs.differences(source.model, output, run)
-            facts["difference"] = _said(found, programs.TOLERANCE[suffix], output)
+            relative = output == "features" or suffix == ".pt2"
+            found = programs.differences(source.model, output, run, relative=relative)
+            facts["difference"] = _said(found, programs.TOLERANCE[suffix], relative)
             programs.require_agreement(found, programs.TOLERANCE[suffix])
             if measured is not None:
                 from hiera_video.config.quantising import measure_loss
@@ -168,12 +169,12 @@ def _facts(source: Source, target: Path, output: Output) -> dict[str, Any]:
     }
 
 
-def _said(found: Sequence[Difference], tolerance: float, output: Output) -> dict[str, Any]:
+def _said(found: Sequence[Difference], tolerance: float, relative: bool) -> dict[str, Any]:
     for item in found:
         logger.info("batch of %d: largest difference from the model %.2g", item.batch, item.relative)
     return {
         "by_batch": {str(item.batch): item.relative for item in found},
-        "of": "logits" if output == "logits" else "features, over their largest value",
+        "over_the_largest_value": relative,
         "tolerance": tolerance,
     }
 

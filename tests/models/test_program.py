@@ -75,7 +75,7 @@ def test_a_difference_is_found_and_refused(model: Hiera) -> None:
         with torch.no_grad():
             return model(clips) + 2e-4 * (len(clips) == 3)
 
-    found = programs.differences(model, "logits", shifted)
+    found = programs.differences(model, "logits", shifted, relative=False)
     assert [item.batch for item in found] == [1, 3]
     np.testing.assert_allclose([item.relative for item in found], [0, 2e-4], atol=1e-5)
     programs.require_agreement(found, 1e-3)
@@ -87,15 +87,15 @@ def test_a_difference_is_found_and_refused(model: Hiera) -> None:
     with pytest.raises(ExportError, match=r"by nan at a batch of 1, more than 0.0001"):
         programs.require_agreement([nan], 1e-4)
     with pytest.raises(ExportError, match=r"the program answers \[1, 2\], the model \[1, 3\]: a bug; report it"):
-        programs.differences(model, "logits", lambda clips: torch.zeros(len(clips), 2))
+        programs.differences(model, "logits", lambda clips: torch.zeros(len(clips), 2), relative=False)
 
 
-def test_features_are_held_against_their_largest_value(model: Hiera) -> None:
+def test_answers_can_be_held_against_their_largest_value(model: Hiera) -> None:
     def doubled(clips: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
             return model.forward_features(clips) * 2
 
-    assert [item.relative for item in programs.differences(model, "features", doubled)] == [1.0, 1.0]
+    assert [item.relative for item in programs.differences(model, "features", doubled, relative=True)] == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
