@@ -42,7 +42,8 @@ class FeaturesConfig:
     precision: Precision = "fp32"
     """How the model computes; half precisions are autocast."""
     window: float | None = None
-    """Length of the stretch that a feature is of, in `unit`s; unset: what the clip spans."""
+    """Length of the stretch that a feature is of, in `unit`s; unset: what the clip spans. In a longer one the clip lies in
+    the middle (`clip.sampling=dense`) or is spread over all of it (`segments`)."""
     stride: float | None = None
     """From one stretch's start to the next; unset: `window`, side by side."""
     unit: Unit = "seconds"
@@ -54,7 +55,8 @@ class FeaturesConfig:
     threads: int = 1
     """CPU threads of the model. Rounding depends on them; to use more cores, start more processes."""
     shard_clips: int = 2000
-    """Clips of a shard, about: a sample of the videos tells how many videos that is."""
+    """Clips of a shard, about: a sample of the videos tells how many videos that is. A shard is held in memory until it is
+    whole: lower this for dense maps."""
     shard_videos: int | None = None
     """Videos of a shard, exactly, instead."""
     format: Format = "safetensors"

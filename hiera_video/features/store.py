@@ -11,6 +11,7 @@ DataLoader(store.dataset(), 256)     # {"features": [256, 768], "row": [256], "s
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -153,7 +154,7 @@ class FeatureStore(Dataset[VideoFeatures]):
         return name
 
     def _row_of(self, path: str) -> int:
-        found = self._by_path().get(path) or self._by_path().get(str(Path(path).resolve())) or []
+        found = self._by_path().get(path) or self._by_path().get(os.path.abspath(path)) or []  # noqa: PTH100 (links stay)
         if len(found) != 1:
             why = f"stands in rows {found}; take one of these" if found else "is not there; see .table().column('path')"
             raise FeatureError(f"{self._files.folder}: {path} {why}")

@@ -78,6 +78,18 @@ def test_workers_change_nothing(undisturbed: Path, extract: Extract, tmp_path: P
     assert contents(tmp_path / "out") == contents(undisturbed)
 
 
+def test_parts_of_long_videos_change_nothing_but_the_reading(
+    undisturbed: Path, configured: Configured, tmp_path: Path
+) -> None:
+    for workers in (0, 2):
+        config = configured(tmp_path / str(workers), f"data.workers={workers}")
+        encoder = make_encoder(config)
+        work = make_work(config, read_input(config), encoder)
+        work.read.part = 2  # the longest has six windows
+        assert run_here(work, encoder, progress=False).shards == 3
+        assert contents(tmp_path / str(workers)) == contents(undisturbed)
+
+
 def test_an_interrupted_extraction_goes_on(
     undisturbed: Path, extract: Extract, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -110,6 +110,14 @@ def test_a_path_in_two_rows_is_asked_for_by_row(tmp_path: Path) -> None:
         hv.FeatureStore(tmp_path)["/v/0.mp4"]
 
 
+def test_a_relative_path_is_found_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = ShardFiles(tmp_path)
+    files.begin(NOTES)
+    shard(files, 0, [entry(0, 0, 0, path=str(tmp_path / "a.mp4"))])
+    monkeypatch.chdir(tmp_path)
+    assert hv.FeatureStore(tmp_path)["a.mp4"].row == hv.FeatureStore(tmp_path)[Path("a.mp4")].row == 0
+
+
 def test_damage_is_found(written: tuple[Path, list[dict[str, torch.Tensor]]]) -> None:
     path, files = written[0], ShardFiles(written[0])
     assert hv.FeatureStore(path).verify() == []
