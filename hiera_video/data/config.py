@@ -41,13 +41,14 @@ class DataConfig:
     index: str | None = None
     """Index of packets that `tools/check_data.py --index` has written: long videos open in a fraction of the time."""
     workers: int = 2
-    """Loader processes; 0 loads in the main process."""
+    """Loader processes; 0 loads in the main process, where a decoder that hangs cannot be ended."""
     on_broken: Literal["substitute", "error"] = "substitute"
     """A video that cannot be read in training: take another one in its place (deterministic, counted), or stop."""
     max_broken: float = 0.05
     """Share of the videos seen that may be broken before training ends with exit code 3."""
     deadline_seconds: float = 60.0
-    """A worker busy with one video for longer is killed, and the video passed over from then on (`quarantine.jsonl`)."""
+    """A worker busy with one video for longer is killed, and the video passed over from then on (`quarantine.jsonl`).
+    With `workers=0` there is none to kill: the video is named in a warning."""
 
     def __post_init__(self) -> None:
         require(self.workers >= 0, f"data.workers={self.workers}: must be 0 or more")

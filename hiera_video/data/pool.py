@@ -25,6 +25,7 @@ from itertools import count
 from multiprocessing import connection as pipes
 from multiprocessing import util
 from multiprocessing.process import BaseProcess
+from threading import Timer
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -55,10 +56,36 @@ CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGFPE, -si
 def in_this_process(
     function: Callable[[Item, Opening], Result], items: Iterable[Item], watch: Watch
 ) -> Iterator[Result]:
-    """What a pool gives, without workers, and so without a deadline."""
+    """What a pool gives, without workers. Nobody can end a decoder that hangs in this process: past the deadline its file
+    is named, unless it holds the interpreter's lock as well."""
     quarantine = Quarantine(watch.quarantine)
+    timers: list[Timer] = []
+
+    def stop_timers() -> None:
+        while timers:
+            timers.pop().cancel()
+
+    def opening(path: str) -> None:
+        stop_timers()
+        quarantine.check(path)
+        timers.append(Timer(watch.deadline_seconds, _warn_of_hanging, (path, watch.deadline_seconds)))
+        timers[0].daemon = True
+        timers[0].start()
+
     for item in items:
-        yield function(item, quarantine.check)
+        try:
+            result = function(item, opening)
+        finally:
+            stop_timers()
+        yield result
+
+
+def _warn_of_hanging(path: str, seconds: float) -> None:
+    logger.warning(
+        "%s: has kept the decoder busy for more than data.deadline_seconds=%g; nobody can end it with data.workers=0: if "
+        "it hangs, stop this process and start again with data.workers=1 or more, which passes over such files",
+        path, seconds,
+    )  # fmt: skip
 
 
 @dataclass

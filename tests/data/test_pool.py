@@ -27,7 +27,7 @@ from hiera_video.data.dataset import BrokenVideo, TestViews, TrainClips, VideoVi
 from hiera_video.data.loader import BatchPlan, test_loader, train_loader
 from hiera_video.data.manifest import Manifest, Record, read_manifest
 from hiera_video.data.packing import receive, send
-from hiera_video.data.pool import DEATHS, Opening, Pool
+from hiera_video.data.pool import DEATHS, Opening, Pool, in_this_process
 from hiera_video.data.quarantine import Quarantine, Watch
 from hiera_video.errors import DecodeError, WorkerError
 
@@ -194,6 +194,23 @@ def test_results_come_in_order_and_bugs_with_their_place() -> None:
     ):
         next(results)
     pool.close()
+
+
+def test_without_workers_a_slow_video_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    def read(item: int, opening: Opening) -> int:
+        opening("quick.mp4")
+        opening(f"{item}.mp4")
+        time.sleep(1.0 * (item == 1))
+        return item
+
+    results = in_this_process(read, range(3), Watch(deadline_seconds=0.4))
+    for item in range(3):
+        assert next(results) == item
+        time.sleep(0.6 * (item == 0))  # between two items nothing is read
+    assert caplog.messages == [
+        "1.mp4: has kept the decoder busy for more than data.deadline_seconds=0.4; nobody can end it with data.workers=0: "
+        "if it hangs, stop this process and start again with data.workers=1 or more, which passes over such files"
+    ]
 
 
 # -- messages ----------------------------------------------------------------------------------------------------------
