@@ -13,3 +13,11 @@ def use_deterministic_kernels() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with a fixed workspace
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
+
+
+def seed_modules(seed: int, device: torch.device) -> None:
+    """Seed the generators that modules such as dropout draw from. `torch.manual_seed` does that too, but turns to every
+    kind of device that torch knows, each step."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)

@@ -23,13 +23,14 @@ from torch import Tensor, nn
 from hiera_video.data.loader import ClipBatch
 from hiera_video.runtime.distributed import World
 from hiera_video.runtime.log import MetricLog
+from hiera_video.runtime.seed import seed_modules
 from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.checkpoint import CheckpointStore
 from hiera_video.train.config import OptimConfig, TrainConfig
 from hiera_video.train.devices import told_if_memory_runs_out
 from hiera_video.train.meter import Clock, LoaderWatch, Meter, agree, progress_line, show
-from hiera_video.train.optim import set_lr
-from hiera_video.train.parallel import no_exchange, whole, whole_model, wrap
+from hiera_video.train.optim import clip_gradients, set_lr
+from hiera_video.train.parallel import no_exchange, whole_model, wrap
 from hiera_video.train.schedule import lr_at
 from hiera_video.train.state import TrainState
 from hiera_video.train.tasks import Task
@@ -105,11 +106,11 @@ def fit(
         with meter.waiting():
             batches_of_step = next(batches)
         # after the data: a loader draws from the same generator when it starts, which a resumed run does at another step
-        torch.manual_seed(random.Random(f"dropout/{run.seed}/{step}/{world.rank}").getrandbits(63))
+        seed_modules(random.Random(f"dropout/{run.seed}/{step}/{world.rank}").getrandbits(63), world.device)
         with told_if_memory_runs_out(train, step=step, checkpointing=getattr(model, "checkpointing", False)):
             logs = forward_backward(wrapped, task, batches_of_step, step, train.precision, scaler, world)
         scaler.unscale_(optimizer)
-        norm = float(whole(nn.utils.clip_grad_norm_(model.parameters(), optim.clip_grad or math.inf)))
+        norm = clip_gradients(model, optim.clip_grad)
         agreed = agree(
             logs,
             broken=sum(len(batch.substituted) for batch in batches_of_step),

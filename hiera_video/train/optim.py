@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from hiera_video.train.config import OptimConfig
+from hiera_video.train.parallel import whole
 
 
 class LayeredModel(Protocol):
@@ -59,3 +60,12 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Give every group its share of `lr`."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"]
+
+
+def clip_gradients(model: nn.Module, largest: float | None) -> float:
+    """The norm of all gradients together, of a sharded model's too; where it is over `largest` they are scaled down to it."""
+    parameters = list(model.parameters())
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    if largest is not None:
+        nn.utils.clip_grads_with_norm_(parameters, largest, norm)
+    return float(whole(norm))

@@ -7,7 +7,7 @@ import os
 import pytest
 import torch
 
-from hiera_video.runtime.seed import use_deterministic_kernels
+from hiera_video.runtime.seed import seed_modules, use_deterministic_kernels
 
 
 def test_a_kernel_without_a_deterministic_form_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,3 +22,10 @@ def test_a_kernel_without_a_deterministic_form_is_refused(monkeypatch: pytest.Mo
             torch.zeros(2).put_(*put)
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+def test_modules_draw_as_after_torchs_own_seeding() -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    seed_modules(7, torch.device("cpu"))
+    assert torch.equal(torch.rand(3), expected)
