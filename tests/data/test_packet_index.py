@@ -12,15 +12,19 @@ import pytest
 from corpus import BY_NAME, READABLE
 
 from hiera_video.data import check
+from hiera_video.data.clips import ClipConfig
 from hiera_video.data.config import DataConfig
+from hiera_video.data.dataset import TestViews
 from hiera_video.data.decode import open_video
 from hiera_video.data.decode.packet_index import Packets, look_up, write_index
 from hiera_video.data.decode.packets import PacketSource
 from hiera_video.data.decode.pyav import PyAVReader
 from hiera_video.data.decode.settings import Indexed
+from hiera_video.data.loader import test_loader
 from hiera_video.data.manifest import Manifest, Record, read_manifest
 from hiera_video.data.quarantine import Watch
 from hiera_video.data.shards import write_shards
+from hiera_video.data.transforms import EvalTransform
 from hiera_video.errors import ConfigError
 
 
@@ -67,6 +71,22 @@ def test_frames_are_the_same_and_nothing_is_scanned(
                 ), name
     assert len(helped) == count and {"h264_bframes.mp4", "h264_open_gop.mp4", "trimmed_28.mp4", "vp9.webm"} <= helped
     assert not helped & {"h264.ts", "vp8.webm", "mpeg4.avi"} and all(BY_NAME[name] for name in helped)
+
+
+def test_workers_have_connections_of_their_own(videos: Any, tmp_path: Path) -> None:
+    manifest = listed(*(videos.write(f"{number}.mp4", 30 + number) for number in range(4)))
+    index, _ = scanned(manifest, tmp_path)
+    with open_video(manifest.records[0].path, Indexed(index=index)):
+        pass  # this process has opened the index before it forks
+
+    def views(decoder: Any, workers: int) -> list[Any]:
+        clip = ClipConfig(num_frames=2, frame_stride=2)
+        transform = EvalTransform(32, 1, (0.45,) * 3, (0.225,) * 3)
+        dataset = TestViews(manifest, clip, transform, num_clips=2, decoder=decoder)
+        found: list[Any] = list(test_loader(dataset, workers=workers, rows=range(4)))
+        return [(view.clip_seconds, view.views.numpy().tobytes()) for view in found]
+
+    assert views(Indexed(index=index), 2) == views(Indexed(index=index), 0) == views("pyav", 0)
 
 
 def test_a_stale_entry_is_ignored(videos: Any, tmp_path: Path) -> None:

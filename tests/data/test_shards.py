@@ -21,7 +21,7 @@ from corpus import BROKEN, READABLE
 from hiera_video.data import remote, shards
 from hiera_video.data.clips import ClipConfig
 from hiera_video.data.dataset import BrokenVideo, TestViews, TrainClips, VideoViews
-from hiera_video.data.decode import open_video
+from hiera_video.data.decode import open_video, sources
 from hiera_video.data.decode.protocol import Limits
 from hiera_video.data.decode.pyav import PyAVReader
 from hiera_video.data.decode.settings import FrameFolder, StoredVideo
@@ -255,6 +255,17 @@ def test_the_name_that_predictions_give_opens(index: Path, tmp_path: Path) -> No
         write_video(odd, video.frames([0, 1]), fps=30)
     with open_video(odd) as video:
         assert video.info.num_frames == 2
+
+
+def test_a_window_on_a_shard_is_a_file_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(bytes(range(100)))
+    with sources._Window(StoredVideo(shard=str(tmp_path / "x.tar"), member="a.mp4", offset=20, size=30)) as window:
+        assert window.read(5) == bytes(range(20, 25)) and window.tell() == 5
+        assert window.seek(-3, 2) == 27 and window.read(100) == bytes(range(47, 50)) and window.read(1) == b""
+        assert window.seek(-10, 1) == 20 and window.read() == bytes(range(40, 50))
+        assert window.seek(40) == 40 and window.read(5) == b""  # nothing of what lies behind
+        with pytest.raises(ValueError, match=r"seek to -1, before the video's first byte"):
+            window.seek(-1)
 
 
 def test_other_decoders_refuse(index: Path) -> None:
