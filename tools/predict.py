@@ -2,6 +2,7 @@
 
 python tools/predict.py clip.mp4 folder/ --run runs/motion_hiera_micro
 python tools/predict.py film.mp4 --run runs/x --window 4 --step 2 --csv answers.csv --json answers.json
+python tools/predict.py --webcam /dev/video0 --run runs/x --window 4 --step 1
 
 A line a video (or a stretch of it) goes to the screen. Without --window a video gets one answer from the views of the
 run's test; with it, one for each WINDOW seconds. `--window clip` takes the length of the model's clip.
@@ -18,7 +19,8 @@ from hiera_video.runtime.cli import run_tool
 def main() -> int:
     """Look at the arguments before torch is imported: a mistake must answer at once."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="videos, and folders that hold some")
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="videos, and folders that hold some")
+    parser.add_argument("--webcam", metavar="DEVICE", help="a camera instead, such as /dev/video0; Ctrl-C ends it")
     parser.add_argument("--run", required=True, help="out_dir of a finished run")
     parser.add_argument("--which", choices=("best", "last"), default="best", help="which checkpoint of the run")
     parser.add_argument("--topk", type=int, default=5, help="answers a video")
@@ -41,8 +43,23 @@ def main() -> int:
             window = 0.0
         if not window > 0 or (arguments.step is not None and not arguments.step > 0):
             raise ConfigError(f"--window {arguments.window} --step {arguments.step}: seconds above 0, or --window clip")
-    from hiera_video.config.predicting import find_videos, predict_files
+    if arguments.webcam is None and not arguments.paths:
+        raise ConfigError("nothing to look at: give videos, folders or --webcam /dev/video0")
+    from hiera_video.config.predicting import find_videos, predict_files, predict_webcam
 
+    if arguments.webcam is not None:
+        if arguments.paths or window is None or arguments.csv or arguments.json:
+            raise ConfigError(
+                f"--webcam {arguments.webcam}: goes with --window SECONDS, and without PATH, --csv and --json"
+            )
+        return predict_webcam(
+            arguments.webcam,
+            arguments.run,
+            which=arguments.which,
+            topk=arguments.topk,
+            window=window,
+            step=arguments.step,
+        )
     return predict_files(
         find_videos(arguments.paths),
         arguments.run,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -70,6 +71,27 @@ def predict_files(
     if broken:
         logger.error("%d of %d videos could not be read", broken, len(paths))
     return DONE if not broken else SOME_BROKEN if rows else NOTHING_READ
+
+
+def predict_webcam(
+    device: str, run: str, *, which: Literal["best", "last"], topk: int, window: float, step: float | None
+) -> int:
+    """Print a line for each `window` seconds that the camera sees, until it ends or Ctrl-C comes."""
+    from hiera_video.config.runs import load
+    from hiera_video.config.windows import predict_live
+    from hiera_video.data.decode.camera import camera_frames
+
+    pictures = camera_frames(device)
+    first = next(pictures, None)  # a camera that is not there is told before the model is loaded
+    loaded = load(run, which)
+    try:
+        shown = itertools.chain([first] if first else [], pictures)
+        for part in predict_live(loaded, shown, window=window, step=step, topk=topk):
+            said = ", ".join(f"{label} {share:.1%}" for label, share in part.answers)
+            print(f"{part.start_seconds:.2f}–{part.end_seconds:.2f} s  {said}", flush=True)
+    except KeyboardInterrupt:
+        logger.info("stopped")
+    return DONE
 
 
 def _answers(

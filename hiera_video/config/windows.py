@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from hiera_video.config.runs import LoadedRun, named_answers
 from hiera_video.data.clips import Window, clip_span, test_clips, window_of
 from hiera_video.data.decode import open_video
+from hiera_video.data.decode.protocol import Frames
 from hiera_video.errors import ConfigError
 
 
@@ -68,6 +71,37 @@ def predict_windows(
             frames = video.frames(_frames(part, run))
             answers = named_answers(run, run.model(run.transform(frames).to(device)), topk)
             yield Answer(start_seconds=start, end_seconds=min(start + window, length), answers=answers)
+
+
+@torch.inference_mode()
+def predict_live(
+    run: LoadedRun, frames: Iterable[tuple[float, Frames]], *, window: float, step: float | None = None, topk: int = 5
+) -> Iterator[Answer]:
+    """The answers of `predict_windows` for frames that arrive one by one: (seconds, uint8 [H, W, 3]), from 0 on.
+
+    A stretch is answered for as soon as a frame beyond its end is there. Stretches that ended while the model was busy
+    with another are passed over, all but the newest: what is said is about now.
+    """
+    device, step = next(run.model.parameters()).device, window if step is None else step
+    seen: deque[tuple[float, Frames]] = deque()
+    start, slack = 0.0, 1e-6
+    for time, frame in frames:
+        if time < start + window - slack:
+            seen.append((time, frame))
+            continue
+        while start + step + window - slack <= time:  # newer ones have ended too
+            start += step
+        while seen and seen[0][0] < start - slack:
+            seen.popleft()
+        part = [item for item in seen if item[0] < start + window - slack]
+        if len(part) > 1:  # a rate takes two
+            fps = round((len(part) - 1) / (part[-1][0] - part[0][0]), 3)
+            (indices,) = test_clips(Window(first=0, num_frames=len(part), fps=fps), run.config.clip, 1)
+            clip = np.stack([part[index][1] for index in indices])
+            answers = named_answers(run, run.model(run.transform(clip).to(device)), topk)
+            yield Answer(start_seconds=start, end_seconds=start + window, answers=answers)
+        start += step
+        seen.append((time, frame))
 
 
 def _frames(part: Window, run: LoadedRun) -> list[int]:
