@@ -161,6 +161,12 @@ def _facts(source: Source, target: Path, output: Output) -> dict[str, Any]:
         "input_size": dict(zip(axes, config.input_size)),
         "output": {"name": output, "shape": answer},
         "clip": asdict(source.clip) if source.clip else None,
+        "pixels": {  # EvalTransform with one crop
+            "short_side": config.input_size[-1] * 8 // 7,
+            "scaling": "bilinear, without antialiasing",
+            "crop": "centre",
+            "channels": "RGB in [0, 1], then (value - mean) / std",
+        },
         "mean": list(source.augment.mean),
         "std": list(source.augment.std),
         "class_names": list(source.class_names) if source.class_names and output == "logits" else None,

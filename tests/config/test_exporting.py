@@ -63,6 +63,7 @@ def test_a_run_in_int8_with_its_note(source: Source, tmp_path: Path) -> None:
     assert note == facts
     assert note["class_names"] == NAMES and note["mean"] == [0.4, 0.5, 0.6] and note["clip"]["num_frames"] == 16
     assert note["input_size"] == {"frames": 16, "height": 32, "width": 32}
+    assert note["pixels"]["short_side"] == 36 and "centre" in note["pixels"]["crop"]
     assert note["output"] == {"name": "logits", "shape": ["batch", 3]}
     assert note["sha256"] == hashlib.sha256(target.read_bytes()).hexdigest()
     assert set(note["difference"]["by_batch"]) == {"1", "3"} and note["difference"]["tolerance"] == 1e-4
