@@ -2,6 +2,7 @@
 
 python tools/train_net.py --cfg configs/motion_hiera_micro.yaml
 python tools/train_net.py --cfg configs/k400_hiera_b.yaml optim.lr=4e-4 train.batch_size=8
+python tools/train_net.py --cfg configs/k400_hiera_b.yaml train.batch_size=auto   # the recipe's, in parts that fit the memory
 python tools/train_net.py --cfg configs/k400_hiera_b.yaml train.task=probe model.pretrained=runs/x   # frozen features
 torchrun --nproc-per-node 8 tools/train_net.py --cfg configs/k400_hiera_b.yaml
 """

@@ -42,9 +42,10 @@ def num_classes_of(config: Config, *manifests: Manifest) -> int | None:
 
 def aligned_val(config: Config, train: Manifest, val: Manifest) -> Manifest:
     """`val` with labels that mean what `train`'s mean. Raises `ManifestError` where its classes are others, or the same in
-    another order, unless `test.remap_classes`. Where one of the two has no names, indices are trusted."""
+    another order, unless `test.remap_classes`. Where one of the two has no names, indices are trusted; pre-training looks at
+    none."""
     here, there = val.class_names, train.class_names
-    if here is None or there is None or here == there[: len(here)]:
+    if config.train.task == "pretrain" or here is None or there is None or here == there[: len(here)]:
         return val
     if unknown := sorted(set(here) - set(there)):
         raise ManifestError(

@@ -58,7 +58,7 @@ def told_if_memory_runs_out(train: TrainConfig, *, step: int, checkpointing: boo
         yield
     except torch.OutOfMemoryError as error:
         knobs = [
-            f"raise train.accumulate (now {train.accumulate}: the parts that a device's share is computed in)",
+            f"raise train.accumulate (now {train.accumulate}: the parts that a device's share is computed in; auto chooses)",
             *([] if checkpointing else ["set model.checkpointing=true (recomputes activations)"]),
             f"lower train.batch_size (now {train.batch_size})",
         ]

@@ -30,6 +30,11 @@ def test_the_same_order_or_no_names_stay(names: tuple[str, ...] | None) -> None:
     assert aligned_val(config(), manifest("train.csv", None, 0), val) is val
 
 
+def test_pretraining_looks_at_no_labels() -> None:
+    val = manifest("val.csv", ("run", "dive"), 0, 1)
+    assert aligned_val(load_config("configs/motion_hiera_micro_mae.yaml"), TRAIN, val) is val
+
+
 def test_another_order_is_an_error_that_offers_the_remedy() -> None:
     val = manifest("val.csv", ("run", "jump", "swim"), 0, 1)
     words = r"val.csv: class 0 is 'run', but 'jump' in train.csv: .* bring them into one order, or set test.remap_classes=true"

@@ -13,8 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from hiera_video.config import load_config, save_config
+from hiera_video.config.runs import load
 from hiera_video.errors import CheckpointError
 from hiera_video.models.weights import read_weights
+from hiera_video.models.zoo import create_model
 from hiera_video.runtime.distributed import World
 from hiera_video.train import checkpoint as module
 from hiera_video.train.checkpoint import CheckpointStore, read_checkpoint
@@ -155,3 +158,19 @@ def test_a_disk_that_is_full_for_one_rank_stops_all(
     assert all(isinstance(answer, CheckpointError) and "No space left" in str(answer) for answer in answers)
     assert all("the checkpoints before it are untouched" in str(answer) for answer in answers)
     assert sorted(tmp_path.iterdir()) == before and read_checkpoint(tmp_path / "last").meta["step"] == 1
+
+
+def test_a_run_saved_in_parts_loads_as_a_model(tmp_path: Path) -> None:
+    config = load_config("configs/motion_hiera_micro.yaml", ["model.num_classes=2", f"out_dir={tmp_path}"])
+    save_config(config, tmp_path / "config.yaml")
+    torch.manual_seed(0)
+    model = create_model(config.model.name, num_classes=2, input_size=config.input_size).eval()
+    meta = {"model": {"num_classes": 2}, "class_names": ["left", "right"]}
+
+    def work(world: World) -> Path:
+        store = CheckpointStore(tmp_path / "checkpoints", keep=1, world=world, sharded=True)
+        return store.save(1, model.state_dict(), STATE, meta, best=True)
+
+    on_ranks(2, work)
+    clips, run = torch.randn(1, 3, *config.input_size), load(tmp_path)
+    assert torch.equal(run.model(clips), model(clips)) and run.class_names == ("left", "right")
