@@ -30,16 +30,13 @@ def warp(clip: Tensor, matrix: Matrix, *, fill: int) -> Tensor:
     source_x, source_y = a * x + b * y + c, d * x + e * y + f
     columns, column_weights = _taps(source_x, width, moves=(a, b, c) != (1, 0, 0))
     rows, row_weights = _taps(source_y, height, moves=(d, e, f) != (0, 1, 0))
-    places = rearrange(rows * width, "h w r -> h w r 1") + rearrange(columns, "h w c -> h w 1 c")
-    weights = rearrange(row_weights, "h w r -> h w r 1") * rearrange(column_weights, "h w c -> h w 1 c")
+    places = rearrange((rows * width)[:, None] + columns, "r c h w -> (h w) (r c)").contiguous()
+    weights = rearrange(row_weights[:, None] * column_weights, "r c h w -> (h w) (r c)").contiguous()
     packed = rearrange(clip, "t c h w -> t h w c").contiguous().numpy().view(PIXEL).reshape(frames, height * width)
-    table = torch.from_numpy(np.ascontiguousarray(packed.T).view(np.uint8).reshape(height * width, frames * 3))
-    found = F.embedding_bag(
-        places.flatten(0, 1).flatten(1),
-        table.float(),
-        mode="sum",
-        per_sample_weights=weights.flatten(0, 1).flatten(1),
-    )
+    table = np.ascontiguousarray(packed.T).view(np.uint8).reshape(height * width, frames * 3)
+    # numpy asks Linux for huge pages, torch does not
+    floats = torch.from_numpy(table.astype(np.float32))
+    found = F.embedding_bag(places, floats, mode="sum", per_sample_weights=weights)
     warped = found.round_().clamp_(0, 255).to(torch.uint8)
     inside = (source_x >= 0) & (source_x < width) & (source_y >= 0) & (source_y < height)
     warped[~inside.flatten()] = fill
@@ -48,16 +45,16 @@ def warp(clip: Tensor, matrix: Matrix, *, fill: int) -> Tensor:
 
 
 def _taps(source: Tensor, length: int, *, moves: bool) -> tuple[Tensor, Tensor]:
-    """The four pixels along one axis around each place of `source` [H, W], int32 [H, W, 4], and their weights; the one
-    pixel itself [H, W, 1] where the axis stays as it is. Beyond the border, the border's pixel."""
+    """The four pixels along one axis around each place of `source` [H, W], int32 [4, H, W], and their weights; the one
+    pixel itself [1, H, W] where the axis stays as it is. Beyond the border, the border's pixel."""
     place = source - 0.5
     before = place.floor()
     if not moves:
-        return place.int()[..., None], torch.ones_like(place)[..., None]
+        return place.int()[None], torch.ones_like(place)[None]
     share = place - before
-    taps = (before[..., None] + torch.arange(-1, 3)).clamp(0, length - 1).int()
+    taps = (before + torch.arange(-1, 3)[:, None, None]).clamp(0, length - 1).int()
     weights = (_outer(share + 1), _inner(share), _inner(1 - share), _outer(2 - share))
-    return taps, torch.stack(weights, dim=-1)
+    return taps, torch.stack(weights)
 
 
 def _inner(x: Tensor) -> Tensor:
