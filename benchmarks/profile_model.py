@@ -134,7 +134,9 @@ def part_of(event: Any) -> str:
 
 def kind_of(operator: str) -> str:
     """The kind of work that an operator's self time is."""
-    return next((kind for kind, words in KINDS.items() if any(word in operator for word in words)), "other")
+    return next(
+        (kind for kind, words in KINDS.items() if any(word in operator for word in words)), f"other: {operator}"
+    )
 
 
 def own_time(event: Any, device: str) -> float:
