@@ -62,9 +62,11 @@ def main() -> int:
     config = load_config(Path(__file__).parents[1] / "configs/motion_hiera_micro.yaml")
     batch = make_batch(config)
     if arguments.profile:
-        profiler = cProfile.Profile()
+        profiler = cProfile.Profile(time.process_time)
         profiler.runcall(seconds_of_engine, config, batch, arguments.steps)
-        pstats.Stats(profiler).sort_stats("cumtime").print_stats("hiera_video/(train|runtime|data)|clip_grad|manual_seed")
+        pstats.Stats(profiler).sort_stats("cumtime").print_stats(
+            "hiera_video/(train|runtime|data)|clip_grad|manual_seed"
+        )
         return 0
     engine, model = [], []
     for number in range(arguments.rounds + 1):
