@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import statistics
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from data_pil import PilAugmentAlone, PilTransform
 from data_videos import FPS, VIDEOS, scene
@@ -58,6 +60,8 @@ def main() -> int:
     pil = {name: ratio(rounds[name], rounds["ours"]) for name in ("pil", "pil_rand_augment_alone")}
     repeats = {
         "pre_training": ratio(rounds["pre_training_4"], rounds["pre_training_1"]),
+        "pre_training_finished_on_the_device": ratio(rounds["unfinished_4"], rounds["unfinished_1"]),
+        "pre_training_reading_alone": ratio(rounds["reading_4"], rounds["reading_1"]),
         "fine_tuning": ratio(rounds["fine_tuning_4"], rounds["ours"]),
     }
     result = {
@@ -88,7 +92,16 @@ def datasets(manifest: Path) -> dict[str, TrainClips]:
         "fine_tuning_4": make(TrainTransform(FINE_TUNING, SIZE), 4),
         "pre_training_1": make(TrainTransform(PRE_TRAINING, SIZE), fresh=True),
         "pre_training_4": make(TrainTransform(PRE_TRAINING, SIZE), 4, fresh=True),
+        "unfinished_1": make(TrainTransform(replace(PRE_TRAINING, device="model"), SIZE), fresh=True),
+        "unfinished_4": make(TrainTransform(replace(PRE_TRAINING, device="model"), SIZE), 4, fresh=True),
+        "reading_1": make(nothing, fresh=True),
+        "reading_4": make(nothing, 4, fresh=True),
     }
+
+
+def nothing(frames: np.ndarray, generator: random.Random) -> torch.Tensor:
+    """A transform that leaves the frames where they are."""
+    return torch.from_numpy(frames)
 
 
 def in_turns(kinds: dict[str, TrainClips], rounds: int, samples: int) -> dict[str, list[float]]:

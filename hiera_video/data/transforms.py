@@ -68,14 +68,13 @@ class TrainTransform:
         pixels = rearrange(box, "t c h w -> t h w c")
         if augment.device == "model":
             return UnfinishedClip(box=pixels, flip=flip, erasure=erasure, size=size, mean=augment.mean, std=augment.std)
-        finished = self._scaled(pixels)
-        finished = finished.flip(-1) if flip else finished
+        finished = self._scaled(pixels, flip)
         if erasure is not None:
             erasure.fill(finished)
         return finished
 
-    def _scaled(self, box: Tensor) -> Tensor:
-        """uint8 [T, h, w, 3] → float32 [3, T, size, size], normalised."""
+    def _scaled(self, box: Tensor, flip: bool) -> Tensor:
+        """uint8 [T, h, w, 3] → float32 [3, T, size, size], normalised, flipped."""
         whole = range(self.size)
         scaling = Scaling(
             (box.shape[1], box.shape[2]),
@@ -87,7 +86,8 @@ class TrainTransform:
         )
         scaled = torch.from_numpy(np.empty((3, len(box), self.size, self.size), np.float32))  # as below: huge pages
         for time, frame in enumerate(box):
-            torch.sub(scaling(frame), scaling.shift, out=scaled[:, time])
+            picture = scaling(frame)
+            torch.sub(picture.flip(-1) if flip else picture, scaling.shift, out=scaled[:, time])
         return scaled
 
 
