@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,6 @@ class ShardFiles:
 
     def begin(self, notes: dict[str, Any]) -> dict[str, Any]:
         """Write `features.json` unless another process was faster; returns what stands there."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"format": FORMAT, **notes}, indent=1, sort_keys=True) + "\n"
         write_whole(self.folder / NOTES, text.encode(), only_if_new=True)
         return self.notes()
@@ -119,7 +119,6 @@ class ShardFiles:
     def write(self, number: int, index: pa.Table, features: Mapping[str, Tensor]) -> dict[str, Any]:
         """Put a finished shard on disk; its JSON, written last, is returned."""
         assert index.schema.equals(INDEX), index.schema
-        self.path(number, "json").parent.mkdir(parents=True, exist_ok=True)
         table = pa.BufferOutputStream()
         parquet.write_table(index, table)
         contents = {
@@ -155,6 +154,7 @@ def write_whole(path: Path, content: bytes, *, only_if_new: bool = False) -> Non
     """`content` at `path`, whole or not at all, on disk when this returns. Raises `FeatureError` where it cannot be."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
             file.write(content)
             file.flush()
@@ -174,7 +174,8 @@ def write_whole(path: Path, content: bytes, *, only_if_new: bool = False) -> Non
         finally:
             os.close(handle)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
         raise FeatureError(
             f"{path}: cannot be written ({error.strerror}); free disk space or choose another output; what is finished "
             "stays"

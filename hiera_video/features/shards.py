@@ -124,7 +124,6 @@ def _write_arrays(work: Work, entries: list[dict[str, Any]], features: dict[str,
         mine = [entries[place] for place in places]
         arrays = {name: values[places[0] : places[-1] + 1].numpy() for name, values in features.items()}
         path = work.files.array_path(row, mine[0]["path"], kind)
-        path.parent.mkdir(parents=True, exist_ok=True)
         content = io.BytesIO()
         if kind == "npy":
             np.save(content, next(iter(arrays.values())))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,22 @@ from .conftest import BROKEN
 Configured = Callable[..., Config]
 
 
+AGENTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
+
+
+def node() -> dict[str, Any]:
+    """One CPU. The agents' ports are given: a busy machine takes longer to start them than Ray waits to be told."""
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in AGENTS]
+    ports = {name: probe.getsockname()[1] for name, probe in zip(AGENTS, probes)}
+    for probe in probes:
+        probe.close()
+    return {"num_cpus": 1, "object_store_memory": 80 << 20, **ports}
+
+
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    node: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 << 20}
-    nodes = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-    nodes.add_node(**node)
+    nodes = Cluster(initialize_head=True, head_node_args={**node(), "include_dashboard": False})
+    nodes.add_node(**node())
     ray.init(address=nodes.address, log_to_driver=False)
     yield
     ray.shutdown()
@@ -51,7 +63,7 @@ def test_a_mistake_comes_back_as_one(configured: Configured, tmp_path: Path) -> 
     config = configured(tmp_path / "out", "features.dtype=fp16")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "shards").write_text("in the way")
-    with pytest.raises(HieraVideoError):
+    with pytest.raises(HieraVideoError, match="cannot be written"):
         run_extraction(config, read_input(config), engine="ray", actors=1)
 
 
