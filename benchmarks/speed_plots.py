@@ -36,7 +36,7 @@ def draw_speed(rows: Sequence[Row], path: Path) -> None:
     axis.set_yticks(range(len(rows)), [title(row["case"]) for row in rows], fontsize=7)
     axis.invert_yaxis()
     axis.set_xlabel("seconds over ours")
-    axis.legend(fontsize=7)
+    axis.legend(fontsize=7, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     save(figure, path)
 
 
