@@ -39,34 +39,44 @@ class Scaling:
             taps(length, size) for length, size in zip(source, target, strict=True)
         )
         down, down_weights = down[rows.start : rows.stop], down_weights[rows.start : rows.stop]
-        across, self._across_weights = (
-            across[columns.start : columns.stop],
-            across_weights[columns.start : columns.stop],
-        )
+        across, across_weights = across[columns.start : columns.stop], across_weights[columns.start : columns.stop]
         self._box = (slice(int(down.min()), int(down.max()) + 1), slice(int(across.min()), int(across.max()) + 1))
-        self._across = across - across.min()
         height, width = (part.stop - part.start for part in self._box)
+        self._across = _Sums(across - across.min(), across_weights)
         # the planes lie below each other, so that each can have weights of its own: 1 / (255 · std) goes with them
-        self._down = torch.cat([down - down.min() + plane * height for plane in range(3)])
-        self._down_weights = torch.cat([down_weights / (255 * value) for value in std])
+        self._down = _Sums(
+            torch.cat([down - down.min() + plane * height for plane in range(3)]),
+            torch.cat([down_weights / (255 * value) for value in std]),
+        )
         self.shift = torch.tensor([a / b for a, b in zip(mean, std, strict=True)]).view(3, 1, 1)
         """What is still to be subtracted: where the result is copied to its place, that costs nothing."""
         # memory that is used again for every frame: new memory would cost as much as the work
         self._frame = torch.empty(height, width, 3, dtype=torch.uint8)  # in the cache, where jumping about is cheap
+        self._frame_turned = rearrange(self._frame, "h w c -> w c h")
         self._bytes = torch.empty(width, 3, height, dtype=torch.uint8)  # turned as bytes: a quarter of the memory
         self._turned = torch.zeros(width, 3 * height + PADDING)
+        self._turned_part, self._bytes_flat = self._turned[:, : 3 * height], self._bytes.view(width, 3 * height)
         self._planes = torch.empty(3 * height, len(columns))
 
     def __call__(self, frame: Tensor) -> Tensor:
         """uint8 [H, W, 3] → float32 [3, rows, columns], to which `shift` has not been applied yet."""
-        width, length = len(self._turned), self._planes.shape[0]
         self._frame.copy_(frame[self._box])
-        self._bytes.copy_(rearrange(self._frame, "h w c -> w c h"))
-        self._turned[:, :length] = self._bytes.view(width, length)
-        wide = F.embedding_bag(self._across, self._turned, mode="sum", per_sample_weights=self._across_weights)
-        self._planes.copy_(wide[:, :length].T)
-        scaled = F.embedding_bag(self._down, self._planes, mode="sum", per_sample_weights=self._down_weights)
-        return scaled.view(3, len(self.rows), len(self.columns))
+        self._bytes.copy_(self._frame_turned)
+        self._turned_part.copy_(self._bytes_flat)
+        wide = self._across(self._turned)
+        self._planes.copy_(wide[:, :-PADDING].T)
+        return self._down(self._planes).view(3, len(self.rows), len(self.columns))
+
+
+class _Sums:
+    """Weighted sums of two rows of a table each: rows int64 [n, 2] and weights [n, 2] → [n, D] of a table [any, D]."""
+
+    def __init__(self, rows: Tensor, weights: Tensor) -> None:
+        self._rows, self._weights = rows.flatten(), weights.flatten()
+        self._starts = torch.arange(0, len(self._rows), 2)
+
+    def __call__(self, table: Tensor) -> Tensor:
+        return F.embedding_bag(self._rows, table, self._starts, mode="sum", per_sample_weights=self._weights)
 
 
 def taps(length: int, size: int) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hiera_video.data.augment import color_jitter, draw_erasure, random_augment
 from hiera_video.data.config import AugmentConfig, require
-from hiera_video.data.crops import Crops
+from hiera_video.data.crops import Crops, Memory
 from hiera_video.data.finishing import UnfinishedClip
 from hiera_video.data.scaling import Scaling
 from hiera_video.data.stages import stage
@@ -100,6 +100,7 @@ class EvalTransform:
         require(crops > 0, f"test.crops={crops}: must be 1 or more; the usual protocols take 1 or 3")
         self.size = size
         self.crops = crops
+        self._memory = Memory()
         self.mean = tuple(mean)
         self.std = tuple(std)
 
@@ -123,8 +124,7 @@ class EvalTransform:
             std=self.std,
         )
         shape = (len(clips), 3, len(clips[0]), len(scaling.rows), len(scaling.columns))
-        # numpy asks Linux for huge pages, torch does not: new memory is a third of the time of all this otherwise
-        scaled = torch.from_numpy(np.empty(shape, np.float32))
+        scaled = self._memory(shape)
         places: dict[int, list[tuple[int, int]]] = {}
         for clip, indices in enumerate(clips):
             for time, index in enumerate(indices):

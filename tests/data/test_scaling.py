@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
 
-from hiera_video.data.crops import Crops
+from hiera_video.data.crops import Crops, Memory
 from hiera_video.data.scaling import Scaling, taps
 from hiera_video.data.transforms import EvalTransform
 
@@ -41,3 +43,30 @@ def test_clips_may_share_frames_and_repeat_them() -> None:
     assert torch.equal(found.stacked(), expected)
     assert [view.shape for view in found] == [(3, 3, 32, 32)] * 6
     assert torch.equal(Crops.joined([transform.views_of(frames, [clip]) for clip in clips]).stacked(), expected)
+
+
+def test_memory_is_used_again_only_when_nobody_looks_at_it() -> None:
+    memory = Memory()
+    first = memory((2, 3))
+    place = first.data_ptr()
+    view = first[1:]
+    del first
+    second = memory((2, 3))
+    assert second.data_ptr() != place  # a view keeps it
+    place = second.data_ptr()
+    del second
+    third = memory((2, 3))
+    assert third.data_ptr() == place and view.shape == (1, 3)
+    assert memory((4,)).shape == (4,) and third.shape == (2, 3)
+    assert pickle.loads(pickle.dumps(memory))((5,)).shape == (5,)
+
+
+def test_videos_that_are_kept_do_not_change() -> None:
+    transform = EvalTransform(32, 3, MEAN, STD)
+    drawn = np.random.default_rng(0).integers(0, 256, (2, 3, 40, 52, 3), dtype=np.uint8)
+    kept = [transform.views_of(part, [[0, 1, 2]]) for part in drawn]
+    assert [torch.equal(item.stacked(), transform(part)) for item, part in zip(kept, drawn, strict=True)] == [
+        True,
+        True,
+    ]
+    assert not torch.equal(kept[0].clips, kept[1].clips)
