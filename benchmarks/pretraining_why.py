@@ -1,0 +1,189 @@
+"""Why masked pre-training does not speed up the motion set: what its weights hold, and which of them are in the way.
+
+    python datasets/motion/prepare.py --out data/motion_hard --hard
+    python benchmarks/pretraining_why.py                       # twenty minutes on one idle core
+
+Everything in memory, one seed. Pre-trains as `configs/motion_hard_hiera_micro_mae.yaml` does; then, on held-out pictures:
+a ridge regression on frozen features (mean over space, moments apart), and short fine-tuning from all, some or none
+of the pre-trained weights, with all or some of the labels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import sys
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from record import record
+from torch import Tensor, nn
+
+import hiera_video as hv
+from hiera_video.data.manifest import read_manifest
+from hiera_video.data.transforms import normalise, random_box, scale_to
+from hiera_video.models.layout import MaeConfig
+
+BATCH, CLASSES, GREY = 16, 8, ((0.45,) * 3, (0.225,) * 3)
+LOW = ("patch_embed", "pos_embed", "blocks.0.", "blocks.1.")
+STARTS: dict[str, tuple[str, ...]] = {  # what is taken over from the masked autoencoder
+    "scratch": (),
+    "all pre-trained": ("",),
+    "patch embedding, positions, blocks 0 and 1": LOW,
+    "all but positions": ("patch_embed", "blocks."),
+}
+RECIPES: list[tuple[int, float, float, float]] = [  # passes, labels, lr, layer decay
+    (1, 1.0, 1e-3, 0.6),
+    (3, 1.0, 1e-3, 1.0),
+    (2, 1.0, 3e-4, 1.0),
+    (30, 0.05, 5e-4, 1.0),
+]
+Clips = tuple[Tensor, Tensor]
+
+
+def read(path: str) -> Clips:
+    """All frames, uint8 [N, 24, 3, H, W], and labels [N]."""
+    records = read_manifest(path).records
+    frames = []
+    for item in records:
+        with hv.open_video(item.path) as video:
+            frames.append(torch.from_numpy(video.frames(range(24))))
+    labels = [item.label for item in records]
+    return torch.stack(frames).movedim(-1, 2).contiguous(), torch.tensor(labels)
+
+
+def cut(frames: Tensor, generator: random.Random | None, scale: tuple[float, float] = (0.7, 1.0)) -> Tensor:
+    """Random clips and crops [B, 3, 16, 32, 32]; the middle where there is no generator."""
+    clips = []
+    for video in frames:
+        if generator is None:
+            clips.append(scale_to(video[4:20].float(), 36, 43)[..., 2:34, 6:38])
+            continue
+        start = generator.randint(0, 8)
+        top, left, height, width = random_box(40, 48, scale=scale, ratio=(0.75, 4 / 3), generator=generator)
+        clips.append(scale_to(video[start : start + 16, :, top : top + height, left : left + width].float(), 32, 32))
+    return normalise(torch.stack(clips), *GREY).transpose(1, 2)
+
+
+def learn(
+    model: nn.Module, rates: list[tuple[nn.Parameter, float]], steps: int, warmup: int, lr: float, loss: Any
+) -> None:
+    """AdamW, cosine, gradient norm 1; `loss(step)` is the loss of a step."""
+    groups = [{"params": [p], "lr": 0.0, "rate": rate, "weight_decay": 0.05 * (p.ndim > 1)} for p, rate in rates]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95))
+    model.train()
+    for step in range(steps):
+        progress = (step - warmup) / max(steps - warmup, 1)
+        now = lr * ((step + 1) / warmup if step < warmup else 0.5 * (1 + math.cos(math.pi * progress)))
+        for group in optimizer.param_groups:
+            group["lr"] = now * group["rate"]
+        optimizer.zero_grad()
+        loss(step).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    model.eval()
+
+
+def shuffled(count: int, seed: int) -> Any:
+    """Step → the videos of its batch, every video once a pass."""
+    generator = torch.Generator().manual_seed(seed)
+    orders: dict[int, Tensor] = {}
+    each = count // BATCH
+
+    def batch(step: int) -> Tensor:
+        order = orders.setdefault(step // each, torch.randperm(count, generator=generator))
+        return order[step % each * BATCH :][:BATCH]
+
+    return batch
+
+
+def pretrain(train: Clips, val: Clips, passes: int) -> tuple[dict[str, Tensor], float]:
+    """Weights and held-out loss of the masked autoencoder."""
+    mae = MaeConfig(mask_ratio=0.3, target_frames="all", decoder_embed_dim=64, decoder_depth=1, decoder_num_heads=2)
+    model = hv.create_model("mae_hiera_micro_16x32", mae=mae)
+    crops, batch, each = random.Random(0), shuffled(len(train[0]), 0), len(train[0]) // BATCH
+    learn(model, [(p, 1.0) for p in model.parameters()], passes * each, each, 1e-3,
+          lambda step: model(cut(train[0][batch(step)], crops, (0.5, 1.0))).loss)  # fmt: skip
+    with torch.no_grad():
+        losses = [model(cut(part, None)).loss.item() for part in val[0].split(32)]
+    return model.state_dict(), sum(losses) / len(losses)
+
+
+def classifier(weights: dict[str, Tensor], prefixes: tuple[str, ...]) -> nn.Module:
+    """A micro Hiera; weights whose names begin with one of `prefixes` are taken over."""
+    torch.manual_seed(0)
+    model = hv.create_model("hiera_micro_16x32", num_classes=CLASSES)
+    own = model.state_dict()
+    model.load_state_dict({k: v for k, v in weights.items() if k in own and k.startswith(prefixes)}, strict=False)
+    return model
+
+
+def fine_tune(model: Any, train: Clips, val: Clips, passes: int, share: float, lr: float, decay: float) -> float:
+    """Held-out top-1 in percent."""
+    frames, labels = train
+    chosen = torch.cat([torch.where(labels == k)[0][: int(share * (labels == k).sum())] for k in range(CLASSES)])
+    crops, batch, each = random.Random(0), shuffled(len(chosen), 0), len(chosen) // BATCH
+    rates = [(p, decay ** (model.num_layers - model.layer_id(name))) for name, p in model.named_parameters()]
+
+    def loss(step: int) -> Tensor:
+        rows = chosen[batch(step)]
+        return F.cross_entropy(model(cut(frames[rows], crops)), labels[rows])
+
+    learn(model, rates, passes * each, max(1, passes * each // 5), lr, loss)
+    with torch.no_grad():
+        answers = torch.cat([model(cut(part, None)).argmax(1) for part in val[0].split(32)])
+    return round((answers == val[1]).float().mean().item() * 100, 1)
+
+
+@torch.no_grad()
+def probe(model: Any, train: Clips, val: Clips) -> float:
+    """Held-out top-1 in percent of a ridge regression on the third stage's map, mean over space."""
+    features = []
+    for frames, _ in (train, val):
+        maps = [
+            model.eval().forward_intermediates(cut(part, None))[2].mean((2, 3)).flatten(1) for part in frames.split(32)
+        ]
+        features.append(torch.cat(maps))
+    mean, deviation = features[0].mean(0), features[0].std(0) + 1e-6
+    known, asked = ((part - mean) / deviation for part in features)
+    targets = F.one_hot(train[1], CLASSES) - 1 / CLASSES
+    solution = torch.linalg.solve(known.T @ known + 100 * torch.eye(known.shape[1]), known.T @ targets)
+    return round(((asked @ solution).argmax(1) == val[1]).float().mean().item() * 100, 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="data/motion_hard", help="the motion set's harder variant")
+    parser.add_argument("--passes", type=int, default=12, help="of pre-training")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    train, val = read(f"{arguments.data}/train.csv"), read(f"{arguments.data}/val.csv")
+    weights, held_out = pretrain(train, val, arguments.passes)
+    print(f"held-out loss {held_out:.4f}", flush=True)
+    probes = {name: probe(classifier(weights, STARTS[name]), train, val) for name in ("scratch", "all pre-trained")}
+    print(probes, flush=True)
+    rows = []
+    for passes, share, lr, decay in RECIPES:
+        starts = STARTS if passes == 3 else {name: STARTS[name] for name in ("scratch", "all pre-trained")}
+        for name, prefixes in starts.items():
+            top1 = fine_tune(classifier(weights, prefixes), train, val, passes, share, lr, decay)
+            rows.append(
+                {"start": name, "passes": passes, "labels": share, "lr": lr, "layer_decay": decay, "top1": top1}
+            )
+            print(rows[-1], flush=True)
+    result = {
+        "what": "motion set, harder variant, seed 0, in memory: held-out loss of masked pre-training; top-1 of a ridge "
+        "regression on frozen features; top-1 of fine-tuning from all, some or none of the pre-trained weights",
+        "command": " ".join(["python", *sys.argv]),
+        "pretraining_loss": round(held_out, 4),
+        "probe_top1": probes,
+        "fine_tuning": rows,
+    }
+    print(record("pretraining_why", result))
+
+
+if __name__ == "__main__":
+    main()
