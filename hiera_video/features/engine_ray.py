@@ -24,7 +24,7 @@ import torch
 from hiera_video.data.dataset import BrokenVideo
 from hiera_video.data.pool import Pool
 from hiera_video.data.quarantine import Watch
-from hiera_video.errors import HieraVideoError, WorkerError
+from hiera_video.errors import FeatureError, HieraVideoError, WorkerError
 from hiera_video.features.engines import Progress, Tally, make
 from hiera_video.features.extract import ClipEncoder
 from hiera_video.features.shard_claims import Claims
@@ -34,6 +34,8 @@ from hiera_video.features.shards import Work
 logger = logging.getLogger(__name__)
 BLOCKS_EACH = 16
 """Blocks of shards an actor gets, about: few enough to read ahead from one shard to the next, enough to share out."""
+
+COLUMNS = ("shard", "clips", "videos", "broken", "waited", "error")
 
 
 def run_ray(work: Work, build: Callable[[], ClipEncoder], *, actors: int | None = None) -> Tally:
@@ -59,14 +61,13 @@ def run_ray(work: Work, build: Callable[[], ClipEncoder], *, actors: int | None 
             num_cpus=0,  # its CPU time goes into reading and, without a GPU, into the model beside it
             num_gpus=1 if gpus else 0,
         )
-        try:
-            for seal in made.iter_rows():
-                tally.add(seal)
-                tally.waited += seal["waited"] / actors
-                tally.seconds = time.monotonic() - started
-                bar.finished(tally)
-        except ray.exceptions.RayError as error:
-            raise _ours(error) or error from error
+        for seal in made.iter_rows():
+            if seal["error"]:
+                raise FeatureError(seal["error"])
+            tally.add(seal)
+            tally.waited += seal["waited"] / actors
+            tally.seconds = time.monotonic() - started
+            bar.finished(tally)
     bar.close()
     return tally
 
@@ -84,30 +85,26 @@ def _in_flight(actors: int) -> int:
     return max(min(int(2 * resources.get("CPU", 1) / actors), room), 2)
 
 
-def _ours(error: BaseException | None) -> HieraVideoError | None:
-    """The user's mistake behind Ray's error, if it is one."""
-    while error is not None:
-        if isinstance(error, HieraVideoError) and not isinstance(error, ray.exceptions.RayError):
-            return error
-        error = getattr(error, "cause", None) or error.__cause__
-    return None
-
-
 class ShardActor:
     """Holds the model; makes the shards that Ray Data hands it."""
 
     def __init__(self, work: Any, build: Callable[[], ClipEncoder], in_flight: int) -> None:
         self.work: Work = ray.get(work)
         torch.set_num_threads(self.work.config.threads)
-        self.encoder = build()
+        self.build = build
+        self.encoder: ClipEncoder | None = None
         self.in_flight = in_flight
         self.reading = ray.put(Reading(uuid.uuid4().hex, self.work.read, self.work.watch))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """{"shard": numbers} → what became of each."""
-        seals: dict[str, list[Any]] = {name: [] for name in ("shard", "clips", "videos", "broken", "waited")}
-        tally = _Noted(seals)
-        make(self.work, self.encoder, Claims(self.work, only=batch["shard"].tolist()), self._results, tally)
+        """{"shard": numbers} → what became of each. A user's mistake is a row, for Ray keeps no error's type."""
+        seals: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+        try:
+            self.encoder = self.encoder or self.build()
+            claims = Claims(self.work, only=batch["shard"].tolist())
+            make(self.work, self.encoder, claims, self._results, _Noted(seals))
+        except HieraVideoError as error:
+            _Noted(seals).add({"shard": -1, "clips": 0, "videos": 0, "broken": 0, "error": str(error)})
         return seals
 
     def _results(self, asks: Iterable[Ask]) -> Iterator[VideoPart | BrokenVideo]:
@@ -135,9 +132,9 @@ class _Noted(Tally):
         self._seals = seals
 
     def add(self, seal: dict[str, Any]) -> None:
-        for name in ("shard", "clips", "videos", "broken"):
-            self._seals[name].append(seal[name])
-        self._seals["waited"].append(self.waited)
+        for name, value in {"error": "", **seal, "waited": self.waited}.items():
+            if name in COLUMNS:
+                self._seals[name].append(value)
         self.waited = 0.0
 
 

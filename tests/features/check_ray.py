@@ -15,7 +15,7 @@ from ray.cluster_utils import Cluster
 import hiera_video as hv
 from hiera_video.config.extracting import read_input, run_extraction
 from hiera_video.config.schema import Config
-from hiera_video.errors import ConfigError, HieraVideoError
+from hiera_video.errors import FeatureError
 from hiera_video.features import engine_ray
 from hiera_video.features.shard_reading import PART_BYTES
 
@@ -63,14 +63,8 @@ def test_a_mistake_comes_back_as_one(configured: Configured, tmp_path: Path) -> 
     config = configured(tmp_path / "out", "features.dtype=fp16")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "shards").write_text("in the way")
-    with pytest.raises(HieraVideoError, match="cannot be written"):
+    with pytest.raises(FeatureError, match="cannot be written"):
         run_extraction(config, read_input(config), engine="ray", actors=1)
-
-
-def test_the_mistake_behind_rays_error_is_found() -> None:
-    error = RuntimeError("Ray's")
-    error.__cause__ = ConfigError("features.window=0")
-    assert str(engine_ray._ours(error)) == "features.window=0" and engine_ray._ours(RuntimeError()) is None
 
 
 def test_reading_ahead_is_bounded_by_the_object_store(monkeypatch: pytest.MonkeyPatch) -> None:
