@@ -67,14 +67,14 @@ def test_three_crops_are_the_published_protocol(height: int, width: int) -> None
     else:
         scaled = reference_scaled(frames, size, long_side)
         expected = [scaled[..., offset : offset + size] for offset in offsets]
-    torch.testing.assert_close(views, torch.stack(expected), atol=5e-6, rtol=0)
+    torch.testing.assert_close(views, torch.stack(expected), atol=2e-5, rtol=0)
 
 
 def test_one_crop_is_the_centre_of_a_larger_picture() -> None:
     frames = noise(2, 256, 341)
     views = EvalTransform(224, 1, MEAN, STD)(frames)
     expected = reference_scaled(frames, 256, 341)[None, :, :, 16:240, 59:283]  # 256 = 224 * 8 / 7: no scaling
-    torch.testing.assert_close(views, expected, atol=5e-6, rtol=0)
+    torch.testing.assert_close(views, expected, atol=2e-5, rtol=0)
 
 
 def test_a_frame_is_not_antialiased() -> None:
@@ -110,7 +110,7 @@ def test_whole_frame_without_flip_is_the_plain_picture() -> None:
     augment = AugmentConfig(scale=(1, 1), ratio=(1, 1), flip=0, mean=MEAN, std=STD)
     frames = noise(2, 40, 40)
     clip = TrainTransform(augment, 32)(frames, random.Random(0))
-    torch.testing.assert_close(clip, reference_scaled(frames, 32, 32), atol=5e-6, rtol=0)
+    torch.testing.assert_close(clip, reference_scaled(frames, 32, 32), atol=2e-5, rtol=0)
     flipped = TrainTransform(AugmentConfig(scale=(1, 1), ratio=(1, 1), flip=1, mean=MEAN, std=STD), 32)(
         frames, random.Random(0)
     )
