@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from hiera_video.config.quantising import measure_loss, real_clips
 from hiera_video.data.encode import write_video
 from hiera_video.errors import ConfigError, ExportError
 from hiera_video.models import program as programs
+from hiera_video.models.hiera import Hiera
 from hiera_video.models.weights import save_pretrained
 from hiera_video.models.zoo import create_model
 from hiera_video.train.checkpoint import CheckpointStore
@@ -28,7 +30,7 @@ NAMES = ["to the right", "to the left", "up"]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory, answering_model: Callable[[], Hiera]) -> Path:
     """The folder of a finished run, whose `data.val` is four videos of noise, one of them broken."""
     folder = tmp_path_factory.mktemp("run")
     generator = np.random.default_rng(0)
@@ -39,12 +41,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "val.csv").write_text("".join(f"{number}.mp4 {number % 3}\n" for number in range(4)))
     options = [f"out_dir={folder}", f"data.val={folder / 'val.csv'}", "augment.mean=[0.4,0.5,0.6]"]
     save_config(load_config(ROOT / "configs/motion_hiera_micro.yaml", options), folder / "config.yaml")
-    torch.manual_seed(0)
-    model = create_model("hiera_micro_16x32", num_classes=3)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(std=0.1)
+    model = answering_model()
     meta = {"model": {"num_classes": 3}, "class_names": NAMES}
     CheckpointStore(folder / "checkpoints", keep=1).save(1, model.state_dict(), {}, meta, best=True)
     return folder

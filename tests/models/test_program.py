@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +13,11 @@ import torch
 from hiera_video.errors import ExportError
 from hiera_video.models import program as programs
 from hiera_video.models.hiera import Hiera
-from hiera_video.models.zoo import create_model
 
 
 @pytest.fixture(scope="module")
-def model() -> Hiera:
-    torch.manual_seed(0)
-    model = create_model("hiera_micro_16x32", num_classes=3)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(std=0.1)
-    assert isinstance(model, Hiera)
+def model(answering_model: Callable[[], Hiera]) -> Hiera:
+    model = answering_model()
     return model.eval()
 
 

@@ -10,17 +10,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from hiera_video.config.build import manifest_of
 from hiera_video.config.load import load_config
 from hiera_video.config.testing import PARTIAL, test_run
 from hiera_video.data.encode import write_video
 from hiera_video.eval.views import Predictions
+from hiera_video.models.hiera import Hiera
 from hiera_video.models.weights import save_pretrained
 from hiera_video.models.zoo import create_model
 
@@ -30,7 +31,7 @@ VIDEOS, BROKEN = 20, (4, 13)
 
 
 @pytest.fixture(scope="module")
-def common(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def common(tmp_path_factory: pytest.TempPathFactory, answering_model: Callable[[], Hiera]) -> list[str]:
     """Twenty videos of which two are broken, and a model: the overrides of a 2×3 test of it."""
     folder = tmp_path_factory.mktemp("exact")
     lines = []
@@ -42,12 +43,7 @@ def common(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         (folder / f"{row}.mp4").write_bytes(b"no video at all")
     (folder / "list.csv").write_text("".join(lines))
     (folder / "labels.txt").write_text("a\nb\nc\n")
-    torch.manual_seed(0)
-    model = create_model("hiera_micro_16x32", num_classes=3)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(std=0.1)
+    model = answering_model()
     save_pretrained(model, folder / "model", class_names=["a", "b", "c"])
     return [
         *(f"data.test={folder / 'list.csv'}", f"test.checkpoint={folder / 'model'}", "data.workers=0"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from hiera_video.config.runs import named_answers
 from hiera_video.config.windows import predict_windows, window_starts
 from hiera_video.data.encode import write_video
 from hiera_video.errors import ConfigError
-from hiera_video.models.zoo import create_model
+from hiera_video.models.hiera import Hiera
 from hiera_video.train.checkpoint import CheckpointStore
 
 ROOT = Path(__file__).parents[2]
@@ -28,16 +29,11 @@ NAMES = ["to the right", "to the left", "up"]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory, answering_model: Callable[[], Hiera]) -> Path:
     """The folder of a finished run whose answers depend on what is seen."""
     folder = tmp_path_factory.mktemp("run")
     save_config(load_config(ROOT / "configs/motion_hiera_micro.yaml", [f"out_dir={folder}"]), folder / "config.yaml")
-    torch.manual_seed(0)
-    model = create_model("hiera_micro_16x32", num_classes=3)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(std=0.1)
+    model = answering_model()
     meta = {"model": {"num_classes": 3}, "class_names": NAMES}
     CheckpointStore(folder / "checkpoints", keep=1).save(1, model.state_dict(), {}, meta, best=True)
     return folder
