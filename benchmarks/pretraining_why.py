@@ -23,10 +23,11 @@ from torch import Tensor, nn
 
 import hiera_video as hv
 from hiera_video.data.manifest import read_manifest
-from hiera_video.data.transforms import normalise, random_box, scale_to
+from hiera_video.data.transforms import random_box
 from hiera_video.models.layout import MaeConfig
 
-BATCH, CLASSES, GREY = 16, 8, ((0.45,) * 3, (0.225,) * 3)
+BATCH, CLASSES = 16, 8
+MEAN, DEVIATION = 0.45, 0.225  # of the pixels, as the recipe normalises
 LOW = ("patch_embed", "pos_embed", "blocks.0.", "blocks.1.")
 STARTS: dict[str, tuple[str, ...]] = {  # what is taken over from the masked autoencoder
     "scratch": (),
@@ -59,12 +60,17 @@ def cut(frames: Tensor, generator: random.Random | None, scale: tuple[float, flo
     clips = []
     for video in frames:
         if generator is None:
-            clips.append(scale_to(video[4:20].float(), 36, 43)[..., 2:34, 6:38])
+            clips.append(scaled(video[4:20], 36, 43)[..., 2:34, 6:38])
             continue
         start = generator.randint(0, 8)
         top, left, height, width = random_box(40, 48, scale=scale, ratio=(0.75, 4 / 3), generator=generator)
-        clips.append(scale_to(video[start : start + 16, :, top : top + height, left : left + width].float(), 32, 32))
-    return normalise(torch.stack(clips), *GREY).transpose(1, 2)
+        clips.append(scaled(video[start : start + 16, :, top : top + height, left : left + width], 32, 32))
+    return ((torch.stack(clips) - MEAN) / DEVIATION).transpose(1, 2)
+
+
+def scaled(frames: Tensor, height: int, width: int) -> Tensor:
+    """uint8 [T, 3, H, W] to float [T, 3, height, width] in [0, 1]."""
+    return F.interpolate(frames.float() / 255, (height, width), mode="bilinear", align_corners=False)
 
 
 def learn(

@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument("--videos", type=int, default=4)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    from data import scene  # the same moving picture as in the reading benchmark
+    from data_videos import scene  # the same moving picture as in the reading benchmark
 
     with tempfile.TemporaryDirectory() as name:
         paths = [Path(name) / f"{seed}.mp4" for seed in range(arguments.videos)]
