@@ -28,12 +28,13 @@ from hiera_video.models.macs import count_macs, count_parameters
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.runtime.distributed import World, world
 from hiera_video.runtime.log import MetricLog
+from hiera_video.runtime.precision import autocast
 from hiera_video.runtime.run_folder import claim, write_environment
 from hiera_video.runtime.seed import use_deterministic_kernels
 from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.checkpoint import CheckpointStore
 from hiera_video.train.devices import compile_blocks
-from hiera_video.train.loop import Evaluator, Run, autocast, fit
+from hiera_video.train.loop import Evaluator, Run, fit
 from hiera_video.train.memory import choose_parts, remember, remembered, trial_step
 from hiera_video.train.optim import make_optimizer
 from hiera_video.train.state import make_state

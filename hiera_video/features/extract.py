@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from hiera_video.errors import ConfigError, FeatureError
 from hiera_video.features.config import FeaturesConfig
 from hiera_video.features.store import DTYPES
 from hiera_video.models.hiera import HieraEncoder
+from hiera_video.runtime.precision import autocast
 
 
 def chosen_stages(config: FeaturesConfig, count: int) -> tuple[int, ...]:
@@ -39,7 +39,7 @@ class ClipEncoder:
         self.device = device
         self.pooling = config.pooling
         self.dtype = DTYPES[config.dtype]
-        self._precision = DTYPES[config.precision]
+        self.precision = config.precision
         self.stages = chosen_stages(config, len(model.stages))
 
     @property
@@ -54,8 +54,7 @@ class ClipEncoder:
 
     @torch.inference_mode()
     def __call__(self, clips: Tensor) -> dict[str, Tensor]:
-        half = self._precision != torch.float32
-        with torch.autocast(self.device.type, dtype=self._precision) if half else nullcontext():
+        with autocast(self.precision, self.device):
             outputs = self.model.encode(clips)
         return {f"stage{stage}": self._pooled(outputs[stage - 1], stage) for stage in self.stages}
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from hiera_video.data.loader import ClipBatch
 from hiera_video.runtime.distributed import World
 from hiera_video.runtime.log import MetricLog
+from hiera_video.runtime.precision import autocast
 from hiera_video.runtime.seed import seed_modules
 from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.checkpoint import CheckpointStore
@@ -191,14 +192,6 @@ def forward_backward(
             before = logs.get(name, (0.0, 0))
             logs[name] = (before[0] + value.double(), before[1] + count)
     return logs
-
-
-def autocast(precision: str, device: torch.device) -> Any:
-    """The autocast context of `train.precision`."""
-    dtypes = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    dtype = dtypes[("bf16" if has_bf16 else "fp32") if precision == "auto" else precision]
-    return torch.autocast(device.type, dtype=dtype) if dtype else nullcontext()
 
 
 def _report_non_finite(step: int, loss: float, norm: float, batches: Sequence[ClipBatch], run: Run) -> None:

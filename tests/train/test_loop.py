@@ -16,10 +16,11 @@ from hiera_video.errors import DeviceMemoryError
 from hiera_video.models.zoo import create_model
 from hiera_video.runtime.distributed import World
 from hiera_video.runtime.log import MetricLog, read_metrics
+from hiera_video.runtime.precision import autocast
 from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.checkpoint import CheckpointStore
 from hiera_video.train.config import OptimConfig, TrainConfig
-from hiera_video.train.loop import DONE, NON_FINITE, Evaluator, Run, autocast, fit
+from hiera_video.train.loop import DONE, NON_FINITE, Evaluator, Run, fit
 from hiera_video.train.meter import agree
 from hiera_video.train.state import TrainState, averaged
 from hiera_video.train.tasks import Task, TaskOutput
