@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hiera_video.config.build import make_model, make_views
 from hiera_video.config.load import load_config
@@ -17,6 +17,7 @@ from hiera_video.data.dataset import BrokenVideo, TestViews
 from hiera_video.data.manifest import Manifest, Record
 from hiera_video.data.transforms import EvalTransform
 from hiera_video.errors import CheckpointError, DecodeError
+from hiera_video.eval.forward import compute_logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,12 +77,17 @@ def predict(run: LoadedRun | str | Path, path: str | Path, topk: int = 5) -> lis
     video = views[0]
     if isinstance(video, BrokenVideo):
         raise DecodeError(video.message, reason=video.reason)
+    answers = answers_for(run, video.views, topk)
+    return [Prediction(label, value, video.clip_seconds) for label, value in answers]
+
+
+def answers_for(run: LoadedRun, views: Tensor, topk: int) -> tuple[tuple[str, float], ...]:
+    """`named_answers` of what the model says of a video's views [V, 3, T, S, S], computed as `test.precision` says."""
     device = next(run.model.parameters()).device
-    logits = run.model(video.views.to(device))
-    return [Prediction(label, value, video.clip_seconds) for label, value in named_answers(run, logits, topk)]
+    return named_answers(run, compute_logits(run.model, views.to(device), run.config.test.precision), topk)
 
 
-def named_answers(run: LoadedRun, logits: torch.Tensor, topk: int) -> tuple[tuple[str, float], ...]:
+def named_answers(run: LoadedRun, logits: Tensor, topk: int) -> tuple[tuple[str, float], ...]:
     """The `topk` likeliest classes of a video's views [V, K] with their names (numbers where the run has no names)."""
     shares = logits.float().sigmoid() if run.multi_label else logits.float().softmax(dim=1)
     probabilities = shares.mean(dim=0).cpu()

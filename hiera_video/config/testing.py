@@ -45,7 +45,10 @@ def test_run(config: Config, manifest: Manifest, *, dry_run: bool) -> int:
     with world() as here:
         model = make_model(config, num_classes, pretrained=None)
         load_pretrained(model, weights, name=config.model.name)  # type: ignore[arg-type]
-        what = identity(config, model, here, [config.test.clips, config.test.crops])
+        what = {
+            **identity(config, model, here, [config.test.clips, config.test.crops]),
+            "precision": config.test.precision,
+        }
         store = None if dry_run else ShardStore(folder / PARTIAL, what, manifest.records)
         predictions = predict_views(
             model.to(here.device),
@@ -53,6 +56,7 @@ def test_run(config: Config, manifest: Manifest, *, dry_run: bool) -> int:
             batch_size=config.test.batch_size,
             workers=config.data.workers,
             world=here,
+            precision=config.test.precision,
             store=store,
             progress=True,
         )
@@ -67,7 +71,13 @@ def test_run(config: Config, manifest: Manifest, *, dry_run: bool) -> int:
     if dry_run:
         logger.info("dry run: logits [videos, views, classes] %s; nothing written", list(predictions.logits.shape))
         return DONE
-    tested = Tested(model=config.model.name, checkpoint=checkpoint, clips=config.test.clips, crops=config.test.crops)
+    tested = Tested(
+        model=config.model.name,
+        checkpoint=checkpoint,
+        clips=config.test.clips,
+        crops=config.test.crops,
+        precision=config.test.precision,
+    )
     results = write_results(folder, tested, predictions, manifest)
     metrics = read_metrics(folder / "metrics.jsonl")
     report = write_report(folder, results, predictions, manifest, metrics, config.data.backend)

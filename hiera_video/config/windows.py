@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hiera_video.config.runs import LoadedRun, named_answers
+from hiera_video.config.runs import LoadedRun, answers_for
 from hiera_video.data.clips import Window, clip_span, test_clips, window_of
 from hiera_video.data.decode import open_video
 from hiera_video.data.decode.protocol import Frames
@@ -51,7 +51,7 @@ def predict_windows(
     `window` is the clip's own length where not given, which segment sampling has not. Each stretch is seen as the test
     sees a video: the run's crops and frames, one clip. Raises `DecodeError` where the video cannot be read.
     """
-    clip, device = run.config.clip, next(run.model.parameters()).device
+    clip = run.config.clip
     with open_video(path, run.config.data.backend) as video:
         times, fps = video.times, video.fps
         if window is None:
@@ -69,7 +69,7 @@ def predict_windows(
             if part.num_frames < 1:  # a gap in a video of variable rate
                 continue
             frames = video.frames(_frames(part, run))
-            answers = named_answers(run, run.model(run.transform(frames).to(device)), topk)
+            answers = answers_for(run, run.transform(frames), topk)
             yield Answer(start_seconds=start, end_seconds=min(start + window, length), answers=answers)
 
 
@@ -82,7 +82,7 @@ def predict_live(
     A stretch is answered for as soon as a frame beyond its end is there. Stretches that ended while the model was busy
     with another are passed over, all but the newest: what is said is about now.
     """
-    device, step = next(run.model.parameters()).device, window if step is None else step
+    step = window if step is None else step
     seen: deque[tuple[float, Frames]] = deque()
     start, slack = 0.0, 1e-6
     for time, frame in frames:
@@ -98,7 +98,7 @@ def predict_live(
             fps = round((len(part) - 1) / (part[-1][0] - part[0][0]), 3)
             (indices,) = test_clips(Window(first=0, num_frames=len(part), fps=fps), run.config.clip, 1)
             clip = np.stack([part[index][1] for index in indices])
-            answers = named_answers(run, run.model(run.transform(clip).to(device)), topk)
+            answers = answers_for(run, run.transform(clip), topk)
             yield Answer(start_seconds=start, end_seconds=start + window, answers=answers)
         start += step
         seen.append((time, frame))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from hiera_video.data.config import require
+
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +24,9 @@ class TestConfig:
     """Spatial crops a clip: 3 along the long side at short side = size; 1 in the centre at short side = 8/7 size."""
     batch_size: int = 8
     """Views that the model sees at once; every batch has this size (the last one is padded)."""
+    precision: Precision = "fp32"
+    """How the model computes in a test and in `predict`; half precisions are autocast. Published numbers are fp32's;
+    validation while training and the features of probes are fp32 always."""
     remap_classes: bool = False
     """A manifest whose class names stand in another order than the checkpoint's: map its labels by name."""
     max_broken: float = 0.05
@@ -30,4 +36,6 @@ class TestConfig:
         for name in ("clips", "crops", "batch_size"):
             value = getattr(self, name)
             require(value >= 1, f"test.{name}={value}: must be 1 or more")
+        choices = get_args(Precision)
+        require(self.precision in choices, f"test.precision={self.precision!r}: choose one of {', '.join(choices)}")
         require(0 <= self.max_broken <= 1, f"test.max_broken={self.max_broken}: must be in [0, 1]")

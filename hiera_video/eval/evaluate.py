@@ -18,6 +18,7 @@ from hiera_video.data.dataset import BrokenVideo, TestViews, VideoViews
 from hiera_video.data.loader import test_loader
 from hiera_video.data.manifest import Manifest, Record
 from hiera_video.errors import ManifestError
+from hiera_video.eval.forward import compute_logits
 from hiera_video.eval.metrics import accuracy, mean_average_precision
 from hiera_video.eval.shards import Shard, ShardStore, merge, shard_ranges
 from hiera_video.eval.views import Predictions
@@ -54,6 +55,7 @@ def predict_views(
     batch_size: int,
     workers: int,
     world: World,
+    precision: str = "fp32",
     store: ShardStore | None = None,
     progress: bool = False,
 ) -> Predictions:
@@ -74,7 +76,7 @@ def predict_views(
     hidden = not (progress and world.is_main)
     with tqdm(total=sum(map(len, mine)), initial=sum(map(len, finished)), unit="video", disable=hidden) as bar:
         for videos in to_do:
-            finished[videos] = _compute(model, islice(loaded, len(videos)), batch_size, world)
+            finished[videos] = _compute(model, islice(loaded, len(videos)), batch_size, world, precision)
             if store:
                 store.write(videos, finished[videos])
             bar.update(len(videos))
@@ -83,7 +85,9 @@ def predict_views(
 
 
 @torch.inference_mode()
-def _compute(model: nn.Module, videos: Iterator[VideoViews | BrokenVideo], batch_size: int, world: World) -> Shard:
+def _compute(
+    model: nn.Module, videos: Iterator[VideoViews | BrokenVideo], batch_size: int, world: World, precision: str
+) -> Shard:
     broken: list[BrokenVideo] = []
     read: list[tuple[int, int, float]] = []
 
@@ -97,7 +101,7 @@ def _compute(model: nn.Module, videos: Iterator[VideoViews | BrokenVideo], batch
                 yield from video.crops
 
     logits = [
-        model(batch.to(world.device)).float().cpu()[:real].numpy()
+        compute_logits(model, batch.to(world.device), precision).cpu()[:real].numpy()
         for batch, real in _fixed_batches(views(), batch_size)
     ]
     by_view = np.concatenate(logits) if logits else np.zeros((0, 0), np.float32)

@@ -32,6 +32,8 @@ class Tested:
     checkpoint: str
     clips: int
     crops: int
+    precision: str
+    """What the model computed in, as in `test.precision`."""
 
     @property
     def views(self) -> str:

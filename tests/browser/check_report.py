@@ -58,7 +58,9 @@ def report(folder: Path, *, several: bool) -> Path:
     logits = generator.normal(0, 3, (28, 15, 40)).astype(np.float32)
     logits[::2, :, :] += 9 * np.eye(40, dtype=np.float32)[np.arange(0, 28, 2)][:, None]
     predictions = Predictions(np.arange(28), logits, broken, generator.random(28))
-    tested = Tested(model="hiera_base_16x224", checkpoint="runs/" + "long_name_" * 12, clips=5, crops=3)
+    tested = Tested(
+        model="hiera_base_16x224", checkpoint="runs/" + "long_name_" * 12, clips=5, crops=3, precision="bf16"
+    )
     metrics = [{"step": 10, "split": "train", "loss": 2.0}, {"step": 20, "split": "val", "top1": 3.0, "mAP": 3.0}]
     return write_report(folder, write_results(folder, tested, predictions, manifest), predictions, manifest, metrics)
 

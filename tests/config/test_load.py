@@ -64,6 +64,7 @@ def test_saved_config_reads_back_equal(tmp_path: Path) -> None:
         ("train.batch_size=0", "train.batch_size=0: must be 1 or more"),
         ("train.save_minutes=0", "train.save_minutes=0.0: must be above 0"),
         ("test.crops=0", "test.crops=0: must be 1 or more"),
+        ("test.precision=half", "test.precision: Invalid value 'half', expected one of ['fp32', 'bf16', 'fp16']"),
         ("test.max_broken=2", "test.max_broken=2.0: must be in [0, 1]"),
         ("data.workers=-1", "data.workers=-1: must be 0 or more"),
         ("data.max_broken=nan", "data.max_broken=nan: must be in [0, 1]"),

@@ -29,7 +29,8 @@ def shown(folder: Path, paths: list[Path], decoder: Backend, *, num_frames: int 
     manifest = Manifest(records=records, class_names=("a", "b"), multi_label=False, source="list")
     logits = np.array([[[0.0, 2.0]]] * len(paths), np.float32)
     predictions = Predictions(np.arange(len(paths)), logits, ())
-    results = write_results(folder, Tested(model="m", checkpoint="c", clips=1, crops=1), predictions, manifest)
+    tested = Tested(model="m", checkpoint="c", clips=1, crops=1, precision="fp32")
+    results = write_results(folder, tested, predictions, manifest)
     page = write_report(folder, results, predictions, manifest, [], decoder).read_text()
     strips = re.findall(r'<img src="data:image/\w+;base64,([^"]+)" alt="frames of', page)
     return [np.asarray(Image.open(io.BytesIO(base64.b64decode(strip))).convert("RGB")) for strip in strips]

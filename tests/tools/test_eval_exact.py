@@ -1,5 +1,5 @@
-"""One process, two processes, killed and resumed: the same bytes. Another batch size: the same answers to 1e-6. Broken
-videos: counted, named, and the same number again."""
+"""One process, two processes, killed and resumed: the same bytes. Another batch size: the same answers to 1e-6; half
+precision: close, recorded, and never resumed as fp32. Broken videos: counted, named, and the same number again."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from hiera_video.config import testing
 from hiera_video.config.build import manifest_of
 from hiera_video.config.load import load_config
 from hiera_video.config.testing import PARTIAL, test_run
@@ -87,6 +89,40 @@ def test_another_batch_size_rounds_alone(undisturbed: Path, common: list[str], t
     ours, other = shares(tmp_path), shares(undisturbed)
     assert np.abs(ours - other).max() <= 1e-6
     assert (np.argsort(-ours, axis=1) == np.argsort(-other, axis=1)).all()
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_is_close_and_recorded(
+    undisturbed: Path, common: list[str], tmp_path: Path, precision: str
+) -> None:
+    assert evaluate(tmp_path, common, f"test.precision={precision}") == 3
+    gap = np.abs(shares(tmp_path) - shares(undisturbed))
+    assert 1e-6 < gap.max() <= 2e-2
+    logits = np.load(tmp_path / "predictions.npz")["logits"]
+    assert logits.dtype == np.float32
+    for folder, expected in ((tmp_path, precision), (undisturbed, "fp32")):
+        assert json.loads((folder / "results.json").read_text())["precision"] == expected
+    assert f"2×3 views a video in {precision} ·" in (tmp_path / "report.html").read_text()
+    assert "2×3 views a video ·" in (undisturbed / "report.html").read_text()
+
+
+def test_shards_of_another_precision_are_not_mixed_in(
+    undisturbed: Path, common: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    caplog.set_level(logging.INFO)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):  # all shards are finished, and kept
+        patched.setattr(testing, "write_results", stopped)
+        evaluate(tmp_path, common)
+    evaluate(tmp_path, common, "test.precision=bf16")
+    assert "finished before" not in caplog.text
+    assert json.loads((tmp_path / "results.json").read_text())["precision"] == "bf16"
+    assert np.abs(shares(tmp_path) - shares(undisturbed)).max() > 1e-6
+    evaluate(tmp_path, common)
+    assert f"{VIDEOS} videos were finished before; 0 to go" in caplog.text
+    assert (tmp_path / "predictions.npz").read_bytes() == (undisturbed / "predictions.npz").read_bytes()
 
 
 def test_two_processes_give_the_same_bytes(undisturbed: Path, common: list[str], tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ import torch
 import hiera_video as hv
 from hiera_video.config.load import load_config, save_config
 from hiera_video.config.predicting import find_videos, predict_files
-from hiera_video.config.runs import named_answers
-from hiera_video.config.windows import predict_windows, window_starts
+from hiera_video.config.runs import LoadedRun, named_answers
+from hiera_video.config.windows import predict_live, predict_windows, window_starts
 from hiera_video.data.encode import write_video
 from hiera_video.errors import ConfigError
 from hiera_video.models.hiera import Hiera
@@ -104,6 +104,25 @@ def test_a_stretch_is_what_the_test_sees_of_that_stretch(run: Path, films: Path)
         next(predict_windows(replace(loaded, config=segments), films / "a.mp4"))
     halves = list(predict_windows(replace(loaded, config=segments), films / "a.mp4", window=1))
     assert [(part.start_seconds, part.end_seconds) for part in halves] == [(0, 1), (1, 2)]
+
+
+def test_every_mode_computes_in_the_precision_of_the_runs_test(run: Path, films: Path) -> None:
+    loaded, film = hv.load(run), films / "a.mp4"
+    config = loaded.config
+    half = replace(loaded, config=replace(config, test=replace(config.test, precision="bf16")))
+    with hv.open_video(film) as video:
+        seen = list(zip(video.times, video.frames(range(len(video.times)))))
+
+    def answers(one: LoadedRun) -> Iterator[dict[str, float]]:
+        yield {item.label: item.probability for item in hv.predict(one, film, topk=3)}
+        yield from (dict(part.answers) for part in predict_windows(one, film, topk=3))
+        yield from (dict(part.answers) for part in predict_live(one, iter(seen), window=1, topk=3))
+
+    pairs = list(zip(answers(loaded), answers(half), strict=True))
+    assert len(pairs) == 1 + 2 + 1
+    for exact, rounded in pairs:
+        assert rounded != exact and rounded == pytest.approx(exact, abs=2e-2)
+        assert sum(rounded.values()) == pytest.approx(1, abs=1e-6)
 
 
 def test_what_cannot_be_read_is_one_line_and_an_exit_code(run: Path, films: Path, caplog: Any, tmp_path: Path) -> None:
