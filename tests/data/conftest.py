@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from hiera_video.data.encode import write_video
+from hiera_video.data.manifest import Manifest, read_manifest
+from hiera_video.data.shards import write_shards
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests import corpus.py from here
 
@@ -82,3 +86,40 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         return path
 
     return make_all(tmp_path_factory.mktemp("corpus"), write)
+
+
+@pytest.fixture(scope="session")
+def seven_videos(shared_videos: Videos) -> Manifest:
+    """In two class folders that have the same names, and one video with two stretches."""
+    for i in range(6):
+        shared_videos.write(f"shards/{'ab'[i % 2]}/v {i // 2}.x.mp4", 12 + i)
+    shared_videos.write("shards/c.mkv", 20)
+    listing = shared_videos.folder / "shards/list.csv"
+    listing.write_text(
+        "".join(f"{'ab'[i % 2]}/v {i // 2}.x.mp4 {i % 2}\n" for i in range(6)) + "c.mkv 2 0 0.3\nc.mkv 1 0.3 0.6\n"
+    )
+    (shared_videos.folder / "shards/labels.txt").write_text("up\ndown\nround\n")
+    return read_manifest(str(listing))
+
+
+@pytest.fixture(scope="session")
+def shards_index(seven_videos: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The index of `seven_videos` in tar shards, which lie beside it; for tests that only read them."""
+    return write_shards(seven_videos, tmp_path_factory.mktemp("tars"), "train", shard_bytes=60_000)
+
+
+@pytest.fixture
+def copied_index(shards_index: Path, tmp_path: Path) -> Path:
+    """The same in a folder of the test's own, to be damaged."""
+    shutil.copytree(shards_index.parent, tmp_path / "copy")
+    return tmp_path / "copy" / shards_index.name
+
+
+@pytest.fixture
+def served_shards(shards_index: Path) -> Iterator[str]:
+    """The same at a URL: a file system of fsspec's that needs no package."""
+    fs = fsspec.filesystem("memory")
+    for path in shards_index.parent.iterdir():
+        fs.pipe(f"/served/{path.name}", path.read_bytes())
+    yield "memory://served"
+    fs.rm("/served", recursive=True)
