@@ -113,8 +113,13 @@ def _run(lab: Lab, recipe: str, run: Path, world: int, *overrides: str) -> list[
         if world > 1
         else [Fork(arguments, log=run.with_suffix(".log"), hook=lambda: _record_samples(run))]
     )
+    return _ended(run, forks, 0)
+
+
+def _ended(run: Path, forks: list[Fork], expected: int) -> list[str]:
+    """Wait for the run's processes; a problem where any of them ends with another exit code."""
     codes = [fork.wait() for fork in forks]
-    return [] if not any(codes) else [f"{run.name} ended with {codes}: {forks[0].said[-300:]}"]
+    return [] if codes == [expected] * len(forks) else [f"{run.name} ended with {codes}: {forks[0].said[-300:]}"]
 
 
 def _fork_off(source: Path, target: Path, step: int) -> None:
@@ -196,8 +201,7 @@ def not_finite(lab: Lab, count: int) -> Result:
         run = lab.place() / "run"
         hook = _poison(run, where, value, rank)
         forks = torchrun(lab.arguments(recipe, run, f"train.parallel={parallel}"), world, run, hook=hook)
-        codes = [fork.wait() for fork in forks]
-        problems = [] if codes == [4] * world else [f"exit codes {codes}: {forks[0].said[-300:]}"]
+        problems = _ended(run, forks, 4)
         if not problems:
             told = json.loads((run / "non_finite.json").read_text())
             if told["step"] != BAD_STEP or [len(rows) for rows in told["rows_by_rank"]] != [1] * world:
