@@ -9,10 +9,13 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hiera_video.data.records import VIDEO_SUFFIXES
 from hiera_video.errors import ConfigError, DecodeError
+
+if TYPE_CHECKING:
+    from hiera_video.config.runs import LoadedRun
 
 logger = logging.getLogger(__name__)
 DONE, NOTHING_READ, SOME_BROKEN = 0, 2, 3
@@ -52,9 +55,7 @@ def predict_files(
 ) -> int:
     """Print a line a video or stretch, write the files asked for. Exit code 3 where some videos could not be read, 2
     where none could; each of those is one line."""
-    from hiera_video.config.runs import load
-
-    loaded, rows, broken = load(run, which), list[dict[str, Any]](), 0
+    loaded, rows, broken = _load(run, which), list[dict[str, Any]](), 0
     for path in paths:
         try:
             for row in _answers(loaded, path, topk=topk, along=along, window=window, step=step):
@@ -77,13 +78,12 @@ def predict_webcam(
     device: str, run: str, *, which: Literal["best", "last"], topk: int, window: float, step: float | None
 ) -> int:
     """Print a line for each `window` seconds that the camera sees, until it ends or Ctrl-C comes."""
-    from hiera_video.config.runs import load
     from hiera_video.config.windows import predict_live
     from hiera_video.data.decode.camera import camera_frames
 
     pictures = camera_frames(device)
     first = next(pictures, None)  # a camera that is not there is told before the model is loaded
-    loaded = load(run, which)
+    loaded = _load(run, which)
     try:
         shown = itertools.chain([first] if first else [], pictures)
         for part in predict_live(loaded, shown, window=window, step=step, topk=topk):
@@ -94,8 +94,19 @@ def predict_webcam(
     return DONE
 
 
+def _load(run: str, which: Literal["best", "last"]) -> LoadedRun:
+    """The run with its model on the GPU where there is one."""
+    import torch
+
+    from hiera_video.config.runs import load
+
+    loaded = load(run, which)
+    loaded.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return loaded
+
+
 def _answers(
-    run: Any, path: Path, *, topk: int, along: bool, window: float | None, step: float | None
+    run: LoadedRun, path: Path, *, topk: int, along: bool, window: float | None, step: float | None
 ) -> Iterator[dict[str, Any]]:
     from hiera_video.config.runs import predict
     from hiera_video.config.windows import predict_windows
