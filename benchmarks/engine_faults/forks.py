@@ -5,6 +5,7 @@ The parent never computes a gradient: autograd's threads would not survive the f
 
 from __future__ import annotations
 
+import faulthandler
 import importlib.util
 import multiprocessing.util
 import os
@@ -93,6 +94,7 @@ def _child(arguments: list[str], log: Path, env: dict[str, str], hook: Hook | No
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(handle, 1)
         os.dup2(handle, 2)
+        faulthandler.enable()  # a crash in native code tells where it was
         os.environ.update(env)
         os.chdir(ROOT)
         sys.argv = ["tools/train_net.py", *arguments]
