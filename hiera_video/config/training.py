@@ -216,9 +216,7 @@ def make_task(config: Config, train: Manifest, num_classes: int | None, model: n
     depth = len(model.blocks)  # type: ignore[arg-type]
     if isinstance(model, MaskedAutoencoderHiera):
         return Pretrain(
-            num_units=model.config.num_units,
-            mask_ratio=config.mae.mask_ratio,
-            tube_frames=model.tube_frames,
+            draw_keep=model.draw_keep,
             tokens=model.unit_tokens.numel(),
             depth=depth,
             seed=config.seed,

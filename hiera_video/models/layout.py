@@ -82,8 +82,9 @@ class MaeConfig:
     """Blocks of the decoder."""
     decoder_num_heads: int = 8
     """Heads of the decoder (paper, table 11a: 8 for video; weights for 16 have the same shapes and load silently)."""
-    masking: Literal["random", "tube"] = "random"
-    """Which units are hidden: any in space and time (the paper), or the same place in every frame (VideoMAE)."""
+    masking: Literal["random", "tube", "future"] = "random"
+    """Which units are hidden: any in space and time (the paper), the same place in every frame (VideoMAE), or the clip's
+    last frames (as SiamMAE hides the future, arXiv 2305.14344; nothing is drawn): what moves has to be carried on."""
     target: Literal["pixels", "hog"] = "pixels"
     """What is predicted: normalised pixels, or histograms of oriented gradients (MaskFeat)."""
     target_frames: Literal["first", "all"] = "first"
@@ -109,7 +110,7 @@ class MaeConfig:
 
 
 _MAE_CHOICES = {
-    "masking": ("random", "tube"),
+    "masking": ("random", "tube", "future"),
     "target": ("pixels", "hog"),
     "target_frames": ("first", "all"),
     "decoder_tokens": ("all", "running_cell", "random"),

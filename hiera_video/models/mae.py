@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from hiera_video.errors import InputSizeError
+from hiera_video.errors import ConfigError, InputSizeError
 from hiera_video.models.attention import NORM_EPS, HieraBlock
 from hiera_video.models.geometry import BlockLayout, HieraConfig
 from hiera_video.models.hiera import HieraEncoder, init_weights
@@ -56,7 +56,7 @@ class MaskedAutoencoderHiera(HieraEncoder):
         super().__init__(config, checkpointing)
         self.mae = mae
         self.target = Target(config, mae)
-        self.tube_frames = config.unit_grid[0] if mae.masking == "tube" and len(config.unit_grid) == 3 else 1
+        self.hidden_together = _hidden_together(config, mae)
         self.visible_units(mae.mask_ratio)  # a ratio that leaves nothing is told now, not at the first step
         dim, width = self.stages[-1].dim, mae.decoder_embed_dim
         self.encoder_norm = nn.LayerNorm(dim, eps=NORM_EPS)
@@ -96,7 +96,7 @@ class MaskedAutoencoderHiera(HieraEncoder):
     def visible_units(self, mask_ratio: float | None = None) -> int:
         """Units of a clip that stay visible at a ratio (the configured one by default)."""
         ratio = self.mae.mask_ratio if mask_ratio is None else mask_ratio
-        return num_visible(self.config.num_units // self.tube_frames, ratio) * self.tube_frames
+        return num_visible(self.config.num_units // self.hidden_together, ratio) * self.hidden_together
 
     def draw_keep(
         self,
@@ -106,8 +106,11 @@ class MaskedAutoencoderHiera(HieraEncoder):
         device: torch.device | str | None = None,
     ) -> Tensor:
         """Masks as this model is configured, keep [batch, units] bool, True = visible; see `random_keep`."""
+        units = self.config.num_units
+        if self.mae.masking == "future":  # units lie frame by frame
+            return (torch.arange(units, device=device) < self.visible_units(mask_ratio)).repeat(batch, 1)
         ratio = self.mae.mask_ratio if mask_ratio is None else mask_ratio
-        return random_keep(batch, self.config.num_units, ratio, generators, tube_frames=self.tube_frames, device=device)
+        return random_keep(batch, units, ratio, generators, tube_frames=self.hidden_together, device=device)
 
     def forward(
         self,
@@ -215,6 +218,16 @@ class MaskedAutoencoderHiera(HieraEncoder):
             raise InputSizeError(
                 f"keep shows {counted} units a clip but mask_ratio={mask_ratio} means {expected}; give one of the two"
             )
+
+
+def _hidden_together(config: HieraConfig, mae: MaeConfig) -> int:
+    """How many units share their fate: one, a place's in all frames, or a frame's."""
+    if len(config.unit_grid) == 2:
+        if mae.masking == "future":
+            raise ConfigError("mae.masking='future': an image has no time; use 'random'")
+        return 1
+    frames = config.unit_grid[0]
+    return {"random": 1, "tube": frames, "future": config.num_units // frames}[mae.masking]
 
 
 def _fusion_heads(model: HieraEncoder) -> nn.ModuleList:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,7 +16,6 @@ from hiera_video.data.config import AugmentConfig
 from hiera_video.data.loader import ClipBatch
 from hiera_video.data.mixing import mix, soft_targets
 from hiera_video.data.records import Label, as_tuple
-from hiera_video.models.masking import random_keep
 
 
 @dataclass(frozen=True)
@@ -102,11 +101,8 @@ def class_weights(labels: Sequence[Label], num_classes: int, *, multi_label: boo
 class Pretrain:
     """Masked video pre-training: the loss of `mae_…` models, and two numbers that fall when features collapse."""
 
-    num_units: int
-    """Mask units of a clip."""
-    mask_ratio: float
-    tube_frames: int
-    """Unit frames that share one mask: 1, or all of them for tube masking."""
+    draw_keep: Callable[[int, list[torch.Generator]], Tensor]
+    """Clips of a batch and their generators → keep [B, units] bool, True = visible."""
     tokens: int
     """Tokens of the final grid, for the draws of a decoder that sees some of them."""
     depth: int
@@ -117,7 +113,7 @@ class Pretrain:
         """`batch.clips` [B, 3, T, H, W] → mean squared error on hidden tokens; labels are not looked at."""
         clips = batch.clips
         generators = sample_generators("keep", self.seed, step, batch.position)
-        keep = random_keep(len(clips), self.num_units, self.mask_ratio, generators, tube_frames=self.tube_frames)
+        keep = self.draw_keep(len(clips), generators)
         draws = path_draws(self.seed, step, batch.position, self.depth)
         decoder_draws = torch.stack([torch.rand(self.tokens, generator=generator) for generator in generators])
         output = model(

@@ -20,6 +20,7 @@ OPTIONS = [
     {"decoder_tokens": "running_cell"},
     {"decoder_tokens": "random"},
     {"masking": "tube", "mask_ratio": 0.75},
+    {"masking": "future", "mask_ratio": 0.5},
 ]
 
 

@@ -37,6 +37,23 @@ def test_tubes_hide_the_same_place_in_every_frame():
     assert model(torch.randn(2, 3, 16, 64, 64)).keep.sum(1).tolist() == [model.visible_units()] * 2
 
 
+def test_the_future_is_the_last_frames():
+    config = config_for("mae_hiera_micro_16x32")
+    mae = MaeConfig(masking="future", mask_ratio=0.375, decoder_embed_dim=64, decoder_depth=1)
+    model = MaskedAutoencoderHiera(config, mae)
+    keep = model.draw_keep(3, seeded(0, 1, 2)).view(3, 8, 4)
+    assert keep[:, :5].all() and not keep[:, 5:].any()
+    output = model(torch.randn(3, 3, 16, 32, 32))
+    assert torch.equal(output.keep.view(3, 8, 4), keep)
+    assert output.masked.view(3, 8, -1).sum(2).unique(dim=0).tolist() == [[0] * 5 + [output.masked[0].numel() // 8] * 3]
+    with pytest.raises(
+        ConfigError, match=r"mask_ratio=0.9: keeps 0 of 8 units; choose a ratio between 0.125 and 0.875"
+    ):
+        MaskedAutoencoderHiera(config, MaeConfig(masking="future", mask_ratio=0.9))
+    with pytest.raises(ConfigError, match=r"mae\.masking='future': an image has no time; use 'random'"):
+        MaskedAutoencoderHiera(config_for("mae_hiera_tiny_224"), MaeConfig(masking="future", mask_ratio=0.5))
+
+
 def test_wrong_draws_are_told():
     with pytest.raises(ConfigError, match="2 generators for 3 clips: give one each, or one for the batch"):
         random_keep(3, 32, 0.9, seeded(0, 1))

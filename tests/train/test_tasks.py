@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hiera_video.data.config import AugmentConfig
 from hiera_video.data.loader import ClipBatch
 from hiera_video.models.layout import MaeConfig
+from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.models.zoo import create_model
 from hiera_video.train.tasks import Classify, Pretrain, class_weights, collapse_monitors, path_draws
 
@@ -99,8 +100,8 @@ def test_pretraining_hides_the_same_units_however_the_batch_is_split() -> None:
         "mae_hiera_micro_16x32",
         mae=MaeConfig(mask_ratio=0.75, decoder_embed_dim=32, decoder_depth=1, decoder_num_heads=2),
     )
-    units, tokens = model.config.num_units, model.unit_tokens.numel()
-    task = Pretrain(num_units=units, mask_ratio=0.75, tube_frames=1, tokens=tokens, depth=4, seed=0)
+    assert isinstance(model, MaskedAutoencoderHiera)
+    task = Pretrain(draw_keep=model.draw_keep, tokens=model.unit_tokens.numel(), depth=4, seed=0)
     labels = torch.zeros(4, dtype=torch.int64)
     seen: list[Tensor] = []
     model.register_forward_hook(lambda module, inputs, output: seen.append(output.keep))
