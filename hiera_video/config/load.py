@@ -21,6 +21,8 @@ from hiera_video.config.schema import Config
 from hiera_video.errors import ConfigError
 
 BASE = "_base_"
+NULLS = ("", "~", "null", "Null", "NULL")
+"""What YAML reads as unset."""
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -89,13 +91,21 @@ def _read(path: Path, seen: tuple[Path, ...]) -> list[tuple[str, DictConfig]]:
 
 
 def _parse_override(text: str) -> tuple[str, DictConfig]:
-    key, equals, _ = text.partition("=")
+    key, equals, value = text.partition("=")
     if not equals or not key:
         raise ConfigError(f"'{text}': an override is written key=value, like optim.lr=4e-4")
     try:
-        return f"'{text}'", OmegaConf.from_dotlist([text])
+        if key not in _text_keys(Config) or value in NULLS or _is_quoted(value):
+            return f"'{text}'", OmegaConf.from_dotlist([text])
+        layer = OmegaConf.create()
+        OmegaConf.update(layer, key, value)  # as it stands: in YAML 2024_10_05 is a number, and `#3` a comment
+        return f"'{text}'", layer
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"'{text}': {_one_line(error)}") from error
+
+
+def _is_quoted(value: str) -> bool:
+    return len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
 
 
 def _spell_out_auto(layer: DictConfig) -> None:
@@ -120,6 +130,17 @@ def _schema_keys(schema: type, prefix: str = "") -> dict[str, type | None]:
         keys[prefix + name] = cast("type | None", section)
         if section is not None:
             keys |= _schema_keys(cast(type, section), f"{prefix}{name}.")
+    return keys
+
+
+def _text_keys(schema: type, prefix: str = "") -> set[str]:
+    """The keys whose value is text: names, and paths."""
+    keys: set[str] = set()
+    for name, kind in get_type_hints(schema).items():
+        if is_dataclass(kind):
+            keys |= _text_keys(cast(type, kind), f"{prefix}{name}.")
+        elif kind in (str, str | None):
+            keys.add(prefix + name)
     return keys
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hiera_video.data.clips import ClipConfig
+from hiera_video.data.clips import ClipConfig, check_num_clips
 from hiera_video.data.config import AugmentConfig, DataConfig, require
 from hiera_video.eval.config import TestConfig
 from hiera_video.features.config import FeaturesConfig
@@ -60,6 +60,10 @@ class Config:
             f"model.name={self.model.name} goes with train.task={' or '.join(wanted)}, not {self.train.task}; change one "
             "of them",
         )
+        if self.train.task == "classify":
+            check_num_clips(self.clip, self.test.clips)
+        elif self.train.task == "probe":
+            check_num_clips(self.clip, self.probe.clips, "probe.clips")
         require(
             self.optim.warmup_epochs <= self.train.epochs,
             f"optim.warmup_epochs={self.optim.warmup_epochs} is longer than train.epochs={self.train.epochs}; lower it",

@@ -216,13 +216,13 @@ def test_clips(video: VideoFacts, config: ClipConfig, num_clips: int) -> list[li
 test_clips.__test__ = False  # type: ignore[attr-defined]
 
 
-def check_num_clips(config: ClipConfig, num_clips: int) -> None:
-    """Stop if `config` has no rule for so many temporal views."""
+def check_num_clips(config: ClipConfig, num_clips: int, key: str = "test.clips") -> None:
+    """Stop if `config` has no rule for so many temporal views; `key` is what the configuration calls them."""
     if not num_clips >= 1:
-        raise ConfigError(f"test.clips={num_clips}: must be 1 or more")
+        raise ConfigError(f"{key}={num_clips}: must be 1 or more")
     if config.sampling == "segments" and num_clips > 2:
         raise ConfigError(
-            f"test.clips={num_clips}: clip.sampling=segments has 1 view (midpoints) or 2 (interleaved); choose one of them"
+            f"{key}={num_clips}: clip.sampling=segments has 1 view (midpoints) or 2 (interleaved); choose one of them"
         )
 
 

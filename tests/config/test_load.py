@@ -92,6 +92,53 @@ def test_refused_override(override: str, words: str) -> None:
     assert words in refusal(MOTION, override)
 
 
+def test_segments_need_views_that_they_have() -> None:
+    segments = "clip.sampling=segments"
+    assert load_config(MOTION, [segments, "test.clips=2"]).test.clips == 2
+    assert "test.clips=5: clip.sampling=segments has 1 view (midpoints) or 2" in refusal(
+        MOTION, segments, "test.clips=5"
+    )
+    assert load_config(CONFIGS / "motion_hiera_micro_mae.yaml", [segments, "test.clips=5"])  # which uses none
+    probing = [segments, "train.task=probe", "model.pretrained=runs/x"]
+    assert load_config(MOTION, probing).probe.clips == 2
+    assert "probe.clips=3: clip.sampling=segments has 1 view" in refusal(MOTION, *probing, "probe.clips=3")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2024_10_05",
+        "0010",
+        "1e3",
+        "yes",
+        "runs/exp #3",
+        "a: b",
+        "*.mp4",
+        "[a]",
+        "a=b",
+        "'x",
+        ",",
+        "::",
+        "\t",
+        " ",
+        "none",
+    ],
+)
+def test_text_is_taken_as_it_stands(text: str, tmp_path: Path) -> None:
+    config = load_config(MOTION, [f"out_dir={text}", f"data.separator={text}"])
+    assert (config.out_dir, config.data.separator) == (text, text)
+    save_config(config, tmp_path / "config.yaml")
+    assert flatten(load_config(tmp_path / "config.yaml")) == flatten(config)
+
+
+def test_text_may_be_quoted_and_unset() -> None:
+    assert load_config(MOTION, ["data.separator=' '"]).data.separator == " "
+    assert load_config(MOTION, [r'data.separator="\t"']).data.separator == "\t"
+    for unset in ("", "~", "null"):
+        assert load_config(MOTION, [f"data.train={unset}"]).data.train is None
+    assert "Incompatible value 'None' for field of type 'str'" in refusal(MOTION, "out_dir=null")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
