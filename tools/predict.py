@@ -11,6 +11,7 @@ run's test; with it, one for each WINDOW seconds. `--window clip` takes the leng
 from __future__ import annotations
 
 import argparse
+import math
 
 from hiera_video.errors import ConfigError
 from hiera_video.runtime.cli import run_tool
@@ -19,7 +20,12 @@ from hiera_video.runtime.cli import run_tool
 def main() -> int:
     """Look at the arguments before torch is imported: a mistake must answer at once."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("paths", nargs="*", metavar="PATH", help="videos, and folders that hold some")
+    parser.add_argument(
+        "paths",
+        nargs="*",
+        metavar="PATH",
+        help="videos or folders of frames, as the run reads; and folders that hold some",
+    )
     parser.add_argument("--webcam", metavar="DEVICE", help="a camera instead, such as /dev/video0; Ctrl-C ends it")
     parser.add_argument("--run", required=True, help="out_dir of a finished run")
     parser.add_argument("--which", choices=("best", "last"), default="best", help="which checkpoint of the run")
@@ -41,11 +47,13 @@ def main() -> int:
             window = float(arguments.window)
         except ValueError:
             window = 0.0
-        if not window > 0 or (arguments.step is not None and not arguments.step > 0):
-            raise ConfigError(f"--window {arguments.window} --step {arguments.step}: seconds above 0, or --window clip")
+        if not 0 < window < math.inf:
+            raise ConfigError(f"--window {arguments.window}: must be seconds above 0, or clip")
+    if arguments.step is not None and not 0 < arguments.step < math.inf:
+        raise ConfigError(f"--step {arguments.step}: must be seconds above 0")
     if arguments.webcam is None and not arguments.paths:
         raise ConfigError("nothing to look at: give videos, folders or --webcam /dev/video0")
-    from hiera_video.config.predicting import find_videos, predict_files, predict_webcam
+    from hiera_video.config.predicting import backend_of, find_videos, predict_files, predict_webcam
 
     if arguments.webcam is not None:
         if arguments.paths or window is None or arguments.csv or arguments.json:
@@ -61,7 +69,7 @@ def main() -> int:
             step=arguments.step,
         )
     return predict_files(
-        find_videos(arguments.paths),
+        find_videos(arguments.paths, backend_of(arguments.run)),
         arguments.run,
         which=arguments.which,
         topk=arguments.topk,

@@ -92,7 +92,7 @@ def read_input(config: Config) -> Manifest:
         if not found:
             raise ConfigError(f"input={source}: matches no file; quote the glob, and check it with ls")
     elif path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES:
-        found = [str(video) for video in find_videos([source])]
+        found = [str(video) for video in find_videos([source], config.data.backend)]
     else:
         return read_manifest(source, root=config.data.root, separator=config.data.separator)
     records = tuple(Record(path=os.path.abspath(name), label=None, row=row) for row, name in enumerate(found))  # noqa: PTH100

@@ -7,10 +7,13 @@ import io
 import itertools
 import json
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from hiera_video.config.load import load_config
+from hiera_video.data.decode.settings import Backend, FrameFolder
 from hiera_video.data.records import VIDEO_SUFFIXES
 from hiera_video.errors import ConfigError, DecodeError
 
@@ -21,24 +24,54 @@ logger = logging.getLogger(__name__)
 DONE, NOTHING_READ, SOME_BROKEN = 0, 2, 3
 
 
-def find_videos(paths: Sequence[str]) -> list[Path]:
-    """Files as they are, folders' videos in alphabetical order, each once. `ConfigError` for what is not there."""
+def backend_of(run: str) -> Backend:
+    """What the run in folder `run` reads videos with. `ConfigError` where it is none."""
+    written = Path(run) / "config.yaml"
+    if not written.is_file():
+        raise ConfigError(f"--run {run}: holds no config.yaml; give the out_dir of a run")
+    return load_config(written).data.backend
+
+
+def find_videos(paths: Sequence[str], backend: Backend = "pyav") -> list[Path]:
+    """Files as they are, folders' videos in alphabetical order, each once; for a `FrameFolder` backend the folders that
+    hold frames. `ConfigError` for what is not there."""
     found: dict[Path, None] = {}
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(
-                item
-                for item in path.rglob("*")
-                if item.suffix.lower() in VIDEO_SUFFIXES and item.is_file() and not item.name.startswith(".")
-            )
+            inside = _frame_folders(path, backend) if isinstance(backend, FrameFolder) else _video_files(path)
             if not inside:
-                raise ConfigError(f"{path}: holds no videos (read are {' '.join(VIDEO_SUFFIXES)})")
+                raise ConfigError(f"{path}: holds no {_wanted(backend)}")
             found |= dict.fromkeys(inside)
-        elif path.exists():
-            found[path] = None
-        else:
+        elif not path.exists():
             raise ConfigError(f"{path}: no such file or folder")
+        elif isinstance(backend, FrameFolder):
+            raise ConfigError(
+                f"{path}: is a file, and data.decoder=frames, which the run has, reads folders of frames; take the video "
+                "apart first, for example with ffmpeg"
+            )
+        else:
+            found[path] = None
     return list(found)
+
+
+def _video_files(folder: Path) -> list[Path]:
+    return sorted(
+        item
+        for item in folder.rglob("*")
+        if item.suffix.lower() in VIDEO_SUFFIXES and item.is_file() and not item.name.startswith(".")
+    )
+
+
+def _frame_folders(folder: Path, naming: FrameFolder) -> list[Path]:
+    """`folder` itself and those below it, where they hold a picture that is named as a frame."""
+    pattern = naming.pattern()
+    return sorted(Path(place) for place, _, names in os.walk(folder) if any(map(pattern.fullmatch, names)))
+
+
+def _wanted(backend: Backend) -> str:
+    if isinstance(backend, FrameFolder):
+        return f"frames, as the run reads them (data.frame_template={backend.template or 'null'})"
+    return f"videos (read are {' '.join(VIDEO_SUFFIXES)})"
 
 
 def predict_files(
@@ -55,6 +88,8 @@ def predict_files(
 ) -> int:
     """Print a line a video or stretch, write the files asked for. Exit code 3 where some videos could not be read, 2
     where none could; each of those is one line."""
+    for file in filter(None, (csv_file, json_file)):
+        _check_writable(file)
     loaded, rows, broken = _load(run, which), list[dict[str, Any]](), 0
     for path in paths:
         try:
@@ -140,6 +175,17 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
                 [row["path"], row["start_seconds"], row["end_seconds"], rank, item["label"], item["probability"]]
             )
     return text.getvalue()
+
+
+def _check_writable(path: str) -> None:
+    """`ConfigError` before the work whose result could not be kept."""
+    folder = os.path.dirname(path) or "."  # noqa: PTH120 (os.path answers for closed folders too, where Path raises)
+    if not os.path.isdir(folder):  # noqa: PTH112
+        raise ConfigError(f"{path}: cannot be written, there is no folder {folder}; make it first")
+    if os.path.isdir(path):  # noqa: PTH112
+        raise ConfigError(f"{path}: cannot be written, is a folder; name a file")
+    if not os.access(path if os.path.exists(path) else folder, os.W_OK):  # noqa: PTH110
+        raise ConfigError(f"{path}: cannot be written; check the permissions")
 
 
 def _write(path: str, text: str) -> None:

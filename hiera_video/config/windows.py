@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -61,8 +62,8 @@ def predict_windows(
                 )
             window = clip_span(clip, fps) / fps
         for name, value in (("window", window), ("step", window if step is None else step)):
-            if not value > 0:
-                raise ConfigError(f"--{name} {value}: must be above 0 seconds")
+            if not 0 < value < math.inf:
+                raise ConfigError(f"--{name} {value}: must be above 0 seconds, and finite")
         length = times[-1] - times[0] + 1 / fps
         for start in window_starts(length, window, window if step is None else step):
             part = window_of(times, fps, times[0] + start, times[0] + start + window)

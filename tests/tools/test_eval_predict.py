@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import hiera_video as hv
+from hiera_video.config.extracting import read_input
 from hiera_video.config.load import load_config, save_config
-from hiera_video.config.predicting import find_videos, predict_files
+from hiera_video.config.predicting import backend_of, find_videos, predict_files
 from hiera_video.config.runs import LoadedRun, named_answers
 from hiera_video.config.windows import predict_live, predict_windows, window_starts
 from hiera_video.data.encode import write_video
@@ -72,6 +75,42 @@ def test_files_and_folders(films: Path, tmp_path: Path) -> None:
         find_videos(["nowhere"])
 
 
+def test_folders_of_frames_of_a_run_that_reads_them(run: Path, films: Path, tmp_path: Path, tool: Any) -> None:
+    folder, videos = tmp_path / "run", tmp_path / "videos"
+    shutil.copytree(run, folder)
+    overrides = ["data.decoder=frames", "data.frame_template=img_%05d.png", "data.frame_fps=16"]
+    save_config(load_config(ROOT / "configs/motion_hiera_micro.yaml", overrides), folder / "config.yaml")
+    with hv.open_video(films / "a.mp4") as video:
+        pictures = video.frames(range(32))
+    for name in ("a", "deep/b"):
+        (videos / name).mkdir(parents=True)
+        for number, picture in enumerate(pictures, 1):
+            Image.fromarray(picture).save(videos / name / f"img_{number:05d}.png")
+            Image.fromarray(picture).save(videos / name / f"flow_{number:05d}.png")
+    (videos / "other").mkdir()
+    (videos / "other" / "flow_00001.png").write_bytes(b"")
+    backend = backend_of(str(folder))
+    assert find_videos([str(videos)], backend) == [videos / "a", videos / "deep" / "b"]
+    assert find_videos([str(videos / "a")], backend) == [videos / "a"]
+    extracting = load_config(folder / "config.yaml", [f"features.input={videos}"])
+    assert [record.path for record in read_input(extracting).records] == [str(videos / "a"), str(videos / "deep" / "b")]
+    for path, words in (
+        (videos / "other", r"holds no frames, as the run reads them \(data.frame_template=img_%05d.png\)"),
+        (
+            films / "a.mp4",
+            "is a file, and data.decoder=frames, which the run has, reads folders of frames; take the video",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            find_videos([str(path)], backend)
+    with pytest.raises(ConfigError, match=r"holds no config.yaml; give the out_dir of a run"):
+        backend_of(str(films))
+    done = tool("predict.py", str(videos / "a"), "--run", str(folder), "--topk", "1")
+    (best,) = hv.predict(run, films / "a.mp4", topk=1)  # the same frames, so the same answer
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{videos / 'a'}  0.00–2.00 s  {best.label} {best.probability:.1%}\n"
+
+
 def test_one_answer_a_video_is_the_tests(run: Path, films: Path, tmp_path: Path) -> None:
     csv_file, json_file = tmp_path / "answers.csv", tmp_path / "answers.json"
     assert answered(find_videos([str(films)]), run, csv_file=str(csv_file), json_file=str(json_file)) == 0
@@ -97,8 +136,10 @@ def test_a_stretch_is_what_the_test_sees_of_that_stretch(run: Path, films: Path)
         views = loaded.transform(video.frames(range(8, 24)))
         shares = loaded.model(views).softmax(dim=1).mean(dim=0)
     assert dict(found[1].answers) == pytest.approx({NAMES[k]: float(shares[k]) for k in range(3)}, abs=1e-6)
-    with pytest.raises(ConfigError, match=r"--step 0: must be above 0 seconds"):
+    with pytest.raises(ConfigError, match=r"--step 0: must be above 0 seconds, and finite"):
         next(predict_windows(loaded, films / "a.mp4", step=0))
+    with pytest.raises(ConfigError, match=r"--window inf: must be above 0 seconds, and finite"):
+        next(predict_windows(loaded, films / "a.mp4", window=float("inf")))
     segments = replace(loaded.config, clip=replace(loaded.config.clip, sampling="segments"))
     with pytest.raises(ConfigError, match="spreads its frames over any length: say how long with --window"):
         next(predict_windows(replace(loaded, config=segments), films / "a.mp4"))
@@ -131,8 +172,22 @@ def test_what_cannot_be_read_is_one_line_and_an_exit_code(run: Path, films: Path
     assert [line for line in caplog.messages if line.startswith("error: ")] == [caplog.messages[-2]]
     assert str(bad) in caplog.messages[-2] and caplog.messages[-1] == "1 of 2 videos could not be read"
     assert answered([bad], run) == 2
-    with pytest.raises(ConfigError, match="cannot be written"):
-        answered([films / "a.mp4"], run, csv_file=str(tmp_path / "no" / "folder.csv"))
+    with pytest.raises(ConfigError, match=r"/dev/full: cannot be written \(No space left on device\)"):
+        answered([films / "a.mp4"], run, csv_file="/dev/full")
+
+
+def test_where_the_answers_go_is_looked_at_before_any_is_computed(tmp_path: Path, monkeypatch: Any) -> None:
+    missing, no_run = tmp_path / "no" / "a.csv", tmp_path / "no_run"
+    for name in ("csv_file", "json_file"):
+        with pytest.raises(
+            ConfigError, match=rf"a.csv: cannot be written, there is no folder {missing.parent}; make it"
+        ):
+            answered([], no_run, **{name: str(missing)})
+    with pytest.raises(ConfigError, match="cannot be written, is a folder; name a file"):
+        answered([], no_run, csv_file=str(tmp_path))
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(ConfigError, match=r"b.csv: cannot be written; check the permissions"):
+        answered([], no_run, csv_file=str(tmp_path / "b.csv"))
 
 
 def test_the_tool(run: Path, films: Path, tool: Any) -> None:
@@ -141,7 +196,9 @@ def test_the_tool(run: Path, films: Path, tool: Any) -> None:
     assert re.fullmatch(rf"({films}/a.mp4  \d\.\d\d–\d\.\d\d s  (to the (right|left)|up) \d+\.\d%\n){{2}}", done.stdout)
     for arguments, words in (
         (["--step", "1"], "--step 1.0: goes with --window; give both, or neither"),
-        (["--window", "long"], "--window long --step None: seconds above 0, or --window clip"),
+        (["--window", "long"], "--window long: must be seconds above 0, or clip"),
+        (["--window", "inf"], "--window inf: must be seconds above 0, or clip"),
+        (["--window", "clip", "--step", "nan"], "--step nan: must be seconds above 0"),
         (["--topk", "0"], "--topk 0: must be 1 or more"),
     ):
         done = tool("predict.py", str(films / "a.mp4"), "--run", str(run), *arguments)
@@ -153,3 +210,9 @@ def test_several_labels_have_probabilities_of_their_own(run: Path, films: Path) 
     logits = torch.tensor([[0.0, 2.0, -2.0], [0.0, 2.0, -2.0]])
     found = dict(named_answers(loaded, logits, 3))
     assert found == pytest.approx({"to the right": 0.5, "to the left": 0.8807971, "up": 0.1192029})
+
+
+def test_a_model_may_have_more_classes_than_names(run: Path) -> None:
+    loaded = replace(hv.load(run), class_names=("to the right", "to the left"))
+    answers = named_answers(loaded, torch.tensor([[0.0, 1.0, 2.0]]), 3)
+    assert [name for name, _ in answers] == ["2", "to the left", "to the right"]
