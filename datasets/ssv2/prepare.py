@@ -46,6 +46,11 @@ def list_frames(parser: argparse.ArgumentParser, arguments: argparse.Namespace) 
     entries = json.loads(arguments.json.read_text())
     lines = []
     for entry in entries:
+        if "template" not in entry:
+            parser.error(
+                f"{arguments.json}: {entry['id']} has no template, as in the release's test.json, and a list of frames needs "
+                "labels; read such a split from its videos (data.test=…/test.json)"
+            )
         name = str(entry["template"]).replace("[", "").replace("]", "")
         if name not in index_of:
             parser.error(f"{arguments.json}: template {name!r} of {entry['id']} is not in {names_file}")

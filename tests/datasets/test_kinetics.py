@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from hiera_video.data.manifest import read_manifest
+from hiera_video.errors import ManifestError
 
 PREPARE = Path(__file__).parents[2] / "datasets" / "kinetics" / "prepare.py"
 HEADER = "label,youtube_id,time_start,time_end,split\n"
@@ -40,6 +43,20 @@ def test_splits_share_alphabetical_classes_and_missing_clips_are_counted(tmp_pat
     found = read_manifest(str(tmp_path / "k" / "train.csv"))
     assert found.class_names == ("abseiling", "zumba") and [record.label for record in found.records] == [1, 0]
     assert read_manifest(str(tmp_path / "k" / "val.csv")).records[0].label == 1
+
+
+def test_the_folder_of_both_splits_may_be_a_link_and_one_splits_may_not(tmp_path: Path) -> None:
+    release(tmp_path)
+    (tmp_path / "k").rename(tmp_path / "disk")
+    (tmp_path / "k").symlink_to("disk")
+    assert prepare(tmp_path, "train").returncode == 0
+    assert len(read_manifest(str(tmp_path / "k" / "train.csv")).records) == 2
+    (tmp_path / "k").unlink()
+    (tmp_path / "k").mkdir()
+    (tmp_path / "k" / "train").symlink_to("../disk/train")
+    assert prepare(tmp_path, "train").returncode == 0
+    with pytest.raises(ManifestError, match="lies behind a link that leaves"):
+        read_manifest(str(tmp_path / "k" / "train.csv"))
 
 
 def test_refusals_name_the_file_and_the_remedy(tmp_path: Path) -> None:

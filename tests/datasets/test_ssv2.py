@@ -36,5 +36,11 @@ def test_frames_and_annotations_become_a_list(tmp_path: Path) -> None:
     manifest = read_manifest(str(folder / "train_frames.txt"), root=str(folder / "frames"))
     assert [(record.label, record.num_frames) for record in manifest.records] == [(1, 2), (0, 1)]
     assert manifest.class_names == ("Moving something up", "Pushing something")
+    (folder / "train.json").write_text(json.dumps([{"id": "7"}]))
+    unlabelled = prepare(tmp_path)
+    assert unlabelled.returncode == 2 and "Traceback" not in unlabelled.stderr
+    assert (
+        "ssv2/train.json: 7 has no template, as in the release's test.json, and a list of frames" in unlabelled.stderr
+    )
     (folder / "train.json").write_text(json.dumps([{"id": "7", "template": "Eating [something]"}]))
     assert "template 'Eating something' of 7 is not in ssv2/labels.json" in prepare(tmp_path).stderr
