@@ -112,6 +112,7 @@ def _train(
     if found:
         state.load(found)
         logger.info("continuing %s after step %d", folder, state.progress.step)
+        found = None  # weights and both moments would stay in memory to the end
     if config.train.compile:
         compile_blocks(model)
     first_step = state.progress.step

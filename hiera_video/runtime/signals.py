@@ -6,7 +6,8 @@ import signal
 from types import FrameType, TracebackType
 from typing import Any
 
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+STOPPING = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
+"""Where ranks received different ones, the first of these counts: a job that may come back comes back."""
 
 
 class StopSignal:
@@ -38,4 +39,4 @@ class StopSignal:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
+        self.received = self.received or number  # torchrun and schedulers send others after the first

@@ -29,7 +29,7 @@ from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.checkpoint import CheckpointStore
 from hiera_video.train.config import OptimConfig, TrainConfig
 from hiera_video.train.devices import told_if_memory_runs_out
-from hiera_video.train.meter import Clock, LoaderWatch, Meter, agree, progress_line, show
+from hiera_video.train.meter import Clock, LoaderWatch, Meter, agree, agree_on_signal, progress_line, show
 from hiera_video.train.optim import clip_gradients, set_lr
 from hiera_video.train.parallel import no_exchange, whole_model, wrap
 from hiera_video.train.schedule import lr_at
@@ -142,11 +142,12 @@ def fit(
             )
             logger.info(progress_line(progress.step, total_steps, run.steps_per_epoch, numbers, lr, clock))
             watch.look(numbers["data_wait_share"])
-        is_best = False
+        is_best, signal = False, agreed.signal
         if evaluator and epoch_ends and (epoch % train.eval_every == 0 or progress.step == total_steps):
-            with whole_model(state.validated, state.skeleton) as validated:
+            with meter.paused(), whole_model(state.validated, state.skeleton) as validated:
                 numbers = evaluator(validated)
             model.train()
+            signal = agree_on_signal(stop.received or 0, world)  # validation takes long: no further step after a signal
             score = numbers[evaluator.score] if evaluator.higher_is_better else -numbers[evaluator.score]
             is_best = math.isfinite(score) and (progress.best is None or score > progress.best)
             progress.best = score if is_best else progress.best
@@ -155,18 +156,19 @@ def fit(
                 logger.info("epoch %d validation: %s%s", epoch, show(numbers), "  (best so far)" if is_best else "")
         # the limit is a share of a whole pass at least, so that one bad video at the start does not end a run
         limit = run.max_broken * train.batch_size * max(progress.step, run.steps_per_epoch)
-        if epoch_ends or agreed.save_due or agreed.signal or progress.broken > limit:
+        if epoch_ends or agreed.save_due or signal or progress.broken > limit:
             meta = {**run.meta, **state.meta()}
-            run.store.save(progress.step, state.weights(), state.rest(), meta, best=is_best)
+            with meter.paused():
+                run.store.save(progress.step, state.weights(), state.rest(), meta, best=is_best)
             clock.saved()
         if progress.broken > limit:
             logger.error(
                 "%d broken videos are over data.max_broken=%g; repair or raise it", progress.broken, run.max_broken
             )
             return BROKEN_LIMIT
-        if agreed.signal:
+        if signal:
             logger.info("stopped by a signal after step %d; the same command goes on from there", progress.step)
-            return 128 + agreed.signal
+            return 128 + signal
     return DONE
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hiera_video.runtime.distributed import World
+from hiera_video.runtime.signals import STOPPING
 from hiera_video.train.devices import device_name, peak_flops, peak_memory_gb
 
 logger = logging.getLogger(__name__)
@@ -34,18 +35,32 @@ class Agreement:
 
 def agree(logs: dict[str, tuple[Tensor, int]], *, broken: int, signal: int, save_due: bool, world: World) -> Agreement:
     """One reduction a step carries everything: sums and counts (never averages), and the reasons to save or stop."""
-    flags = [torch.tensor(float(value), dtype=torch.float64) for value in (broken, signal, signal > 0, save_due)]
+    flags = [torch.tensor(value, dtype=torch.float64) for value in (broken, save_due, *_flags(signal))]
     sums = [number for value, count in logs.values() for number in (value.cpu(), torch.tensor(float(count)).double())]
     reduced = world.sum(torch.stack([*flags, *sums]).to(world.device)).tolist()
-    total_broken, signals, signalled, due, *values = reduced
+    total_broken, due = reduced[:2]
+    signalled, values = reduced[2 : 2 + len(STOPPING)], reduced[2 + len(STOPPING) :]
     averages = {name: values[2 * place] / values[2 * place + 1] for place, name in enumerate(logs)}
     return Agreement(
         averages=averages,
         clips=int(values[1]),
         broken=int(total_broken),
-        signal=round(signals / signalled) if signalled else 0,
+        signal=_first(signalled),
         save_due=due > 0,
     )
+
+
+def agree_on_signal(signal: int, world: World) -> int:
+    """The signal that some rank received, 0 where none did: asked after what takes longer than a step."""
+    return _first(world.sum(torch.tensor(_flags(signal), dtype=torch.float64, device=world.device)).tolist())
+
+
+def _flags(signal: int) -> list[float]:
+    return [float(signal == number) for number in STOPPING]
+
+
+def _first(counts: list[float]) -> int:
+    return next((int(number) for number, count in zip(STOPPING, counts) if count), 0)
 
 
 class Clock:
@@ -81,6 +96,13 @@ class Meter:
         self._sums: dict[str, float] = {}
         self._started, self._waited = time.monotonic(), 0.0
         self._steps = self._clips = 0
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Around validation and checkpoints, which are not training."""
+        started = time.monotonic()
+        yield
+        self._started += time.monotonic() - started
 
     @contextmanager
     def waiting(self) -> Iterator[None]:

@@ -17,5 +17,7 @@ def test_a_signal_sets_the_flag_and_the_exit_code(number: signal.Signals, code: 
         assert stop.received is None
         os.kill(os.getpid(), number)
         assert stop.received == number
+        os.kill(os.getpid(), signal.SIGTERM)  # torchrun's, after a terminal's
+        assert stop.received == number
     assert stop.exit_code == code
     assert signal.getsignal(number) is before

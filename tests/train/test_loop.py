@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,6 +58,7 @@ def run_fit(
     state: TrainState | None = None,
     optim: OptimConfig | None = None,
     evaluator: Evaluator | None = None,
+    stop: StopSignal | None = None,
     **train: Any,
 ) -> tuple[int, nn.Linear, list[torch.Tensor]]:
     """Three passes of two steps; returns the exit code, the model and its weights before each step."""
@@ -71,7 +75,7 @@ def run_fit(
     )  # fmt: skip
     code = fit(
         state, task, source or batches(), evaluator, optim=optim or OptimConfig(lr=0.1),
-        train=TrainConfig(**{"epochs": 3, "batch_size": 2, "log_every": 1, **train}), run=run, stop=StopSignal(),
+        train=TrainConfig(**{"epochs": 3, "batch_size": 2, "log_every": 1, **train}), run=run, stop=stop or StopSignal(),
     )  # fmt: skip
     log.close()
     return code, model, history
@@ -212,6 +216,62 @@ def test_averages_are_sums_over_counts() -> None:
     agreed = agree(logs, broken=3, signal=15, save_due=False, world=HERE)
     assert agreed.averages == {"loss": 1.5, "top1": 0.5}
     assert (agreed.clips, agreed.broken, agreed.signal, agreed.save_due) == (4, 3, 15, False)
+
+
+class Others(World):
+    """This rank of two, the other one's numbers given."""
+
+    def __init__(self, theirs: torch.Tensor) -> None:
+        super().__init__(0, 2, torch.device("cpu"))
+        object.__setattr__(self, "theirs", theirs)
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        return values + self.theirs  # type: ignore[attr-defined, no-any-return]
+
+
+@pytest.mark.parametrize(("here", "there", "both"), [(10, 15, 10), (15, 10, 10), (2, 15, 15), (0, 2, 2), (0, 0, 0)])
+def test_ranks_that_received_different_signals_agree_on_one_of_them(here: int, there: int, both: int) -> None:
+    given = {"broken": 0, "save_due": False}
+    logs = {"loss": (torch.tensor(1.0), 1)}
+    theirs: list[torch.Tensor] = []
+
+    class Listening(World):
+        def sum(self, values: torch.Tensor) -> torch.Tensor:
+            theirs.append(values.clone())
+            return values
+
+    agree(logs, signal=there, world=Listening(1, 2, torch.device("cpu")), **given)  # type: ignore[arg-type]
+    assert agree(logs, signal=here, world=Others(theirs[0]), **given).signal == both  # type: ignore[arg-type]
+
+
+class Signalled:
+    """A validation that takes its time, during which a signal comes."""
+
+    score, higher_is_better = "top1", True
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return {"top1": 50.0}
+
+
+def test_a_signal_during_validation_stops_without_a_further_step(tmp_path: Path) -> None:
+    with StopSignal() as stop:
+        code, _, history = run_fit(tmp_path, Sometimes(-1, "loss"), evaluator=Signalled(), stop=stop)
+    found = CheckpointStore(tmp_path / "checkpoints", keep=2).latest()
+    assert code == 128 + signal.SIGUSR1 and len(history) == 2
+    assert found is not None and found.meta["step"] == 2
+
+
+def test_validation_is_no_training_time(tmp_path: Path) -> None:
+    class Slow(Signalled):
+        def __call__(self, model: nn.Module) -> dict[str, float]:
+            time.sleep(1)
+            return {"top1": 50.0}
+
+    run_fit(tmp_path, Sometimes(-1, "loss"), evaluator=Slow(), epochs=2, eval_every=1)
+    after = [row for row in read_metrics(tmp_path / "metrics.jsonl") if row["split"] == "train"][2]
+    assert 2 / after["clips_per_second"] < 1  # two clips, and a second of validation before them
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
