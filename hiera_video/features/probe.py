@@ -109,7 +109,8 @@ def split(labels: Tensor, folds: int, seed: int) -> list[Tensor]:
             f"{len(labels)} training videos cannot be cut into probe.folds={folds} parts; lower it or add videos"
         )
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    order = order[labels[order].argsort(stable=True)]
+    # on the CPU, wherever the labels are: there the draw is the same everywhere, and its indices serve every device
+    order = order[labels.cpu()[order].argsort(stable=True)]
     return [order[fold::folds].sort().values for fold in range(folds)]
 
 
@@ -194,8 +195,8 @@ class _Descended:
         views = train.features.flatten(0, 1)
         labels = train.labels.repeat_interleave(train.features.shape[1])
         draws = torch.Generator().manual_seed(self.seed)
-        with torch.random.fork_rng():
-            torch.manual_seed(self.seed)
+        with torch.random.fork_rng(devices=()):  # weights are drawn on the CPU: no GPU need be asked for its state
+            torch.default_generator.manual_seed(self.seed)
             head = self.make(views.shape[2], self.num_classes).to(views.device)
         decays = [{"params": [weight]} if weight.ndim > 1 else {"params": [weight], "weight_decay": 0.0}
                   for weight in head.parameters()]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -103,6 +104,42 @@ def test_folds_part_the_videos_and_share_the_classes() -> None:
     assert [labels[part].tolist() for part in parts] == [[0, 0, 1]] * 3
     with pytest.raises(ManifestError, match=r"2 training videos cannot be cut into probe.folds=3 parts"):
         split(labels[:2], 3, seed=0)
+
+
+class Remote(torch.Tensor):
+    """A tensor that meets others as one on a GPU does: it is no index of theirs, and computes with none of them."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.cpu:
+            return args[0].clone().as_subclass(torch.Tensor)
+        found = [value for value in args if isinstance(value, torch.Tensor)]
+        if func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):
+            found = [] if isinstance(args[0], cls) else found
+        if any(isinstance(value, cls) for value in found) and not all(isinstance(value, cls) for value in found):
+            raise RuntimeError(f"{func.__name__}: tensors on two devices")
+        return super().__torch_function__(func, types, args, kwargs)
+
+
+def test_a_gpu_gets_the_same_folds_and_never_meets_a_tensor_of_the_cpu() -> None:
+    train, test = blobs(60, seed=0), blobs(30, seed=1)
+    there = [Videos(features=part.features.as_subclass(Remote), labels=part.labels.as_subclass(Remote))
+             for part in (train, test)]  # fmt: skip
+    with pytest.raises(RuntimeError, match="two devices"):
+        train.labels[there[0].labels]
+    for part, same in zip(split(there[0].labels, 3, seed=0), split(train.labels, 3, seed=0)):
+        assert torch.equal(part, same)
+    answers, setting, sweep = run_probe("knn", there[0], there[1], FEW, num_classes=3, seed=0)
+    expected = run_probe("knn", train, test, FEW, num_classes=3, seed=0)
+    assert torch.equal(answers.cpu(), expected[0]) and (setting, sweep) == expected[1:]
+
+
+def test_heads_are_drawn_without_asking_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_rng_state()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: pytest.fail("a GPU was asked for its state"))
+    run_probe("linear", blobs(30, seed=0), blobs(9, seed=1), replace(FEW, lrs=(1e-2,)), num_classes=3, seed=0)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_width_that_64_does_not_divide() -> None:
