@@ -74,7 +74,8 @@ class ClipEncoder:
 class BatchRunner:
     """Takes clips one by one, and computes them in batches that all have the same shape: the last one is padded.
 
-    Two buffers, so that one is filled while the device computes the other; on a GPU they are pinned.
+    Two buffers, so that one is filled while the device computes the other; on a GPU they are pinned, and a batch's
+    results are on their way to the CPU as soon as they are computed.
     """
 
     def __init__(self, encoder: ClipEncoder, batch_size: int, clip_shape: tuple[int, ...]) -> None:
@@ -82,7 +83,7 @@ class BatchRunner:
         pinned = encoder.device.type == "cuda"
         self._buffers = [torch.zeros(batch_size, *clip_shape, pin_memory=pinned) for _ in range(2)]
         self._filled = 0
-        self._running: tuple[dict[str, Tensor], int] | None = None
+        self._running: tuple[dict[str, Tensor], int, torch.cuda.Event | None] | None = None
         self._done: dict[str, list[Tensor]] = {name: [] for name in encoder.names}
 
     def add(self, clip: Tensor) -> None:
@@ -107,17 +108,24 @@ class BatchRunner:
 
     def _launch(self) -> None:
         clips = self._buffers[0].to(self.encoder.device, non_blocking=True)
-        started = self.encoder(clips), self._filled
+        outputs, copied = self.encoder(clips), None
+        if self.encoder.device.type == "cuda":
+            # queued here, right behind its own batch: in `_collect` the copy would stand behind the next one too
+            outputs = {name: value.to("cpu", non_blocking=True) for name, value in outputs.items()}
+            copied = torch.cuda.current_stream(self.encoder.device).record_event()
         self._collect()  # the batch before: the device has this one to go on with
-        self._running, self._filled = started, 0
+        self._running, self._filled = (outputs, self._filled, copied), 0
         self._buffers.reverse()
 
     def _collect(self) -> None:
         if self._running is None:
             return
-        outputs, real = self._running
+        outputs, real, copied = self._running
+        if copied is not None:
+            copied.synchronize()
         for name, value in outputs.items():
-            self._done[name].append(value[:real].cpu())
+            # a GPU's results leave the pinned memory that they were copied to: later batches take it again
+            self._done[name].append(value[:real] if copied is None else value[:real].clone())
         self._running = None
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 import hiera_video as hv
 from hiera_video.config.extracting import make_encoder
@@ -108,6 +109,60 @@ def test_batches_all_have_one_shape_and_keep_the_order(model: Hiera, clips: torc
     runner.add(clips[4])  # the next shard, which sees nothing of what is left in the buffers
     assert torch.equal(runner.finish()[name], five[4:])
     assert runner.finish()[name].shape == (0, *runner.encoder.names[name])
+
+
+class PretendedGpu(TorchFunctionMode):
+    """Takes copies to and from a GPU for copies within the CPU, and writes down what is queued and waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: list[str] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        kwargs.pop("pin_memory", None)
+        if func is torch.Tensor.to and args[1:] and isinstance(args[1], str | torch.device):
+            assert kwargs == {"non_blocking": True}
+            if args[1] == "cpu":
+                self.done.append("copy")
+            return args[0].clone()
+        return func(*args, **kwargs)
+
+    def record_event(self) -> Any:
+        """As a stream does."""
+        self.done.append("record")
+        return self
+
+    def synchronize(self) -> None:
+        """As an event does."""
+        self.done.append("wait")
+
+
+def test_a_gpus_results_are_copied_before_the_next_batch_is_queued(
+    model: Hiera, clips: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that waiting for one batch is not waiting for the next one."""
+    gpu, on_cpu = PretendedGpu(), encoder(model)
+
+    class There:
+        device, names, dtype = torch.device("cuda"), on_cpu.names, on_cpu.dtype
+
+        def __call__(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+            gpu.done.append("compute")
+            return on_cpu(batch)
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: gpu)
+    here = BatchRunner(on_cpu, 2, (3, 16, 32, 32))
+    with gpu:
+        runner = BatchRunner(There(), 2, (3, 16, 32, 32))  # type: ignore[arg-type]
+        for clip in clips:
+            runner.add(clip)
+        found = runner.finish()
+    batch = ["compute", "copy", "record"]
+    assert gpu.done == [*batch, *batch, "wait", *batch, "wait", "wait"]
+    for clip in clips:
+        here.add(clip)
+    assert torch.equal(found["stage3"], here.finish()["stage3"])
 
 
 def test_features_that_are_not_numbers_are_refused() -> None:
