@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import sys
@@ -14,12 +15,14 @@ from pathlib import Path
 
 from hiera_video.errors import ConfigError
 
+logger = logging.getLogger(__name__)
 PACKAGES = ("hiera-video", "torch", "torchvision", "av", "numpy", "omegaconf", "safetensors")
 
 
 @contextmanager
 def claim(folder: Path) -> Iterator[None]:
-    """Make `folder` and hold its lock. Raises `ConfigError` if it cannot be written or another run holds it."""
+    """Make `folder` and hold its lock. Raises `ConfigError` if it cannot be written or another run holds it; on a file
+    system without locks it warns and goes on."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("a")
@@ -32,6 +35,13 @@ def claim(folder: Path) -> Iterator[None]:
             raise ConfigError(
                 f"out_dir={folder}: another run is writing there; stop it or choose another out_dir"
             ) from error
+        except OSError as error:  # Lustre mounted without flock, some NFS
+            logger.warning(
+                "out_dir=%s: its file system has no locks (%s), so a second run there would not be refused; "
+                "start one run at a time in it",
+                folder,
+                error.strerror,
+            )
         yield
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import logging
+import os
 import re
 from pathlib import Path
 
@@ -25,3 +29,19 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     refused = pytest.raises(ConfigError, match=re.escape("cannot be written (Not a directory); choose another out_dir"))
     with refused, claim(tmp_path / "file" / "run"):
         pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_told_and_used(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with caplog.at_level(logging.WARNING), claim(tmp_path / "run"):
+        assert (tmp_path / "run").is_dir()
+    assert caplog.messages == [
+        f"out_dir={tmp_path / 'run'}: its file system has no locks ({os.strerror(number)}), so a second run there would "
+        "not be refused; start one run at a time in it"
+    ]
