@@ -3,7 +3,8 @@
 python tools/launch_slurm.py --nodes 4 --gpus 8 --hours 24 --partition gpu --cfg configs/k400_hiera_b_mae.yaml
 python tools/launch_slurm.py --cluster local --nodes 1 --gpus 0 --tasks 2 --cfg configs/motion_hiera_micro.yaml   # here
 
-SLURM sends SIGUSR1 before the end; the run writes a checkpoint within a step, and submitit queues the same job again.
+SLURM sends SIGUSR1 before the time limit and SIGTERM at preemption; the run writes a checkpoint after its step (or
+validation), and submitit queues the same job again. scancel ends it for good.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import logging
 import os
 import runpy
 import signal
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,7 @@ from hiera_video.errors import ConfigError
 from hiera_video.runtime.cli import config_parser, run_tool
 
 logger = logging.getLogger(__name__)
-STOPPED_FOR_LATER = 128 + signal.SIGUSR1
+STOPPED_FOR_LATER, PREEMPTED = 128 + signal.SIGUSR1, 128 + signal.SIGTERM
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,10 @@ class Training:
         try:
             runpy.run_path(self.tool, run_name="__main__")
         except SystemExit as ended:
-            if ended.code == STOPPED_FOR_LATER:
+            if ended.code == STOPPED_FOR_LATER or (ended.code == PREEMPTED and _is_job_running()):
                 # the checkpoint is written: now submitit's own handler, which ends rank 0 and returns on the others
                 signal.raise_signal(signal.SIGUSR1)
-                return STOPPED_FOR_LATER
+                return int(ended.code)
             if ended.code:
                 raise RuntimeError(f"{self.tool} ended with exit code {ended.code}; its log says why") from None
         return 0
@@ -55,6 +57,17 @@ class Training:
         import submitit
 
         return submitit.helpers.DelayedSubmission(self, *arguments, **options)
+
+
+def _is_job_running() -> bool:
+    """True while a job is being preempted, False for one that SLURM is ending already: `scontrol requeue` would bring a
+    cancelled one back, and fail on one that SLURM has queued again itself."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:  # --cluster local
+        return True
+    command = ["squeue", "--noheader", "--format=%T", f"--jobs={job}"]
+    state = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+    return state == "RUNNING"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -68,6 +81,10 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--tasks", type=int, help="processes of a node; one a GPU by default")
     found.add_argument("--cpus", type=int, default=10, help="cores of a process, for data.workers")
     found.add_argument("--hours", type=float, default=24, help="time limit; the job comes back after it")
+    found.add_argument(
+        "--signal-seconds", type=int, default=600,
+        help="how long before the time limit the run is told to stop; more than a step and a validation take",
+    )  # fmt: skip
     found.add_argument("--partition")
     found.add_argument("--account")
     return found
@@ -76,6 +93,12 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Check the configuration here, submit, print the job's number and where its log is."""
     arguments = parser().parse_args()
+    limit = round(3600 * arguments.hours)
+    if not 0 < arguments.signal_seconds < limit:
+        raise ConfigError(
+            f"--signal-seconds={arguments.signal_seconds}: must be above 0 and below the time limit of {limit} s; lower it "
+            "or raise --hours"
+        )
     config = load_config(arguments.cfg, arguments.overrides)
     command = ("--cfg", str(Path(arguments.cfg).resolve()), *arguments.overrides)
     os.environ["SUBMITIT_PREEMPT_SIGNAL"] = "USR1"  # before the import, which reads it
@@ -92,7 +115,7 @@ def main() -> int:
         "gpus_per_node": arguments.gpus,
         "cpus_per_task": arguments.cpus,
         "timeout_min": round(60 * arguments.hours),
-        "slurm_signal_delay_s": 120,
+        "slurm_signal_delay_s": arguments.signal_seconds,
         "slurm_partition": arguments.partition,
         "slurm_account": arguments.account,
     }

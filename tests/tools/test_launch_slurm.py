@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from hiera_video.runtime.log import read_metrics
 
@@ -17,7 +21,11 @@ CONFIG = "configs/motion_hiera_micro.yaml"
 LOCAL = ("--cluster", "local", "--gpus", "0")
 
 
-def test_a_preempted_job_comes_back_and_goes_on(overrides: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_a_preempted_job_comes_back_and_goes_on(
+    number: signal.Signals, overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     run = tmp_path / "run"
     command = [sys.executable, "tools/launch_slurm.py", *LOCAL, "--cfg", CONFIG, *overrides, "train.epochs=4"]
     launcher = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
@@ -28,7 +36,7 @@ def test_a_preempted_job_comes_back_and_goes_on(overrides: list[str], tmp_path: 
         assert launcher.poll() is None and time.monotonic() < deadline, Path(log).read_text()
         time.sleep(0.01)
     (task,) = Path(f"/proc/{job}/task/{job}/children").read_text().split()
-    subprocess.run(["kill", f"-{signal.SIGUSR1.value}", task], check=True)
+    subprocess.run(["kill", f"-{number.value}", task], check=True)
     assert launcher.wait(timeout=180) == 0, launcher.stderr.read()
     said = Path(log).read_text()
     stopped = re.findall(r"stopped by a signal after step (\d+)", said)
@@ -37,8 +45,48 @@ def test_a_preempted_job_comes_back_and_goes_on(overrides: list[str], tmp_path: 
     assert steps == list(range(12))
 
 
+@pytest.mark.parametrize(
+    ("code", "state", "is_queued_again"),
+    [(138, "RUNNING", True), (143, "RUNNING", True), (143, "COMPLETING", False)],
+)
+def test_a_cancelled_job_does_not_come_back(
+    code: int, state: str, is_queued_again: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """scancel too sends SIGTERM; the job's state is COMPLETING by then."""
+    submitit = pytest.importorskip("submitit")
+    monkeypatch.setattr(submitit.helpers.TorchDistributedEnvironment, "__init__", lambda self: None)
+    monkeypatch.setattr(submitit.helpers.TorchDistributedEnvironment, "export", lambda self, **_: None)
+    monkeypatch.setattr(sys, "argv", [""])
+    tool, squeue, asked = tmp_path / "tool.py", tmp_path / "squeue", tmp_path / "asked"
+    tool.write_text(f"raise SystemExit({code})")
+    squeue.write_text(f'#!/bin/sh\necho "$@" > {asked}\necho {state}\n')
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    training = runpy.run_path(str(ROOT / "tools/launch_slurm.py"))["Training"](str(tool), ())
+    received: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: received.append(number))
+    try:
+        if is_queued_again:
+            assert training() == code
+        else:
+            with pytest.raises(RuntimeError, match=r"tool.py ended with exit code 143; its log says why"):
+                training()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert received == [signal.SIGUSR1] * is_queued_again
+    if code == 143:
+        assert asked.read_text() == "--noheader --format=%T --jobs=17\n"
+
+
 def test_a_mistake_is_told_before_anything_is_submitted(tool: Any, tmp_path: Path) -> None:
     done = tool("launch_slurm.py", *LOCAL, "--cfg", CONFIG, "optim.lr=-1", f"out_dir={tmp_path / 'run'}")
     assert done.returncode == 2 and "optim.lr=-1" in done.stderr and not (tmp_path / "run").exists()
     done = tool("launch_slurm.py", "--dry-run", "--nodes", "2", "--cfg", CONFIG)
     assert done.returncode == 0 and "'nodes': 2, 'tasks_per_node': 8" in done.stderr
+    assert "'slurm_signal_delay_s': 600" in done.stderr
+    done = tool("launch_slurm.py", "--dry-run", "--signal-seconds", "1800", "--cfg", CONFIG)
+    assert done.returncode == 0 and "'slurm_signal_delay_s': 1800" in done.stderr
+    done = tool("launch_slurm.py", "--dry-run", "--hours", "0.1", "--cfg", CONFIG)
+    words = "--signal-seconds=600: must be above 0 and below the time limit of 360 s; lower it or raise --hours"
+    assert done.returncode == 2 and words in done.stderr
