@@ -36,7 +36,6 @@ SAMPLE = 32
 """Videos that are opened to tell how many make `features.shard_clips` clips."""
 NO_BYTES = {"input", "output", "max_broken"}
 """Keys of `features` that no byte of a shard depends on."""
-DECODING = ("decoder", "frame_template", "frame_first", "frame_fps")
 PACKAGES = ("torch", "torchvision", "av", "numpy")
 
 
@@ -224,7 +223,7 @@ def identity(config: Config, manifest: Manifest, encoder: ClipEncoder) -> dict[s
         "model.input_size": list(config.input_size),
         "augment.mean": list(config.augment.mean),
         "augment.std": list(config.augment.std),
-        **{f"data.{key}": getattr(config.data, key) for key in DECODING},
+        **config.data.decoding,
         **{f"clip.{key}": value for key, value in clip.items()},
         **{f"features.{key}": value for key, value in features.items() if key != "stages"},
         "features.stages": list(encoder.stages),

@@ -134,7 +134,7 @@ def identity(config: Config, model: nn.Module, here: World, views: list[int]) ->
         "normalise": [list(config.augment.mean), list(config.augment.std)],
         "views": views,
         "batch_size": config.test.batch_size,
-        "decoder": config.data.decoder,
+        **config.data.decoding,
         "device": torch.cuda.get_device_name(here.device) if here.device.type == "cuda" else platform.machine(),
         "versions": [version(name) for name in ("torch", "torchvision", "av", "numpy")],
     }

@@ -71,6 +71,12 @@ class DataConfig:
         return FrameFolder(template=self.frame_template, first=self.frame_first, fps=self.frame_fps)
 
     @property
+    def decoding(self) -> dict[str, str | int | float | None]:
+        """All that decides which frames a video has, by the key that sets it; what is kept on disk is known by it."""
+        keys = ("decoder", "frame_template", "frame_first", "frame_fps")
+        return {f"data.{key}": getattr(self, key) for key in keys}
+
+    @property
     def backend(self) -> Backend:
         """What `open_video` takes."""
         if self.index is not None:

@@ -2,7 +2,7 @@
 they work in and an interruption change no byte of the predictions.
 
 A shard is `batch_size` videos, so that its views fill whole batches. A finished one is kept in a file until the test
-is complete; the same test, started again, reads it instead of computing it.
+is complete; the same test, started again, reads it instead of computing it. One with a broken video is computed again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import logging
 import shutil
 import zipfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ class ShardStore:
     """The finished shards of one unfinished test, in `folder/<identity's hash>/`.
 
     `identity` is all that decides a shard's bytes but the videos: weights' hash, protocol, versions. The videos are
-    compared one by one (path, stretch, size, time of change), so that a file that was mended is read again.
+    compared one by one (path, stretch, frames that count, size, time of change): a file that was changed is read again.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any], records: Sequence[Record]) -> None:
@@ -85,27 +85,22 @@ class ShardStore:
         path = self._path(videos)
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                notes = json.loads(arrays["notes"].tobytes())
-                if notes["files"] != self._files(videos):
+                if json.loads(arrays["files"].tobytes()) != self._files(videos):
                     return None
-                return Shard(
-                    rows=arrays["rows"],
-                    logits=arrays["logits"],
-                    seconds=arrays["seconds"],
-                    broken=tuple(BrokenVideo(**item) for item in notes["broken"]),
-                )
+                return Shard(rows=arrays["rows"], logits=arrays["logits"], seconds=arrays["seconds"], broken=())
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             logger.warning("%s: damaged (%s); computed again", path, error)
             return None
 
     def write(self, videos: range, shard: Shard) -> None:
-        """Keep a finished shard; it appears whole or not at all."""
-        notes = {"files": self._files(videos), "broken": [asdict(item) for item in shard.broken]}
+        """Keep a finished shard, unless a video of it is broken; it appears whole or not at all."""
+        if shard.broken:
+            return  # what broke it may end without a trace in the file: its permissions, the deadline, the quarantine
         content = io.BytesIO()
-        written = np.frombuffer(json.dumps(notes).encode(), np.uint8)
-        np.savez(content, rows=shard.rows, logits=shard.logits, seconds=shard.seconds, notes=written)
+        files = np.frombuffer(json.dumps(self._files(videos)).encode(), np.uint8)
+        np.savez(content, rows=shard.rows, logits=shard.logits, seconds=shard.seconds, files=files)
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self._path(videos)
         partial = path.with_suffix(".partial")
@@ -129,5 +124,5 @@ class ShardStore:
                 state = [facts.st_size, facts.st_mtime_ns]
             except OSError:
                 state = []
-            found.append([record.path, record.start_seconds, record.end_seconds, *state])
+            found.append([record.path, record.start_seconds, record.end_seconds, record.num_frames, *state])
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,12 +55,21 @@ def test_a_shard_is_read_only_where_nothing_changed(tmp_path: Path) -> None:
         records.append(Record(path=str(tmp_path / f"{row}.mp4"), label=0, row=row))
     store = ShardStore(tmp_path / "partial", {"weights": "x"}, records)
     assert store.read(range(2)) is None
-    store.write(range(2), shard(0, broken=(1,)))
+    store.write(range(2), shard(0, 1))
     found = store.read(range(2))
-    assert found is not None and found.rows.tolist() == [0] and found.broken == shard(broken=(1,)).broken
-    assert np.array_equal(found.logits, shard(0).logits)
+    assert found is not None and found.rows.tolist() == [0, 1] and found.broken == ()
+    assert np.array_equal(found.logits, shard(0, 1).logits)
     assert ShardStore(tmp_path / "partial", {"weights": "y"}, records).read(range(2)) is None
+    fewer = [records[0], replace(records[1], num_frames=7)]
+    assert ShardStore(tmp_path / "partial", {"weights": "x"}, fewer).read(range(2)) is None
     (tmp_path / "1.mp4").write_bytes(b"mended")
     assert store.read(range(2)) is None
     store.clear()
     assert not (tmp_path / "partial").exists()
+
+
+def test_a_shard_with_a_broken_video_is_not_kept(tmp_path: Path) -> None:
+    records = [Record(path=str(tmp_path / f"{row}.mp4"), label=0, row=row) for row in range(2)]
+    store = ShardStore(tmp_path / "partial", {"weights": "x"}, records)
+    store.write(range(2), shard(0, broken=(1,)))
+    assert store.read(range(2)) is None and not (tmp_path / "partial").exists()

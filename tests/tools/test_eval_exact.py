@@ -121,7 +121,8 @@ def test_shards_of_another_precision_are_not_mixed_in(
     assert json.loads((tmp_path / "results.json").read_text())["precision"] == "bf16"
     assert np.abs(shares(tmp_path) - shares(undisturbed)).max() > 1e-6
     evaluate(tmp_path, common)
-    assert f"{VIDEOS} videos were finished before; 0 to go" in caplog.text
+    # two shards of three have a broken video: they are computed again
+    assert f"{VIDEOS - 6} videos were finished before; 6 to go" in caplog.text
     assert (tmp_path / "predictions.npz").read_bytes() == (undisturbed / "predictions.npz").read_bytes()
 
 
@@ -160,7 +161,7 @@ def test_killed_and_resumed_gives_the_same_bytes(
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     shards = sorted(tmp_path.glob(f"{PARTIAL}/*/*.npz"))
-    assert 2 <= len(shards) < 7 and not (tmp_path / "predictions.npz").exists()
+    assert 2 <= len(shards) < 5 and not (tmp_path / "predictions.npz").exists()
     shards[1].write_bytes(shards[1].read_bytes()[:-40])  # and one of them is cut short
     with caplog.at_level(logging.INFO):
         evaluate(tmp_path, common)

@@ -9,8 +9,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from hiera_video.config.build import manifest_of, num_classes_of
 from hiera_video.config.load import load_config
@@ -99,8 +101,35 @@ def test_a_broken_video_is_counted_and_mean_tokens_are_enough(
     results = run(tmp_path / "run", *common, f"data.val={listing}", "probe.kinds=[linear]")
     assert (results["evaluated"], results["of"]) == (2, 3)
     assert "val: row 0 cannot be read" in caplog.text
-    first = next((tmp_path / "run/probe/features/val").rglob("*.npz"))
+    first = next((tmp_path / "run/probe/features/train").rglob("*.npz"))
     assert first.stat().st_size < 20_000  # 96 channels a view, not all tokens
+
+
+def test_a_video_taken_out_of_quarantine_is_read(common: list[str], videos: Path, tmp_path: Path) -> None:
+    line = {"path": str(videos / "val_1.mp4"), "reason": "hung"}
+    (tmp_path / "quarantine.jsonl").write_text(json.dumps(line) + "\n")
+    assert run(tmp_path, *common, "probe.kinds=[knn]")["evaluated"] == 5
+    (tmp_path / "quarantine.jsonl").unlink()
+    assert run(tmp_path, *common, "probe.kinds=[knn]")["evaluated"] == 6
+
+
+def test_other_pictures_of_the_same_folders_have_other_features(
+    common: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for video in range(8):
+        folder = tmp_path / str(video)
+        folder.mkdir()
+        for number in range(16):
+            for name, level in (("img", 60 * (video % 2)), ("flow", 100)):
+                pixels = np.full((36, 36, 3), level + number, np.uint8)
+                Image.fromarray(pixels).save(folder / f"{name}_{number:05d}.jpg")
+    listing = tmp_path / "list.csv"
+    listing.write_text("".join(f"{video} {video % 2}\n" for video in range(8)))
+    pictures = [*common, f"data.train={listing}", f"data.val={listing}", "data.decoder=frames", "probe.kinds=[knn]"]
+    caplog.set_level(logging.INFO)
+    for template, top1 in (("img_%05d.jpg", 100), ("flow_%05d.jpg", 50)):  # the second look alike
+        found = run(tmp_path / "run", *pictures, f"data.frame_template={template}")
+        assert found["probes"][0]["top1"] == top1 and "finished before" not in caplog.text
 
 
 def test_a_dry_run_writes_nothing(common: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
