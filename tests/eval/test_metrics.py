@@ -25,6 +25,12 @@ def test_accuracy() -> None:
     assert found["mean_class"] == pytest.approx((100 + 50 + 0) / 3)  # over the classes that occur
 
 
+def test_a_class_that_is_answered_but_never_right_is_none_of_the_mean() -> None:
+    answers = np.array([[0.9, 0.1, 0.0]] * 3 + [[0.1, 0.9, 0.0]])
+    found = accuracy(answers, np.zeros(4, np.int64))
+    assert found["top1"] == found["mean_class"] == pytest.approx(75)
+
+
 def test_fewer_than_five_classes() -> None:
     assert accuracy(np.array([[0.9, 0.1]]), np.array([1]))["top5"] == pytest.approx(100)
 
