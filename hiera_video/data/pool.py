@@ -207,8 +207,9 @@ class Pool(Generic[Item, Result]):
 
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
-        arguments = (self._function, theirs, os.getpid())
-        process = self._context.Process(target=_work, args=arguments, daemon=True)
+        # started otherwise, a worker's parent may be a fork server, and this process's death does close the pipe
+        forked_by = os.getpid() if self._context.get_start_method() == "fork" else None
+        process = self._context.Process(target=_work, args=(self._function, theirs, forked_by), daemon=True)
         process.start()
         theirs.close()  # so that a dead worker's pipe ends, also for workers forked later
         return _Worker(process, ours)
@@ -277,7 +278,7 @@ def _end(workers: list[_Worker]) -> None:
 # -- in the worker -----------------------------------------------------------------------------------------------------
 
 
-def _work(function: Callable[[Any, Opening], Any], connection: Any, parent: int) -> None:
+def _work(function: Callable[[Any, Opening], Any], connection: Any, forked_by: int | None) -> None:
     """A worker's life: tasks in, results out, until the parent says that it is enough, or dies."""
     # Ctrl-C and a scheduler's SIGTERM reach the whole process group; the parent still needs its next batch to end on a
     # step's boundary, and ends its workers itself
@@ -294,7 +295,7 @@ def _work(function: Callable[[Any, Opening], Any], connection: Any, parent: int)
         while True:
             # a forked sibling holds the parent's end of the pipe open, so that the parent's death does not close it
             while not connection.poll(5.0):
-                if os.getppid() != parent:
+                if forked_by is not None and os.getppid() != forked_by:
                     return
             task = packing.receive(connection)
             if task is None:

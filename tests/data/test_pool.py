@@ -11,6 +11,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -194,6 +196,53 @@ def test_results_come_in_order_and_bugs_with_their_place() -> None:
     ):
         next(results)
     pool.close()
+
+
+def test_idle_workers_of_a_fork_server_stay(caplog: pytest.LogCaptureFixture) -> None:
+    pool: Pool[int, torch.Tensor] = Pool(square, workers=1, watch=Watch(), context="forkserver")
+    results = pool.results(range(6))
+    assert len(next(results)) == 1000
+    time.sleep(6)  # longer than a worker waits before it looks for its parent
+    assert [len(rest) for rest in results] == [1000] * 5
+    assert not caplog.messages
+    pool.close()
+
+
+LEFT_BEHIND = """
+import os, signal, sys
+from hiera_video.data.pool import Pool
+from hiera_video.data.quarantine import Watch
+
+def pid(item, opening):
+    return os.getpid()
+
+if __name__ == "__main__":
+    pool = Pool(pid, workers=2, watch=Watch(), context=sys.argv[1])
+    results = pool.results(range(9))
+    print(next(results), next(results), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn", "forkserver"])
+def test_workers_end_when_their_parent_is_killed(context: str, tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(LEFT_BEHIND)
+    with subprocess.Popen([sys.executable, script, context], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        workers = [int(pid) for pid in parent.stdout.readline().split()]
+    assert parent.returncode == -signal.SIGKILL and len(set(workers)) == 2
+    until = time.monotonic() + 20
+    while time.monotonic() < until and any(map(is_running, workers)):
+        time.sleep(0.1)
+    assert not any(map(is_running, workers))
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except OSError:
+        return False
 
 
 def test_without_workers_a_slow_video_is_named(caplog: pytest.LogCaptureFixture) -> None:
