@@ -17,6 +17,7 @@ from hiera_video.data.dataset import BrokenVideo, TestViews
 from hiera_video.data.manifest import Manifest, Record
 from hiera_video.data.transforms import EvalTransform
 from hiera_video.errors import CheckpointError, DecodeError
+from hiera_video.eval.class_names import names_of
 from hiera_video.eval.forward import compute_logits
 
 
@@ -88,9 +89,9 @@ def answers_for(run: LoadedRun, views: Tensor, topk: int) -> tuple[tuple[str, fl
 
 
 def named_answers(run: LoadedRun, logits: Tensor, topk: int) -> tuple[tuple[str, float], ...]:
-    """The `topk` likeliest classes of a video's views [V, K] with their names (numbers where the run has no names)."""
+    """The `topk` likeliest classes of a video's views [V, K] with their names (numbers where it has none)."""
     shares = logits.float().sigmoid() if run.multi_label else logits.float().softmax(dim=1)
     probabilities = shares.mean(dim=0).cpu()
     values, classes = probabilities.topk(min(topk, len(probabilities)))
-    names = run.class_names or tuple(str(index) for index in range(len(probabilities)))
+    names = names_of(run.class_names, len(probabilities))
     return tuple((names[k], value) for value, k in zip(values.tolist(), classes.tolist()))

@@ -50,6 +50,12 @@ def align_classes(manifest: Manifest, names: tuple[str, ...] | None, *, checkpoi
     return replace(manifest, records=records, class_names=names)
 
 
+def names_of(class_names: tuple[str, ...] | None, num_classes: int) -> tuple[str, ...]:
+    """A name for each of the model's outputs: its number where there are fewer names, or none."""
+    names = class_names or ()
+    return (*names, *(str(index) for index in range(len(names), num_classes)))
+
+
 def listed(names: Sequence[str]) -> str:
     """`'a', 'b' and 7 more`."""
     shown = ", ".join(repr(name) for name in names[:NAMED])

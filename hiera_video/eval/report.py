@@ -18,9 +18,10 @@ from hiera_video.data.decode.settings import Backend
 from hiera_video.data.manifest import Manifest
 from hiera_video.data.records import as_tuple
 from hiera_video.errors import DecodeError
+from hiera_video.eval.class_names import names_of
 from hiera_video.eval.evaluate import single_labels
 from hiera_video.eval.metrics import confusion
-from hiera_video.eval.results import names_of, write_whole
+from hiera_video.eval.results import write_whole
 from hiera_video.eval.views import Predictions
 from hiera_video.viz.plots import accuracy_by_views, calibration_curve, confusion_matrix, loss_curve, score_curve
 from hiera_video.viz.strips import film_strip
@@ -40,7 +41,7 @@ def write_report(
 ) -> Path:
     """Write the page from `results` (those of `results.json`) and `metrics` (the rows of `metrics.jsonl`); the film strips
     are read with `decoder`."""
-    names = names_of(manifest, predictions.logits.shape[2])
+    names = names_of(manifest.class_names, predictions.logits.shape[2])
     shares = predictions.probabilities(multi_label=manifest.multi_label)
     main = "mAP" if manifest.multi_label else "top1"
     pictures = {"Accuracy by number of views": accuracy_by_views(results["by_views"], main)}

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from hiera_video.data.manifest import Manifest
 from hiera_video.eval.breakdown import average_precisions, by_class, by_views, confusion_pairs
 from hiera_video.eval.calibration import calibration
+from hiera_video.eval.class_names import names_of
 from hiera_video.eval.evaluate import multi_hot, score, single_labels
 from hiera_video.eval.metrics import accuracy, bootstrap, confusion, intervals, mean_average_precision
 from hiera_video.eval.views import Predictions
@@ -41,19 +42,13 @@ class Tested:
         return f"{self.clips}×{self.crops}"
 
 
-def names_of(manifest: Manifest, num_classes: int) -> tuple[str, ...]:
-    """The classes' names, or their numbers; as many as the model has outputs."""
-    names = manifest.class_names or ()
-    return (*names, *(str(index) for index in range(len(names), num_classes)))
-
-
 def write_results(folder: Path, tested: Tested, predictions: Predictions, manifest: Manifest) -> dict[str, Any]:
     """Write the three files; return what `results.json` holds. The same predictions give the same bytes.
 
     `predictions.csv` has a line a video (its five likeliest classes); `predictions.npz` has `rows` [N] and `logits`
     [N, V, K], for other ensembles than the mean without running the model again.
     """
-    names = names_of(manifest, predictions.logits.shape[2])
+    names = names_of(manifest.class_names, predictions.logits.shape[2])
     numbers = _several_labels if manifest.multi_label else _one_label
     results = {
         **score(predictions, manifest),

@@ -8,7 +8,7 @@ import pytest
 
 from hiera_video.data.manifest import Label, Manifest, Record
 from hiera_video.errors import ManifestError
-from hiera_video.eval.class_names import align_classes, listed
+from hiera_video.eval.class_names import align_classes, listed, names_of
 
 NAMES = ("archery", "bowling", "crying")
 
@@ -52,3 +52,8 @@ def test_unknown_names_are_an_error_that_lists_them(remap: bool) -> None:
 
 def test_long_lists_are_counted() -> None:
     assert listed(["a"] * 7) == "'a', 'a', 'a', 'a', 'a' and 2 more"
+
+
+def test_outputs_without_a_name_are_called_by_their_number() -> None:
+    assert names_of(("archery", "bowling"), 4) == ("archery", "bowling", "2", "3")
+    assert names_of(None, 2) == ("0", "1") and names_of(NAMES, 3) == NAMES
