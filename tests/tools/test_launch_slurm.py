@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import runpy
 import signal
 import subprocess
 import sys
@@ -43,40 +41,6 @@ def test_a_preempted_job_comes_back_and_goes_on(
     assert len(stopped) == 1 and f"continuing {run} after step {stopped[0]}" in said
     steps = [row["step"] for row in read_metrics(run / "metrics.jsonl") if row["split"] == "train"]
     assert steps == list(range(12))
-
-
-@pytest.mark.parametrize(
-    ("code", "state", "is_queued_again"),
-    [(138, "RUNNING", True), (143, "RUNNING", True), (143, "COMPLETING", False)],
-)
-def test_a_cancelled_job_does_not_come_back(
-    code: int, state: str, is_queued_again: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """scancel too sends SIGTERM; the job's state is COMPLETING by then."""
-    submitit = pytest.importorskip("submitit")
-    monkeypatch.setattr(submitit.helpers.TorchDistributedEnvironment, "__init__", lambda self: None)
-    monkeypatch.setattr(submitit.helpers.TorchDistributedEnvironment, "export", lambda self, **_: None)
-    monkeypatch.setattr(sys, "argv", [""])
-    tool, squeue, asked = tmp_path / "tool.py", tmp_path / "squeue", tmp_path / "asked"
-    tool.write_text(f"raise SystemExit({code})")
-    squeue.write_text(f'#!/bin/sh\necho "$@" > {asked}\necho {state}\n')
-    squeue.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setenv("SLURM_JOB_ID", "17")
-    training = runpy.run_path(str(ROOT / "tools/launch_slurm.py"))["Training"](str(tool), ())
-    received: list[int] = []
-    before = signal.signal(signal.SIGUSR1, lambda number, _: received.append(number))
-    try:
-        if is_queued_again:
-            assert training() == code
-        else:
-            with pytest.raises(RuntimeError, match=r"tool.py ended with exit code 143; its log says why"):
-                training()
-    finally:
-        signal.signal(signal.SIGUSR1, before)
-    assert received == [signal.SIGUSR1] * is_queued_again
-    if code == 143:
-        assert asked.read_text() == "--noheader --format=%T --jobs=17\n"
 
 
 def test_a_mistake_is_told_before_anything_is_submitted(tool: Any, tmp_path: Path) -> None:

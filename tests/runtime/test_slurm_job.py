@@ -1,0 +1,46 @@
+"""Which stopped jobs are queued again, with the scheduler's answers pretended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from hiera_video.runtime.slurm_job import Training
+
+
+@pytest.mark.parametrize(
+    ("code", "state", "is_queued_again"),
+    [(138, "RUNNING", True), (143, "RUNNING", True), (143, "COMPLETING", False)],
+)
+def test_a_cancelled_job_does_not_come_back(
+    code: int, state: str, is_queued_again: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """scancel too sends SIGTERM; the job's state is COMPLETING by then."""
+    submitit = pytest.importorskip("submitit")
+    monkeypatch.setattr(submitit.helpers.TorchDistributedEnvironment, "__init__", lambda self: None)
+    monkeypatch.setattr(submitit.helpers.TorchDistributedEnvironment, "export", lambda self, **_: None)
+    monkeypatch.setattr(sys, "argv", [""])
+    tool, squeue, asked = tmp_path / "tool.py", tmp_path / "squeue", tmp_path / "asked"
+    tool.write_text(f"raise SystemExit({code})")
+    squeue.write_text(f'#!/bin/sh\necho "$@" > {asked}\necho {state}\n')
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    training = Training(str(tool), ())
+    received: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: received.append(number))
+    try:
+        if is_queued_again:
+            assert training() == code
+        else:
+            with pytest.raises(RuntimeError, match=r"tool.py ended with exit code 143; its log says why"):
+                training()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert received == [signal.SIGUSR1] * is_queued_again
+    if code == 143:
+        assert asked.read_text() == "--noheader --format=%T --jobs=17\n"
