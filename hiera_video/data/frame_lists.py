@@ -1,6 +1,6 @@
 """Lists of videos that were taken apart into frames: MMAction2's, a folder a line, and PySlowFast's, a picture a line.
 
-k400_frames/abseiling/0347ZoDXyP0 300 0             frame_dir num_frames label
+k400_frames/abseiling/0347ZoDXyP0 300 0             frame_dir num_frames label ("" for none, as PySlowFast writes it)
 
 original_vido_id video_id frame_id path labels      (sic)
 74225 0 0 74225/74225_000001.jpg ""
@@ -15,7 +15,8 @@ from hiera_video.data.confine import Root
 from hiera_video.data.records import VIDEO_SUFFIXES, Label, Record
 from hiera_video.errors import ManifestError
 
-FOLDER_LINE = re.compile(r"(?P<folder>\S.*?)\s+(?P<frames>\d{1,9})\s+(?P<labels>\d{1,9}(?:;\d{1,9})*;?)")
+NO_LABEL = '""'
+FOLDER_LINE = re.compile(r'(?P<folder>\S.*?)\s+(?P<frames>\d{1,9})\s+(?P<labels>\d{1,9}(?:;\d{1,9})*;?|"")')
 PICTURE_COLUMNS = ["original_vido_id", "video_id", "frame_id", "path", "labels"]
 
 Lines = list[tuple[int, str]]
@@ -23,7 +24,7 @@ Lines = list[tuple[int, str]]
 
 
 def names_folders(lines: Lines) -> bool:
-    """Whether every line is `frame_dir num_frames label`: no video's name, and two whole numbers behind it."""
+    """Whether every line is `frame_dir num_frames label`: no video's name, and behind it a whole number and labels."""
     for _, line in lines:
         match = FOLDER_LINE.fullmatch(line.strip())
         if match is None or match["folder"].lower().endswith(VIDEO_SUFFIXES) or _ends_in_a_number(match["folder"]):
@@ -49,7 +50,7 @@ def read_folders(path: Path, lines: Lines, confined: Root) -> list[Record]:
             raise ManifestError(f"{path}:{number}: num_frames is 0; remove the line or make the frames again")
         record = Record(
             path=confined.resolve(match["folder"], f"{path}:{number}"),
-            label=_label(match["labels"]),
+            label=None if match["labels"] == NO_LABEL else _label(match["labels"]),
             row=len(records),
             num_frames=int(match["frames"]),
         )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from hiera_video.data.class_names import class_names_beside
 from hiera_video.data.confine import Root
-from hiera_video.data.frame_lists import names_folders, names_pictures, read_folders, read_pictures
+from hiera_video.data.frame_lists import NO_LABEL, names_folders, names_pictures, read_folders, read_pictures
 from hiera_video.data.records import VIDEO_SUFFIXES, Label, Manifest, Record, as_tuple
 from hiera_video.data.textfiles import read_text
-from hiera_video.errors import ManifestError
+from hiera_video.errors import ConfigError, ManifestError
 
 SEPARATORS = ("::", "\t", ",", " ")
 SNIFFED_LINES = 200
@@ -52,15 +53,39 @@ def read_list(path: Path, root: str | None, separator: str | None) -> Manifest:
 
 
 def line_of(record: Record, path: str) -> str:
-    """A list's line, with its end, that reads back as the record with `path` for its path."""
+    """A list's line, with its end, that reads back as the record with `path` for its path. `ManifestError` for a folder of
+    frames with a name that no list can hold."""
     labels = as_tuple(record.label)
     label = ";".join(map(str, labels)) + (";" if isinstance(record.label, tuple) and len(labels) == 1 else "")
-    columns = [path]
-    columns += [] if record.num_frames is None else [str(record.num_frames)]
+    if record.num_frames is not None:
+        line = f"{path} {record.num_frames} {label or NO_LABEL}"
+        if not names_folders([(1, line)]):
+            raise ManifestError(
+                f"{record.path}: is a folder of frames whose name ends like a video's or in a number of its own, which lists "
+                "of frame folders cannot hold; rename it"
+            )
+        return line + "\n"
+    # where no suffix tells where a path ends, quotes do
+    columns = [path if path.lower().endswith(VIDEO_SUFFIXES) or '"' in path else f'"{path}"']
     columns += [label] if label else []
     if record.start_seconds is not None and record.end_seconds is not None:
         columns += [f"{record.start_seconds:.10g}", f"{record.end_seconds:.10g}"]
     return " ".join(columns) + "\n"
+
+
+def refuse_to_overwrite(listing: Path, sources: Iterable[str], *, ours: bool) -> None:
+    """`ConfigError` where writing `listing` would destroy one of the lists that are read, or one that is not `ours`: that
+    the tool has not written before."""
+    if not listing.exists():
+        return
+    if any(Path(source).exists() and listing.samefile(source) for source in sources):
+        raise ConfigError(
+            f"{listing}: is the list to be read, and would be written over; choose another folder to write to"
+        )
+    if not ours:
+        raise ConfigError(
+            f"{listing}: is there already, not written by this tool; choose another folder to write to, or move it away"
+        )
 
 
 def _uniform(records: list[Record], names: tuple[str, ...] | None, source: str) -> Manifest:

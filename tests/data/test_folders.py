@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from hiera_video.data.crops import Crops
 from hiera_video.data.dataset import BrokenVideo, TestViews, VideoViews
 from hiera_video.data.decode import open_video
 from hiera_video.data.decode.settings import FrameFolder
-from hiera_video.data.manifest import read_manifest
+from hiera_video.data.lists import line_of
+from hiera_video.data.manifest import Label, Record, read_manifest
 from hiera_video.errors import ConfigError, DecodeError, ManifestError
 
 
@@ -164,3 +166,27 @@ def test_what_is_no_list_of_folders(tmp_path: Path) -> None:
     listing.write_text("a 5 0\n" * 200 + "b x\n")
     with pytest.raises(ManifestError, match=r"list.txt:201: 'b x' is not `frame_dir num_frames label`"):
         read_manifest(str(listing))
+
+
+def test_what_is_written_reads_back(tmp_path: Path) -> None:
+    """Clean lists and lists of copies: every record, whatever its kind."""
+
+    def record(row: int, path: str, label: Label = None, **facts: Any) -> Record:
+        return Record(path=str(tmp_path / path), label=label, row=row, **facts)
+
+    for records in (
+        [record(0, "74225", num_frames=5), record(1, "a b/x", num_frames=7)],
+        [record(0, "74225", 3, num_frames=5), record(1, "7", num_frames=7), record(2, "9", 0, num_frames=1)],
+        [record(0, "7", (3,), num_frames=5), record(1, "8", num_frames=7), record(2, "9", (1, 2), num_frames=1)],
+        [record(0, "a.mp4"), record(1, "b c.MKV", 4), record(2, "d 5.mp4/e f", 5)],
+        [record(0, "clips/0001"), record(1, "clips/my 2"), record(2, "clips/3", 1, start_seconds=0.5, end_seconds=2.0)],
+        [record(0, "a.mp4", (1,)), record(1, "b.mp4"), record(2, "b.mp4", (1, 2), start_seconds=0.0, end_seconds=1.0)],
+    ):
+        listing = tmp_path / "list.csv"
+        listing.write_text("".join(line_of(record, os.path.relpath(record.path, tmp_path)) for record in records))
+        assert read_manifest(str(listing)).records == tuple(records)
+    for name in ("7.mp4", "clip 3"):
+        with pytest.raises(
+            ManifestError, match=f"{name}: is a folder of frames whose name ends like a video's or in a num"
+        ):
+            line_of(record(0, name, 1, num_frames=3), name)
