@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from hiera_video.data.records import Label, Manifest
 from hiera_video.data.textfiles import read_json, read_text
 from hiera_video.errors import ManifestError
 
@@ -47,3 +50,36 @@ def names_from_json(path: Path) -> tuple[str, ...]:
     if not isinstance(content, dict) or not by_index or sorted(by_index) != list(range(len(content))):
         raise ManifestError(f"{path}: must be a list of names, or map each to its own index, from 0 without gaps")
     return tuple(by_index[index] for index in range(len(by_index)))
+
+
+def labels_by_name(manifest: Manifest, names: Sequence[str]) -> Manifest:
+    """`manifest`, whose names must all be among `names`, with the labels that its classes have there."""
+    index_of = {name: index for index, name in enumerate(names)}
+    moved = [index_of[name] for name in manifest.class_names or ()]
+
+    def mapped(label: Label) -> Label:
+        if label is None:
+            return None
+        return tuple(sorted(moved[item] for item in label)) if isinstance(label, tuple) else moved[label]
+
+    records = tuple(replace(record, label=mapped(record.label)) for record in manifest.records)
+    return replace(manifest, records=records, class_names=tuple(names))
+
+
+def in_order_of(manifest: Manifest, names: tuple[str, ...], names_from: str) -> Manifest:
+    """`manifest` as a list that shares `names` with others: labels mapped by name, or as they are where it names none.
+    `ManifestError` where it has classes that `names_from`, where the names stand, does not know."""
+    remedy = "write this list into a folder of its own, or give both the same classes"
+    if manifest.class_names is None:
+        if manifest.num_classes > len(names):
+            raise ManifestError(
+                f"{manifest.source}: has labels up to {manifest.num_classes - 1}, but {names_from} names {len(names)} "
+                f"classes, and they would share one labels file; {remedy}"
+            )
+        return replace(manifest, class_names=names)
+    if unknown := [name for name in manifest.class_names if name not in set(names)]:
+        raise ManifestError(
+            f"{manifest.source}: names the class {unknown[0]!r}, which {names_from} does not, and they would share one "
+            f"labels file; {remedy}"
+        )
+    return labels_by_name(manifest, names)

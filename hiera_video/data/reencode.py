@@ -21,10 +21,11 @@ from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
+from hiera_video.data.class_names import class_names_beside, in_order_of
 from hiera_video.data.decode.protocol import broken
 from hiera_video.data.decode.pyav import PyAVReader
 from hiera_video.data.encode import TICKS_PER_SECOND, write_video
-from hiera_video.data.lists import line_of
+from hiera_video.data.lists import line_of, refuse_to_overwrite
 from hiera_video.data.manifest import Manifest, Record, read_manifest
 from hiera_video.data.pool import Opening, Pool, in_this_process
 from hiera_video.data.quarantine import FILE_NAME, Watch
@@ -75,9 +76,15 @@ def reencode(
     progress: Callable[[Iterator[Copied], int], Iterable[Copied]] = lambda copies, _: copies,
 ) -> Reencoded:
     """Make the copies that are not there yet, in the tree that the originals have below `root`, and the list
-    `folder/name.csv` of all. `ConfigError` where the folder holds copies by another recipe, `ManifestError` where not one
-    video can be read."""
+    `folder/name.csv` of all. Lists that share the folder share the names of its labels file: labels are mapped to them.
+    `ConfigError` where the folder holds copies by another recipe, or a list of the user's; `ManifestError` where its names
+    lack one of the manifest's classes, or not one video can be read."""
     targets = copies_of(manifest, root, folder)
+    listing, failures = folder / f"{name}.csv", folder / f"{name}.broken.jsonl"
+    refuse_to_overwrite(listing, [manifest.source], ours=failures.is_file())
+    names, names_file = class_names_beside(listing)
+    if names is not None:
+        manifest = in_order_of(manifest, names, str(names_file))
     _claim(folder, {**asdict(recipe), "originals": str(root.resolve())})
     jobs = list(targets.items())
     work = _Copy(jobs=tuple(jobs), recipe=recipe, scratch=folder / SCRATCH)
@@ -88,7 +95,7 @@ def reencode(
     if len(failed) == len(found):
         raise ManifestError(f"{manifest.source}: not one of its videos can be read; the first: {failed[0].message}")
     write_whole(
-        folder / f"{name}.broken.jsonl",
+        failures,
         "".join(
             json.dumps({"path": copy.path, "reason": copy.reason, "message": copy.message}) + "\n" for copy in failed
         ),
@@ -97,9 +104,8 @@ def reencode(
     lines = [
         line_of(_moved(record, found[record.path]), os.path.relpath(targets[record.path], folder)) for record in kept
     ]
-    if manifest.class_names is not None:
+    if names is None and manifest.class_names is not None:
         write_whole(folder / "labels.txt", "".join(f"{name}\n" for name in manifest.class_names))
-    listing = folder / f"{name}.csv"
     write_whole(listing, "".join(lines))
     assert len(read_manifest(str(listing)).records) == len(kept)
     before = sum(copy.done_before for copy in found.values())

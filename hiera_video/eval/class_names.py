@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from hiera_video.data.class_names import labels_by_name
 from hiera_video.data.manifest import Manifest
-from hiera_video.data.records import Label
 from hiera_video.errors import ManifestError
 
 NAMED = 5
@@ -38,16 +38,7 @@ def align_classes(manifest: Manifest, names: tuple[str, ...] | None, *, checkpoi
             f"{len(theirs)} names are in another order than the checkpoint's {len(names)}: set test.remap_classes=true "
             "to map the labels by name"
         )
-    index_of = {name: index for index, name in enumerate(names)}
-    moved = [index_of[name] for name in theirs]
-
-    def mapped(label: Label) -> Label:
-        if label is None:
-            return None
-        return tuple(sorted(moved[item] for item in label)) if isinstance(label, tuple) else moved[label]
-
-    records = tuple(replace(record, label=mapped(record.label)) for record in manifest.records)
-    return replace(manifest, records=records, class_names=names)
+    return labels_by_name(manifest, names)
 
 
 def names_of(class_names: tuple[str, ...] | None, num_classes: int) -> tuple[str, ...]:

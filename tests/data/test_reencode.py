@@ -198,6 +198,37 @@ def test_refusals(videos: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         run(listed(path), tmp_path / "out4")
 
 
+def test_lists_that_share_a_folder_share_its_classes(videos: Any, tmp_path: Path) -> None:
+    for name in ("train/a/0", "train/b/0", "train/c/0", "val/b/0", "val/c/0", "test/d/0"):
+        videos.write(f"v/{name}.mp4", 5)
+
+    def copies(split: str) -> list[tuple[str, str]]:
+        source, out = read_manifest(str(tmp_path / "v" / split)), tmp_path / "out"
+        done = reencode(source, out, split, Recipe(), root=tmp_path / "v", workers=0, watch=Watch())
+        found = read_manifest(str(done.manifest))
+        assert found.class_names == ("a", "b", "c")
+        return [(Path(record.path).parent.name, found.class_names[int(str(record.label))]) for record in found.records]
+
+    assert copies("train") == [("a", "a"), ("b", "b"), ("c", "c")]
+    assert copies("val") == [("b", "b"), ("c", "c")] and copies("train") == [("a", "a"), ("b", "b"), ("c", "c")]
+    with pytest.raises(ManifestError, match=r"v/test: names the class 'd', which .*/out/labels.txt does not, and they"):
+        copies("test")
+    assert not (tmp_path / "out/test").exists() and (tmp_path / "out/labels.txt").read_text() == "a\nb\nc\n"
+
+
+def test_no_list_of_the_users_is_written_over(videos: Any, tmp_path: Path) -> None:
+    videos.write("v/a.mp4", 5)
+    listing = tmp_path / "own/train.csv"
+    listing.parent.mkdir()
+    listing.write_text("a.mp4 0\n")
+    source = read_manifest(str(listing), root=str(tmp_path / "v"))
+    for name, words in (("train", "train.csv: is the list to be read, and"), ("val", "val.csv: is there already, not")):
+        (tmp_path / "own/val.csv").write_text("b.mp4 0\n")
+        with pytest.raises(ConfigError, match=words):
+            reencode(source, listing.parent, name, Recipe(), root=tmp_path / "v", workers=0, watch=Watch())
+    assert sorted(path.name for path in listing.parent.iterdir()) == ["train.csv", "val.csv"]
+
+
 def test_arithmetic() -> None:
     assert size_of(256, 340, 256) == (256, 340)
     assert size_of(1080, 1920, 256) == (256, 456)  # 455.1, even
