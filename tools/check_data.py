@@ -14,10 +14,11 @@ import json
 import logging
 from pathlib import Path
 
-from hiera_video.data.class_names import read_class_names
+from hiera_video.data.class_names import class_names_beside, read_class_names
 from hiera_video.data.clips import ClipConfig
 from hiera_video.data.config import DataConfig
 from hiera_video.data.manifest import read_manifest
+from hiera_video.data.whole import write_whole
 from hiera_video.errors import ConfigError
 from hiera_video.runtime.cli import run_tool
 
@@ -68,6 +69,8 @@ def main() -> int:
     from hiera_video.data import check  # after the checks: it takes seconds to import
     from hiera_video.data.quarantine import FILE_NAME, Watch
 
+    aligned, names = check.in_one_order(manifests, arguments.out)
+    clean = check.plan_clean(arguments.out, aligned)
     arguments.out.mkdir(parents=True, exist_ok=True)
     watch = Watch(deadline_seconds=arguments.deadline, quarantine=str(arguments.out / FILE_NAME))
     found, splits = {}, {}
@@ -76,18 +79,21 @@ def main() -> int:
                             quick=arguments.quick, index=arguments.index)  # fmt: skip
         found[split] = list(tqdm(videos, total=len(manifest.records), unit="video", desc=split))
         splits[split] = check.summary(found[split], manifest, clip)
-        clean, root = check.write_clean(arguments.out, split, manifest, found[split])
-        logger.info("%s: %d of %d videos can be read %s; clean list: %s with data.root=%s", split,
-                    splits[split]["readable"], len(manifest.records), splits[split]["reasons"] or "", clean, root)  # fmt: skip
+        logger.info("%s: %d of %d videos can be read %s", split, splits[split]["readable"], len(manifest.records),
+                    splits[split]["reasons"] or "")  # fmt: skip
     if arguments.index:
         logger.info("data.index=%s: the packets of %d videos", *check.index_packets(arguments.out, found))
-    names = next((names for names in map(check.names_in_order, manifests.values()) if names), None)
-    if names:
-        (arguments.out / "labels.txt").write_text("".join(f"{name}\n" for name in names))
+    if names is not None and class_names_beside(arguments.out / check.RESULTS)[0] is None:
+        write_whole(arguments.out / "labels.txt", "".join(f"{name}\n" for name in names))
+    for split, planned in clean.items():
+        check.write_clean(planned, manifests[split].source, found[split])
+        logger.info("%s: clean list: %s with data.root=%s", split, planned.path, planned.root)
     order, note = check_order(names, arguments.classes)
     overlap = check.overlap(found)
-    results = {"splits": splits, "overlap": overlap, "class_order": order, "class_order_of": note}
-    (arguments.out / "check.json").write_text(json.dumps(results, indent=1, ensure_ascii=False))
+    written = sorted({*check.lists_written(arguments.out), *(planned.path.name for planned in clean.values())})
+    results = {"splits": splits, "overlap": overlap, "class_order": order, "class_order_of": note,
+               check.CLEAN_LISTS: written}  # fmt: skip
+    write_whole(arguments.out / check.RESULTS, json.dumps(results, indent=1, ensure_ascii=False))
     how = f"{'Eight frames of each video' if arguments.quick else 'Every frame'} decoded with {arguments.decoder}."
     title = f"Videos of {', '.join(given.values())}"
     facts = {"title": title, "how": how, "splits": splits, "overlap": overlap, "order": order, "order_note": note}

@@ -15,23 +15,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hiera_video.data.class_names import class_names_beside, in_order_of
 from hiera_video.data.clips import ClipConfig, clip_span
+from hiera_video.data.dataset import record_window
 from hiera_video.data.decode import open_video
 from hiera_video.data.decode.packet_index import Stamp, write_index
+from hiera_video.data.decode.protocol import Limits
 from hiera_video.data.decode.pyav import PyAVReader
 from hiera_video.data.decode.settings import Backend
-from hiera_video.data.lists import line_of
+from hiera_video.data.lists import line_of, refuse_to_overwrite
 from hiera_video.data.manifest import Manifest, Record
 from hiera_video.data.pool import Opening, Pool, in_this_process
 from hiera_video.data.quarantine import Watch
 from hiera_video.data.records import as_tuple
 from hiera_video.data.remote import fetch, is_url
-from hiera_video.data.shards_index import part_of_index
+from hiera_video.data.shards_index import SUFFIX, part_of_index
+from hiera_video.data.textfiles import read_json
+from hiera_video.data.whole import write_whole
 from hiera_video.errors import DecodeError
 
 CHUNK = 64
-"""Frames decoded at once: bounds the memory, not the check."""
+"""Frames decoded at once at most: bounds the memory, not the check."""
 QUICK_FRAMES = 8
+RESULTS = "check.json"
+CLEAN_LISTS = "clean_lists"
+"""Key of the results: names of the lists in that folder that were written by a check, this one or one before it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,14 +79,13 @@ class Examine:
             with open_video(record.source, self.decoder) as video:
                 digest = digest_of(record)
                 count = len(video.times)
-                if record.num_frames is not None and count < record.num_frames:
-                    message = f"{record.path}: has {count} frames, but its list says {record.num_frames}"
-                    raise DecodeError(message, reason="truncated")
+                record_window(video, record)  # an error where training and tests would find no frame
+                info = video.info
+                chunk = max(1, min(CHUNK, Limits().max_bytes // (info.width * info.height * 3)))
                 wanted = sorted({i * (count - 1) // (QUICK_FRAMES - 1) for i in range(QUICK_FRAMES)})
                 wanted = wanted if self.quick else list(range(count))
-                for start in range(0, len(wanted), CHUNK):
-                    video.frames(wanted[start : start + CHUNK])
-                info = video.info
+                for start in range(0, len(wanted), chunk):
+                    video.frames(wanted[start : start + chunk])
                 if self.index and isinstance(video, PyAVReader):
                     packets = video.to_remember()
         except DecodeError as error:
@@ -179,18 +186,34 @@ def overlap(splits: Mapping[str, Sequence[Checked]]) -> list[dict[str, Any]]:
     return sorted(groups, key=lambda group: (-len(group["splits"]), group["files"]))
 
 
-def names_in_order(manifest: Manifest) -> tuple[str, ...] | None:
-    """Class names by index: the manifest's, or those of the class folders where each label has one of its own."""
-    if manifest.class_names is not None:
-        return manifest.class_names
+def in_one_order(manifests: Mapping[str, Manifest], folder: Path) -> tuple[dict[str, Manifest], tuple[str, ...] | None]:
+    """The splits with labels that mean the same in all, for lists that share the labels file of `folder`, and the names in
+    their order: those in `folder` already, else the first split's that has any, else those of the class folders. An index of
+    shards carries its own names, and stays as it is. `ManifestError` where a split has a class that the names lack."""
+    lists = {split: manifest for split, manifest in manifests.items() if not _in_shards(manifest)}
+    names, file = class_names_beside(folder / RESULTS) if lists else (None, None)
+    names_from = str(file)
+    if names is None:
+        first = next((manifest for manifest in manifests.values() if manifest.class_names is not None), None)
+        if first is not None:
+            names, names_from = first.class_names, first.source
+        else:
+            names = names_in_order([record for manifest in manifests.values() for record in manifest.records])
+    if names is not None:
+        lists = {split: in_order_of(manifest, names, names_from) for split, manifest in lists.items()}
+    return {**manifests, **lists}, names
+
+
+def names_in_order(records: Sequence[Record]) -> tuple[str, ...] | None:
+    """Names of the class folders, by index, where each label has one of its own."""
     folders: dict[int, set[str]] = defaultdict(set)
-    for record in manifest.records:
+    for record in records:
         for label in as_tuple(record.label):
             folders[label].add(Path(record.path).parent.name)
     names = [next(iter(folders[label])) for label in sorted(folders) if len(folders[label]) == 1]
     if len(names) < len(folders) or len(set(names)) < len(names) or sorted(folders) != list(range(len(folders))):
         return None
-    return tuple(names)
+    return tuple(names) or None
 
 
 def class_order(names: Sequence[str], known: Sequence[str]) -> list[str]:
@@ -212,14 +235,59 @@ def _plain(name: str) -> str:
     return " ".join(name.replace("_", " ").lower().split())
 
 
-def clean_lines(manifest: Manifest, found: Sequence[Checked]) -> tuple[str, list[str]]:
-    """The folder that all videos lie in, and a manifest's line for each readable one, from that folder."""
-    root = os.path.commonpath([os.path.dirname(record.path) for record in manifest.records])  # noqa: PTH120
-    readable = {item.row for item in found if item.reason is None}
-    lines = [
-        line_of(record, os.path.relpath(record.path, root)) for record in manifest.records if record.row in readable
-    ]
-    return root, lines
+@dataclass(frozen=True, kw_only=True)
+class CleanList:
+    """The manifest that is to be written of a split; all that can go wrong with it is found out before the check."""
+
+    path: Path
+    root: str
+    """What its paths start from: its `data.root`."""
+    lines: tuple[str, ...] | None
+    """Of every record; None: the split lies in shards, and their index is written."""
+
+
+def plan_clean(folder: Path, manifests: Mapping[str, Manifest]) -> dict[str, CleanList]:
+    """Where the clean manifest of each split goes. `ConfigError` where that is a list that is read or that no check has
+    written."""
+    before = lists_written(folder)
+    sources = [manifest.source for manifest in manifests.values()]
+    root = common_root(
+        [r.path for manifest in manifests.values() if not _in_shards(manifest) for r in manifest.records]
+    )
+    planned = {}
+    for split, manifest in manifests.items():
+        stored = _in_shards(manifest)
+        path = folder / f"{split}{SUFFIX if stored else '.csv'}"
+        refuse_to_overwrite(path, sources, ours=path.name in before)
+        if stored:
+            shards = manifest.records[0].path.rpartition("!")[0].rpartition("/")[0]
+            planned[split] = CleanList(path=path, root=shards, lines=None)
+        else:
+            lines = tuple(line_of(record, os.path.relpath(record.path, root)) for record in manifest.records)
+            planned[split] = CleanList(path=path, root=root, lines=lines)
+    return planned
+
+
+def lists_written(folder: Path) -> list[str]:
+    """Names of the lists in `folder` that checks have written there."""
+    results = read_json(folder / RESULTS) if (folder / RESULTS).is_file() else {}
+    written = results.get(CLEAN_LISTS, []) if isinstance(results, dict) else []
+    return [str(name) for name in written]
+
+
+def common_root(paths: Sequence[str]) -> str:
+    """The folder that all of the absolute `paths` lie in, and with them, where links lead out of it, what they lead to."""
+    if not paths:
+        return ""
+    root = os.path.commonpath({os.path.dirname(path) for path in paths})  # noqa: PTH120
+    folders = {os.path.realpath(os.path.dirname(path)) for path in paths}  # noqa: PTH120
+    targets = folders | {os.path.dirname(os.path.realpath(path)) for path in paths}  # noqa: PTH120
+    real = os.path.realpath(root)
+    return root if os.path.commonpath([real, *targets]) == real else os.path.commonpath([root, *targets])
+
+
+def _in_shards(manifest: Manifest) -> bool:
+    return all(record.stored is not None for record in manifest.records)
 
 
 def index_packets(folder: Path, splits: Mapping[str, Sequence[Checked]]) -> tuple[Path, int]:
@@ -229,16 +297,13 @@ def index_packets(folder: Path, splits: Mapping[str, Sequence[Checked]]) -> tupl
     return path, write_index(path, rows)
 
 
-def write_clean(folder: Path, split: str, manifest: Manifest, found: Sequence[Checked]) -> tuple[Path, str]:
-    """Write a manifest of the readable videos (the index of shards for those in shards); its path, and its `data.root`."""
-    if all(record.stored is not None for record in manifest.records):
-        path = folder / f"{split}.index.json"
-        path.write_text(part_of_index(manifest.source, [item.row for item in found if item.reason is None]))
-        return path, manifest.records[0].path.rpartition("!")[0].rpartition("/")[0]
-    root, lines = clean_lines(manifest, found)
-    path = folder / f"{split}.csv"
-    path.write_text("".join(lines))
-    return path, root
+def write_clean(planned: CleanList, source: str, found: Sequence[Checked]) -> None:
+    """Write the manifest of the readable videos of the list, folder or index `source`."""
+    readable = [item.row for item in found if item.reason is None]
+    if planned.lines is None:
+        write_whole(planned.path, part_of_index(source, readable))
+    else:
+        write_whole(planned.path, "".join(planned.lines[row] for row in readable))
 
 
 def write_page(path: Path, facts: Mapping[str, Any]) -> None:

@@ -162,7 +162,7 @@ class TrainClips:
     ) -> tuple[tuple[Tensor | UnfinishedClip, ...], tuple[Label, ...]]:
         repeats = self.clip.repeats
         with stage("open"), open_video(record.source, self.decoder) as video:
-            window = _window(video, record)
+            window = record_window(video, record)
             drawn = repeats if self.fresh_repeats else 1
             with _named(record.path):
                 indices = [training_clip(window, self.clip, generator) for _ in range(drawn)]
@@ -225,7 +225,7 @@ class TestViews:
 
     def _views(self, record: Record) -> VideoViews:
         with open_video(record.source, self.decoder) as video:
-            window = _window(video, record)
+            window = record_window(video, record)
             with _named(record.path):
                 indices = test_clips(window, self.clip, self.num_clips)
             crops = [self.transform.views_of(frames, places) for frames, places in _decode(video, window, indices)]
@@ -239,7 +239,9 @@ class TestViews:
         )
 
 
-def _window(video: VideoReader, record: Record) -> Window:
+def record_window(video: VideoReader, record: Record) -> Window:
+    """The frames that count for `record`. `DecodeError` where its list promises more than there are, or its seconds leave
+    none."""
     times = video.times
     if record.num_frames is not None and len(times) < record.num_frames:
         raise broken(
