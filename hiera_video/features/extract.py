@@ -125,7 +125,7 @@ class BatchRunner:
             copied.synchronize()
         for name, value in outputs.items():
             # a GPU's results leave the pinned memory that they were copied to: later batches take it again
-            self._done[name].append(value[:real] if copied is None else value[:real].clone())
+            self._done[name].append(value[:real].cpu() if copied is None else value[:real].clone())
         self._running = None
 
 
