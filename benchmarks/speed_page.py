@@ -106,7 +106,8 @@ def source(row: Row) -> str:
     machine, versions = row["machine"], row["versions"]
     known = ", ".join(f"{package} {versions[package]}" for package in versions if package != "hiera-video")
     place = machine.get("gpu") or f"{machine['cpu']}, {machine['cores']} cores"
-    return f"{place}, {row['rounds']} rounds, load {row['load_average']}, {row['date']}; {known}."
+    rounds = "one round" if row["rounds"] == 1 else f"{row['rounds']} rounds"
+    return f"{place}, {rounds}, load {row['load_average']}, {row['date']}; {known}."
 
 
 def scaling_text(rows: Sequence[Row]) -> str:

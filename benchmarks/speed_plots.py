@@ -53,7 +53,7 @@ def draw_scaling(rows: Sequence[Row], path: Path) -> None:
     figure, axes = plt.subplots(1, len(AXES), figsize=(11, 2.9), dpi=150)
     for axis, (key, words) in zip(axes, AXES.items()):
         found = points(rows, key)
-        places = [str(row["case"][key]) for row in found]
+        places = [str(row["case"][key]).replace("_", "\n") for row in found]
         for name, colour in (("ours", "#3b6fc4"), ("floor", "#8a94a6"), ("attention", "#d9822b")):
             axis.plot(
                 places, [row["seconds"][name]["median"] for row in found], marker="o", ms=3, color=colour, label=name
