@@ -14,7 +14,7 @@ import json
 import logging
 from pathlib import Path
 
-from hiera_video.data.class_names import class_names_beside, read_class_names
+from hiera_video.data.class_names import read_class_names
 from hiera_video.data.clips import ClipConfig
 from hiera_video.data.config import DataConfig
 from hiera_video.data.manifest import read_manifest
@@ -83,14 +83,8 @@ def main() -> int:
                     splits[split]["reasons"] or "")  # fmt: skip
     if arguments.index:
         logger.info("data.index=%s: the packets of %d videos", *check.index_packets(arguments.out, found))
-    if names is not None and class_names_beside(arguments.out / check.RESULTS)[0] is None:
-        write_whole(arguments.out / "labels.txt", "".join(f"{name}\n" for name in names))
-    for split, planned in clean.items():
-        check.write_clean(planned, manifests[split].source, found[split])
-        logger.info("%s: clean list: %s with data.root=%s", split, planned.path, planned.root)
-    order, note = check_order(names, arguments.classes)
-    overlap = check.overlap(found)
-    written = sorted({*check.lists_written(arguments.out), *(planned.path.name for planned in clean.values())})
+    written = check.write_lists(arguments.out, clean, manifests, found, names)
+    (order, note), overlap = check_order(names, arguments.classes), check.overlap(found)
     results = {"splits": splits, "overlap": overlap, "class_order": order, "class_order_of": note,
                check.CLEAN_LISTS: written}  # fmt: skip
     write_whole(arguments.out / check.RESULTS, json.dumps(results, indent=1, ensure_ascii=False))

@@ -7,6 +7,7 @@ arithmetic on its answers.
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import os
 from collections import Counter, defaultdict
@@ -34,6 +35,7 @@ from hiera_video.data.textfiles import read_json
 from hiera_video.data.whole import write_whole
 from hiera_video.errors import DecodeError
 
+logger = logging.getLogger(__name__)
 CHUNK = 64
 """Frames decoded at once at most: bounds the memory, not the check."""
 QUICK_FRAMES = 8
@@ -295,6 +297,24 @@ def index_packets(folder: Path, splits: Mapping[str, Sequence[Checked]]) -> tupl
     path = folder / "packets.index"
     rows = ((item.path, *item.packets) for found in splits.values() for item in found if item.packets is not None)
     return path, write_index(path, rows)
+
+
+def write_lists(
+    folder: Path,
+    clean: Mapping[str, CleanList],
+    manifests: Mapping[str, Manifest],
+    found: Mapping[str, Sequence[Checked]],
+    names: Sequence[str] | None,
+) -> list[str]:
+    """Write each split's clean manifest, and the labels file that they share unless `folder` has one; names of all lists
+    there that checks have written."""
+    written = {*lists_written(folder), *(planned.path.name for planned in clean.values())}
+    if names is not None and class_names_beside(folder / RESULTS)[0] is None:
+        write_whole(folder / "labels.txt", "".join(f"{name}\n" for name in names))
+    for split, planned in clean.items():
+        write_clean(planned, manifests[split].source, found[split])
+        logger.info("%s: clean list: %s with data.root=%s", split, planned.path, planned.root)
+    return sorted(written)
 
 
 def write_clean(planned: CleanList, source: str, found: Sequence[Checked]) -> None:
