@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -49,7 +50,8 @@ class Mlp(nn.Module):
         self.fc2 = Linear(hidden, dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        mixed: Tensor = self.fc2(self.fc1(tokens, gelu=True))
+        traced = torch.is_grad_enabled()  # then the second layer computes GELU, which it need not keep
+        mixed: Tensor = self.fc2(self.fc1(tokens, gelu=not traced), gelu_first=traced)
         return mixed
 
 

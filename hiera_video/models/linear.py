@@ -18,16 +18,17 @@ _FUSED = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 class Linear(nn.Linear):
-    """x [..., in] to [..., out], as `nn.Linear`; with `gelu`, GELU (exact) of that."""
+    """x [..., in] to [..., out], as `nn.Linear`; with `gelu`, GELU (exact) of that; with `gelu_first`, of GELU of x."""
 
-    def forward(self, x: Tensor, gelu: bool = False) -> Tensor:
-        if not _fits(x, self.weight):
-            plain = F.linear(x, self.weight, self.bias)
-            return F.gelu(plain) if gelu else plain
-        if not torch.is_grad_enabled():
+    def forward(self, x: Tensor, gelu: bool = False, gelu_first: bool = False) -> Tensor:
+        if _fits(x, self.weight) and torch.is_grad_enabled():
+            out: Tensor = _Traced.apply(x, self.weight, self.bias, gelu_first)
+            return F.gelu(out) if gelu else out
+        x = F.gelu(x) if gelu_first else x
+        if _fits(x, self.weight):
             return fused_linear(x, self.weight, self.bias, gelu)
-        traced: Tensor = _Traced.apply(x, self.weight, self.bias)
-        return F.gelu(traced) if gelu else traced
+        out = F.linear(x, self.weight, self.bias)
+        return F.gelu(out) if gelu else out
 
 
 def fused_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, gelu: bool = False) -> Tensor:
@@ -37,24 +38,28 @@ def fused_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, gelu: bo
 
 
 class _Traced(torch.autograd.Function):
-    """The product with a gradient: oneDNN for the output and the input's gradient, MKL, as fast there, for the weight's."""
+    """The product with a gradient: oneDNN for the output and the input's gradient, MKL, as fast there, for the weight's.
+    A GELU before it is computed again in the backward pass, so that its output, the widest of a block, is not kept."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, gelu_first: bool) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.has_bias = bias is not None
-        return fused_linear(x, weight, bias)
+        ctx.has_bias, ctx.gelu_first = bias is not None, gelu_first
+        return fused_linear(F.gelu(x) if gelu_first else x, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         rows = grad.flatten(0, -2)
-        wants_input, wants_weight, wants_bias = ctx.needs_input_grad
-        return (
-            fused_linear(grad, weight.t()) if wants_input else None,
-            rows.t() @ x.flatten(0, -2) if wants_weight else None,
-            rows.sum(0) if wants_bias and ctx.has_bias else None,
-        )
+        wants_input, wants_weight, wants_bias, _ = ctx.needs_input_grad
+        of_weight = None
+        if wants_weight:
+            of_weight = rows.t() @ (F.gelu(x) if ctx.gelu_first else x).flatten(0, -2)
+        of_input = None
+        if wants_input:
+            of_input = fused_linear(grad, weight.t())
+            of_input = torch.ops.aten.gelu_backward(of_input, x) if ctx.gelu_first else of_input
+        return of_input, of_weight, rows.sum(0) if wants_bias and ctx.has_bias else None, None
 
 
 def _fits(x: Tensor, weight: Tensor) -> bool:

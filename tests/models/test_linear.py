@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hiera_video.models import linear
+from hiera_video.models.attention import Mlp
 from hiera_video.models.linear import Linear
 
 
@@ -33,17 +34,39 @@ def test_the_kernel_is_used_and_equal(layer: Linear, gelu: bool, monkeypatch: py
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize("gelu", [False, True])
-def test_gradients_are_equal(layer: Linear, gelu: bool) -> None:
+@pytest.mark.parametrize("gelu", [None, "gelu", "gelu_first"])
+def test_gradients_are_equal(layer: Linear, gelu: str | None) -> None:
     x = torch.randn(2, 50, 96, requires_grad=True)
-    plain = F.linear(x, layer.weight, layer.bias)
-    plain = F.gelu(plain) if gelu else plain
+    plain = F.linear(F.gelu(x) if gelu == "gelu_first" else x, layer.weight, layer.bias)
+    plain = F.gelu(plain) if gelu == "gelu" else plain
     weights = torch.randn_like(plain)
     inputs = (x, layer.weight, layer.bias)
     expected = torch.autograd.grad((plain * weights).sum(), inputs)
-    found = torch.autograd.grad((layer(x, gelu=gelu) * weights).sum(), inputs)
+    found = torch.autograd.grad((layer(x, **({gelu: True} if gelu else {})) * weights).sum(), inputs)
     for ours, theirs in zip(found, expected):
         assert ((ours - theirs).norm() / theirs.norm()).item() <= 1e-5
+
+
+def test_the_widest_output_is_not_kept() -> None:
+    """An MLP keeps what goes into its GELU for the backward pass, and not what comes out as well."""
+    wide: list[int] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        wide.extend([tensor.data_ptr()] * (tensor.shape[-1] == 384 and tensor.dim() == 3))
+        return tensor
+
+    mlp = Mlp(96, 384)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        mlp(torch.randn(2, 50, 96)).sum().backward()
+    assert len(wide) == 1
+
+
+@pytest.mark.parametrize("gelu", [False, True])
+def test_gelu_before_the_product(layer: Linear, gelu: bool) -> None:
+    x = torch.randn(2, 50, 96)
+    with torch.no_grad():
+        plain = F.linear(F.gelu(x), layer.weight, layer.bias)
+        assert error(layer(x, gelu=gelu, gelu_first=True), F.gelu(plain) if gelu else plain) <= 1e-5
 
 
 def test_frozen_weights_get_no_gradient(layer: Linear) -> None:
