@@ -88,7 +88,7 @@ def measure(case: Case, arguments: argparse.Namespace, threads: int) -> dict[str
     import torch
     from speed_contestants import DTYPES, make, names_for
     from speed_floor import Floor, layers_of, total_macs, total_values
-    from speed_measure import copy_peak, differences, in_turns, matmul_peak, peak_memory, ratios, spread
+    from speed_measure import differences, in_turns, peak_memory, ratios, spread, yardsticks
     from speed_rivals import missing
     from speed_rows import print_row
 
@@ -107,11 +107,14 @@ def measure(case: Case, arguments: argparse.Namespace, threads: int) -> dict[str
         runs["floor_half"] = Floor(layers_of(case.config, case.mae(half=True)), case.batch, dtype, device, backward).run
     if arguments.only:
         runs = {name: run for name, run in runs.items() if name in ("ours", *arguments.only)}
-    seconds = in_turns(runs, arguments.rounds, arguments.clock, case.device)
+    machine = yardsticks(dtype, case.device)
+    seconds = in_turns(runs | machine.runs, arguments.rounds, arguments.clock, case.device)
+    shares = {name: [a / b for a, b in zip(seconds.pop(name), seconds["ours"])] for name in machine.runs}
     macs = case.batch * total_macs(layers, backward)
-    best = spread(seconds["ours"])["median"]
-    moved = case.batch * total_values(layers, backward) * dtype.itemsize / best
-    del runs, contestants, state
+    moved = case.batch * total_values(layers, backward) * dtype.itemsize
+    mfu = macs / machine.macs * spread(shares["product"])["median"]
+    over_copy = moved / machine.bytes * spread(shares["copy"])["median"]
+    del runs, contestants, state, machine
     row = {
         "case": vars(case) | {"threads": threads, "clock": arguments.clock},
         "rounds": arguments.rounds,
@@ -119,8 +122,8 @@ def measure(case: Case, arguments: argparse.Namespace, threads: int) -> dict[str
         "times_ours": ratios(seconds, "ours"),
         "times_floor": ratios(seconds, "floor") if "floor" in seconds else {},
         "macs": macs,
-        "mfu": round(macs / best / matmul_peak(dtype, case.device, arguments.clock), 3),
-        "bytes_over_copy": round(moved / copy_peak(case.device, arguments.clock), 3),
+        "mfu": round(mfu, 3),
+        "bytes_over_copy": round(over_copy, 3),
         "differences": found,
         "differs": {name: far for name, far in found.items() if not far <= TOLERANCE[case.dtype]},
         "absent": absent,

@@ -1,13 +1,15 @@
 """The floor under a step: the matrix products and attentions that it cannot do without, and nothing else.
 
 Shapes come from the block table, so that the floor changes with the model. Each product is one bare `torch.mm` into
-memory that is there already, each attention one four-dimensional `scaled_dot_product_attention` on contiguous tensors;
-operands of equal shape share memory, so that small ones stay in the cache. No bias, norm, GELU, residual, copy."""
+memory that is there already or, where that is quicker for its shape, one call of oneDNN; each attention is one
+four-dimensional `scaled_dot_product_attention` on contiguous tensors. Operands of equal shape share memory, so that small
+ones stay in the cache. No bias, norm, GELU, residual, copy."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hiera_video.models.layout import HieraConfig, MaeConfig, block_table, num_visible, stage_table
+from hiera_video.models.linear import fused_linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +160,31 @@ def total_values(layers: Iterable[Layer], backward: bool = False) -> int:
     return sum(layer.values * (3 if backward else 1) for layer in layers)
 
 
+Operands = tuple[Tensor, Tensor, Tensor]
+"""[n, k], [m, k] and the memory for their product, left @ right.t()."""
+Way = Callable[[Tensor, Tensor, Tensor], object]
+
+
+def by_mm(left: Tensor, right: Tensor, out: Tensor) -> None:
+    """Into `out`."""
+    torch.mm(left, right.t(), out=out)
+
+
+def by_fused_linear(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
+    """Into memory of its own: oneDNN's kernel takes none."""
+    return fused_linear(left, right)
+
+
+def _seconds(way: Way, operands: Operands) -> float:
+    """The least of a few calls."""
+    seconds = []
+    for _ in range(4):
+        began = time.perf_counter()
+        way(*operands)
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
+
+
 class Floor:
     """Layers made ready to run for a batch."""
 
@@ -167,6 +195,13 @@ class Floor:
         size = max(max(self._sizes(layer)) for layer in layers)
         fresh = torch.randn(size, device=device).to(dtype)
         self.left, self.right, self.out, self.grad = fresh, fresh.clone(), fresh.clone(), fresh.clone()
+        by_onednn = device.type == "cpu" and dtype == torch.float32
+        self.ways: tuple[Way, ...] = (by_mm, by_fused_linear) if by_onednn else (by_mm,)
+        self.quickest: dict[tuple[Layer, int], Way] = {}
+        for layer in layers:
+            if isinstance(layer, Product):
+                for number, operands in enumerate(self._products(layer)):
+                    self.quickest[layer, number] = min(self.ways, key=lambda way: _seconds(way, operands))
 
     def _sizes(self, layer: Layer) -> tuple[int, ...]:
         if isinstance(layer, Product):
@@ -184,14 +219,20 @@ class Floor:
                     self._multiply(layer)
 
     def _multiply(self, layer: Product) -> None:
+        for number, operands in enumerate(self._products(layer)):
+            self.quickest[layer, number](*operands)
+
+    def _products(self, layer: Product) -> list[Operands]:
+        """The forward product, and with a backward pass the gradients of the weight and of the rows."""
         rows = self.batch * layer.rows
         left, right = _shaped(self.left, rows, layer.inner), _shaped(self.right, layer.columns, layer.inner)
         out = _shaped(self.out, rows, layer.columns)
-        torch.mm(left, right.t(), out=out)
+        products = [(left, right, out)]
         if self.backward:
-            torch.mm(out.t(), left, out=_shaped(self.grad, layer.columns, layer.inner))
+            products.append((out.t(), left.t(), _shaped(self.grad, layer.columns, layer.inner)))
             if layer.input_grad:
-                torch.mm(out, right, out=_shaped(self.grad, rows, layer.inner))
+                products.append((out, right.t(), _shaped(self.grad, rows, layer.inner)))
+        return products
 
     def _attend(self, layer: Attention) -> None:
         lead = (self.batch * layer.batch, layer.heads)

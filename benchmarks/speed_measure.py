@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 from speed_contestants import Case, Contestant, make
+from speed_floor import Floor, Product
 from speed_rivals import import_for
 from torch import Tensor
 
@@ -124,21 +125,25 @@ def _resident(field: str) -> int:
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
-def matmul_peak(dtype: torch.dtype, device: str, clock: Clock) -> float:
-    """Multiply-accumulates a second of one large square product: what the machine can do at best."""
+@dataclass(frozen=True)
+class Yardsticks:
+    """What the machine can do at best, measured in the same rounds: one large square product, one large copy."""
+
+    macs: int
+    """Multiply-accumulates of the product."""
+    bytes: int
+    """Read and written by the copy."""
+    runs: dict[str, Callable[[], object]]
+
+
+def yardsticks(dtype: torch.dtype, device: str) -> Yardsticks:
+    """Both, ready to take their turns."""
     side = 8192 if device == "cuda" else 2048
-    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    out = torch.empty_like(left)
-    seconds = in_turns({"peak": lambda: torch.mm(left, right, out=out)}, 5, clock, device)["peak"]
-    return side**3 / min(seconds)
-
-
-def copy_peak(device: str, clock: Clock) -> float:
-    """Bytes a second of one large copy, read and written counted."""
+    square = Product(label="square", rows=side, inner=side, columns=side)
     source = torch.ones(2**28 if device == "cuda" else 2**25, device=device)
     target = torch.empty_like(source)
-    seconds = in_turns({"copy": lambda: target.copy_(source)}, 5, clock, device)["copy"]
-    return 2 * source.numel() * source.element_size() / min(seconds)
+    product = Floor([square], 1, dtype, torch.device(device), backward=False).run
+    return Yardsticks(square.macs, 2 * source.nbytes, {"product": product, "copy": lambda: target.copy_(source)})
 
 
 if __name__ == "__main__":

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import pytest
 import torch
 from speed_contestants import Case
-from speed_floor import Attention, Floor, layers_of, total_macs
+from speed_floor import Attention, Floor, Way, by_fused_linear, by_mm, layers_of, total_macs
 from torch.utils.flop_counter import FlopCounterMode
 
 from hiera_video.models.hiera import Hiera
@@ -49,15 +52,40 @@ def test_work_of_base_in_the_paper_s_unit() -> None:
     assert sorted((a.queries, a.keys, a.times) for a in whole) == [(392, 392, 2), (392, 1568, 1), (1568, 1568, 15)]
 
 
+def linear_flops(x_shape: Sequence[int], weight_shape: Sequence[int], *_: object, **__: object) -> int:
+    """Of oneDNN's product, which torch's counter does not know."""
+    return 2 * math.prod(x_shape) * weight_shape[0]
+
+
+@pytest.mark.parametrize("way", [by_mm, by_fused_linear])
 @pytest.mark.parametrize("backward", [False, True])
 @pytest.mark.parametrize("mode", ["model", "mae"])
-def test_a_run_multiplies_as_much_as_its_layers_say(mode: str, backward: bool) -> None:
+def test_a_run_multiplies_as_much_as_its_layers_say(mode: str, backward: bool, way: Way) -> None:
     case = Case(mode=mode, size="micro", resolution=32)  # type: ignore[arg-type]
     products = [layer for layer in layers_of(case.config, case.mae()) if not isinstance(layer, Attention)]
     floor = Floor(products, 2, torch.float32, torch.device("cpu"), backward)
-    with FlopCounterMode(display=False) as counter:
+    floor.quickest = dict.fromkeys(floor.quickest, way)
+    fused = torch.ops.mkldnn._linear_pointwise
+    with FlopCounterMode(display=False, custom_mapping={fused: linear_flops}) as counter:
         floor.run()
     assert counter.get_total_flops() // 2 == 2 * total_macs(products, backward)
+
+
+def test_both_ways_give_the_same_product() -> None:
+    left, right, out = torch.randn(30, 20), torch.randn(40, 20), torch.empty(30, 40)
+    by_mm(left, right, out)
+    torch.testing.assert_close(by_fused_linear(left, right, out), out)
+
+
+def test_the_quicker_way_is_taken() -> None:
+    """For each product of the forward and the backward pass, by the clock."""
+    case = Case(mode="model", size="micro", resolution=32)
+    products = [layer for layer in layers_of(case.config) if not isinstance(layer, Attention)]
+    floor = Floor(products, 1, torch.float32, torch.device("cpu"), backward=True)
+    assert len(floor.quickest) == sum(2 + layer.input_grad for layer in products)
+    assert set(floor.quickest.values()) <= {by_mm, by_fused_linear}
+    with_bf16 = Floor(products, 1, torch.bfloat16, torch.device("cpu"), backward=True)
+    assert set(with_bf16.quickest.values()) == {by_mm}
 
 
 def test_attention_runs_with_its_backward_pass() -> None:
