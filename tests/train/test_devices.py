@@ -1,119 +1,70 @@
-"""On a GPU no step mixes devices: forward passes on tensors that have a device and a shape and no memory, so that a machine
-without a GPU can tell. (Backward passes need the driver.)"""
+"""Peaks by name, compiled blocks that compute the same, and what the log makes of time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from typing import Any
+import logging
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from hiera_video.data.config import AugmentConfig
-from hiera_video.data.finishing import Erasure, Finishing
-from hiera_video.data.loader import ClipBatch
-from hiera_video.eval.forward import compute_logits
-from hiera_video.features.config import FeaturesConfig
-from hiera_video.features.extract import ClipEncoder
-from hiera_video.models.hiera import Hiera
-from hiera_video.models.layout import MaeConfig, config_for
-from hiera_video.models.mae import MaskedAutoencoderHiera
-from hiera_video.train.tasks import Classify, Pretrain, TaskOutput
-
-GPU = torch.device("cuda", 0)
-MICRO = replace(config_for("hiera_micro_16x32"), num_classes=5, drop_path_rate=0.2)
-MICRO_MAE = config_for("mae_hiera_micro_16x32")
-
-
-@pytest.fixture(autouse=True)
-def imagined_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Models move by getting new parameters; and nobody asks the driver whether a graph is captured, or what is in a mask."""
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-    before = torch.__future__.get_overwrite_module_params_on_conversion()
-    torch.__future__.set_overwrite_module_params_on_conversion(True)
-    yield
-    torch.__future__.set_overwrite_module_params_on_conversion(before)
-
-
-def on_gpu(compute: Callable[[Any], Tensor], model: nn.Module | None = None) -> torch.device:
-    """Where what `compute` gives lies, its model being on the GPU."""
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        if model is not None:
-            model.to_empty(device=GPU)
-        return compute(model).device
-
-
-@pytest.fixture
-def batch() -> ClipBatch:
-    """As it comes from a loader, real and on the CPU: seeds are made of its numbers."""
-    numbers = torch.arange(2)
-    clips = torch.zeros(2, 3, *MICRO.input_size)
-    return ClipBatch(clips=clips, labels=numbers, row=numbers, view=numbers, position=numbers, substituted=())
-
-
-def logged(output: TaskOutput) -> Tensor:
-    assert {value.device for value, _ in output.logs.values()} <= {GPU}
-    return output.loss
-
-
-def test_devices_that_differ_are_noticed() -> None:
-    """The check itself: a mask left on the CPU."""
-    with pytest.raises(Exception, match=r"cuda.*cpu|cpu.*cuda"):
-        on_gpu(lambda _: torch.zeros(2, device=GPU) * torch.ones(2))
-
-
-@pytest.mark.parametrize("mixing", [0.0, 0.8])
-def test_a_fine_tuning_step(mixing: float, batch: ClipBatch) -> None:
-    augment = AugmentConfig(mixup=mixing, cutmix=mixing)
-    weights = tuple([0.5] * 5)
-    task = Classify(num_classes=5, multi_label=False, augment=augment, depth=MICRO.depth, seed=0, class_weights=weights)
-    model = Hiera(MICRO, checkpointing=True).train()
-    assert on_gpu(lambda moved: logged(task(moved, batch.to(GPU), 3)), model) == GPU
+from hiera_video.models.zoo import create_model
+from hiera_video.runtime.distributed import World
+from hiera_video.train import meter as meter_module
+from hiera_video.train.devices import compile_blocks, peak_flops, peak_memory_gb
+from hiera_video.train.meter import LoaderWatch, Meter
 
 
 @pytest.mark.parametrize(
-    "mae",
+    ("name", "tflops"),
     [
-        MaeConfig(),
-        MaeConfig(decoder_tokens="running_cell"),
-        MaeConfig(decoder_tokens="random"),
-        MaeConfig(masking="tube", mask_ratio=0.5),
-        MaeConfig(masking="future", mask_ratio=0.5),
-        MaeConfig(target="hog"),
-        MaeConfig(target_frames="all"),
+        ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA A100-SXM4-80GB", 312),
+        ("NVIDIA A10G", 125),
+        ("NVIDIA L4", 121),
+        ("NVIDIA GeForce RTX 4090", 165),
+        ("", None),
+        ("Some L4000", None),
     ],
-    ids=lambda mae: f"{mae.masking}-{mae.target}-{mae.target_frames}-{mae.decoder_tokens}",
 )
-def test_a_pretraining_step(mae: MaeConfig, batch: ClipBatch) -> None:
-    model = MaskedAutoencoderHiera(MICRO_MAE, mae).train()
-    task = Pretrain(draw_keep=model.draw_keep, tokens=model.unit_tokens.numel(), depth=MICRO_MAE.depth, seed=0)
-    assert on_gpu(lambda moved: logged(task(moved, batch.to(GPU), 3)), model) == GPU
+def test_peak(name: str, tflops: int | None) -> None:
+    assert peak_flops(name) == (None if tflops is None else tflops * 1e12)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "max", "temporal", "none"])
-def test_features(pooling: Any) -> None:
-    model = Hiera(MICRO)
-
-    def stage3(_: None) -> Tensor:
-        encoder = ClipEncoder(model, FeaturesConfig(pooling=pooling, stages=(3,), precision="fp32"), GPU)
-        return encoder(torch.zeros(2, 3, *MICRO.input_size, device=GPU))["stage3"]
-
-    assert on_gpu(stage3) == GPU
-
-
-def test_answers() -> None:
-    def logits(moved: Hiera) -> Tensor:
-        return compute_logits(moved, torch.zeros(2, 3, *MICRO.input_size, device=GPU), "fp32")
-
-    assert on_gpu(logits, Hiera(MICRO)) == GPU
+def test_compiled_blocks_keep_names_and_numbers() -> None:
+    torch.manual_seed(0)
+    model = create_model("hiera_micro_16x32", num_classes=3).eval()
+    names, clips = list(model.state_dict()), torch.randn(2, 3, 16, 32, 32)
+    plain = model(clips)
+    compile_blocks(model, backend="aot_eager")
+    assert torch.allclose(model(clips), plain, atol=1e-6) and list(model.state_dict()) == names
+    assert not torch.equal(model(clips + 1), plain)
 
 
-def test_finishing() -> None:
-    shapes = ((4, 30, 40), (4, 50, 20))
-    erasure = Erasure(top=1, left=2, noise=torch.zeros(4, 3, 5, 6))
-    numbers: dict[str, Any] = {"flips": (True, False), "erasures": (None, erasure), "size": 32}
-    finishing = Finishing(shapes=shapes, mean=(0.4,) * 3, std=(0.2,) * 3, **numbers)
-    assert on_gpu(lambda _: finishing(torch.zeros(26400, dtype=torch.uint8, device=GPU))) == GPU
+def test_mfu_is_arithmetic_over_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(meter_module.time, "monotonic", lambda: now)
+    monkeypatch.setattr(meter_module, "peak_flops", lambda name: 1000.0)
+    meter = Meter(World(0, 2, torch.device("cpu")), flops_per_clip=50.0)
+    with meter.waiting():
+        now = 1.0
+    meter.add({"loss": 3.0}, clips=40)
+    meter.add({"loss": 1.0}, clips=40)
+    now = 4.0
+    numbers = meter.take()
+    # 80 clips in 4 s are 20 a second, × 50 operations = 1000 of 2 × 1000
+    assert numbers.pop("memory_gb") == peak_memory_gb(torch.device("cpu")) > 0.1
+    assert numbers == {"loss": 2.0, "clips_per_second": 20.0, "data_wait_share": 0.25, "mfu": 0.5}
+    meter.add({"loss": 5.0}, clips=40)
+    now = 5.0
+    assert meter.take()["loss"] == 5.0
+
+
+def test_a_slow_loader_is_told_once_until_it_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    watch, told = LoaderWatch(), []
+    with caplog.at_level(logging.WARNING):
+        for share in (0.9, 0.1, 0.3, 0.4, 0.05, 0.5):
+            watch.look(share)
+            told.append(len(caplog.records))
+    assert told == [0, 0, 1, 1, 1, 2]
+    assert "30 % of the time the model waits for clips; raise data.workers" in caplog.records[0].getMessage()
