@@ -21,7 +21,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from corpus import BROKEN, BY_NAME, ENTRIES, READABLE
+from corpus import BROKEN, BY_NAME, ENTRIES, READABLE, remux
 
 from hiera_video.data.decode import open_video
 from hiera_video.data.decode.protocol import REASONS
@@ -175,3 +175,17 @@ def test_opening_leaves_nothing_behind(corpus: dict[str, Path]) -> None:
     after = facts()
     assert after[0] - before[0] < 1500 + WARM_KB, (before, after)
     assert after[1:] == before[1:]
+
+
+def test_a_recording_that_goes_over_into_another_programme_is_told(videos: Any, tmp_path: Path) -> None:
+    """`cat a.ts b.ts`: what follows is another stream, which PyAV fails at with an `IndexError`."""
+    source, path = videos.write("a.mp4", 60), tmp_path / "both.ts"
+    parts = []
+    for service in (1, 2):
+        pids = {"mpegts_start_pid": str(256 * service), "mpegts_pmt_start_pid": str(1000 * service + 3000)}
+        remux(source, tmp_path / "part.ts", options={**pids, "mpegts_service_id": str(service)})
+        parts.append((tmp_path / "part.ts").read_bytes())
+    path.write_bytes(b"".join(parts))
+    with pytest.raises(DecodeError, match=r"cannot be read to its end \(another stream begins in its middle") as caught:
+        open_video(path)
+    assert caught.value.reason == "truncated"

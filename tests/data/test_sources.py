@@ -196,6 +196,24 @@ def test_what_goes_wrong_while_training(
     assert isinstance(broken, BrokenVideo) and broken.reason == "missing" and isinstance(dataset[6], VideoViews)
 
 
+def test_a_disk_that_fails_in_the_middle_costs_the_video_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "set").mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (60, 64, 64, 3), dtype=np.uint8)  # more than FFmpeg reads ahead
+    write_video(tmp_path / "set" / "a.mp4", noise)
+    index = write_shards(read_manifest(str(tmp_path / "set")), tmp_path / "shards", "train")
+    record = read_manifest(str(index)).records[0]
+    assert record.stored is not None
+
+    def fails(*_: int) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    with PyAVReader(record.stored, kept_bytes=0) as video:
+        monkeypatch.setattr("os.pread", fails)
+        with pytest.raises(DecodeError, match="Input/output error") as caught:
+            video.frames([len(video.times) - 1])
+    assert caught.value.reason == "corrupt"
+
+
 class Stumbling:
     """A file system whose first answers fail."""
 

@@ -32,6 +32,10 @@ def decoding(path: str, reason: str, words: str) -> Iterator[None]:
     except (av.FFmpegError, OSError, ValueError, RuntimeError, MemoryError) as error:
         detail = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise broken(path, reason, f"{words} ({detail})") from error
+    except IndexError as error:  # what PyAV makes of a packet whose stream was not there at the start
+        raise broken(
+            path, reason, f"{words} (another stream begins in its middle; convert it, or cut it there)"
+        ) from error
 
 
 def check_file(path: str) -> None:

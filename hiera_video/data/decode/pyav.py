@@ -207,7 +207,7 @@ class PyAVReader(Closing):
                     return False
                 if frame.pts in run.wanted:
                     take(number_of[frame.pts], frame)
-        except av.FFmpegError:
+        except (av.FFmpegError, OSError):  # of the decoder, or of the disk that a shard's window reads from
             return False
         finally:
             decoder.flush_buffers()
