@@ -31,7 +31,7 @@ from hiera_video.data.quarantine import Watch
 from hiera_video.data.records import as_tuple
 from hiera_video.data.remote import fetch, is_url
 from hiera_video.data.shards_index import SUFFIX, part_of_index
-from hiera_video.data.textfiles import read_json
+from hiera_video.data.textfiles import read_json, read_text
 from hiera_video.data.whole import write_whole
 from hiera_video.errors import DecodeError
 
@@ -83,11 +83,17 @@ class Examine:
                 count = len(video.times)
                 record_window(video, record)  # an error where training and tests would find no frame
                 info = video.info
-                chunk = max(1, min(CHUNK, Limits().max_bytes // (info.width * info.height * 3)))
-                wanted = sorted({i * (count - 1) // (QUICK_FRAMES - 1) for i in range(QUICK_FRAMES)})
-                wanted = wanted if self.quick else list(range(count))
-                for start in range(0, len(wanted), chunk):
-                    video.frames(wanted[start : start + chunk])
+                if isinstance(video, PyAVReader) and not self.quick:
+                    for (
+                        _
+                    ) in video.every_frame():  # in one pass: a part by itself is decoded from a key frame on, or from 0
+                        pass
+                else:
+                    chunk = max(1, min(CHUNK, Limits().max_bytes // (info.width * info.height * 3)))
+                    wanted = sorted({i * (count - 1) // (QUICK_FRAMES - 1) for i in range(QUICK_FRAMES)})
+                    wanted = wanted if self.quick else list(range(count))
+                    for start in range(0, len(wanted), chunk):
+                        video.frames(wanted[start : start + chunk])
                 if self.index and isinstance(video, PyAVReader):
                     packets = video.to_remember()
         except DecodeError as error:
@@ -330,5 +336,5 @@ def write_page(path: Path, facts: Mapping[str, Any]) -> None:
     """One HTML page that needs no network."""
     import jinja2
 
-    page = jinja2.Environment(autoescape=True).from_string(Path(__file__).with_suffix(".html").read_text())
-    path.write_text(page.render(**facts))
+    page = jinja2.Environment(autoescape=True).from_string(read_text(Path(__file__).with_suffix(".html")))
+    write_whole(path, page.render(**facts))
