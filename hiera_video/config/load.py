@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hiera_video.config.schema import Config
+from hiera_video.data.whole import write_whole
 from hiera_video.errors import ConfigError
 
 BASE = "_base_"
@@ -47,8 +48,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def save_config(config: Config, path: Path) -> None:
-    """Write every key of `config` as YAML that `load_config` reads back."""
-    path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
+    """Write every key of `config` as YAML that `load_config` reads back, whole or not at all."""
+    write_whole(path, OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
 def flatten(config: Config) -> dict[str, Any]:
@@ -85,7 +86,11 @@ def _read(path: Path, seen: tuple[Path, ...]) -> list[tuple[str, DictConfig]]:
     if not isinstance(layer, DictConfig) or not layer:
         raise ConfigError(f"{path}: must hold `section: key: value` lines, but is empty or a bare value")
     bases = layer.pop(BASE, [])
-    names = [bases] if isinstance(bases, str) else list(bases)
+    names = [bases] if isinstance(bases, str) else bases
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(
+            f"{path}: {BASE}: {bases}: must be a file's name or a list of them, such as k400_hiera_b.yaml"
+        )
     found = [item for name in names for item in _read(path.parent / name, (*seen, path))]
     return [*found, (str(path), layer)]
 
@@ -111,14 +116,17 @@ def _is_quoted(value: str) -> bool:
 def _spell_out_auto(layer: DictConfig) -> None:
     """`train.batch_size=auto` and `train.accumulate=auto` mean `train.fit_memory=true`, the batch staying what layers below
     say; a number of parts in a layer above ends it."""
-    train = layer.get("train")
+    train = layer._get_node("train")
     if not isinstance(train, DictConfig):
         return
+    written = cast(
+        "dict[str, Any]", OmegaConf.to_container(train)
+    )  # as it stands: what `${…}` refers to may lie in another layer
     for key in ("batch_size", "accumulate"):
-        if train.get(key) == "auto":
+        if written.get(key) == "auto":
             del train[key]
             train["fit_memory"] = True
-        elif key == "accumulate" and key in train and "fit_memory" not in train:
+        elif key == "accumulate" and key in written and "fit_memory" not in train:
             train["fit_memory"] = False
 
 

@@ -87,7 +87,7 @@ class DataConfig:
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
     """What training does to a clip, in this order: RandAugment, colour jitter, random resized crop, flip, normalise, erase;
-    then mixup or cutmix over the batch. Defaults: crop and normalise alone (sources of each value: FACTS of the recipes)."""
+    then mixup or cutmix over the batch. Defaults: crop, flip and normalise alone (the recipes' values: docs/recipe.md)."""
 
     scale: tuple[float, float] = (0.08, 1.0)
     """Range of the crop's area, as a share of the frame."""
@@ -115,8 +115,10 @@ class AugmentConfig:
     """Standard deviation of the RGB channels, divided by."""
 
     def __post_init__(self) -> None:
-        for name in ("scale", "ratio", "mean", "std"):  # YAML gives lists
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("scale", "ratio", "mean", "std"):
+            values = tuple(getattr(self, name))  # YAML gives lists
+            object.__setattr__(self, name, values)
+            require(all(map(math.isfinite, values)), f"augment.{name}={list(values)}: must be finite numbers")
         low, high = self.scale
         require(0 < low <= high <= 1, f"augment.scale={list(self.scale)}: must be two shares, 0 < low <= high <= 1")
         low, high = self.ratio
@@ -127,6 +129,7 @@ class AugmentConfig:
         require(0 <= self.rand_augment <= 10, f"augment.rand_augment={self.rand_augment}: must be in [0, 10]")
         require(0 <= self.color_jitter <= 1, f"augment.color_jitter={self.color_jitter}: must be in [0, 1]")
         for name in ("mixup", "cutmix"):
-            require(getattr(self, name) >= 0, f"augment.{name}={getattr(self, name)}: must be 0 or more")
+            value = getattr(self, name)
+            require(0 <= value < math.inf, f"augment.{name}={value}: must be 0 or more, and finite")
         require(0 <= self.label_smoothing < 1, f"augment.label_smoothing={self.label_smoothing}: must be in [0, 1)")
         require(all(value > 0 for value in self.std), f"augment.std={list(self.std)}: must be above 0")

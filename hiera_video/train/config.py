@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -38,7 +39,7 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))  # YAML gives a list
-        require(self.lr > 0, f"optim.lr={self.lr}: must be above 0")
+        require(0 < self.lr < math.inf, f"optim.lr={self.lr}: must be above 0")
         require(all(0 <= beta < 1 for beta in self.betas), f"optim.betas={list(self.betas)}: must be in [0, 1)")
         require(0 <= self.momentum < 1, f"optim.momentum={self.momentum}: must be in [0, 1)")
         require(self.weight_decay >= 0, f"optim.weight_decay={self.weight_decay}: must be 0 or more")
@@ -128,6 +129,10 @@ class TrainConfig:
             require(value >= 1, f"train.{name}={value}: must be 1 or more")
         require(
             self.ema is None or 0 < self.ema < 1, f"train.ema={self.ema}: must be in (0, 1), or null for no average"
+        )
+        require(
+            self.max_loss is None or self.max_loss > 0,
+            f"train.max_loss={self.max_loss}: must be above 0, or null for no limit",
         )
         require(
             not self.static_graph or (self.parallel == "ddp" and self.accumulate == 1),

@@ -43,6 +43,25 @@ def test_saved_config_reads_back_equal(tmp_path: Path) -> None:
     assert flatten(load_config(tmp_path / "config.yaml")) == flatten(config)
 
 
+def test_a_full_disk_leaves_the_configuration_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_config(load_config(MOTION, ["seed=7"]), tmp_path / "config.yaml")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        save_config(load_config(MOTION, ["seed=8"]), tmp_path / "config.yaml")
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+    assert load_config(tmp_path / "config.yaml").seed == 7
+
+
+def test_a_value_may_refer_to_another(tmp_path: Path) -> None:
+    assert load_config(MOTION, ["train.accumulate=2", "train.batch_size=${train.accumulate}"]).train.batch_size == 2
+    path = write(tmp_path, f"_base_: {MOTION}\ntrain: {{batch_size: 8, accumulate: '${{train.batch_size}}'}}")
+    assert load_config(path).train.accumulate == 8
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -52,6 +71,7 @@ def test_saved_config_reads_back_equal(tmp_path: Path) -> None:
         ("zzzzz=1", "unknown key 'zzzzz'; sections: model, mae, data, "),
         ("optim.lr=abc", "Value 'abc' of type 'str' could not be converted to Float"),
         ("optim.lr=nan", "optim.lr=nan: must be above 0"),
+        ("optim.lr=inf", "optim.lr=inf: must be above 0"),
         ("optim.min_lr=1", "optim.min_lr=1.0: must be between 0 and optim.lr=0.001"),
         ("optim.betas=[0.9,1.0]", "optim.betas=[0.9, 1.0]: must be in [0, 1)"),
         ("optim.momentum=1", "optim.momentum=1.0: must be in [0, 1)"),
@@ -63,6 +83,8 @@ def test_saved_config_reads_back_equal(tmp_path: Path) -> None:
         ("train.task=sing", "Invalid value 'sing', expected one of ['classify'"),
         ("train.batch_size=0", "train.batch_size=0: must be 1 or more"),
         ("train.save_minutes=0", "train.save_minutes=0.0: must be above 0"),
+        ("train.max_loss=0", "train.max_loss=0.0: must be above 0, or null for no limit"),
+        ("train.max_loss=nan", "train.max_loss=nan: must be above 0, or null for no limit"),
         ("test.crops=0", "test.crops=0: must be 1 or more"),
         ("test.precision=half", "test.precision: Invalid value 'half', expected one of ['fp32', 'bf16', 'fp16']"),
         ("test.max_broken=2", "test.max_broken=2.0: must be in [0, 1]"),
@@ -76,8 +98,11 @@ def test_saved_config_reads_back_equal(tmp_path: Path) -> None:
         ("augment.rand_augment=11", "augment.rand_augment=11.0: must be in [0, 10]"),
         ("augment.color_jitter=2", "augment.color_jitter=2.0: must be in [0, 1]"),
         ("augment.mixup=-1", "augment.mixup=-1.0: must be 0 or more"),
+        ("augment.cutmix=inf", "augment.cutmix=inf: must be 0 or more, and finite"),
         ("augment.label_smoothing=1", "augment.label_smoothing=1.0: must be in [0, 1)"),
         ("augment.std=[0,1,1]", "augment.std=[0.0, 1.0, 1.0]: must be above 0"),
+        ("augment.mean=[nan,0,0]", "augment.mean=[nan, 0.0, 0.0]: must be finite numbers"),
+        ("train.batch_size=${train.gone}", "train.batch_size: Interpolation key 'train.gone' not found"),
         ("model.name=hiera_bose_16x224", "unknown model; did you mean hiera_base_16x224"),
         ("model.name=hiera_base_224", "model.name=hiera_base_224: is an image model; choose a video model such as"),
         ("model.input_size=[16,225,225]", "the nearest that fit are "),
@@ -150,6 +175,10 @@ def test_text_may_be_quoted_and_unset() -> None:
         ("model: !!python/object/apply:os.system ['touch pwned']", "not valid YAML: could not determine a constructor"),
         ("_base_: missing.yaml", "missing.yaml: no such configuration file (named as _base_ in "),
         ("_base_: x.yaml", "_base_ goes in a circle (x.yaml → x.yaml); remove one of them"),
+        ("_base_:", "x.yaml: _base_: None: must be a file's name or a list of them, such as k400_hiera_b.yaml"),
+        ("_base_: 5", "x.yaml: _base_: 5: must be a file's name or a list of them"),
+        ("_base_: [1]", "x.yaml: _base_: [1]: must be a file's name or a list of them"),
+        ("_base_: {a: b}", "x.yaml: _base_: {'a': 'b'}: must be a file's name or a list of them"),
         ("seed: 1", "model.name is not set; choose one, such as hiera_base_16x224"),
         ("model:\n  name: hiera_micro_16x32\n optim: 1", "not valid YAML: "),
         ("model: {name: hiera_micro_16x32}\noptim: 3", "'optim' is a section"),
