@@ -117,7 +117,7 @@ class CheckpointStore:
         _point(self.folder / "last", target)
         if best:
             _point(self.folder / "best", target)
-        self._prune()
+        self._prune(target)
 
     def latest(self) -> Checkpoint | None:
         """The newest checkpoint whose files match their recorded hashes; damaged ones are named and passed over.
@@ -145,10 +145,12 @@ class CheckpointStore:
     def _folders(self) -> list[Path]:
         return sorted(path for path in self.folder.glob("step_*") if path.is_dir())
 
-    def _prune(self) -> None:
+    def _prune(self, newest: Path) -> None:
+        """Folders of later steps are damaged ones, which `latest` passed over: they do not count."""
+        folders = [path for path in self._folders() if path.name <= newest.name]
         best = self.folder / "best"
-        kept = {best.resolve(), *(path.resolve() for path in self._folders()[-self.keep :])}
-        for path in self._folders():
+        kept = {best.resolve(), *(path.resolve() for path in folders[-self.keep :])}
+        for path in folders:
             if path.resolve() not in kept:
                 shutil.rmtree(path)
         for path in self.folder.glob(".step_*.partial"):  # a kill's leftovers

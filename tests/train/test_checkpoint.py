@@ -71,6 +71,18 @@ def test_a_flipped_digit_in_meta_is_noticed(tmp_path: Path) -> None:
         read_checkpoint(meta.parent)
 
 
+def test_a_damaged_newer_one_does_not_drive_out_what_is_saved_after_it(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=1)
+    save(store, 1, best=True)
+    (save(store, 5) / "state.pt").write_bytes(b"")
+    for step in (3, 4):  # the run goes on from step 1
+        save(store, step)
+        found = store.latest()
+        assert found is not None and found.meta["step"] == step and (tmp_path / "last").resolve() == found.folder
+    save(store, 6)
+    assert sorted(path.name for path in tmp_path.glob("step_*")) == ["step_00000001", "step_00000006"]
+
+
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_anew(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, keep=2)
     assert store.latest() is None
