@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from hiera_video.data.loader import ClipBatch
+from hiera_video.data.whole import write_whole
 from hiera_video.errors import ConfigError, DeviceMemoryError
 from hiera_video.runtime.distributed import World
 from hiera_video.train.devices import device_name
@@ -57,7 +58,7 @@ def remembered(folder: Path, batch_size: int, world: World) -> int | None:
 
 def remember(folder: Path, batch_size: int, world: World, accumulate: int) -> None:
     """For `remembered`."""
-    (folder / RECORD).write_text(json.dumps({**_situation(batch_size, world), "accumulate": accumulate}))
+    write_whole(folder / RECORD, json.dumps({**_situation(batch_size, world), "accumulate": accumulate}))
 
 
 def _situation(batch_size: int, world: World) -> dict[str, object]:

@@ -92,12 +92,18 @@ def test_a_gpu_is_filled_until_it_refuses(monkeypatch: pytest.MonkeyPatch) -> No
     assert tried == [2, 4, 8, 16] and shares == [0.9, 1.0]
 
 
-def test_what_was_chosen_is_taken_again_on_the_same_machines_only(tmp_path: Path) -> None:
+def test_what_was_chosen_is_taken_again_on_the_same_machines_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert remembered(tmp_path, 32, ALONE) is None
     remember(tmp_path, 32, ALONE, 4)
     assert remembered(tmp_path, 32, ALONE) == 4
     assert remembered(tmp_path, 64, ALONE) is None
     assert remembered(tmp_path, 32, World(0, 2, torch.device("cpu"))) is None
+    monkeypatch.setattr("pathlib.Path.replace", lambda *_: 1 / 0)  # a kill in the middle leaves what was there
+    with pytest.raises(ZeroDivisionError):
+        remember(tmp_path, 32, ALONE, 8)
+    assert remembered(tmp_path, 32, ALONE) == 4
 
 
 def system(root: Path, group: str, files: dict[str, str]) -> Path:
