@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import logging
+import math
 import os
 import tempfile
 from dataclasses import asdict, replace
@@ -17,6 +18,7 @@ from hiera_video.config.build import make_model
 from hiera_video.config.load import load_config
 from hiera_video.config.predicting import find_videos
 from hiera_video.config.schema import Config
+from hiera_video.data.decode.settings import FrameFolder
 from hiera_video.data.manifest import Manifest, Record, read_manifest
 from hiera_video.data.records import VIDEO_SUFFIXES
 from hiera_video.errors import ConfigError, FeatureError
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 DONE, BROKEN_LIMIT = 0, 3
 SAMPLE = 32
-"""Videos that are opened to tell how many make `features.shard_clips` clips."""
+"""Videos at most that are opened to tell how many make `features.shard_clips` clips."""
 NO_BYTES = {"input", "output", "max_broken"}
 """Keys of `features` that no byte of a shard depends on."""
 PACKAGES = ("torch", "torchvision", "av", "numpy")
@@ -87,9 +89,11 @@ def read_input(config: Config) -> Manifest:
         )
     path = Path(source)
     if any(sign in source for sign in "*?[") and not path.exists():
-        found = sorted(name for name in glob.glob(source, recursive=True) if not Path(name).is_dir())  # noqa: PTH207
+        frames = isinstance(config.data.backend, FrameFolder)  # such videos are folders
+        found = sorted(name for name in glob.glob(source, recursive=True) if Path(name).is_dir() == frames)  # noqa: PTH207
         if not found:
-            raise ConfigError(f"input={source}: matches no file; quote the glob, and check it with ls")
+            what = "folder of frames" if frames else "file"
+            raise ConfigError(f"input={source}: matches no {what}; quote the glob, and check it with ls")
     elif path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES:
         found = [str(video) for video in find_videos([source], config.data.backend)]
     else:
@@ -252,7 +256,7 @@ def _shard_videos(config: Config, manifest: Manifest, read: ReadWindows, watch: 
 
     if config.features.shard_videos is not None:
         return config.features.shard_videos
-    step = max(len(manifest.records) // SAMPLE, 1)
+    step = max(math.ceil(len(manifest.records) / SAMPLE), 1)
     sample = manifest.records[::step]
     if config.data.workers == 0:
         counts = list(in_this_process(WindowCounter(read), sample, watch))

@@ -16,7 +16,7 @@ from hiera_video.config.schema import Config
 from hiera_video.data.dataset import BrokenVideo, TestViews
 from hiera_video.data.manifest import Manifest, Record
 from hiera_video.data.transforms import EvalTransform
-from hiera_video.errors import CheckpointError, DecodeError
+from hiera_video.errors import CheckpointError, ConfigError, DecodeError
 from hiera_video.eval.class_names import names_of
 from hiera_video.eval.forward import compute_logits
 
@@ -48,7 +48,7 @@ class Prediction:
 
 
 def load(run: str | Path, which: Literal["best", "last"] = "best") -> LoadedRun:
-    """Load the run in folder `run`. Raises `CheckpointError` where it has no such checkpoint."""
+    """Load the run in folder `run`. Raises `CheckpointError` where it has no such checkpoint, or a damaged one."""
     folder = Path(run)
     checkpoint = folder / "checkpoints" / which
     if not (checkpoint / "meta.json").is_file():
@@ -56,12 +56,20 @@ def load(run: str | Path, which: Literal["best", "last"] = "best") -> LoadedRun:
             f"{checkpoint}: no such checkpoint; `run` must be the out_dir of a run that has been saved"
         )
     config = load_config(folder / "config.yaml")
-    meta = json.loads((checkpoint / "meta.json").read_text())
-    model = make_model(config, meta["model"]["num_classes"], pretrained=str(checkpoint)).eval()
+    try:
+        meta = json.loads((checkpoint / "meta.json").read_text())
+        num_classes, class_names = meta["model"]["num_classes"], meta["class_names"]
+    except (ValueError, KeyError, TypeError) as error:
+        other = "last" if which == "best" else "best"
+        raise CheckpointError(f"{checkpoint}: its meta.json is damaged ({error}); load the run's {other}") from error
+    model = make_model(config, num_classes, pretrained=str(checkpoint)).eval()
     transform = EvalTransform(config.input_size[1], config.test.crops, config.augment.mean, config.augment.std)
-    names = tuple(meta["class_names"]) if meta["class_names"] else None
     return LoadedRun(
-        model=model, transform=transform, class_names=names, config=config, multi_label=bool(meta.get("multi_label"))
+        model=model,
+        transform=transform,
+        class_names=tuple(class_names) if class_names else None,
+        config=config,
+        multi_label=bool(meta.get("multi_label")),
     )
 
 
@@ -83,7 +91,13 @@ def predict(run: LoadedRun | str | Path, path: str | Path, topk: int = 5) -> lis
 
 
 def answers_for(run: LoadedRun, views: Tensor, topk: int) -> tuple[tuple[str, float], ...]:
-    """`named_answers` of what the model says of a video's views [V, 3, T, S, S], computed as `test.precision` says."""
+    """`named_answers` of what the model says of a video's views [V, 3, T, S, S], computed as `test.precision` says. Raises
+    `ConfigError` where it says nothing: a masked autoencoder."""
+    if run.config.train.task == "pretrain":
+        raise ConfigError(
+            f"{run.config.model.name}: a run of masked pre-training has no classes to answer with; fine-tune from it first "
+            f"(model.pretrained={run.config.out_dir})"
+        )
     device = next(run.model.parameters()).device
     return named_answers(run, compute_logits(run.model, views.to(device), run.config.test.precision), topk)
 

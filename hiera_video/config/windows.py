@@ -23,7 +23,7 @@ class Answer:
     """The likeliest classes of one stretch, the likeliest first."""
 
     start_seconds: float
-    """On the file's clock, counted from its first frame."""
+    """Counted from the video's first frame."""
     end_seconds: float
     answers: tuple[tuple[str, float], ...]
     """(label, probability)."""

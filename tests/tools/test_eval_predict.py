@@ -23,7 +23,7 @@ from hiera_video.config.predicting import backend_of, find_videos, predict_files
 from hiera_video.config.runs import LoadedRun, named_answers
 from hiera_video.config.windows import predict_live, predict_windows, window_starts
 from hiera_video.data.encode import write_video
-from hiera_video.errors import ConfigError
+from hiera_video.errors import CheckpointError, ConfigError
 from hiera_video.models.hiera import Hiera
 from hiera_video.train.checkpoint import CheckpointStore
 
@@ -94,6 +94,12 @@ def test_folders_of_frames_of_a_run_that_reads_them(run: Path, films: Path, tmp_
     assert find_videos([str(videos / "a")], backend) == [videos / "a"]
     extracting = load_config(folder / "config.yaml", [f"features.input={videos}"])
     assert [record.path for record in read_input(extracting).records] == [str(videos / "a"), str(videos / "deep" / "b")]
+    globbed = load_config(folder / "config.yaml", [f"features.input={videos}/[ab]"])
+    assert [record.path for record in read_input(globbed).records] == [str(videos / "a")]
+    with pytest.raises(
+        ConfigError, match=r"/\*.mp4: matches no folder of frames; quote the glob, and check it with ls"
+    ):
+        read_input(load_config(folder / "config.yaml", [f"features.input={films}/*.mp4"]))
     for path, words in (
         (videos / "other", r"holds no frames, as the run reads them \(data.frame_template=img_%05d.png\)"),
         (
@@ -210,6 +216,30 @@ def test_several_labels_have_probabilities_of_their_own(run: Path, films: Path) 
     logits = torch.tensor([[0.0, 2.0, -2.0], [0.0, 2.0, -2.0]])
     found = dict(named_answers(loaded, logits, 3))
     assert found == pytest.approx({"to the right": 0.5, "to the left": 0.8807971, "up": 0.1192029})
+
+
+def test_a_damaged_checkpoint_is_told(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder, symlinks=True)
+    meta = folder / "checkpoints/best/meta.json"
+    for content in (meta.read_text()[:40], "[]", "{}"):
+        meta.write_text(content)
+        with pytest.raises(
+            CheckpointError, match=r"checkpoints/best: its meta.json is damaged \(.*; load the run's last"
+        ):
+            hv.load(folder)
+
+
+def test_masked_pretraining_answers_nothing(films: Path, tmp_path: Path) -> None:
+    save_config(load_config(ROOT / "configs/motion_hiera_micro_mae.yaml"), tmp_path / "config.yaml")
+    model = hv.create_model("mae_hiera_micro_16x32")
+    meta = {"model": {"num_classes": None}, "class_names": None}
+    CheckpointStore(tmp_path / "checkpoints", keep=1).save(1, model.state_dict(), {}, meta, best=True)
+    loaded, words = hv.load(tmp_path), "masked pre-training has no classes to answer with; fine-tune from it first"
+    with pytest.raises(ConfigError, match=words):
+        hv.predict(loaded, films / "a.mp4")
+    with pytest.raises(ConfigError, match=words):
+        next(predict_windows(loaded, films / "a.mp4", window=1))
 
 
 def test_a_model_may_have_more_classes_than_names(run: Path) -> None:
