@@ -14,7 +14,16 @@ from __future__ import annotations
 import argparse
 import logging
 
-from hiera_video.config.searching import as_csv, as_json, find_examples, read_names, search, sheet, write
+from hiera_video.config.searching import (
+    as_csv,
+    as_json,
+    decoder_of_store,
+    find_examples,
+    read_names,
+    search,
+    sheet,
+    write,
+)
 from hiera_video.errors import ConfigError
 from hiera_video.runtime.cli import run_tool
 
@@ -63,7 +72,7 @@ def main() -> int:
     if arguments.json:
         write(arguments.json, as_json(rows).encode())
     if arguments.sheet:
-        write(arguments.sheet, sheet(rows))
+        write(arguments.sheet, sheet(rows, decoder_of_store(store)))
     return 0
 
 

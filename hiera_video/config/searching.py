@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from hiera_video.config.schema import Config
 from hiera_video.data.clips import ClipConfig
 from hiera_video.data.config import AugmentConfig, DataConfig
+from hiera_video.data.decode.settings import Backend
 from hiera_video.data.manifest import Manifest, Record
 from hiera_video.data.textfiles import read_text
 from hiera_video.errors import ConfigError, DecodeError, FeatureError
@@ -112,7 +113,7 @@ def find_examples(
         path = next((path for path in (name, str(Path(name).resolve())) if path in known), None)
         if path is not None:
             examples.append(stored_example(store, path))
-        elif Path(name).is_file():
+        elif Path(name).exists():
             others.append(name)
         else:
             raise ConfigError(f"{name}: is neither a path of the store nor a file; correct the list")
@@ -142,7 +143,7 @@ def new_examples(store: FeatureStore, videos: Sequence[str], run: str | None) ->
     from hiera_video.features.extract import weights_digest
     from hiera_video.features.store import FeatureStore
 
-    missing = [video for video in videos if not Path(video).is_file()]
+    missing = [video for video in videos if not Path(video).exists()]
     if missing:
         raise ConfigError(f"{missing[0]}: no such file; an example is a video, or a path or row of the store")
     config, recorded = config_of_store(store, run), store.notes["identity"]
@@ -161,23 +162,28 @@ def new_examples(store: FeatureStore, videos: Sequence[str], run: str | None) ->
 
 def config_of_store(store: FeatureStore, run: str | None = None) -> Config:
     """What the store's features were made with, from its own notes; weights from `run` where given."""
-    identity = store.notes["identity"]
-
-    def section(name: str) -> dict[str, Any]:
-        return {key.split(".")[1]: value for key, value in identity.items() if key.startswith(f"{name}.")}
-
     pretrained = run or store.notes.get("pretrained")
     if pretrained is None:
         raise FeatureError("the store does not say where its weights came from; name the run or file with --run")
-    model = section("model")
+    model = _section(store, "model")
     return Config(
         model=ModelConfig(**model, pretrained=pretrained),
-        clip=ClipConfig(**section("clip")),
-        augment=AugmentConfig(**section("augment")),
-        data=DataConfig(**section("data"), workers=0),
+        clip=ClipConfig(**_section(store, "clip")),
+        augment=AugmentConfig(**_section(store, "augment")),
+        data=DataConfig(**_section(store, "data"), workers=0),
         train=TrainConfig(task="pretrain" if is_mae(model["name"]) else "classify"),
-        features=FeaturesConfig(**section("features")),
+        features=FeaturesConfig(**_section(store, "features")),
     )
+
+
+def decoder_of_store(store: FeatureStore) -> Backend:
+    """What the store's videos were read with."""
+    return DataConfig(**_section(store, "data")).backend
+
+
+def _section(store: FeatureStore, name: str) -> dict[str, Any]:
+    identity = store.notes["identity"]
+    return {key.split(".")[1]: value for key, value in identity.items() if key.startswith(f"{name}.")}
 
 
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:
@@ -196,18 +202,20 @@ def as_json(rows: Sequence[dict[str, Any]]) -> str:
     return json.dumps(list(rows), indent=1, ensure_ascii=False) + "\n"
 
 
-def sheet(rows: Sequence[dict[str, Any]]) -> bytes:
-    """A contact sheet (PNG): each example, and under it what was found; a grey box for a video that cannot be read."""
+def sheet(rows: Sequence[dict[str, Any]], decoder: Backend = "pyav") -> bytes:
+    """A contact sheet (PNG): each example, and under it what was found, read with `decoder`; a grey box for a video that
+    cannot be read."""
     from hiera_video.viz.sheet import Strip, contact_sheet
 
     strips, last = list[Strip](), None
     for row in rows:
         if row["example"] != last:
             last = row["example"]
-            strips.append(Strip(title=last, frames=_frames(last, *row["example_seconds"]), heading=True))
+            strips.append(Strip(title=last, frames=_frames(last, decoder, *row["example_seconds"]), heading=True))
         seconds = f"{row['start_seconds']:.1f}–{row['end_seconds']:.1f} s"
         title = f"{row['rank']}  {row['similarity']:.3f}  {Path(row['path']).name}  {seconds}"
-        strips.append(Strip(title=title, frames=_frames(row["path"], row["start_seconds"], row["end_seconds"])))
+        frames = _frames(row["path"], decoder, row["start_seconds"], row["end_seconds"])
+        strips.append(Strip(title=title, frames=frames))
     return contact_sheet(strips)
 
 
@@ -219,11 +227,11 @@ def write(path: str, content: bytes) -> None:
         raise ConfigError(f"{path}: cannot be written ({error.strerror}); name another file") from error
 
 
-def _frames(path: str, start: float, end: float) -> NDArray[np.uint8] | None:
+def _frames(path: str, decoder: Backend, start: float, end: float) -> NDArray[np.uint8] | None:
     from hiera_video.data.decode import open_video
 
     try:
-        with open_video(path) as video:
+        with open_video(path, decoder) as video:
             times = np.asarray(video.times)
             inside = np.flatnonzero((times >= start - 1e-3) & (times < end - 1e-3))
             if not len(inside):

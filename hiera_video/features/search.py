@@ -62,8 +62,8 @@ class SearchIndex:
             found = self._ranked(queries, min(fetch, total))
             kept = [match for match in found if not left_out[match.place]]
             if each_video_once:
-                kept = list({int(self.rows[match.place]): match for match in reversed(kept)}.values())[::-1]
-                kept.sort(key=_order)
+                nearest = {int(self.rows[match.place]): match for match in reversed(kept)}
+                kept = sorted(nearest.values(), key=_order)
             if len(kept) >= topk or fetch >= total:
                 return kept[:topk]
             fetch *= 4

@@ -17,12 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 
 import hiera_video as hv
 from hiera_video.config.searching import (
     as_csv,
     as_json,
     config_of_store,
+    decoder_of_store,
     find_examples,
     read_names,
     search,
@@ -30,6 +32,7 @@ from hiera_video.config.searching import (
     stored_example,
     write,
 )
+from hiera_video.data.decode.settings import FrameFolder
 from hiera_video.data.encode import write_video
 from hiera_video.errors import ConfigError, FeatureError
 from hiera_video.features.search import SPARE, SearchIndex, as_vectors
@@ -211,6 +214,20 @@ def test_results_as_text_and_picture(tmp_path: Path) -> None:
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ConfigError, match=r"no/s.png: cannot be written \(No such file or directory\); name another"):
         write(str(tmp_path / "no" / "s.png"), b"")
+
+
+def test_pictures_of_folders_of_frames(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "a"
+    folder.mkdir()
+    for number in range(24):
+        Image.fromarray(np.full((32, 32, 3), 80, np.uint8)).save(folder / f"img_{number:05d}.png")
+    store = made_up(tmp_path / "store", [at_angle(0)])
+    store.notes["identity"] |= {"data.decoder": "frames", "data.frame_fps": 12.0}
+    seconds = {"start_seconds": 0.0, "end_seconds": 1.0, "example_seconds": [1.0, 2.0]}
+    row = {"example": str(folder), "path": str(folder), "rank": 1, "row": 0, "similarity": 1.0, **seconds}
+    assert decoder_of_store(store) == FrameFolder(fps=12.0)
+    picture = np.asarray(Image.open(io.BytesIO(sheet([row], decoder_of_store(store)))))
+    assert (picture == 80).all(axis=2).any() and not caplog.messages
 
 
 def test_the_tool_writes_what_it_finds(
