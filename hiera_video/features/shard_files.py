@@ -111,7 +111,7 @@ class ShardFiles:
         """Remove what a kill left of the shard and of its videos' own files; who calls this holds the shard's claim."""
         for path in self.path(number, "json").parent.glob(f".{number:08d}.*.partial"):
             path.unlink(missing_ok=True)
-        for folder in {self.array_path(row, "", "npy").parent for row in (rows.start, rows.stop - 1)}:
+        for folder in {self.array_path(row, "", "npy").parent for row in (*rows[::IN_A_FOLDER], rows[-1])}:
             for path in folder.glob(".*.partial"):
                 if path.name[1:9].isdigit() and int(path.name[1:9]) in rows:
                     path.unlink(missing_ok=True)

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hiera_video.data.clips import ClipConfig, Window, window_of
-from hiera_video.data.dataset import BrokenVideo, EvalTransform
+from hiera_video.data.clips import ClipConfig
+from hiera_video.data.dataset import BrokenVideo, EvalTransform, record_window
 from hiera_video.data.decode import open_video
-from hiera_video.data.decode.protocol import Frames, VideoReader, broken
+from hiera_video.data.decode.protocol import Frames, VideoReader
 from hiera_video.data.decode.settings import Backend
 from hiera_video.data.records import Record
 from hiera_video.errors import DecodeError
@@ -125,7 +125,7 @@ class ReadWindows:
         )
 
     def _stretches(self, video: VideoReader, record: Record) -> list[Stretch]:
-        return stretches(video.times, video.fps, _part_of(video, record), self.clip, self.windows)
+        return stretches(video.times, video.fps, record_window(video, record), self.clip, self.windows)
 
     def _open(self, record: Record) -> VideoReader:
         """The video, still open from its last part or from another record of the same file."""
@@ -151,19 +151,6 @@ class WindowCounter:
 
     def __call__(self, record: Record, opening: Opening) -> int | None:
         return self.read.count(record, opening)
-
-
-def _part_of(video: VideoReader, record: Record) -> Window:
-    """The record's frames, as for a test."""
-    times = video.times
-    if record.num_frames is not None and len(times) < record.num_frames:
-        words = f"has {len(times)} frames, but its list says {record.num_frames}; make it again"
-        raise broken(record.path, "truncated", words)
-    part = window_of(times[: record.num_frames], video.fps, record.start_seconds, record.end_seconds)
-    if part.num_frames < 1:
-        words = f"has no frame from {record.start_seconds} to {record.end_seconds} s"
-        raise broken(record.path, "empty_window", words)
-    return part
 
 
 def _decoded(video: VideoReader, wanted: list[Stretch]) -> list[tuple[Frames, list[list[int]]]]:

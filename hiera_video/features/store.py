@@ -76,7 +76,7 @@ class FeatureStore(Dataset[VideoFeatures]):
         self.names = tuple(self.notes["names"])
         """`stage1` … `stage4`, those that were extracted, in this order."""
         self.dtype = DTYPES[self.notes["dtype"]]
-        parts = [parquet.read_table(self._files.path(n, "parquet")) for n in self._files.finished()]
+        parts = [_read_index(self._files.path(number, "parquet")) for number in self._files.finished()]
         self._table = pa.concat_tables(parts) if parts else INDEX.empty_table()
         rows = self._table.column("row").to_numpy()
         starts = np.flatnonzero(np.diff(rows, prepend=-1)) if len(rows) else np.zeros(0, np.int64)
@@ -192,6 +192,14 @@ class FeatureStore(Dataset[VideoFeatures]):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._open = lru_cache(maxsize=OPEN_SHARDS)(self._open_shard)
+
+
+def _read_index(path: Path) -> pa.Table:
+    """One shard's part of the index."""
+    try:
+        return parquet.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise FeatureError(f"{path}: cannot be read ({error}); delete its .json and extract again") from error
 
 
 class ClipDataset(Dataset[dict[str, Any]]):

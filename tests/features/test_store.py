@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import hiera_video as hv
+from hiera_video.errors import FeatureError
 from hiera_video.features.shard_files import INDEX, ShardFiles, checksum, write_whole
 
 NOTES = {"identity": {}, "names": {"stage3": [4], "stage4": [2, 3]}, "dtype": "fp16", "videos": 5, "shard_videos": 2}
@@ -130,6 +131,24 @@ def test_damage_is_found(written: tuple[Path, list[dict[str, torch.Tensor]]]) ->
     files.path(1, "json").write_text("{")
     with pytest.raises(ValueError, match=r"json: damaged .*; delete it, and extract again to make the shard anew"):
         files.seal(1)
+    index = files.path(0, "parquet")
+    for damage in (lambda: index.write_bytes(index.read_bytes()[:50]), index.unlink):
+        damage()
+        with pytest.raises(FeatureError, match=r"00.parquet: cannot be read .*; delete its .json and extract again"):
+            hv.FeatureStore(path)
+
+
+def test_a_kills_leftovers_go_wherever_the_shards_videos_are(tmp_path: Path) -> None:
+    files = ShardFiles(tmp_path)
+    for row in (499, 600, 1500, 2499, 2500):
+        path = files.array_path(row, "v.mp4", "npy")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_name(f".{path.name}.77.partial").touch()
+    files.clear_leftovers(0, range(500, 2500))
+    assert sorted(path.name for path in tmp_path.rglob("*.partial")) == [
+        ".00000499_v.npy.77.partial",
+        ".00002500_v.npy.77.partial",
+    ]
 
 
 def test_the_first_notes_stay_and_nothing_is_left_over(tmp_path: Path) -> None:
