@@ -34,7 +34,7 @@ from hiera_video.data.textfiles import read_json
 from hiera_video.data.whole import settle, write_whole
 from hiera_video.errors import ConfigError, DecodeError, ManifestError
 
-RECIPE, SCRATCH = "reencode.json", ".unfinished"
+RECIPE = "reencode.json"
 BFRAMES = 3
 ROUNDING_SECONDS = 0.00101
 """Containers that count milliseconds round each time by half of one: such videos have a constant rate all the same."""
@@ -86,11 +86,14 @@ def reencode(
     if names is not None:
         manifest = in_order_of(manifest, names, str(names_file))
     _claim(folder, {**asdict(recipe), "originals": str(root.resolve())})
+    scratch = folder / f".{name}.unfinished"  # its own: another split may be at work in the folder
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
     jobs = list(targets.items())
-    work = _Copy(jobs=tuple(jobs), recipe=recipe, scratch=folder / SCRATCH)
+    work = _Copy(jobs=tuple(jobs), recipe=recipe, scratch=scratch)
     watch = replace(watch, quarantine=str(folder / FILE_NAME))
     found = {copy.path: copy for copy in progress(_carry_out(work, workers, watch), len(jobs))}
-    shutil.rmtree(folder / SCRATCH, ignore_errors=True)
+    shutil.rmtree(scratch, ignore_errors=True)
     failed = [copy for copy in found.values() if copy.reason is not None]
     if len(failed) == len(found):
         raise ManifestError(f"{manifest.source}: not one of its videos can be read; the first: {failed[0].message}")
@@ -124,12 +127,15 @@ def copies_of(manifest: Manifest, root: Path, folder: Path) -> dict[str, Path]:
         raise ManifestError(f"{manifest.source}: holds no videos to re-encode")
     if folder.resolve() == root.resolve():
         raise ConfigError(f"--reencode {folder}: is where the originals are; choose another folder")
-    targets = {}
+    targets, originals = dict[str, Path](), dict[Path, str]()
     for record in manifest.records:
         name = os.path.relpath(record.path, root)
         if name.startswith(".."):
             raise ManifestError(f"{record.path}: lies outside {root}, whose tree the copies follow")
-        targets[record.path] = folder / (name if name.endswith(".mp4") else name + ".mp4")
+        target = folder / (name if name.endswith(".mp4") else name + ".mp4")
+        if (other := originals.setdefault(target, record.path)) != record.path:
+            raise ManifestError(f"{record.path}: its copy would be {target}, as that of {other}; rename one of the two")
+        targets[record.path] = target
     return targets
 
 
@@ -142,8 +148,6 @@ def _claim(folder: Path, facts: dict[str, int | str]) -> None:
             f"{folder}: holds copies by another recipe or of others ({there}); choose another folder, or remove it"
         )
     write_whole(file, json.dumps(facts) + "\n")
-    shutil.rmtree(folder / SCRATCH, ignore_errors=True)
-    (folder / SCRATCH).mkdir()
 
 
 def _carry_out(work: _Copy, workers: int, watch: Watch) -> Iterator[Copied]:

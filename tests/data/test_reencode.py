@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,7 @@ def test_a_killed_run_leaves_nothing_half_written_and_goes_on(videos: Any, tmp_p
             assert video.info.num_frames == 150
     done = run(listed(*paths), out)
     assert (done.written, done.done_before, done.broken) == (6 - len(finished), len(finished), 0)
-    assert not (out / ".unfinished").exists() and len(read_manifest(str(done.manifest)).records) == 6
+    assert not list(out.glob(".*")) and len(read_manifest(str(done.manifest)).records) == 6
 
 
 def test_a_full_disk_stops_with_words(videos: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,6 +185,10 @@ def test_refusals(videos: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for manifest in (listed("/x/frames", num_frames=3), listed(stored.path, stored=stored)):
         with pytest.raises(ManifestError, match=r"is no video file of its own, and only such are re-encoded"):
             copies_of(manifest, tmp_path, tmp_path / "out")
+    with pytest.raises(
+        ManifestError, match=r"/v/x.avi.mp4: its copy would be /o/x.avi.mp4, as that of /v/x.avi; rename one of the two"
+    ):
+        copies_of(listed("/v/x.avi", "/v/x.avi.mp4"), Path("/v"), Path("/o"))
     for wrong, words in (
         ({"short_side": 8}, "--short-side 8: must be 16 pixels or more"),
         ({"gop": 0}, "--gop 0: must be 1 frame or more"),
@@ -214,6 +219,22 @@ def test_lists_that_share_a_folder_share_its_classes(videos: Any, tmp_path: Path
     with pytest.raises(ManifestError, match=r"v/test: names the class 'd', which .*/out/labels.txt does not, and they"):
         copies("test")
     assert not (tmp_path / "out/test").exists() and (tmp_path / "out/labels.txt").read_text() == "a\nb\nc\n"
+
+
+def test_two_splits_may_be_made_at_the_same_time(videos: Any, tmp_path: Path) -> None:
+    train, val = (listed(*(videos.write(f"v/{split}/{i}.mp4", 5) for i in range(2))) for split in ("train", "val"))
+    out, done = tmp_path / "out", dict[str, module.Reencoded]()
+    options: dict[str, Any] = {"root": tmp_path / "v", "workers": 0, "watch": Watch()}
+
+    def meanwhile(copies: Iterator[module.Copied], _: int) -> Iterator[module.Copied]:
+        (out / ".train.unfinished" / "half.mp4").touch()
+        yield next(copies)
+        done["val"] = reencode(val, out, "val", Recipe(), **options)
+        assert (out / ".train.unfinished" / "half.mp4").exists()
+        yield from copies
+
+    done["train"] = reencode(train, out, "train", Recipe(), progress=meanwhile, **options)
+    assert [(one.written, one.broken) for one in done.values()] == [(2, 0), (2, 0)] and not list(out.glob(".*"))
 
 
 def test_no_list_of_the_users_is_written_over(videos: Any, tmp_path: Path) -> None:
