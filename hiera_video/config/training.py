@@ -56,6 +56,7 @@ MAY_CHANGE = (
     "train.save_minutes",
     "train.keep",
     "test.",
+    "features.",
     "probe.",
 )
 """Keys that a run may be continued with at another value: they do not change what is learnt."""
@@ -288,10 +289,9 @@ def rehearse(config: Config, train: Manifest) -> None:
             output.loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad()
+            loss = output.loss.item()  # waits for a GPU, which the calls above only ask
             seconds = time.monotonic() - started
-            logger.info(
-                "step %d: clips %s, loss %.4f, %.1f s", step, list(batch.clips.shape), output.loss.item(), seconds
-            )
+            logger.info("step %d: clips %s, loss %.4f, %.1f s", step, list(batch.clips.shape), loss, seconds)
     passes = config.train.epochs * len(train.records)
     logger.info(
         "full recipe: %d × %d videos, %s on this %s alone at this speed, without loading",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,7 +17,8 @@ from hiera_video.train.parallel import blocks_of
 PEAK_TFLOPS = {
     "V100": 125,
     "T4": 65,
-    "A10G": 125,
+    "A10": 125,
+    "A10G": 70,
     "L4": 121,
     "L40S": 362,
     "A100": 312,
@@ -48,7 +50,8 @@ def peak_memory_gb(device: torch.device) -> float:
     """The most that was held so far: on a GPU by tensors, else by this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, others kilobytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 @contextmanager

@@ -7,13 +7,11 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-matplotlib.use("agg")  # no screen needed
 SIZE, DPI = (4.6, 3.2), 170
 BLUE, ORANGE, GREY = "#3b6fc4", "#d9822b", "#8a94a6"
 

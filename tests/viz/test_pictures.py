@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 
+import matplotlib
 import numpy as np
 import torch
 from PIL import Image
 
+from hiera_video.viz import plots
 from hiera_video.viz.plots import accuracy_by_views, calibration_curve, confusion_matrix, loss_curve, score_curve
 from hiera_video.viz.reconstructions import reconstruction_sheet
 from hiera_video.viz.strips import film_strip
@@ -15,6 +18,17 @@ from hiera_video.viz.strips import film_strip
 
 def opened(png: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+
+
+def test_importing_the_plots_leaves_matplotlib_as_it_is() -> None:
+    before = matplotlib.get_backend()
+    matplotlib.use("svg")
+    try:
+        importlib.reload(plots)
+        assert matplotlib.get_backend() == "svg"
+        assert loss_curve([{"split": "train", "step": 0, "loss": 1.0}]).startswith(b"\x89PNG")
+    finally:
+        matplotlib.use(before)
 
 
 def test_a_film_strip_keeps_order_and_pixels() -> None:
