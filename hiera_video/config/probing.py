@@ -16,6 +16,7 @@ from hiera_video.config.build import make_model, make_views
 from hiera_video.config.schema import Config
 from hiera_video.config.testing import identity
 from hiera_video.data.manifest import Manifest
+from hiera_video.data.whole import write_whole
 from hiera_video.errors import ConfigError, ManifestError
 from hiera_video.eval.evaluate import predict_views, single_labels
 from hiera_video.eval.metrics import accuracy, intervals
@@ -81,9 +82,7 @@ def probe_run(config: Config, train: Manifest, val: Manifest | None, num_classes
             "of": len(val.records),
             "probes": _probes(config, parts[0], parts[1], num_classes),
         }
-        partial = folder / ".probes.partial"
-        partial.write_text(json.dumps(results, indent=1))
-        partial.replace(folder / "probes.json")
+        write_whole(folder / "probes.json", json.dumps(results, indent=1))
     for line in table(results):
         logger.info("%s", line)
     logger.info("results: %s", folder / "probes.json")

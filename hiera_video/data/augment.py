@@ -2,7 +2,7 @@
 
 RandAugment is timm's `rand-m7-n2-mstd0.5-inc1` (what PySlowFast's recipes use): two operations out of fifteen, drawn
 with replacement, each applied with probability 1/2 at a magnitude jittered by a normal of standard deviation 0.5, all
-of them growing in severity with the magnitude. Kernels run on uint8 [T, 3, H, W] at once; statistics that an
+of them growing in severity with the magnitude. Operations are on uint8 [T, 3, H, W]; statistics that an
 operation takes from the picture (contrast, equalize) are taken frame by frame, as they would be on single pictures.
 """
 

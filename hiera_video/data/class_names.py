@@ -77,7 +77,8 @@ def in_order_of(manifest: Manifest, names: tuple[str, ...], names_from: str) -> 
                 f"classes, and they would share one labels file; {remedy}"
             )
         return replace(manifest, class_names=names)
-    if unknown := [name for name in manifest.class_names if name not in set(names)]:
+    known = set(names)
+    if unknown := [name for name in manifest.class_names if name not in known]:
         raise ManifestError(
             f"{manifest.source}: names the class {unknown[0]!r}, which {names_from} does not, and they would share one "
             f"labels file; {remedy}"

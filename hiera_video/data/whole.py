@@ -35,6 +35,7 @@ def settle(partial: Path, path: Path) -> None:
             os.close(folder)
 
 
-def write_whole(path: Path, content: str) -> None:
+def write_whole(path: Path, content: str | bytes) -> None:
+    """`content`, text as UTF-8, in such a file."""
     with whole_file(path) as file:
-        file.write(content.encode())
+        file.write(content.encode() if isinstance(content, str) else content)

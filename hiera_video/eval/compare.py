@@ -100,9 +100,9 @@ def _moved(labels: Sequence[str], change: Sequence[float]) -> list[dict[str, Any
     totals: dict[str, list[float]] = {}
     for label, value in zip(labels, change):
         totals.setdefault(label, []).append(value)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"name": name, "videos": len(values), "change": 100 * sum(values) / len(values)}
         for name, values in totals.items()
         if sum(values)
     ]
-    return sorted(rows, key=lambda row: (-abs(float(str(row["change"]))), str(row["name"])))
+    return sorted(rows, key=lambda row: (-abs(row["change"]), row["name"]))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hiera_video.data.dataset import TestViews, VideoViews
 from hiera_video.data.loader import test_loader
+from hiera_video.data.whole import write_whole
 from hiera_video.errors import ManifestError
 from hiera_video.models.mae import MaeOutput, MaskedAutoencoderHiera
 from hiera_video.runtime.distributed import World
@@ -61,9 +62,7 @@ class Reconstruction:
     def _draw(self, folder: Path, model: MaskedAutoencoderHiera, clips: Tensor, rows: list[int]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         pictures = model.pictures(clips, _reconstruct(model, clips, rows))
-        partial = folder / ".latest.partial"
-        partial.write_bytes(reconstruction_sheet(pictures, mean=self.mean, std=self.std))
-        partial.replace(folder / "latest.png")
+        write_whole(folder / "latest.png", reconstruction_sheet(pictures, mean=self.mean, std=self.std))
 
 
 def _reconstruct(model: MaskedAutoencoderHiera, clips: Tensor, rows: list[int]) -> MaeOutput:

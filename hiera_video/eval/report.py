@@ -17,11 +17,11 @@ from hiera_video.data.decode import open_video
 from hiera_video.data.decode.settings import Backend
 from hiera_video.data.manifest import Manifest
 from hiera_video.data.records import as_tuple
+from hiera_video.data.whole import write_whole
 from hiera_video.errors import DecodeError
 from hiera_video.eval.class_names import names_of
 from hiera_video.eval.evaluate import single_labels
 from hiera_video.eval.metrics import confusion
-from hiera_video.eval.results import write_whole
 from hiera_video.eval.views import Predictions
 from hiera_video.viz.plots import accuracy_by_views, calibration_curve, confusion_matrix, loss_curve, score_curve
 from hiera_video.viz.strips import film_strip
@@ -69,7 +69,7 @@ def write_report(
         },
         slow=_slow(predictions, manifest),
     )
-    write_whole(folder / "report.html", html.encode())
+    write_whole(folder / "report.html", html)
     return folder / "report.html"
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiera_video.data.manifest import Manifest
+from hiera_video.data.whole import write_whole
 from hiera_video.eval.breakdown import average_precisions, by_class, by_views, confusion_pairs
 from hiera_video.eval.calibration import calibration
 from hiera_video.eval.class_names import names_of
@@ -61,9 +62,9 @@ def write_results(folder: Path, tested: Tested, predictions: Predictions, manife
     archive = io.BytesIO()
     np.savez_compressed(archive, rows=predictions.rows, logits=predictions.logits)
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "predictions.csv", _lines(predictions, manifest, names).encode())
+    write_whole(folder / "predictions.csv", _lines(predictions, manifest, names))
     write_whole(folder / "predictions.npz", archive.getvalue())
-    write_whole(folder / "results.json", json.dumps(results, indent=1, ensure_ascii=False).encode())
+    write_whole(folder / "results.json", json.dumps(results, indent=1, ensure_ascii=False))
     return results
 
 
@@ -119,10 +120,3 @@ def _lines(predictions: Predictions, manifest: Manifest, names: Sequence[str]) -
             ]
         )
     return text.getvalue()
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that appears whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)

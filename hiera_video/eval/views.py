@@ -34,8 +34,7 @@ class Predictions:
     def probabilities(self, *, multi_label: bool = False, views: Sequence[int] | None = None) -> NDArray[np.float64]:
         """[N, K]: softmax (sigmoid for several labels a video) per view, averaged over the views (or those in `views`).
 
-        The published protocol sums; the mean has the same order and is a probability. Source: FACTS of the Kinetics
-        protocol, step 5.
+        The published protocol (PySlowFast's test meter) sums; the mean has the same order and is a probability.
         """
         chosen = slice(None) if views is None else list(views)
         answers = np.zeros((len(self.rows), self.logits.shape[2]))
