@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import resource
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,7 +23,8 @@ from hiera_video.train.meter import LoaderWatch, Meter
         ("NVIDIA H100 80GB HBM3", 989),
         ("NVIDIA H100 PCIe", 756),
         ("NVIDIA A100-SXM4-80GB", 312),
-        ("NVIDIA A10G", 125),
+        ("NVIDIA A10", 125),
+        ("NVIDIA A10G", 70),
         ("NVIDIA L4", 121),
         ("NVIDIA GeForce RTX 4090", 165),
         ("", None),
@@ -68,3 +72,10 @@ def test_a_slow_loader_is_told_once_until_it_is_not(caplog: pytest.LogCaptureFix
             told.append(len(caplog.records))
     assert told == [0, 0, 1, 1, 1, 2]
     assert "30 % of the time the model waits for clips; raise data.workers" in caplog.records[0].getMessage()
+
+
+@pytest.mark.parametrize(("system", "largest"), [("linux", 2_000_000), ("darwin", 2_048_000_000)])
+def test_memory_is_in_the_systems_own_unit(system: str, largest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=largest))
+    assert peak_memory_gb(torch.device("cpu")) == 2.048
