@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import sys
 from collections.abc import Callable
 
 from hiera_video.errors import HieraVideoError
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def config_parser(description: str) -> argparse.ArgumentParser:
@@ -32,6 +35,13 @@ def run_tool(main: Callable[[], int]) -> None:
         code = main()
     except HieraVideoError as error:
         print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror}; make room or choose another folder for what is written, then run the "
+              "same command again", file=sys.stderr)  # fmt: skip
         code = 2
     except KeyboardInterrupt:
         code = 130
