@@ -119,9 +119,8 @@ def _spell_out_auto(layer: DictConfig) -> None:
     train = layer._get_node("train")
     if not isinstance(train, DictConfig):
         return
-    written = cast(
-        "dict[str, Any]", OmegaConf.to_container(train)
-    )  # as it stands: what `${…}` refers to may lie in another layer
+    # as it stands: what `${…}` refers to may lie in another layer
+    written = cast("dict[str, Any]", OmegaConf.to_container(train))
     for key in ("batch_size", "accumulate"):
         if written.get(key) == "auto":
             del train[key]
