@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """Check the configuration here, submit, print the job's number and where its log is."""
-    arguments = parser().parse_args()
+    arguments = parser().parse_intermixed_args()  # flags may stand between keys
     limit = round(3600 * arguments.hours)
     if not 0 < arguments.signal_seconds < limit:
         raise ConfigError(

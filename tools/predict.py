@@ -36,7 +36,7 @@ def main() -> int:
     )
     parser.add_argument("--csv", metavar="FILE", help="write path,start_seconds,end_seconds,rank,label,probability")
     parser.add_argument("--json", metavar="FILE", help="write the same, one object a stretch")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()  # options may stand between videos
     if arguments.topk < 1:
         raise ConfigError(f"--topk {arguments.topk}: must be 1 or more")
     if arguments.step is not None and arguments.window is None:

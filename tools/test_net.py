@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument(
         "--compare", nargs=2, metavar="RESULTS", help="two results.json of the same videos: what changed"
     )
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()  # flags may stand between keys
     config = load_config(arguments.cfg, arguments.overrides)
     manifest = manifest_of(config, "test")
     manifest.require_labels()

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 def main() -> int:
     """Check everything that needs no torch first: a mistake must answer at once."""
-    arguments = config_parser(__doc__ or "").parse_args()
+    arguments = config_parser(__doc__ or "").parse_intermixed_args()  # flags may stand between keys
     config = load_config(arguments.cfg, arguments.overrides)
     check_weights(config, arguments.cfg, warn_only=arguments.dry_run)
     require_logger(config.train.logger)

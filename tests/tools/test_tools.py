@@ -134,3 +134,14 @@ def test_testing_without_a_checkpoint_says_so(overrides: list[str], tool: Any) -
 def test_help(name: str, tool: Any) -> None:
     done = tool(name, "--help")
     assert done.returncode == 0 and "--cfg" in done.stdout and "--dry-run" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["train_net.py", "test_net.py", "launch_slurm.py"])
+def test_options_may_stand_between_keys(name: str, tool: Any) -> None:
+    done = tool(name, "--cfg", CONFIG, "optim.lr=1e-3", "--dry-run", "optim.lrr=1")
+    assert done.returncode == 2 and "unknown key 'optim.lrr'" in done.stderr, done.stderr
+
+
+def test_options_may_stand_between_videos(tool: Any) -> None:
+    done = tool("predict.py", "a.mp4", "--run", "nowhere", "b.mp4")
+    assert done.returncode == 2 and done.stderr.startswith("error: "), done.stderr
