@@ -53,7 +53,8 @@ def load(run: str | Path, which: Literal["best", "last"] = "best") -> LoadedRun:
     checkpoint = folder / "checkpoints" / which
     if not (checkpoint / "meta.json").is_file():
         raise CheckpointError(
-            f"{checkpoint}: no such checkpoint; `run` must be the out_dir of a run that has been saved"
+            f"{checkpoint}: no such checkpoint; `run` must be the out_dir of a run that has been saved, "
+            "`which` best or last"
         )
     config = load_config(folder / "config.yaml")
     try:
@@ -79,6 +80,8 @@ def predict(run: LoadedRun | str | Path, path: str | Path, topk: int = 5) -> lis
 
     Raises `DecodeError` where the video cannot be read.
     """
+    if not isinstance(run, LoadedRun | str | Path):
+        raise ConfigError(f"run is a {type(run).__name__}; give the run's folder, or what hv.load made of it")
     run = run if isinstance(run, LoadedRun) else load(run)
     record = Record(path=str(path), label=None, row=0)
     manifest = Manifest(records=(record,), class_names=None, multi_label=False, source=str(path))

@@ -207,16 +207,21 @@ def config_for(
     """The configuration of a name. `ConfigError` with the nearest names for an unknown one, `InputSizeError` with the
     nearest sizes for a size that does not divide. `section` prefixes the keys in messages (`model.`)."""
     if name not in _CONFIGS:
+        model, _, tag = name.partition(".")
+        if model in _CONFIGS:  # timm's way
+            raise ConfigError(
+                f"{section}name={name!r}: the model is {model}, its weights are {section}pretrained={tag}"
+            )
         near = get_close_matches(name, _CONFIGS, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(_CONFIGS)}"
         raise ConfigError(f"{section}name={name!r}: unknown model; {hint}")
     config = _CONFIGS[name]
     if input_size is not None:
         dims = len(config.input_size)
+        given = input_size if isinstance(input_size, int) else list(input_size)
         require(
-            len(input_size) == dims,
-            f"{section}input_size={list(input_size)}: {name} takes ({', '.join(AXES[dims])}), "
-            f"like {list(config.input_size)}",
+            isinstance(given, list) and len(given) == dims,
+            f"{section}input_size={given}: {name} takes ({', '.join(AXES[dims])}), like {list(config.input_size)}",
         )
         check_input_size(tuple(input_size), config.unit_pixels, f"{section}input_size")
         config = replace(config, input_size=tuple(input_size))

@@ -33,6 +33,11 @@ def create_model(
     whatever `read_weights` takes; None or "none" for fresh weights. mae: masking, decoder and target of a `mae_…`
     model; the paper's where not given. `ConfigError` or `InputSizeError` for what does not fit, with the nearest that
     does; `CheckpointError` for weights that cannot be had or are of another model."""
+    if isinstance(pretrained, bool):
+        raise ConfigError(
+            f"pretrained={pretrained}: name the weights (a tag such as mae_k400_ft_k400, a file, a run's folder, "
+            "hf-hub:owner/name); leave it out for fresh ones"
+        )
     weights = None if pretrained is None or pretrained == "none" else read_weights(pretrained, name)
     if weights is not None and num_classes is None:
         num_classes = weights.num_classes

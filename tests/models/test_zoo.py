@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import re
+from typing import Any
+
+import pytest
 import torch
 
+from hiera_video.errors import ConfigError
 from hiera_video.models.layout import list_names
 from hiera_video.models.zoo import create_model, list_models
 
@@ -26,3 +31,22 @@ def test_the_package_names_are_lazy_and_complete():
 
     for name in models.__all__:
         assert getattr(models, name) is not None
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"pretrained": True}, "pretrained=True: name the weights (a tag such as mae_k400_ft_k400, a file,"),
+        ({"pretrained": False}, "pretrained=False: name the weights"),
+        ({"input_size": 64}, "input_size=64: hiera_micro_16x32 takes (frames, height, width), like [16, 32, 32]"),
+    ],
+)
+def test_what_other_libraries_take_is_told(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        create_model("hiera_micro_16x32", **settings)
+
+
+def test_a_name_with_its_tag_is_told_apart() -> None:
+    words = "name='hiera_base_16x224.mae_k400': the model is hiera_base_16x224, its weights are pretrained=mae_k400"
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        create_model("hiera_base_16x224.mae_k400")

@@ -246,3 +246,12 @@ def test_a_model_may_have_more_classes_than_names(run: Path) -> None:
     loaded = replace(hv.load(run), class_names=("to the right", "to the left"))
     answers = named_answers(loaded, torch.tensor([[0.0, 1.0, 2.0]]), 3)
     assert [name for name, _ in answers] == ["2", "to the left", "to the right"]
+
+
+def test_a_model_or_checkpoint_that_is_none_is_told(run: Path, films: Path) -> None:
+    with pytest.raises(ConfigError, match=r"run is a Hiera; give the run's folder, or what hv.load made of it"):
+        hv.predict(hv.load(run).model, films / "a.mp4")  # type: ignore[arg-type]
+    with pytest.raises(
+        CheckpointError, match=r"must be the out_dir of a run that has been saved, `which` best or last"
+    ):
+        hv.load(run, which="final")  # type: ignore[arg-type]
