@@ -124,7 +124,8 @@ def seconds_of_engine(config: Config, batch: ClipBatch, steps: int) -> float:
         log = MetricLog(Path(folder), first_step=0)
         store = CheckpointStore(Path(folder) / "checkpoints", keep=1)
         run = Run(
-            folder=Path(folder), world=ALONE, store=store, log=log, steps_per_epoch=steps + 2, max_broken=1.0, seed=0,
+            folder=Path(folder), world=ALONE, store=store, log=log, steps_per_epoch=steps + 2, num_videos=1, max_broken=1.0,
+            seed=0,
             flops_per_clip=1.0, meta={},
         )  # fmt: skip
         train = TrainConfig(epochs=1, batch_size=BATCH, log_every=1)

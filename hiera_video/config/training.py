@@ -45,6 +45,7 @@ MAY_CHANGE = (
     "out_dir",  # a folder may be moved
     "data.workers",
     "data.deadline_seconds",
+    "data.max_broken",
     "augment.device",
     "train.accumulate",
     "train.fit_memory",
@@ -145,6 +146,7 @@ def _train(
                     store=store,
                     log=log,
                     steps_per_epoch=plan.steps_per_epoch,
+                    num_videos=len(train.records),
                     max_broken=config.data.max_broken,
                     seed=config.seed,
                     flops_per_clip=6.0 * macs,

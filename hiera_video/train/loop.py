@@ -29,7 +29,7 @@ from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.checkpoint import CheckpointStore
 from hiera_video.train.config import OptimConfig, TrainConfig
 from hiera_video.train.devices import told_if_memory_runs_out
-from hiera_video.train.meter import Clock, LoaderWatch, Meter, agree, agree_on_signal, progress_line, show
+from hiera_video.train.meter import BrokenWatch, Clock, LoaderWatch, Meter, agree, agree_on_signal, progress_line, show
 from hiera_video.train.optim import clip_gradients, set_lr
 from hiera_video.train.parallel import no_exchange, whole_model, wrap
 from hiera_video.train.schedule import lr_at
@@ -62,6 +62,8 @@ class Run:
     log: MetricLog | None
     """None on ranks other than the first."""
     steps_per_epoch: int
+    num_videos: int
+    """Of the list; `max_broken` is a share of them, in each pass."""
     max_broken: float
     seed: int
     flops_per_clip: float
@@ -89,7 +91,7 @@ def fit(
     model, optimizer, scaler, progress = state.model, state.optimizer, state.scaler, state.progress
     world, total_steps = run.world, train.epochs * run.steps_per_epoch
     warmup_steps = round(optim.warmup_epochs * run.steps_per_epoch)
-    clock, watch = Clock(progress.step, total_steps), LoaderWatch()
+    clock, watch, broken = Clock(progress.step, total_steps), LoaderWatch(), BrokenWatch()
     meter = Meter(world, run.flops_per_clip)
     wrapped = wrap(model, world, static_graph=train.static_graph)
     model.train()
@@ -106,6 +108,8 @@ def fit(
         set_lr(optimizer, lr)
         with meter.waiting():
             batches_of_step = next(batches)
+        substituted = [pair for batch in batches_of_step for pair in batch.substituted]
+        broken.look(substituted)
         # after the data: a loader draws from the same generator when it starts, which a resumed run does at another step
         seed_modules(random.Random(f"dropout/{run.seed}/{step}/{world.rank}").getrandbits(63), world.device)
         with told_if_memory_runs_out(train, step=step, checkpointing=getattr(model, "checkpointing", False)):
@@ -114,7 +118,7 @@ def fit(
         norm = clip_gradients(model, optim.clip_grad)
         agreed = agree(
             logs,
-            broken=sum(len(batch.substituted) for batch in batches_of_step),
+            broken=len(substituted),
             signal=stop.received or 0,
             save_due=clock.minutes() > train.save_minutes,
             world=world,
@@ -154,8 +158,9 @@ def fit(
             if run.log:
                 run.log.write(step, "val", **numbers)
                 logger.info("epoch %d validation: %s%s", epoch, show(numbers), "  (best so far)" if is_best else "")
-        # the limit is a share of a whole pass at least, so that one bad video at the start does not end a run
-        limit = run.max_broken * train.batch_size * max(progress.step, run.steps_per_epoch)
+        # of whole passes: each video comes once in one, and broken ones that come early in it are no more than allowed
+        passes = math.ceil(progress.step / run.steps_per_epoch)
+        limit = run.max_broken * run.num_videos * passes
         if epoch_ends or agreed.save_due or signal or progress.broken > limit:
             meta = {**run.meta, **state.meta()}
             with meter.paused():
@@ -163,8 +168,10 @@ def fit(
             clock.saved()
         if progress.broken > limit:
             logger.error(
-                "%d broken videos are over data.max_broken=%g; repair or raise it", progress.broken, run.max_broken
-            )
+                "a broken video came %d times in %d passes over %d videos, which is over data.max_broken=%g; "
+                "tools/check_data.py names the broken ones: mend them, or raise data.max_broken, and the same command goes on",
+                progress.broken, passes, run.num_videos, run.max_broken,
+            )  # fmt: skip
             return BROKEN_LIMIT
         if signal:
             logger.info("stopped by a signal after step %d; the same command goes on from there", progress.step)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,6 +19,7 @@ from hiera_video.train.devices import device_name, peak_flops, peak_memory_gb
 
 logger = logging.getLogger(__name__)
 MUCH_WAITING = 0.2
+BROKEN_NAMED = 20
 MACHINE = ("clips_per_second", "data_wait_share", "memory_gb", "mfu")
 
 
@@ -147,6 +148,26 @@ class LoaderWatch:
             self._told = True
         elif wait_share < MUCH_WAITING / 2:
             self._told = False
+
+
+class BrokenWatch:
+    """Names each video of this rank that cannot be read, once; after `BROKEN_NAMED` of them they are only counted."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def look(self, substituted: Iterable[tuple[str, str]]) -> None:
+        """Paths and reasons of a step."""
+        for path, reason in substituted:
+            if path in self._told or len(self._told) > BROKEN_NAMED:
+                continue
+            self._told.add(path)
+            if len(self._told) > BROKEN_NAMED:
+                logger.warning(
+                    "more videos cannot be read: they are counted from here; tools/check_data.py names them all"
+                )
+            else:
+                logger.warning("%s: cannot be read (%s); another video takes its place", path, reason)
 
 
 def progress_line(step: int, total: int, per_epoch: int, numbers: dict[str, float], lr: float, clock: Clock) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,8 @@ from hiera_video.runtime.precision import autocast
 from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.checkpoint import CheckpointStore
 from hiera_video.train.config import OptimConfig, TrainConfig
-from hiera_video.train.loop import DONE, NON_FINITE, Evaluator, Run, fit
-from hiera_video.train.meter import agree
+from hiera_video.train.loop import BROKEN_LIMIT, DONE, NON_FINITE, Evaluator, Run, fit
+from hiera_video.train.meter import BROKEN_NAMED, BrokenWatch, agree
 from hiera_video.train.state import TrainState, averaged
 from hiera_video.train.tasks import Task, TaskOutput
 
@@ -59,6 +61,7 @@ def run_fit(
     optim: OptimConfig | None = None,
     evaluator: Evaluator | None = None,
     stop: StopSignal | None = None,
+    max_broken: float = 0.05,
     **train: Any,
 ) -> tuple[int, nn.Linear, list[torch.Tensor]]:
     """Three passes of two steps; returns the exit code, the model and its weights before each step."""
@@ -71,7 +74,8 @@ def run_fit(
     log = MetricLog(folder, first_step=0)
     run = Run(
         folder=folder, world=HERE, store=CheckpointStore(folder / "checkpoints", keep=2), log=log, steps_per_epoch=2,
-        max_broken=0.05, seed=0, flops_per_clip=6.0, meta={},
+        num_videos=4,
+        max_broken=max_broken, seed=0, flops_per_clip=6.0, meta={},
     )  # fmt: skip
     code = fit(
         state, task, source or batches(), evaluator, optim=optim or OptimConfig(lr=0.1),
@@ -197,6 +201,29 @@ def test_fp16_stops_where_no_scale_helps(tmp_path: Path) -> None:
     code, model, history = run_fit(tmp_path, Always(0, "gradient"), state=linear_state(fp16=True), epochs=20)
     assert code == NON_FINITE and len(history) == 17  # 65536 is halved 16 times
     assert torch.equal(model.weight, history[0])
+
+
+def broken_at(*steps: int) -> Iterator[list[ClipBatch]]:
+    for step in itertools.count():
+        substituted = (("b.mp4", "empty"),) if step in steps else ()
+        yield [replace(batch, substituted=substituted) for batch in next(batches())]
+
+
+def test_the_limit_of_broken_videos_is_of_whole_passes_and_each_is_named_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # one of four videos is broken, which 0.25 allows: it may come at the start of the second pass, too
+    assert run_fit(tmp_path / "a", Sometimes(-1, ""), source=broken_at(1, 2, 5), max_broken=0.25)[0] == DONE
+    assert caplog.text.count("b.mp4: cannot be read (empty); another video takes its place") == 1
+    assert run_fit(tmp_path / "b", Sometimes(-1, ""), source=broken_at(0, 2), max_broken=0.2)[0] == BROKEN_LIMIT
+    assert "a broken video came 1 times in 1 passes over 4 videos, which is over data.max_broken=0.2;" in caplog.text
+
+
+def test_broken_videos_are_counted_where_they_are_too_many_to_name(caplog: pytest.LogCaptureFixture) -> None:
+    watch = BrokenWatch()
+    watch.look((f"{number}.mp4", "empty") for number in range(BROKEN_NAMED + 5))
+    assert caplog.text.count("another video takes its place") == BROKEN_NAMED
+    assert caplog.text.count("tools/check_data.py names them all") == 1
 
 
 def test_a_full_device_is_one_line_with_the_knobs(tmp_path: Path) -> None:
