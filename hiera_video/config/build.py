@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from hiera_video.data.dataset import TestViews
     from hiera_video.data.quarantine import Watch
+
+logger = logging.getLogger(__name__)
 
 
 def manifest_of(config: Config, split: str) -> Manifest:
@@ -77,6 +80,28 @@ def make_model(config: Config, num_classes: int | None, *, pretrained: str | Non
         checkpointing=model.checkpointing,
         mae=config.mae if config.train.task == "pretrain" else None,
     )
+
+
+def make_first_model(
+    config: Config, num_classes: int | None, *, pretrained: str | None, class_names: tuple[str, ...] | None
+) -> nn.Module:
+    """`make_model` for the start of a training. As many classes with other names are other classes: weights that name
+    theirs give no head to a list that names its own (`class_names`) otherwise, and that is said."""
+    if pretrained is None or class_names is None:
+        return make_model(config, num_classes, pretrained=pretrained)
+    from hiera_video.models.hiera import Hiera
+    from hiera_video.models.weights import load_pretrained, read_weights
+
+    weights = read_weights(pretrained, config.model.name)
+    model = make_model(config, num_classes or weights.num_classes, pretrained=None)
+    load_pretrained(model, weights, name=config.model.name)  # type: ignore[arg-type]
+    theirs = weights.class_names
+    if isinstance(model, Hiera) and theirs and len(theirs) == len(class_names) and theirs != class_names:
+        model.reset_classifier(len(class_names))
+        logger.info(
+            "%s: head is fresh: its classes are %s, the list's are %s", pretrained, listed(theirs), listed(class_names)
+        )
+    return model
 
 
 def make_views(config: Config, manifest: Manifest, *, clips: int, crops: int) -> TestViews:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from hiera_video.config.build import make_model, make_views, make_watch
+from hiera_video.config.build import make_first_model, make_model, make_views, make_watch
 from hiera_video.config.load import flatten, load_config, save_config
 from hiera_video.config.schema import Config
 from hiera_video.data.balance import BalancedClips
@@ -107,7 +107,9 @@ def _train(
         use_deterministic_kernels()
     config = fitted(config, train, num_classes, folder, here, own.task) if config.train.fit_memory else config
     torch.manual_seed(config.seed)
-    model = make_model(config, num_classes, pretrained=None if found else _weights(config)).to(here.device)
+    names = None if own.task else train.class_names
+    weights = None if found else _weights(config)
+    model = make_first_model(config, num_classes, pretrained=weights, class_names=names).to(here.device)
     macs, parameters = count_macs(model, (3, *config.input_size)), count_parameters(model)
     optim = config.optim.for_batch(config.train.batch_size)
     state = make_state(model, optim, config.train, here)
@@ -277,7 +279,8 @@ def rehearse(config: Config, train: Manifest) -> None:
     num_classes = config.model.num_classes or max(train.num_classes, 1)
     clips = make_clips(config, train, num_classes, need_labels=False)
     with world() as here:
-        model = make_model(config, num_classes, pretrained=_weights(config)).to(here.device).train()
+        model = make_first_model(config, num_classes, pretrained=_weights(config), class_names=train.class_names)
+        model = model.to(here.device).train()
         task, optimizer = make_task(config, train, num_classes, model), make_optimizer(model, config.optim)
         plan = BatchPlan(num_records=len(train.records), batch_size=1, seed=config.seed)
         macs = count_macs(model, (3, *config.input_size))

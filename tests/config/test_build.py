@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import torch
 
 from hiera_video.config import Config, load_config
-from hiera_video.config.build import aligned_val
+from hiera_video.config.build import aligned_val, make_first_model
 from hiera_video.data.manifest import Manifest
 from hiera_video.data.records import Label, Record
 from hiera_video.errors import ManifestError
+from hiera_video.models.export import save_pretrained
+from hiera_video.models.zoo import create_model
 
 
 def manifest(source: str, names: tuple[str, ...] | None, *labels: Label) -> Manifest:
@@ -48,3 +53,19 @@ def test_names_that_the_training_does_not_know_are_named() -> None:
     words = "val.csv: names classes that train.csv does not: 'dive'; validate on the classes of the training"
     with pytest.raises(ManifestError, match=words):
         aligned_val(config("test.remap_classes=true"), TRAIN, manifest("val.csv", ("jump", "dive"), 0, 1))
+
+
+def test_as_many_classes_of_other_names_get_a_fresh_head(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    trained = create_model("hiera_micro_16x32", num_classes=3)
+    source = str(save_pretrained(trained, tmp_path, class_names=["jump", "run", "swim"]))
+    head = trained.state_dict()["head.projection.weight"]
+    for names in (("jump", "run", "swim"), None):
+        model = make_first_model(config(), 3, pretrained=source, class_names=names)
+        assert torch.equal(model.state_dict()["head.projection.weight"], head)
+    assert "head is fresh" not in caplog.text
+    model = make_first_model(config(), 3, pretrained=source, class_names=("cook", "eat", "wash"))
+    assert not torch.equal(model.state_dict()["head.projection.weight"], head)
+    assert torch.equal(model.state_dict()["pos_embed_spatial"], trained.state_dict()["pos_embed_spatial"])
+    words = "head is fresh: its classes are 'jump', 'run', 'swim', the list's are 'cook', 'eat', 'wash'"
+    assert words in caplog.text
