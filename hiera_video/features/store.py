@@ -156,7 +156,11 @@ class FeatureStore(Dataset[VideoFeatures]):
     def _row_of(self, path: str) -> int:
         found = self._by_path().get(path) or self._by_path().get(os.path.abspath(path)) or []  # noqa: PTH100 (links stay)
         if len(found) != 1:
-            why = f"stands in rows {found}; take one of these" if found else "is not there; see .table().column('path')"
+            paths = self._by_path()
+            named = [known for known in paths if Path(known).name == Path(path).name] or list(paths)
+            such = f", such as {named[0]}" if named else ""
+            missing = f"is not there; see .table().column('path') for what is{such}"
+            why = f"stands in rows {found}; take one of these" if found else missing
             raise FeatureError(f"{self._files.folder}: {path} {why}")
         return found[0]
 
