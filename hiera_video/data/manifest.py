@@ -27,6 +27,8 @@ from hiera_video.errors import ManifestError
 
 __all__ = ["Label", "Manifest", "Record", "read_manifest", "recipe_for"]
 
+SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
+
 # words in a manifest's path -> the recipe that makes it
 RECIPES = {
     "motion": "motion",
@@ -91,6 +93,12 @@ def _read_folder(folder: Path) -> Manifest:
     if videos and classes:
         raise ManifestError(
             f"{folder}: holds videos ({videos[0]} …) and class folders ({classes[0]} …); use one form, not both"
+        )
+    splits = [name for name in classes if name.lower() in SPLITS]
+    if classes and splits == classes and any(entry.is_dir() for name in classes for entry in os.scandir(folder / name)):
+        raise ManifestError(
+            f"{folder}: holds {' and '.join(splits)}, each with folders of its own: splits rather than classes; name one of "
+            f"them, {folder / splits[0]}"
         )
     if not videos and not classes:
         raise ManifestError(

@@ -76,6 +76,13 @@ def test_class_names_beside_a_list(tmp_path: Path) -> None:
     assert read_manifest(source).class_names == ("a", "b")
 
 
+def test_classes_may_be_called_like_splits(tmp_path: Path) -> None:
+    for name in ("test/a.mp4", "train/b.mp4"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    assert read_manifest(str(tmp_path)).class_names == ("test", "train")
+
+
 def test_folders(tmp_path: Path) -> None:
     for name in ("b c/2.mp4", "b c/1.webm", "a/deep/x.MP4", "a/.half.mp4", "a/notes.txt", "empty/readme.txt"):
         write(tmp_path / "classes" / name, "")
@@ -186,6 +193,11 @@ def test_links_inside_the_root_are_fine(tmp_path: Path) -> None:
             {"d/a.mp4": "", "d/x/b.mp4": ""},
             "d",
             "holds videos (a.mp4 …) and class folders (x …); use one form, not both",
+        ),
+        (
+            {"d/train/x/a.mp4": "", "d/val/x/b.mp4": ""},
+            "d",
+            "d: holds train and val, each with folders of its own: splits rather than classes; name one of them, d/train",
         ),
         ({"t.json": "[{]"}, "t.json", "t.json:1: is not JSON"),
         ({"t.json": "[" * 100_000}, "t.json", "t.json: is nested too deeply to be an annotation file"),
