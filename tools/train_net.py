@@ -10,6 +10,7 @@ torchrun --nproc-per-node 8 tools/train_net.py --cfg configs/k400_hiera_b.yaml
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from hiera_video.config.build import aligned_val, manifest_of, num_classes_of
 from hiera_video.config.load import load_config
@@ -52,7 +53,10 @@ def check_weights(config: Config, name: str, *, warn_only: bool) -> None:
 
 
 def dry_run(config: Config, train: Manifest) -> int:
-    """Two real steps at batch 1 on videos with or without labels, nothing written."""
+    """Two real steps at batch 1 on videos with or without labels, nothing written. Where there are labels, those of a
+    `data.val` that lies on this disk have to go with them, as in the real run."""
+    if train.num_classes and config.data.val and Path(config.data.val).exists():
+        num_classes_of(config, train, aligned_val(config, train, manifest_of(config, "val")))
     from hiera_video.config.training import rehearse
 
     rehearse(config, train)

@@ -83,6 +83,17 @@ def test_dry_run_builds_the_real_thing_and_writes_nothing(videos: Path, tool: An
     assert not (tmp_path / "run").exists()
 
 
+def test_dry_run_tells_of_a_validation_list_with_other_classes(videos: Path, tool: Any, tmp_path: Path) -> None:
+    (tmp_path / "val.csv").write_text((videos / "val.csv").read_text())
+    (tmp_path / "labels.txt").write_text("to the right\nupwards\n")
+    done = tool(
+        *("train_net.py", "--cfg", CONFIG, "--dry-run", f"data.train={videos / 'train.csv'}"),
+        *(f"data.val={tmp_path / 'val.csv'}", f"data.root={videos}"),
+    )
+    assert done.returncode == 2, done.stderr
+    assert "names classes that" in done.stderr and "does not: 'upwards'" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
