@@ -279,6 +279,7 @@ def rehearse(config: Config, train: Manifest) -> None:
     num_classes = config.model.num_classes or max(train.num_classes, 1)
     clips = make_clips(config, train, num_classes, need_labels=False)
     with world() as here:
+        torch.manual_seed(config.seed)
         model = make_first_model(config, num_classes, pretrained=_weights(config), class_names=train.class_names)
         model = model.to(here.device).train()
         task, optimizer = make_task(config, train, num_classes, model), make_optimizer(model, config.optim)

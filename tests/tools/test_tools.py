@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+from hiera_video.config.build import manifest_of
+from hiera_video.config.load import load_config
+from hiera_video.config.training import rehearse
 
 CONFIG = "configs/motion_hiera_micro.yaml"
 
@@ -92,6 +98,16 @@ def test_dry_run_tells_of_a_validation_list_with_other_classes(videos: Path, too
     )
     assert done.returncode == 2, done.stderr
     assert "names classes that" in done.stderr and "does not: 'upwards'" in done.stderr
+
+
+def test_a_dry_run_shows_the_same_losses_each_time(overrides: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    config, losses = load_config(CONFIG, overrides), []
+    for _ in range(2):
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            rehearse(config, manifest_of(config, "train"))
+        losses.append(re.findall(r"step \d: .* loss (\S+),", caplog.text))
+    assert losses[0] == losses[1] and len(losses[0]) == 2
 
 
 @pytest.mark.parametrize(
