@@ -134,7 +134,7 @@ def num_visible(units: int, mask_ratio: float) -> int:
     return visible
 
 
-# Table 10 of the paper (arXiv 2306.00989): width, heads and blocks per stage.
+# Table 2 of the paper (arXiv 2306.00989): width, heads and blocks per stage.
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"embed_dim": 96, "num_heads": 1, "stages": (1, 2, 7, 2)},
     "small": {"embed_dim": 96, "num_heads": 1, "stages": (1, 2, 11, 2)},
