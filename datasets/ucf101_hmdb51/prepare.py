@@ -37,7 +37,8 @@ def main() -> int:
             f"{arguments.splits}: holds neither trainlist0{arguments.split}.txt (UCF101) nor "
             f"<class>_test_split{arguments.split}.txt (HMDB51)"
         )
-    classes = sorted({path.split("/")[0] for paths in listed.values() for path in paths})
+    # UCF101's classInd.txt does not look at case: Hammering before HammerThrow
+    classes = sorted({path.split("/")[0] for paths in listed.values() for path in paths}, key=str.casefold)
     root = arguments.videos.parent
     (root / "labels.txt").write_text("".join(f"{name}\n" for name in classes))
     for part, paths in listed.items():

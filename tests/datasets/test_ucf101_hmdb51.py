@@ -38,6 +38,17 @@ def test_ucf101(tmp_path: Path) -> None:
     assert [Path(record.path).name for record in test.records] == ["v_Archery_g01_c01.avi", "v_YoYo_g01_c01.avi"]
 
 
+def test_the_class_order_is_that_of_ucf101s_own_index(tmp_path: Path) -> None:
+    index = ("Hammering", "HammerThrow", "JumpingJack", "JumpRope")  # 35, 36, 47, 48 in classInd.txt
+    touch(tmp_path, *(f"videos/{name}/v_{name}_g01_c01.avi" for name in index))
+    (tmp_path / "lists").mkdir()
+    for part in ("train", "test"):
+        (tmp_path / f"lists/{part}list01.txt").write_text("".join(f"{n}/v_{n}_g01_c01.avi\n" for n in index))
+    done = prepare(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "labels.txt").read_text().splitlines() == list(index)
+
+
 def test_hmdb51(tmp_path: Path) -> None:
     touch(
         tmp_path,
