@@ -41,7 +41,14 @@ def main() -> int:
             parser.error(
                 f"{arguments.csv}: has no column {', '.join(missing)}; its header must be {','.join(COLUMNS)},split"
             )
-        rows = list(reader)
+        rows = []
+        for row in reader:
+            if not all((row[name] or "").strip().isdigit() for name in ("time_start", "time_end")):
+                parser.error(
+                    f"{arguments.csv}:{reader.line_num}: time_start {row['time_start']} and time_end {row['time_end']} must be "
+                    "whole seconds; mend the line, or take it out"
+                )
+            rows.append(row)
     root, manifest = arguments.videos.parent, arguments.videos.with_suffix(".csv")
     if manifest.resolve() == arguments.csv.resolve():
         parser.error(f"{manifest}: is where the manifest goes; move the release's csv into another folder")

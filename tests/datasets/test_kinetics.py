@@ -75,3 +75,13 @@ def test_refusals_name_the_file_and_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "csv/val.csv").write_text(HEADER + "juggling,ccccccccccc,3,13,val\n")
     unknown = prepare(tmp_path, "val")
     assert unknown.returncode == 2 and "class 'juggling' is not in k/labels.txt; remove that file" in unknown.stderr
+
+
+@pytest.mark.parametrize(("line", "told"), [("1.5,3", "time_start 1.5 and time_end 3"), ("7", "time_end None")])
+def test_a_line_without_whole_seconds_is_told_by_its_number(tmp_path: Path, line: str, told: str) -> None:
+    release(tmp_path)
+    (tmp_path / "csv/train.csv").write_text(HEADER + f"zumba,-aaaaaaaaaa,10,20,train\nzumba,bbbbbbbbbbb,{line}\n")
+    done = prepare(tmp_path, "train")
+    assert done.returncode == 2 and "csv/train.csv:3: " in done.stderr and told in done.stderr
+    assert "must be whole seconds; mend the line, or take it out" in done.stderr
+    assert not (tmp_path / "k/labels.txt").exists()
