@@ -95,6 +95,9 @@ def test_reset_classifier(clips):
     model.reset_classifier(11)
     assert model(clips).shape == (4, 11)
     assert model.config.num_classes == 11
+    dropping = create_model("hiera_micro_16x32", head_dropout=0.5).eval()
+    dropping.reset_classifier(11)
+    assert torch.equal(dropping(clips), dropping(clips))  # a fresh head is in evaluation with its model
 
 
 def test_path_draws_do_not_depend_on_how_the_batch_is_split(clips):
