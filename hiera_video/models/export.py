@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from hiera_video.errors import CheckpointError
@@ -64,7 +65,7 @@ def save_pretrained(model: HieraEncoder, folder: str | Path, *, class_names: Seq
             json.dumps(ours, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
         )
         (target / "README.md").write_text(_card(model, target.name), encoding="utf-8")
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # the latter: what safetensors makes of a full disk
         raise CheckpointError(f"{target}: cannot be written ({error})") from error
     return target
 

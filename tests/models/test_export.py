@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from unittest import mock
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from hiera_video.errors import CheckpointError
 from hiera_video.models.export import save_pretrained
@@ -73,3 +75,13 @@ def test_wrong_names_and_folders_are_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="file: cannot be written"):
         save_pretrained(model, tmp_path / "file")
+
+
+def test_a_full_disk_is_told(tmp_path):
+    model = create_model("hiera_micro_16x32", num_classes=2)
+    full = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    with (
+        mock.patch("hiera_video.models.export.save_file", side_effect=full),
+        pytest.raises(CheckpointError, match=r"a: cannot be written \(.*No space left on device"),
+    ):
+        save_pretrained(model, tmp_path / "a")
