@@ -92,13 +92,16 @@ def from_pretrained(source: str | Path) -> Hiera | MaskedAutoencoderHiera:
     arguments = {key: value for key, value in weights.config.items() if key in HieraConfig.__dataclass_fields__}
     is_autoencoder = "mask_token" in weights.state
     init = weights.extras.get("init", "xavier" if is_autoencoder else "trunc_normal")
-    config = HieraConfig(**arguments, init=init)
-    model: Hiera | MaskedAutoencoderHiera
-    if is_autoencoder:
-        decoder = {key: value for key, value in weights.config.items() if key in DECODER_KEYS}
-        model = MaskedAutoencoderHiera(config, MaeConfig(**{**decoder, **(weights.extras.get("mae") or {})}))
-    else:
-        model = Hiera(config)
+    decoder = {key: value for key, value in weights.config.items() if key in DECODER_KEYS}
+    try:
+        config = HieraConfig(**arguments, init=init)
+        mae = MaeConfig(**{**decoder, **(weights.extras.get("mae") or {})})
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{source}: its config.json is not of this package or hiera-transformer ({error}); weights of Hiera's names "
+            "load with create_model(…, pretrained=…)"
+        ) from error
+    model = MaskedAutoencoderHiera(config, mae) if is_autoencoder else Hiera(config)
     load_pretrained(model, weights)
     return model.eval()
 
@@ -115,7 +118,7 @@ def _in_words(report: LoadReport) -> str:
 def _refuse_other_heads(weights: Weights, model: HieraEncoder) -> None:
     """Attention heads leave no trace in shapes; a wrong count would load in silence and compute something else."""
     pairs = [("num_heads", model.config.num_heads)]
-    if isinstance(model, MaskedAutoencoderHiera) and "mask_token" in weights.state:
+    if isinstance(model, MaskedAutoencoderHiera) and "mask_token" in weights.state and not _is_image(weights, model):
         pairs.append(("decoder_num_heads", model.mae.decoder_num_heads))
     for key, here in pairs:
         there = weights.config.get(key)
@@ -123,6 +126,12 @@ def _refuse_other_heads(weights: Weights, model: HieraEncoder) -> None:
             raise CheckpointError(
                 f"{weights.source}: was made with {key}={there}, the model has {here}; make them equal"
             )
+
+
+def _is_image(weights: Weights, model: HieraEncoder) -> bool:
+    """Whether an image model's weights go into a video model; its decoder, and so that one's heads, stay behind."""
+    patches = weights.state.get("patch_embed.proj.weight")
+    return patches is not None and patches.ndim < model.patch_embed.proj.weight.ndim
 
 
 def read_weights(source: str | Path, name: str = "") -> Weights:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import urllib.error
+from dataclasses import replace
 from unittest import mock
 
 import pytest
@@ -11,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from hiera_video.errors import CheckpointError
-from hiera_video.models.layout import MaeConfig
+from hiera_video.models.hiera import Hiera
+from hiera_video.models.layout import MaeConfig, config_for
 from hiera_video.models.tags import PUBLISHED, checkpoint_tags
 from hiera_video.models.weights import from_pretrained, load_pretrained, read_weights, save_pretrained
 from hiera_video.models.zoo import create_model
@@ -191,4 +193,32 @@ def test_round_trip_is_exact(name, tmp_path):
 def test_a_folder_without_config_cannot_be_rebuilt(model, tmp_path):
     save_file(model.state_dict(), tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"has no config.json; build the model with create_model"):
+        from_pretrained(tmp_path)
+
+
+def test_an_image_autoencoder_with_other_decoder_heads_goes_into_a_video_one(tmp_path):
+    image = create_model("mae_hiera_tiny_224", input_size=(64, 64))  # 16 decoder heads, the video's 8
+    save_pretrained(image, tmp_path)
+    video = create_model("mae_hiera_tiny_16x224", input_size=(16, 64, 64), pretrained=str(tmp_path))
+    assert torch.equal(video.blocks[3].attn.qkv.weight, image.blocks[3].attn.qkv.weight)
+
+
+def test_other_heads_of_the_encoder_are_refused(model, tmp_path):
+    config = json.loads((save_pretrained(model, tmp_path) / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "num_heads": 2}))
+    with pytest.raises(CheckpointError, match="was made with num_heads=2, the model has 1; make them equal"):
+        create_model(NAME, pretrained=str(tmp_path))
+
+
+def test_a_joint_position_embedding_of_a_video_goes_round(tmp_path):
+    saved = Hiera(replace(config_for(NAME), sep_pos_embed=False))
+    again = from_pretrained(save_pretrained(saved, tmp_path))
+    assert same(again, saved)
+
+
+@pytest.mark.parametrize("config", [{"num_heads": [1, 2, 4, 8], "embed_dim": 96}, {"stages": 3}, {"num_heads": 0}])
+def test_a_config_of_another_library_is_told(tmp_path, config):
+    save_file({"hiera.embeddings.weight": torch.zeros(1)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="its config.json is not of this package or hiera-transformer"):
         from_pretrained(tmp_path)
