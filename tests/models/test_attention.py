@@ -32,3 +32,13 @@ def test_attention_inside_units_sees_one_unit():
         before, after = model.blocks[0](tokens), model.blocks[0](changed)
     moved = (before != after).any(dim=2).view(32, 16).any(dim=1)
     assert moved.tolist() == [unit == 1 for unit in range(32)]
+
+
+@torch.no_grad()
+def test_the_first_scale_is_the_attentions_and_the_second_the_mlps():
+    block = create_model("hiera_micro_16x32").eval().blocks[0]
+    tokens = torch.randn(2, 32 * 16, 64)
+    found = block(tokens, torch.tensor([[2.0, 0.0], [0.0, 3.0]]))
+    attention, mlp = block.attn(block.norm1(tokens)), block.mlp(block.norm2(tokens))
+    assert torch.allclose(found[0], (tokens + 2 * attention)[0], atol=1e-6)
+    assert torch.allclose(found[1], (tokens + 3 * mlp)[1], atol=1e-6)

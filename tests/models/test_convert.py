@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
+from einops import rearrange
 
 from hiera_video.errors import CheckpointError
 from hiera_video.models.convert import fit, inflate_image_weights, resize_table, unwrap
@@ -51,6 +53,24 @@ def test_tables_keep_constants_and_lines():
     assert longer[:, 0, 0, 0].tolist() == pytest.approx([0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3])
     assert torch.allclose(longer, longer[:, :1, :1].expand_as(longer), atol=1e-5)
     assert torch.equal(resize_table(line, (4, 3, 3), (4, 3, 3)), line)
+
+
+def test_tables_are_bicubic_in_space_and_linear_in_time_on_any_grid():
+    table = torch.randn(1, 2 * 3 * 5, 4, generator=torch.Generator().manual_seed(0))
+    frames = rearrange(table, "1 (t h w) c -> t c h w", t=2, h=3)
+    larger = F.interpolate(frames, size=(6, 7), mode="bicubic", align_corners=False)
+    expected = torch.stack([larger[0], 0.75 * larger[0] + 0.25 * larger[1], larger.mean(0)])  # times 0, 1 and 1.5 of 4
+    found = rearrange(resize_table(table, (2, 3, 5), (4, 6, 7)), "1 (t h w) c -> t c h w", t=4, h=6)
+    assert torch.allclose(found[:2], expected[:2], atol=1e-6)
+    assert torch.allclose(found[1:3].mean(0), expected[2], atol=1e-6)
+
+
+def test_positions_of_a_clip_that_is_not_square_keep_their_sides():
+    state = state_of("mae_hiera_micro_16x32", input_size=(16, 32, 64))
+    chosen, _ = fit(state, create_model("mae_hiera_micro_16x32", input_size=(16, 64, 128)), "x")
+    space, decoder = state["pos_embed_spatial"], state["decoder_pos_embed"]
+    assert torch.equal(chosen["pos_embed_spatial"], resize_table(space, (1, 8, 16), (1, 16, 32)))
+    assert torch.equal(chosen["decoder_pos_embed"], resize_table(decoder, (8, 4, 8), (8, 8, 16)))
 
 
 def test_positions_follow_the_input_size():

@@ -73,6 +73,10 @@ def test_running_cells_walk_round_the_unit():
         [2, 0],
         [0, 1],
     ]
+    wide = config_for("mae_hiera_micro_16x32", input_size=(4, 16, 32))  # two units a frame walk together
+    unit_tokens = torch.arange(16).view(4, 4)
+    found = running_cells(wide, unit_tokens, 0.5) - unit_tokens[:, :1]
+    assert found.tolist() == [[0, 1], [0, 1], [1, 3], [1, 3]]
     with pytest.raises(ConfigError, match="units have one token left each; use 'random' or 'all'"):
         running_cells(config, unit_tokens[:, :1], 0.5)
 
