@@ -202,7 +202,7 @@ def resize_positions(state: State, config: HieraConfig, source: str) -> tuple[St
             old = state["pos_embed_temporal"]
             state["pos_embed_temporal"] = resize_table(old, (source_time, 1, 1), (time, 1, 1))
             notes.append(f"position embedding interpolated in time from {source_time} to {time}")
-    if space is None or not config.sep_pos_embed and space.shape[1] == math.prod(tokens):
+    if space is None or (not config.sep_pos_embed and space.shape[1] == math.prod(tokens)):
         return state, notes
     target = (tokens[-2], tokens[-1])
     grid = _source_grid(space.shape[1], target, source)

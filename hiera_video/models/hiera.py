@@ -188,7 +188,8 @@ class Hiera(HieraEncoder):
         """Replace the head by a fresh one."""
         self.config = replace(self.config, num_classes=num_classes)
         old = self.head.projection.weight
-        self.head = Head(old.shape[1], num_classes, self.config.head_dropout).to(old.device, old.dtype).train(self.training)
+        head = Head(old.shape[1], num_classes, self.config.head_dropout)
+        self.head = head.to(old.device, old.dtype).train(self.training)
         _init_module(self.head.projection, self.config)
         _scale_head(self.head, self.config)
 

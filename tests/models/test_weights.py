@@ -220,5 +220,5 @@ def test_a_joint_position_embedding_of_a_video_goes_round(tmp_path):
 def test_a_config_of_another_library_is_told(tmp_path, config):
     save_file({"hiera.embeddings.weight": torch.zeros(1)}, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match="its config.json is not of this package or hiera-transformer"):
+    with pytest.raises(CheckpointError, match=r"its config\.json is not of this package or hiera-transformer"):
         from_pretrained(tmp_path)
