@@ -122,6 +122,7 @@ def measure(case: Case, arguments: argparse.Namespace, threads: int) -> dict[str
         "times_ours": ratios(seconds, "ours"),
         "times_floor": ratios(seconds, "floor") if "floor" in seconds else {},
         "macs": macs,
+        "floor_products": "torch.mm or oneDNN" if case.device == "cpu" and case.dtype == "float32" else "torch.mm",
         "mfu": round(mfu, 3),
         "bytes_over_copy": round(over_copy, 3),
         "differences": found,
