@@ -196,12 +196,12 @@ class Floor:
         fresh = torch.randn(size, device=device).to(dtype)
         self.left, self.right, self.out, self.grad = fresh, fresh.clone(), fresh.clone(), fresh.clone()
         by_onednn = device.type == "cpu" and dtype == torch.float32
-        self.ways: tuple[Way, ...] = (by_mm, by_fused_linear) if by_onednn else (by_mm,)
+        ways = (by_mm, by_fused_linear) if by_onednn else (by_mm,)
         self.quickest: dict[tuple[Layer, int], Way] = {}
         for layer in layers:
             if isinstance(layer, Product):
                 for number, operands in enumerate(self._products(layer)):
-                    self.quickest[layer, number] = min(self.ways, key=lambda way: _seconds(way, operands))
+                    self.quickest[layer, number] = min(ways, key=lambda way: _seconds(way, operands))
 
     def _sizes(self, layer: Layer) -> tuple[int, ...]:
         if isinstance(layer, Product):
