@@ -92,6 +92,7 @@ def measure(case: Case, arguments: argparse.Namespace, threads: int) -> dict[str
     from speed_rivals import missing
     from speed_rows import print_row
 
+    torch.compiler.reset()  # its limit of compiled variants holds for all cases of a process together
     wanted = [name for name in names_for(case) if not arguments.only or name in ("ours", *arguments.only)]
     absent = {name: package for name in wanted if (package := missing(name))}
     names = [name for name in wanted if name not in absent]
@@ -115,6 +116,8 @@ def measure(case: Case, arguments: argparse.Namespace, threads: int) -> dict[str
     mfu = macs / machine.macs * spread(shares["product"])["median"]
     over_copy = moved / machine.bytes * spread(shares["copy"])["median"]
     del runs, contestants, state, machine
+    if case.device == "cuda":
+        torch.cuda.empty_cache()  # the processes whose memory is measured need it
     row = {
         "case": vars(case) | {"threads": threads, "clock": arguments.clock},
         "rounds": arguments.rounds,

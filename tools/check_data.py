@@ -79,8 +79,9 @@ def main() -> int:
                             quick=arguments.quick, index=arguments.index)  # fmt: skip
         found[split] = list(tqdm(videos, total=len(manifest.records), unit="video", desc=split))
         splits[split] = check.summary(found[split], manifest, clip)
-        logger.info("%s: %d of %d videos can be read %s", split, splits[split]["readable"], len(manifest.records),
-                    splits[split]["reasons"] or "")  # fmt: skip
+        why = ", ".join(f"{reason} {count}" for reason, count in splits[split]["reasons"].items())
+        why = f"; {why}: {splits[split]['broken'][0]['path']} for one" if why else ""
+        logger.info("%s: %d of %d videos can be read%s", split, splits[split]["readable"], len(manifest.records), why)
     if arguments.index:
         logger.info("data.index=%s: the packets of %d videos", *check.index_packets(arguments.out, found))
     written = check.write_lists(arguments.out, clean, manifests, found, names)
@@ -89,15 +90,14 @@ def main() -> int:
                check.CLEAN_LISTS: written}  # fmt: skip
     write_whole(arguments.out / check.RESULTS, json.dumps(results, indent=1, ensure_ascii=False))
     how = f"{'Eight frames of each video' if arguments.quick else 'Every frame'} decoded with {arguments.decoder}."
-    title = f"Videos of {', '.join(given.values())}"
-    facts = {"title": title, "how": how, "splits": splits, "overlap": overlap, "order": order, "order_note": note}
+    facts = {"title": f"Videos of {', '.join(given.values())}", "how": how, "splits": splits, "overlap": overlap,
+             "order": order, "order_note": note}  # fmt: skip
     check.write_page(arguments.out / "report.html", facts)
     logger.info("%d groups of files with the same bytes, %d across splits; class order: %s", len(overlap),
                 sum(len(group["splits"]) > 1 for group in overlap),
                 "not checked" if order is None else f"{len(order)} differences from {note}")  # fmt: skip
     logger.info("report: %s", arguments.out / "report.html")
-    broken, total = (sum(len(item) for item in lists) for lists in
-                     ([split["broken"] for split in splits.values()], found.values()))  # fmt: skip
+    broken, total = sum(len(split["broken"]) for split in splits.values()), sum(map(len, found.values()))
     return BROKEN_LIMIT if broken > arguments.max_broken * total else 0
 
 

@@ -27,7 +27,7 @@ def parse() -> argparse.Namespace:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--run", help="out_dir of a finished run")
     what.add_argument("--model", metavar="NAME", help="such as hiera_base_16x224, with --pretrained")
-    parser.add_argument("--which", choices=("best", "last"), default="best", help="which checkpoint of the run")
+    parser.add_argument("--which", choices=("best", "last"), help="which checkpoint of the run; the best there is")
     parser.add_argument("--pretrained", metavar="WEIGHTS", help="file, folder, hf-hub:owner/name, tag; none: fresh")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="x.pt2 or x.onnx")
     parser.add_argument("--format", choices=FORMATS, help="what --output's suffix says where not given")

@@ -1,6 +1,7 @@
 """Train on a SLURM cluster: one process a GPU, and the job comes back by itself after preemption or its time limit.
 
 python tools/launch_slurm.py --nodes 4 --gpus 8 --hours 24 --partition gpu --cfg configs/k400_hiera_b_mae.yaml
+python tools/launch_slurm.py --nodes 2 --slurm qos=high --slurm constraint=h100 --cfg configs/k400_hiera_l.yaml
 python tools/launch_slurm.py --cluster local --nodes 1 --gpus 0 --tasks 2 --cfg configs/motion_hiera_micro.yaml   # here
 
 SLURM sends SIGUSR1 before the time limit and SIGTERM at preemption; the run writes a checkpoint after its step (or
@@ -14,9 +15,10 @@ import logging
 import os
 from pathlib import Path
 
+from hiera_video.config.arguments import config_parser
 from hiera_video.config.load import load_config
 from hiera_video.errors import ConfigError
-from hiera_video.runtime.cli import config_parser, run_tool
+from hiera_video.runtime.cli import run_tool
 from hiera_video.runtime.slurm_job import Training
 
 logger = logging.getLogger(__name__)
@@ -39,6 +41,10 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     found.add_argument("--partition")
     found.add_argument("--account")
+    found.add_argument(
+        "--slurm", metavar="KEY=VALUE", action="append", default=[],
+        help="any other option of sbatch, such as --slurm qos=high --slurm constraint=h100; may come several times",
+    )  # fmt: skip
     return found
 
 
@@ -51,6 +57,9 @@ def main() -> int:
             f"--signal-seconds={arguments.signal_seconds}: must be above 0 and below the time limit of {limit} s; lower it "
             "or raise --hours"
         )
+    options = dict(text.removeprefix("--").partition("=")[::2] for text in arguments.slurm)
+    if not all(options) or not all(options.values()):
+        raise ConfigError(f"--slurm {' '.join(arguments.slurm)}: must be KEY=VALUE, such as qos=high")
     config = load_config(arguments.cfg, arguments.overrides)
     command = ("--cfg", str(Path(arguments.cfg).resolve()), *arguments.overrides)
     os.environ["SUBMITIT_PREEMPT_SIGNAL"] = "USR1"  # before the import, which reads it
@@ -70,6 +79,7 @@ def main() -> int:
         "slurm_signal_delay_s": arguments.signal_seconds,
         "slurm_partition": arguments.partition,
         "slurm_account": arguments.account,
+        "slurm_additional_parameters": options or None,
     }
     if arguments.dry_run:
         logger.info("would submit to %s: %s %s, with %s", arguments.cluster, tool, " ".join(command), parameters)

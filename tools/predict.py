@@ -3,9 +3,11 @@
 python tools/predict.py clip.mp4 folder/ --run runs/motion_hiera_micro
 python tools/predict.py film.mp4 --run runs/x --window 4 --step 2 --csv answers.csv --json answers.json
 python tools/predict.py --webcam /dev/video0 --run runs/x --window 4 --step 1
+python tools/predict.py clip.mp4 --model hiera_base_16x224 --pretrained mae_k400_ft_k400   # the authors' weights
 
 A line a video (or a stretch of it) goes to the screen. Without --window a video gets one answer from the views of the
-run's test; with it, one for each WINDOW seconds. `--window clip` takes the length of the model's clip.
+run's test (of weights: 5×3, as the paper tests on Kinetics); with it, one for each WINDOW seconds. `--window clip` takes the
+length of the model's clip.
 """
 
 from __future__ import annotations
@@ -27,8 +29,11 @@ def main() -> int:
         help="videos or folders of frames, as the run reads; and folders that hold some",
     )
     parser.add_argument("--webcam", metavar="DEVICE", help="a camera instead, such as /dev/video0; Ctrl-C ends it")
-    parser.add_argument("--run", required=True, help="out_dir of a finished run")
-    parser.add_argument("--which", choices=("best", "last"), default="best", help="which checkpoint of the run")
+    whose = parser.add_mutually_exclusive_group(required=True)
+    whose.add_argument("--run", help="out_dir of a finished run")
+    whose.add_argument("--model", metavar="NAME", help="such as hiera_base_16x224, with --pretrained")
+    parser.add_argument("--which", choices=("best", "last"), help="which checkpoint of the run; the best there is")
+    parser.add_argument("--pretrained", metavar="WEIGHTS", help="file, folder, hf-hub:owner/name, or tag")
     parser.add_argument("--topk", type=int, default=5, help="answers a video")
     parser.add_argument("--window", metavar="SECONDS", help="one answer for each stretch of so many seconds, or 'clip'")
     parser.add_argument(
@@ -37,6 +42,8 @@ def main() -> int:
     parser.add_argument("--csv", metavar="FILE", help="write path,start_seconds,end_seconds,rank,label,probability")
     parser.add_argument("--json", metavar="FILE", help="write the same, one object a stretch")
     arguments = parser.parse_intermixed_args()  # options may stand between videos
+    if (arguments.model is None) != (arguments.pretrained is None):
+        raise ConfigError("--model and --pretrained go together; for a run of your own, --run alone")
     if arguments.topk < 1:
         raise ConfigError(f"--topk {arguments.topk}: must be 1 or more")
     if arguments.step is not None and arguments.window is None:
@@ -53,8 +60,9 @@ def main() -> int:
         raise ConfigError(f"--step {arguments.step}: must be seconds above 0")
     if arguments.webcam is None and not arguments.paths:
         raise ConfigError("nothing to look at: give videos, folders or --webcam /dev/video0")
-    from hiera_video.config.predicting import backend_of, find_videos, predict_files, predict_webcam
+    from hiera_video.config.predicting import Answerer, find_videos, predict_files, predict_webcam
 
+    answerer = Answerer(arguments.run, arguments.which, arguments.model, arguments.pretrained)
     if arguments.webcam is not None:
         if arguments.paths or window is None or arguments.csv or arguments.json:
             raise ConfigError(
@@ -62,16 +70,14 @@ def main() -> int:
             )
         return predict_webcam(
             arguments.webcam,
-            arguments.run,
-            which=arguments.which,
+            answerer,
             topk=arguments.topk,
             window=window,
             step=arguments.step,
         )
     return predict_files(
-        find_videos(arguments.paths, backend_of(arguments.run)),
-        arguments.run,
-        which=arguments.which,
+        find_videos(arguments.paths, answerer.backend()),
+        answerer,
         topk=arguments.topk,
         along=arguments.window is not None,
         window=window,

@@ -65,7 +65,7 @@ def main() -> int:
     examples = find_examples(store, stored=stored, videos=arguments.video, listed=listed, run=arguments.run)
     rows = search(store, examples, arguments.topk, at=arguments.at, each_video_once=arguments.each_video_once)
     for row in rows:
-        seconds = f"{row['start_seconds']:.2f}–{row['end_seconds']:.2f} s"
+        seconds = f"{row['start_seconds']:z.2f}–{row['end_seconds']:.2f} s"
         print(f"{row['rank']:>3}  {row['similarity']:.4f}  {row['path']}  {seconds}", flush=True)
     if arguments.csv:
         write(arguments.csv, as_csv(rows).encode())

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import argparse
 
+from hiera_video.config.arguments import config_parser
 from hiera_video.config.build import manifest_of
 from hiera_video.config.load import load_config
-from hiera_video.runtime.cli import config_parser, run_tool
+from hiera_video.runtime.cli import run_tool
 
 
 def main() -> int:
@@ -25,6 +26,7 @@ def main() -> int:
         print(describe(compare(*compared), *compared))
         return 0
     parser = config_parser(__doc__ or "")
+    parser.usage = "%(prog)s --cfg FILE [--dry-run] [key=value ...]\n       %(prog)s --compare RESULTS RESULTS"
     parser.add_argument(
         "--compare", nargs=2, metavar="RESULTS", help="two results.json of the same videos: what changed"
     )

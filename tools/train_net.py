@@ -1,7 +1,7 @@
 """Train a model, or continue where the run in `out_dir` stopped.
 
 python tools/train_net.py --cfg configs/motion_hiera_micro.yaml
-python tools/train_net.py --cfg configs/k400_hiera_b.yaml optim.lr=4e-4 train.batch_size=8
+python tools/train_net.py --cfg configs/k400_hiera_b.yaml train.batch_size=8 optim.lr_for_batch=256   # the rate follows
 python tools/train_net.py --cfg configs/k400_hiera_b.yaml train.batch_size=auto   # the recipe's, in parts that fit the memory
 python tools/train_net.py --cfg configs/k400_hiera_b.yaml train.task=probe model.pretrained=runs/x   # frozen features
 torchrun --nproc-per-node 8 tools/train_net.py --cfg configs/k400_hiera_b.yaml
@@ -12,12 +12,14 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from hiera_video.config.arguments import config_parser
 from hiera_video.config.build import aligned_val, manifest_of, num_classes_of
 from hiera_video.config.load import load_config
 from hiera_video.config.schema import Config
 from hiera_video.data.manifest import Manifest
 from hiera_video.errors import ConfigError
-from hiera_video.runtime.cli import config_parser, run_tool
+from hiera_video.models.tags import PUBLISHED
+from hiera_video.runtime.cli import run_tool
 from hiera_video.runtime.log import require_logger
 
 logger = logging.getLogger(__name__)
@@ -43,9 +45,11 @@ def check_weights(config: Config, name: str, *, warn_only: bool) -> None:
     """Fine-tuning from nothing is seldom meant: it has to be asked for."""
     if config.train.task == "pretrain" or config.model.pretrained is not None:
         return
+    tags = [tag for tag in PUBLISHED.get(config.model.name, {}) if "_ft_" not in tag]
+    published = f", the tag {tags[0]}" if tags else ""
     message = (
         f"model.pretrained is not set: {name} starts from pre-trained weights; set model.pretrained to a file, a run "
-        f"folder or hf-hub:facebook/{config.model.name}.mae_k400, or to none to train from scratch"
+        f"folder{published} or hf-hub:owner/name, or to none to train from scratch"
     )
     if not warn_only:
         raise ConfigError(message)

@@ -19,6 +19,7 @@ import csv
 from pathlib import Path
 
 from hiera_video.data.storage import add_storage_options, store
+from hiera_video.data.whole import write_whole
 from hiera_video.runtime.cli import run_tool
 
 COLUMNS = ("label", "youtube_id", "time_start", "time_end")
@@ -34,7 +35,7 @@ def main() -> int:
     for path in (arguments.csv, arguments.videos):
         if not path.exists():
             parser.error(f"{path}: does not exist; see datasets/kinetics/README.md for where it comes from")
-    with arguments.csv.open(newline="") as file:
+    with arguments.csv.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         missing = [name for name in COLUMNS if name not in (reader.fieldnames or [])]
         if missing:
@@ -52,20 +53,20 @@ def main() -> int:
     root, manifest = arguments.videos.parent, arguments.videos.with_suffix(".csv")
     if manifest.resolve() == arguments.csv.resolve():
         parser.error(f"{manifest}: is where the manifest goes; move the release's csv into another folder")
-    names = class_names(root / "labels.txt", sorted({row["label"] for row in rows}))
-    unknown = sorted({row["label"] for row in rows} - set(names))
+    labels, found = root / "labels.txt", sorted({row["label"] for row in rows})
+    names = labels.read_text(encoding="utf-8").splitlines() if labels.exists() else found
+    unknown = sorted(set(found) - set(names))
     if unknown:
-        parser.error(
-            f"{arguments.csv}: class '{unknown[0]}' is not in {root / 'labels.txt'}; remove that file to remake it"
-        )
+        parser.error(f"{arguments.csv}: class '{unknown[0]}' is not in {labels}; remove that file to remake it")
+    index_of = {name: index for index, name in enumerate(names)}
     present = {path.name: path.relative_to(root) for path in sorted(arguments.videos.rglob("*.mp4"))}
     wanted = [(clip_name(row), row["label"]) for row in rows]
-    lines = [f"{present[name]} {names[label]}\n" for name, label in wanted if name in present]
+    lines = [f"{present[name]} {index_of[label]}\n" for name, label in wanted if name in present]
     if not lines:
         parser.error(f"{arguments.videos}: holds none of the {len(wanted)} clips that {arguments.csv} lists")
-    partial = manifest.with_suffix(".partial")
-    partial.write_text("".join(lines))
-    partial.replace(manifest)
+    if not labels.exists():
+        write_whole(labels, "".join(f"{name}\n" for name in names))
+    write_whole(manifest, "".join(lines))
     print(f"{manifest}: {len(lines)} of {len(wanted)} listed clips are there, {len(names)} classes")
     store(manifest, arguments.videos.name, arguments, root=root)
     return 0
@@ -74,13 +75,6 @@ def main() -> int:
 def clip_name(row: dict[str, str]) -> str:
     """File name of a clip in the release."""
     return f"{row['youtube_id']}_{int(row['time_start']):06d}_{int(row['time_end']):06d}.mp4"
-
-
-def class_names(path: Path, found: list[str]) -> dict[str, int]:
-    """Class → index, from `labels.txt` where it exists; written there otherwise."""
-    if not path.exists():
-        path.write_text("".join(f"{name}\n" for name in found))
-    return {name: index for index, name in enumerate(path.read_text().splitlines())}
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import json
 from pathlib import Path
 
 from hiera_video.data.storage import add_storage_options, store
+from hiera_video.data.whole import write_whole
 from hiera_video.runtime.cli import run_tool
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -49,7 +50,7 @@ def list_frames(parser: argparse.ArgumentParser, arguments: argparse.Namespace) 
         if "template" not in entry:
             parser.error(
                 f"{arguments.json}: {entry['id']} has no template, as in the release's test.json, and a list of frames needs "
-                "labels; read such a split from its videos (data.test=…/test.json)"
+                "labels; tools/predict.py answers for such a split's videos (--run RUN --csv FILE)"
             )
         name = str(entry["template"]).replace("[", "").replace("]", "")
         if name not in index_of:
@@ -65,9 +66,7 @@ def list_frames(parser: argparse.ArgumentParser, arguments: argparse.Namespace) 
             f"{arguments.frames}: holds frames of none of the {len(entries)} videos that {arguments.json} lists"
         )
     listing = arguments.json.with_name(f"{arguments.json.stem}_frames.txt")
-    partial = listing.with_suffix(".partial")
-    partial.write_text("".join(lines))
-    partial.replace(listing)
+    write_whole(listing, "".join(lines))
     print(f"{listing}: {len(lines)} of {len(entries)} videos are there, {len(index_of)} classes")
 
 

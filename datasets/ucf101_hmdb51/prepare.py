@@ -14,6 +14,7 @@ import argparse
 from pathlib import Path
 
 from hiera_video.data.storage import add_storage_options, store
+from hiera_video.data.whole import write_whole
 from hiera_video.runtime.cli import run_tool
 
 HMDB_PARTS = {"1": "train", "2": "test"}
@@ -40,19 +41,18 @@ def main() -> int:
     # UCF101's classInd.txt does not look at case: Hammering before HammerThrow
     classes = sorted({path.split("/")[0] for paths in listed.values() for path in paths}, key=str.casefold)
     root = arguments.videos.parent
-    (root / "labels.txt").write_text("".join(f"{name}\n" for name in classes))
+    there = {part: [path for path in paths if (arguments.videos / path).is_file()] for part, paths in listed.items()}
     for part, paths in listed.items():
-        there = [path for path in paths if (arguments.videos / path).is_file()]
-        if not there:
+        if not there[part]:
             parser.error(
                 f"{arguments.videos}: holds none of the {len(paths)} clips of the {part} list, first {paths[0]}"
             )
+    write_whole(root / "labels.txt", "".join(f"{name}\n" for name in classes))
+    for part, paths in there.items():
         manifest = root / f"{part}_{arguments.split}.csv"
-        lines = [f"{arguments.videos.name}/{path} {classes.index(path.split('/')[0])}\n" for path in there]
-        partial = manifest.with_suffix(".partial")
-        partial.write_text("".join(lines))
-        partial.replace(manifest)
-        print(f"{manifest}: {len(there)} of {len(paths)} listed clips are there, {len(classes)} classes")
+        lines = [f"{arguments.videos.name}/{path} {classes.index(path.split('/')[0])}\n" for path in paths]
+        write_whole(manifest, "".join(lines))
+        print(f"{manifest}: {len(paths)} of {len(listed[part])} listed clips are there, {len(classes)} classes")
     for part in listed:
         store(root / f"{part}_{arguments.split}.csv", f"{part}_{arguments.split}", arguments, root=root)
     return 0

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from hiera_video.config.schema import Config
 from hiera_video.data.manifest import Manifest, read_manifest
+from hiera_video.data.records import as_tuple
 from hiera_video.errors import ConfigError, ManifestError
-from hiera_video.eval.class_names import align_classes, listed
+from hiera_video.eval.class_names import align_classes, align_label_count, listed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,26 +30,46 @@ def manifest_of(config: Config, split: str) -> Manifest:
 
 
 def num_classes_of(config: Config, *manifests: Manifest) -> int | None:
-    """`model.num_classes`, or the first manifest's; every label must be below it. None in pre-training: no labels."""
+    """`model.num_classes`, or the first manifest's (the training's): as many as it names, and every label below it. None in
+    pre-training: no labels."""
     if config.train.task == "pretrain":
         return None
-    count = config.model.num_classes or manifests[0].num_classes
+    train, count = manifests[0], config.model.num_classes or manifests[0].num_classes
+    if train.class_names is not None and len(train.class_names) != count:
+        raise ManifestError(
+            f"{train.source}: names {len(train.class_names)} classes, but model.num_classes={count}; set "
+            "model.num_classes=null to take as many as it names"
+        )
     for manifest in manifests:
         manifest.require_labels()
         if manifest.num_classes > count:
+            remedy = f"set model.num_classes={manifest.num_classes} or correct the labels"
+            if manifest.num_classes == count + 1 and _counts_from_one(manifest):
+                remedy = "its labels begin at 1: classes count from 0, so take 1 from each"
             raise ManifestError(
-                f"{manifest.source}: has labels up to {manifest.num_classes - 1}, the model has {count} classes; "
-                f"set model.num_classes={manifest.num_classes} or correct the labels"
+                f"{manifest.source}: has labels up to {manifest.num_classes - 1}, the model has {count} classes; {remedy}"
             )
+    if config.model.num_classes is None and train.class_names is None and _counts_from_one(train):
+        logger.warning(
+            "warning: %s: no video has label 0, and classes count from 0; if its labels begin at 1, take 1 from each",
+            train.source,
+        )
     return count
+
+
+def _counts_from_one(manifest: Manifest) -> bool:
+    return min((index for record in manifest.records for index in as_tuple(record.label)), default=0) == 1
 
 
 def aligned_val(config: Config, train: Manifest, val: Manifest) -> Manifest:
     """`val` with labels that mean what `train`'s mean. Raises `ManifestError` where its classes are others, or the same in
     another order, unless `test.remap_classes`. Where one of the two has no names, indices are trusted; pre-training looks at
     none."""
+    if config.train.task == "pretrain":
+        return val
+    val = align_label_count(val, train.multi_label, of=train.source)
     here, there = val.class_names, train.class_names
-    if config.train.task == "pretrain" or here is None or there is None or here == there[: len(here)]:
+    if here is None or there is None or here == there[: len(here)]:
         return val
     if unknown := sorted(set(here) - set(there)):
         raise ManifestError(

@@ -55,15 +55,16 @@ def check_names(run: str | None, model: str | None) -> None:
         )
 
 
-def source_of_run(run: str, which: Literal["best", "last"]) -> Source:
+def source_of_run(run: str, which: Literal["best", "last"] | None) -> Source:
     """A finished run. Raises `CheckpointError` where it has no such checkpoint."""
     from hiera_video.config.runs import load
+    from hiera_video.models.weights import checkpoint_of
 
-    loaded = load(run, which)
+    loaded, checkpoint = load(run, which), checkpoint_of(Path(run), which)
     return Source(
         model=loaded.model,  # type: ignore[arg-type]  # check_names saw that it is a classifier
         name=loaded.config.model.name,
-        weights=f"{run} ({which})",
+        weights=f"{run} ({checkpoint.name})",
         clip=loaded.config.clip,
         class_names=loaded.class_names,
         multi_label=loaded.multi_label,

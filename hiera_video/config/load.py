@@ -1,6 +1,6 @@
 """YAML file and `key=value` overrides → a frozen, checked `Config`, through OmegaConf's structured configs.
 
-    config = load_config("configs/k400_hiera_b.yaml", ["optim.lr=4e-4", "train.batch_size=8"])
+    config = load_config("configs/k400_hiera_b.yaml", ["train.batch_size=8", "optim.lr_for_batch=256"])
 
 A file may name others that it builds on, relative to itself: `_base_: k400_hiera_b.yaml` or a list; later ones win.
 """
@@ -159,7 +159,7 @@ def _check_keys(layer: DictConfig, source: str) -> None:
         for name in map(str, node):
             key = f"{prefix}{name}"
             if key not in known:
-                raise ConfigError(f"{source}: unknown key '{key}'; {_nearest(key, list(known))}")
+                raise ConfigError(f"{source}: unknown key '{key}'; {nearest_key(key)}")
             if known[key] is not None:
                 child = node._get_node(name)
                 if not isinstance(child, DictConfig) or child._is_none():
@@ -171,8 +171,10 @@ def _check_keys(layer: DictConfig, source: str) -> None:
     walk(layer, "")
 
 
-def _nearest(key: str, known: list[str]) -> str:
-    """The same name elsewhere, else a similar name in the same section, else a similar key, else what there is."""
+def nearest_key(key: str) -> str:
+    """A hint for a key that does not exist: the same name elsewhere, else a similar name in the same section, else a similar
+    key, else what there is."""
+    known = list(_schema_keys(Config))
     section, _, leaf = key.rpartition(".")
     siblings = [item for item in known if item.rpartition(".")[0] == section]
     near = [item for item in known if item.rpartition(".")[2] == leaf]

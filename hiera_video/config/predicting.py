@@ -9,6 +9,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +17,7 @@ from hiera_video.config.load import load_config
 from hiera_video.data.decode.settings import Backend, FrameFolder
 from hiera_video.data.records import VIDEO_SUFFIXES
 from hiera_video.errors import ConfigError, DecodeError
+from hiera_video.models.layout import config_for
 
 if TYPE_CHECKING:
     from hiera_video.config.runs import LoadedRun
@@ -24,12 +26,34 @@ logger = logging.getLogger(__name__)
 DONE, NOTHING_READ, SOME_BROKEN = 0, 2, 3
 
 
-def backend_of(run: str) -> Backend:
-    """What the run in folder `run` reads videos with. `ConfigError` where it is none."""
-    written = Path(run) / "config.yaml"
-    if not written.is_file():
-        raise ConfigError(f"--run {run}: holds no config.yaml; give the out_dir of a run")
-    return load_config(written).data.backend
+@dataclass(frozen=True)
+class Answerer:
+    """Who answers: a run, by one of its checkpoints, or the model of a name with weights."""
+
+    run: str | None
+    which: Literal["best", "last"] | None = None
+    model: str | None = None
+    pretrained: str | None = None
+
+    def backend(self) -> Backend:
+        """What videos are read with: as the run did. `ConfigError` where it is none. No torch."""
+        if self.run is None:
+            config_for(str(self.model))
+            return "pyav"
+        written = Path(self.run) / "config.yaml"
+        if not written.is_file():
+            raise ConfigError(f"--run {self.run}: holds no config.yaml; give the out_dir of a run")
+        return load_config(written).data.backend
+
+    def load(self) -> LoadedRun:
+        """With the model on the GPU where there is one."""
+        import torch
+
+        from hiera_video.config.runs import load
+
+        loaded = load(str(self.run or self.pretrained), self.which, model=self.model)
+        loaded.model.to("cuda" if torch.cuda.is_available() else "cpu")
+        return loaded
 
 
 def find_videos(paths: Sequence[str], backend: Backend = "pyav") -> list[Path]:
@@ -76,9 +100,8 @@ def _wanted(backend: Backend) -> str:
 
 def predict_files(
     paths: Sequence[Path],
-    run: str,
+    answerer: Answerer,
     *,
-    which: Literal["best", "last"],
     topk: int,
     along: bool,
     window: float | None,
@@ -90,13 +113,13 @@ def predict_files(
     where none could; each of those is one line."""
     for file in filter(None, (csv_file, json_file)):
         _check_writable(file)
-    loaded, rows, broken = _load(run, which), list[dict[str, Any]](), 0
+    loaded, rows, broken = answerer.load(), list[dict[str, Any]](), 0
     for path in paths:
         try:
             for row in _answers(loaded, path, topk=topk, along=along, window=window, step=step):
                 rows.append(row)
                 said = ", ".join(f"{item['label']} {item['probability']:.1%}" for item in row["answers"])
-                print(f"{path}  {row['start_seconds']:.2f}–{row['end_seconds']:.2f} s  {said}", flush=True)
+                print(f"{path}  {row['start_seconds']:z.2f}–{row['end_seconds']:.2f} s  {said}", flush=True)
         except DecodeError as error:
             broken += 1
             logger.error("error: %s", error)
@@ -109,35 +132,22 @@ def predict_files(
     return DONE if not broken else SOME_BROKEN if rows else NOTHING_READ
 
 
-def predict_webcam(
-    device: str, run: str, *, which: Literal["best", "last"], topk: int, window: float, step: float | None
-) -> int:
+def predict_webcam(device: str, answerer: Answerer, *, topk: int, window: float, step: float | None) -> int:
     """Print a line for each `window` seconds that the camera sees, until it ends or Ctrl-C comes."""
     from hiera_video.config.windows import predict_live
     from hiera_video.data.decode.camera import camera_frames
 
     pictures = camera_frames(device)
     first = next(pictures, None)  # a camera that is not there is told before the model is loaded
-    loaded = _load(run, which)
+    loaded = answerer.load()
     try:
         shown = itertools.chain([first] if first else [], pictures)
         for part in predict_live(loaded, shown, window=window, step=step, topk=topk):
             said = ", ".join(f"{label} {share:.1%}" for label, share in part.answers)
-            print(f"{part.start_seconds:.2f}–{part.end_seconds:.2f} s  {said}", flush=True)
+            print(f"{part.start_seconds:z.2f}–{part.end_seconds:.2f} s  {said}", flush=True)
     except KeyboardInterrupt:
         logger.info("stopped")
     return DONE
-
-
-def _load(run: str, which: Literal["best", "last"]) -> LoadedRun:
-    """The run with its model on the GPU where there is one."""
-    import torch
-
-    from hiera_video.config.runs import load
-
-    loaded = load(run, which)
-    loaded.model.to("cuda" if torch.cuda.is_available() else "cpu")
-    return loaded
 
 
 def _answers(

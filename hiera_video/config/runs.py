@@ -1,24 +1,31 @@
-"""A finished run as an object: `hv.load("runs/x")`, `hv.predict("runs/x", "clip.mp4")`."""
+"""A finished run, or published weights, as an object: `hv.load("runs/x")`, `hv.predict("runs/x", "clip.mp4")`."""
 
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torchvision.models._meta import _KINETICS400_CATEGORIES
 
 from hiera_video.config.build import make_model, make_views
 from hiera_video.config.load import load_config
 from hiera_video.config.schema import Config
+from hiera_video.data.clips import ClipConfig
 from hiera_video.data.dataset import BrokenVideo, TestViews
 from hiera_video.data.manifest import Manifest, Record
 from hiera_video.data.transforms import EvalTransform
 from hiera_video.errors import CheckpointError, ConfigError, DecodeError
 from hiera_video.eval.class_names import names_of
 from hiera_video.eval.forward import compute_logits
+from hiera_video.models.layout import ModelConfig, config_for
+from hiera_video.models.weights import checkpoint_of, load_pretrained, read_weights
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +39,7 @@ class LoadedRun:
     class_names: tuple[str, ...] | None
     """Name of each class, in index order, where the training set had names."""
     config: Config
-    """What the run was trained with."""
+    """What the run was trained with; for published weights, how they are tested."""
     multi_label: bool = False
     """Several labels a video: each class has a probability of its own."""
 
@@ -47,42 +54,67 @@ class Prediction:
     """Start and end of each clip that the model saw."""
 
 
-def load(run: str | Path, which: Literal["best", "last"] = "best") -> LoadedRun:
-    """Load the run in folder `run`. Raises `CheckpointError` where it has no such checkpoint, or a damaged one."""
-    folder = Path(run)
-    checkpoint = folder / "checkpoints" / which
-    if not (checkpoint / "meta.json").is_file():
-        raise CheckpointError(
-            f"{checkpoint}: no such checkpoint; `run` must be the out_dir of a run that has been saved, "
-            "`which` best or last"
-        )
-    config = load_config(folder / "config.yaml")
+def load(run: str | Path, which: Literal["best", "last"] | None = None, *, model: str | None = None) -> LoadedRun:
+    """Load the run in folder `run`, by default the checkpoint that `checkpoint_of` chooses.
+
+    model: `run` is no run but weights of the model of that name (whatever `read_weights` takes), such as the published
+    `hv.load("mae_k400_ft_k400", model="hiera_base_16x224")`; they see videos as in the paper's test on Kinetics. Raises
+    `CheckpointError` where there is no such checkpoint, or a damaged one; `ConfigError` for weights without a classifier."""
+    if model is not None:
+        return _load_weights(model, str(run))
+    checkpoint = checkpoint_of(Path(run), which)
+    config = load_config(Path(run) / "config.yaml")
     try:
         meta = json.loads((checkpoint / "meta.json").read_text())
         num_classes, class_names = meta["model"]["num_classes"], meta["class_names"]
-    except (ValueError, KeyError, TypeError) as error:
-        other = "last" if which == "best" else "best"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        other = "best" if checkpoint.name == "last" else "last"
         raise CheckpointError(f"{checkpoint}: its meta.json is damaged ({error}); load the run's {other}") from error
-    model = make_model(config, num_classes, pretrained=str(checkpoint)).eval()
-    transform = EvalTransform(config.input_size[1], config.test.crops, config.augment.mean, config.augment.std)
     return LoadedRun(
-        model=model,
-        transform=transform,
+        model=make_model(config, num_classes, pretrained=str(checkpoint)).eval(),
+        transform=_transform_of(config),
         class_names=tuple(class_names) if class_names else None,
         config=config,
         multi_label=bool(meta.get("multi_label")),
     )
 
 
+def _load_weights(name: str, source: str) -> LoadedRun:
+    weights = read_weights(source, name)
+    if weights.num_classes is None:
+        raise ConfigError(
+            f"{source}: has no classifier's head, and so no classes to answer with; fine-tune from it first"
+        )
+    size = weights.config.get("input_size")
+    section = ModelConfig(name=name, num_classes=weights.num_classes, input_size=tuple(size) if size else None)
+    frames = config_for(name, input_size=section.input_size).input_size[0]
+    config = Config(model=section, clip=ClipConfig(num_frames=frames))
+    network = make_model(config, weights.num_classes, pretrained=None)
+    load_pretrained(network, weights, name=name)  # type: ignore[arg-type]
+    names = weights.class_names
+    if names is None and weights.num_classes == len(_KINETICS400_CATEGORIES):
+        logger.info("%s: its 400 classes have no names; they are taken for Kinetics-400's", source)
+        names = tuple(_KINETICS400_CATEGORIES)
+    return LoadedRun(model=network.eval(), transform=_transform_of(config), class_names=names, config=config,
+                     multi_label=bool(weights.multi_label))  # fmt: skip
+
+
+def _transform_of(config: Config) -> EvalTransform:
+    return EvalTransform(config.input_size[1], config.test.crops, config.augment.mean, config.augment.std)
+
+
 @torch.inference_mode()
 def predict(run: LoadedRun | str | Path, path: str | Path, topk: int = 5) -> list[Prediction]:
     """The `topk` likeliest classes of the video at `path`, from the views of the run's test (`test.clips` × `test.crops`).
 
-    Raises `DecodeError` where the video cannot be read.
+    run: its folder, which is loaded each time (onto a GPU where there is one), or what `load` made of it. Raises
+    `DecodeError` where the video cannot be read.
     """
     if not isinstance(run, LoadedRun | str | Path):
         raise ConfigError(f"run is a {type(run).__name__}; give the run's folder, or what hv.load made of it")
-    run = run if isinstance(run, LoadedRun) else load(run)
+    if not isinstance(run, LoadedRun):
+        run = load(run)
+        run.model.to("cuda" if torch.cuda.is_available() else "cpu")
     record = Record(path=str(path), label=None, row=0)
     manifest = Manifest(records=(record,), class_names=None, multi_label=False, source=str(path))
     views: TestViews = make_views(run.config, manifest, clips=run.config.test.clips, crops=run.config.test.crops)

@@ -17,12 +17,12 @@ from hiera_video.config.build import make_model, make_views
 from hiera_video.config.schema import Config
 from hiera_video.data.manifest import Manifest
 from hiera_video.errors import CheckpointError, ManifestError
-from hiera_video.eval.class_names import align_classes
+from hiera_video.eval.class_names import align_classes, align_label_count
 from hiera_video.eval.evaluate import predict_views
 from hiera_video.eval.report import write_report
 from hiera_video.eval.results import Tested, write_results
 from hiera_video.eval.shards import ShardStore
-from hiera_video.models.weights import Weights, load_pretrained, read_weights
+from hiera_video.models.weights import Weights, checkpoint_of, load_pretrained, read_weights
 from hiera_video.runtime.distributed import World, world
 from hiera_video.runtime.log import read_metrics
 
@@ -35,8 +35,9 @@ PARTIAL = ".test.partial"
 def test_run(config: Config, manifest: Manifest, *, dry_run: bool) -> int:
     """Multi-view test of `test.checkpoint`, by default the best (else the last) checkpoint of `out_dir`."""
     folder = Path(config.out_dir)
-    checkpoint = config.test.checkpoint or _of_run(folder)
+    checkpoint = config.test.checkpoint or str(checkpoint_of(folder))
     weights = read_weights(checkpoint, config.model.name)
+    manifest = align_label_count(manifest, weights.multi_label, of=checkpoint)
     manifest = align_classes(manifest, weights.class_names, checkpoint=checkpoint, remap=config.test.remap_classes)
     num_classes = _classes_of(config, weights, manifest)
     if dry_run:
@@ -71,12 +72,14 @@ def test_run(config: Config, manifest: Manifest, *, dry_run: bool) -> int:
     if dry_run:
         logger.info("dry run: logits [videos, views, classes] %s; nothing written", list(predictions.logits.shape))
         return DONE
+    chosen_here = Path(checkpoint).name == "best" and config.data.test in (None, config.data.val)
     tested = Tested(
         model=config.model.name,
         checkpoint=checkpoint,
         clips=config.test.clips,
         crops=config.test.crops,
         precision=config.test.precision,
+        chosen_here=chosen_here,
     )
     results = write_results(folder, tested, predictions, manifest)
     metrics = read_metrics(folder / "metrics.jsonl")
@@ -87,6 +90,9 @@ def test_run(config: Config, manifest: Manifest, *, dry_run: bool) -> int:
         f"{name} {results[name]:.2f}" for name in ("top1", "top5", "mean_class", "mAP") if name in results
     )
     logger.info("%s views: %s  (evaluated %d of %d)", tested.views, numbers, results["evaluated"], results["of"])
+    if chosen_here:
+        logger.info("this checkpoint was the best of its run on this very list, so the number is that of a choice; without one: "
+                    "test.checkpoint=%s", Path(checkpoint).with_name("last"))  # fmt: skip
     logger.info("report: %s", report)
     if len(predictions.broken) > config.test.max_broken * len(manifest.records):
         logger.error("%d broken videos are over test.max_broken=%g", len(predictions.broken), config.test.max_broken)
@@ -138,12 +144,3 @@ def identity(config: Config, model: nn.Module, here: World, views: list[int]) ->
         "device": torch.cuda.get_device_name(here.device) if here.device.type == "cuda" else platform.machine(),
         "versions": [version(name) for name in ("torch", "torchvision", "av", "numpy")],
     }
-
-
-def _of_run(folder: Path) -> str:
-    for name in ("best", "last"):
-        if (folder / "checkpoints" / name).exists():
-            return str(folder / "checkpoints" / name)
-    raise CheckpointError(
-        f"{folder}/checkpoints: holds no checkpoint; train first, or set test.checkpoint to a file or run"
-    )

@@ -43,10 +43,13 @@ from hiera_video.train.tasks import Classify, Pretrain, Task, class_weights
 logger = logging.getLogger(__name__)
 MAY_CHANGE = (
     "out_dir",  # a folder may be moved
+    "data.root",  # and so may the videos: each job its own disk
+    "data.index",
     "data.workers",
     "data.deadline_seconds",
     "data.max_broken",
     "augment.device",
+    "model.checkpointing",
     "train.accumulate",
     "train.fit_memory",
     "train.parallel",
@@ -258,7 +261,12 @@ def make_evaluator(config: Config, val: Manifest | None, here: World) -> Evaluat
             pictures=Path(config.out_dir) / "reconstructions" if config.mae.target == "pixels" else None,
         )
     return Accuracy(
-        dataset=views, manifest=val, batch_size=config.test.batch_size, workers=config.data.workers, world=here
+        dataset=views,
+        manifest=val,
+        batch_size=config.test.batch_size,
+        workers=config.data.workers,
+        world=here,
+        precision=config.test.precision,
     )
 
 
@@ -348,4 +356,7 @@ def _check_same_run(config: Config, folder: Path) -> None:
     changed = [key for key in now if before.get(key) != now[key] and not key.startswith(MAY_CHANGE)]
     if changed:
         listed = ", ".join(f"{key} {before.get(key)} → {now[key]}" for key in changed)
-        raise ConfigError(f"out_dir={folder}: holds a run with {listed}; choose another out_dir or delete that folder")
+        raise ConfigError(
+            f"out_dir={folder}: holds a run with {listed}; set them as they were to continue it, or choose another out_dir "
+            f"(model.pretrained={folder} starts from what it has learnt)"
+        )

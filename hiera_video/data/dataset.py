@@ -7,6 +7,7 @@ Training may take another video in a broken one's place, and says so; testing ne
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,6 +67,8 @@ class VideoViews:
     """V = clips × crops views [3, T, S, S], the crops of a clip side by side."""
     clip_seconds: tuple[tuple[float, float], ...]
     """Start of each clip's first frame and end of its last, on the file's clock."""
+    seconds: float
+    """How long reading and scaling took: slow files are worth knowing."""
 
     @property
     def views(self) -> Tensor:
@@ -224,6 +227,7 @@ class TestViews:
             return BrokenVideo(row=record.row, path=record.path, reason=error.reason, message=str(error))
 
     def _views(self, record: Record) -> VideoViews:
+        started = time.monotonic()
         with open_video(record.source, self.decoder) as video:
             window = record_window(video, record)
             with _named(record.path):
@@ -236,6 +240,7 @@ class TestViews:
             clip_seconds=tuple(
                 (times[window.first + min(clip)], times[window.first + max(clip)] + frame_seconds) for clip in indices
             ),
+            seconds=time.monotonic() - started,
         )
 
 

@@ -90,20 +90,9 @@ def refuse_to_overwrite(listing: Path, sources: Iterable[str], *, ours: bool) ->
 
 def _uniform(records: list[Record], names: tuple[str, ...] | None, source: str) -> Manifest:
     """One `3;7` anywhere makes every label a tuple."""
-    multi_label = any(isinstance(record.label, tuple) for record in records)
-    if multi_label:
-        records = [
-            Record(
-                path=record.path,
-                label=None if record.label is None else as_tuple(record.label),
-                row=record.row,
-                start_seconds=record.start_seconds,
-                end_seconds=record.end_seconds,
-                num_frames=record.num_frames,
-            )
-            for record in records
-        ]
-    return Manifest(records=tuple(records), class_names=names, multi_label=multi_label, source=source)
+    manifest = Manifest(records=tuple(records), class_names=names, multi_label=False, source=source)
+    several = any(isinstance(record.label, tuple) for record in records)
+    return manifest.with_several_labels() if several else manifest
 
 
 def _line_pattern(separator: str) -> re.Pattern[str]:

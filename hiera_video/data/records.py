@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hiera_video.data.decode.settings import StoredVideo
 from hiera_video.errors import ManifestError
@@ -58,13 +58,19 @@ class Manifest:
             return len(self.class_names)
         return 1 + max((max(as_tuple(record.label), default=-1) for record in self.records), default=-1)
 
+    def with_several_labels(self) -> Manifest:
+        """The same with every label a tuple, and so `multi_label`."""
+        tuples = (None if record.label is None else as_tuple(record.label) for record in self.records)
+        records = tuple(replace(record, label=label) for record, label in zip(self.records, tuples))
+        return replace(self, records=records, multi_label=True)
+
     def require_labels(self) -> None:
         """`ManifestError` naming the first record without a label: training to classify needs all of them."""
         for record in self.records:
             if record.label is None:
                 raise ManifestError(
                     f"{self.source}: {record.path} has no label; write `path label` lines or put the videos into one "
-                    "folder a class, or train with train.task=pretrain, which needs none"
+                    "folder a class; masked pre-training (train.task=pretrain) and tools/predict.py need none"
                 )
 
 

@@ -41,6 +41,19 @@ def align_classes(manifest: Manifest, names: tuple[str, ...] | None, *, checkpoi
     return labels_by_name(manifest, names)
 
 
+def align_label_count(manifest: Manifest, several: bool | None, *, of: str) -> Manifest:
+    """`manifest` with as many labels a video, one or `several`, as `of` was trained on (None: nobody knows): a list whose
+    videos happen to have one each may be of several. `ManifestError` where a video has several and the training had one."""
+    if several is None or several == manifest.multi_label:
+        return manifest
+    if manifest.multi_label:
+        raise ManifestError(
+            f"{manifest.source}: has several labels a video, {of} one; give each video one label, or train on a list "
+            "with several"
+        )
+    return manifest.with_several_labels()
+
+
 def names_of(class_names: tuple[str, ...] | None, num_classes: int) -> tuple[str, ...]:
     """A name for each of the model's outputs: its number where there are fewer names, or none."""
     names = class_names or ()

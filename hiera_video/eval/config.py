@@ -25,8 +25,8 @@ class TestConfig:
     batch_size: int = 8
     """Views that the model sees at once; every batch has this size (the last one is padded)."""
     precision: Precision = "fp32"
-    """How the model computes in a test and in `predict`; half precisions are autocast. Published numbers are fp32's;
-    validation while training and the features of probes are fp32 always."""
+    """How the model computes in a test, in `predict` and in validation while training; half precisions are autocast.
+    Published numbers are fp32's; the held-out loss of pre-training and the features of probes are fp32 always."""
     remap_classes: bool = False
     """A manifest whose class names stand in another order than the checkpoint's: map its labels by name."""
     max_broken: float = 0.05

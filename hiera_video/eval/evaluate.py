@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,36 +15,15 @@ from tqdm import tqdm
 
 from hiera_video.data.dataset import BrokenVideo, TestViews, VideoViews
 from hiera_video.data.loader import test_loader
-from hiera_video.data.manifest import Manifest, Record
+from hiera_video.data.manifest import Manifest
 from hiera_video.errors import ManifestError
 from hiera_video.eval.forward import compute_logits
-from hiera_video.eval.metrics import accuracy, mean_average_precision
+from hiera_video.eval.metrics import accuracy, cross_entropy, mean_average_precision
 from hiera_video.eval.shards import Shard, ShardStore, merge, shard_ranges
 from hiera_video.eval.views import Predictions
 from hiera_video.runtime.distributed import World
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TimedViews(VideoViews):
-    """Views, and how long reading and scaling them took."""
-
-    seconds: float
-
-
-class _Timed(TestViews):
-    """`TestViews` with a watch: slow files are worth knowing."""
-
-    def __init__(self, dataset: TestViews) -> None:
-        self.__dict__.update(dataset.__dict__)
-
-    def _views(self, record: Record) -> VideoViews:
-        started = time.monotonic()
-        found = super()._views(record)
-        return TimedViews(
-            row=found.row, crops=found.crops, clip_seconds=found.clip_seconds, seconds=time.monotonic() - started
-        )
 
 
 def predict_views(
@@ -72,7 +50,7 @@ def predict_views(
     if finished:
         count = sum(len(videos) for videos in finished)
         logger.info("%d videos were finished before; %d to go", count, sum(len(videos) for videos in to_do))
-    loaded = iter(test_loader(_Timed(dataset), workers=workers, rows=[index for videos in to_do for index in videos]))
+    loaded = iter(test_loader(dataset, workers=workers, rows=[index for videos in to_do for index in videos]))
     hidden = not (progress and world.is_main)
     with tqdm(total=sum(map(len, mine)), initial=sum(map(len, finished)), unit="video", disable=hidden) as bar:
         for videos in to_do:
@@ -96,7 +74,6 @@ def _compute(
             if isinstance(video, BrokenVideo):
                 broken.append(video)
             else:
-                assert isinstance(video, TimedViews)
                 read.append((video.row, len(video.crops), video.seconds))
                 yield from video.crops
 
@@ -156,13 +133,14 @@ def multi_hot(manifest: Manifest, rows: Sequence[int] | NDArray[np.int64], num_c
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """The evaluator of `classify`: one number a metric, best by top-1 (mAP for several labels a video)."""
+    """The evaluator of `classify`: loss and one number a metric, best by top-1 (mAP for several labels a video)."""
 
     dataset: TestViews
     manifest: Manifest
     batch_size: int
     workers: int
     world: World
+    precision: str = "fp32"
 
     @property
     def score(self) -> str:
@@ -176,8 +154,22 @@ class Accuracy:
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Evaluate `model`. Raises `ManifestError` where no video at all can be read."""
-        found = predict_views(model, self.dataset, batch_size=self.batch_size, workers=self.workers, world=self.world)
+        found = predict_views(
+            model,
+            self.dataset,
+            batch_size=self.batch_size,
+            workers=self.workers,
+            world=self.world,
+            precision=self.precision,
+        )
         if not len(found.rows):
             first = found.broken[0].message if found.broken else "the list is empty"
             raise ManifestError(f"{self.manifest.source}: none of its videos can be read, first: {first}")
-        return score(found, self.manifest)
+        several = self.manifest.multi_label
+        shares = found.probabilities(multi_label=several)
+        labels = (
+            multi_hot(self.manifest, found.rows, shares.shape[1])
+            if several
+            else single_labels(self.manifest, found.rows)
+        )
+        return {**score(found, self.manifest), "loss": cross_entropy(shares, labels)}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torchmetrics.functional.classification import (
     binary_average_precision,
@@ -42,6 +44,14 @@ def mean_average_precision(probabilities: NDArray[np.float64], labels: NDArray[n
     else:
         value = multilabel_average_precision(scores, targets, scores.shape[1], average="macro")
     return {"mAP": round(100 * float(value), 4)}
+
+
+def cross_entropy(probabilities: NDArray[np.float64], labels: NDArray[Any]) -> float:
+    """Mean over videos of -log of what the label [N] got, of [N, K]; of several labels, [N, K] multi-hot, the binary one."""
+    shares, targets = torch.from_numpy(probabilities), torch.from_numpy(labels)
+    if targets.ndim == 2:
+        return float(F.binary_cross_entropy(shares, targets.double()))
+    return float(F.nll_loss(shares.clamp(min=torch.finfo(shares.dtype).tiny).log(), targets))
 
 
 def confusion(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.int64]:

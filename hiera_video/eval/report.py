@@ -48,7 +48,7 @@ def write_report(
     if "calibration" in results:
         pictures["Calibration"] = calibration_curve(results["calibration"]["curve"])
     if any(row["split"] == "val" and main in row for row in metrics):
-        pictures |= {"Training loss": loss_curve(metrics), "Validation while training": score_curve(metrics, main)}
+        pictures |= {"Loss": loss_curve(metrics), "Validation while training": score_curve(metrics, main)}
     matrix = None
     if not manifest.multi_label and len(names) <= MATRIX_UP_TO:
         matrix = confusion_matrix(confusion(shares, single_labels(manifest, predictions.rows)), names)

@@ -36,6 +36,8 @@ class Tested:
     crops: int
     precision: str
     """What the model computed in, as in `test.precision`."""
+    chosen_here: bool = False
+    """The checkpoint is a run's best on this very list: its number is that of a choice."""
 
     @property
     def views(self) -> str:

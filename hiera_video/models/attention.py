@@ -11,6 +11,25 @@ from hiera_video.models.linear import Linear
 from hiera_video.models.tokens import pool_units
 
 NORM_EPS = 1e-6
+CUDA_WINDOWS = 2**16 - 1
+"""Windows beyond which no grid of a GPU's attention reaches (pytorch#146704)."""
+CUDA_HEADS = 2**17
+"""Windows × heads beyond which the fused kernel's gradient, with 128 queries of 128 channels each, counts past 2**31
+(flash-attention#1500)."""
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Fused attention, [windows, heads, tokens, channels]; on a GPU in parts where its kernels fail at so many windows."""
+    most = min(CUDA_WINDOWS, CUDA_HEADS // query.shape[1])
+    if query.is_cuda and len(query) > most:
+        return attend_in_parts(query, key, value, most)
+    return F.scaled_dot_product_attention(query, key, value)
+
+
+def attend_in_parts(query: Tensor, key: Tensor, value: Tensor, most: int) -> Tensor:
+    """At most so many windows at a time."""
+    parts = zip(*(torch.split(tensor, most) for tensor in (query, key, value)))
+    return torch.cat([F.scaled_dot_product_attention(*part) for part in parts])
 
 
 class UnitAttention(nn.Module):
@@ -35,7 +54,7 @@ class UnitAttention(nn.Module):
         stride = layout.unit_tokens_in // layout.unit_tokens_out
         if stride > 1:
             query = pool_units(query, layout.unit_tokens_out, stride)
-        mixed = F.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+        mixed = attend(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
         # (b w) heads n d -> b (w n) (heads d)
         out: Tensor = self.proj(mixed.transpose(1, 2).reshape(batch, length // stride, layout.dim_out))
         return out

@@ -48,7 +48,7 @@ class LoadReport:
 
 def unwrap(contents: Any, source: str) -> State:
     """The state dict inside a checkpoint: under `model_state` (the authors, PySlowFast), `state_dict` …, or bare; less
-    the prefixes that DistributedDataParallel and torch.compile put before every name."""
+    the prefixes that DistributedDataParallel, torch.compile and Lightning modules put before every name."""
     for key in _NESTED:
         if isinstance(contents, Mapping) and isinstance(contents.get(key), Mapping):
             contents = contents[key]

@@ -82,7 +82,8 @@ def _constructor_arguments(model: HieraEncoder) -> dict[str, Any]:
 def _card(model: HieraEncoder, folder: str) -> str:
     is_mae, config = isinstance(model, MaskedAutoencoderHiera), model.config
     video = len(config.input_size) == 3
-    what = "Masked autoencoder" if is_mae else f"Classifier of {config.num_classes} classes"
+    classes = f"Classifier of {config.num_classes} classes" if config.num_classes else "Encoder without a classifier"
+    what = "Masked autoencoder" if is_mae else classes
     return _CARD.format(
         tag="video-classification" if video else "image-classification",
         title=folder,

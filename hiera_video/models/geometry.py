@@ -27,7 +27,7 @@ class HieraConfig:
     in_chans: int = 3
     """Channels of the input."""
     num_classes: int = 400
-    """Outputs of the head (a masked autoencoder has none)."""
+    """Outputs of the head; 0: no head, the model answers with pooled features (a masked autoencoder has no head ever)."""
     embed_dim: int = 96
     """Width of stage 1; it doubles at each stage."""
     num_heads: int = 1
@@ -69,8 +69,11 @@ class HieraConfig:
         for name in ("q_stride", "mask_unit_size", "patch_kernel", "patch_stride", "patch_padding"):
             value = getattr(self, name)
             require(len(value) == dims, f"{name}={list(value)}: has to have {dims} numbers, as input_size has")
-        for name in ("in_chans", "num_classes", "embed_dim", "num_heads"):
+        for name in ("in_chans", "embed_dim", "num_heads"):
             require(getattr(self, name) >= 1, f"{name}={getattr(self, name)}: must be 1 or more")
+        require(
+            self.num_classes >= 0, f"num_classes={self.num_classes}: must be 0 (features instead of logits) or more"
+        )
         require(
             bool(self.stages) and min(self.stages) >= 1,
             f"stages={list(self.stages)}: every stage needs 1 block or more",

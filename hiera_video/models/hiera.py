@@ -47,6 +47,11 @@ class HieraEncoder(nn.Module):
         self._drops = [layout.drop_path > 0 for layout in layouts]
 
     @property
+    def num_features(self) -> int:
+        """Channels C of the last map."""
+        return self.stages[-1].dim
+
+    @property
     def num_layers(self) -> int:
         """The highest `layer_id`; a layer's learning rate is lr * decay ** (num_layers - layer_id(name))."""
         return self.config.depth + 1
@@ -173,23 +178,30 @@ class Hiera(HieraEncoder):
 
     def __init__(self, config: HieraConfig, checkpointing: bool = False) -> None:
         super().__init__(config, checkpointing)
-        self.norm = nn.LayerNorm(self.stages[-1].dim, eps=NORM_EPS)
-        self.head = Head(self.stages[-1].dim, config.num_classes, config.head_dropout)
+        self.norm = nn.LayerNorm(self.num_features, eps=NORM_EPS)
+        self.head = Head(self.num_features, config.num_classes, config.head_dropout)
         init_weights(self, config)
 
     def forward(self, clips: Tensor, path_draws: Tensor | None = None) -> Tensor:
         """Clips [B, C, T, H, W] (images [B, C, H, W]) to logits [B, K], in training and evaluation; never
-        probabilities. `path_draws` as in `encode`."""
-        tokens = self.encode(clips, path_draws=path_draws)[-1]
-        logits: Tensor = self.head(self.norm(tokens.mean(dim=(1, 2))))
-        return logits
+        probabilities. Of 0 classes, to pooled features [B, C]. `path_draws` as in `encode`."""
+        return self.forward_head(self.encode(clips, path_draws=path_draws)[-1])
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """The last map [B, …, C], as `forward_features` gives it, to logits [B, K]; `pre_logits`: to what the linear
+        layer sees, the normed mean over all places [B, C]."""
+        pooled: Tensor = self.norm(features.flatten(1, -2).mean(dim=1))
+        return pooled if pre_logits else self.head(pooled)
+
+    def get_classifier(self) -> nn.Module:
+        """The linear layer, or `nn.Identity` of 0 classes."""
+        return self.head.projection
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the head by a fresh one."""
+        """Replace the head by a fresh one; 0 classes: by none."""
         self.config = replace(self.config, num_classes=num_classes)
-        old = self.head.projection.weight
-        head = Head(old.shape[1], num_classes, self.config.head_dropout)
-        self.head = head.to(old.device, old.dtype).train(self.training)
+        head = Head(self.num_features, num_classes, self.config.head_dropout)
+        self.head = head.to(self.norm.weight.device, self.norm.weight.dtype).train(self.training)
         _init_module(self.head.projection, self.config)
         _scale_head(self.head, self.config)
 
@@ -227,5 +239,5 @@ def _init_module(module: nn.Module, config: HieraConfig) -> None:
 
 @torch.no_grad()
 def _scale_head(head: Head, config: HieraConfig) -> None:
-    head.projection.weight.mul_(config.head_init_scale)
-    head.projection.bias.mul_(config.head_init_scale)
+    for parameter in head.parameters():
+        parameter.mul_(config.head_init_scale)

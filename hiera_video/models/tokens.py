@@ -107,7 +107,11 @@ class PatchEmbed(nn.Module):
             windows = windows.unfold(axis, (tokens - 1) * stride + kernel, tokens * stride)
         windows = windows.movedim(1, 1 + axes)  # b (t) h w of units, c, (t) h w of a window's pixels; still a view
         samples = torch.arange(len(clips), device=clips.device).unsqueeze(1)
-        kept = windows[samples, *torch.unravel_index(chosen, windows.shape[1 : 1 + axes])].flatten(0, 1)
+        places: list[Tensor] = []  # not by torch.unravel_index, which asks a GPU to wait
+        for count in reversed(windows.shape[1 : 1 + axes]):
+            places.insert(0, chosen % count)
+            chosen = chosen // count
+        kept = windows[samples, *places].flatten(0, 1)
         convolve = F.conv2d if axes == 2 else F.conv3d
         return convolve(kept, self.proj.weight, self.proj.bias, self.stride)
 

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file
@@ -23,13 +23,14 @@ from hiera_video.models.convert import Inflation, LoadReport, State, copy_into, 
 from hiera_video.models.export import DECODER_KEYS, save_pretrained
 from hiera_video.models.geometry import HieraConfig
 from hiera_video.models.hiera import Hiera, HieraEncoder
-from hiera_video.models.layout import MaeConfig
+from hiera_video.models.layout import MaeConfig, is_mae
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.models.tags import PUBLISHED, checkpoint_tags
 
 __all__ = [
     "LoadReport",
     "Weights",
+    "checkpoint_of",
     "from_pretrained",
     "inflate_image_weights",
     "load_pretrained",
@@ -58,6 +59,8 @@ class Weights:
     """What `save_pretrained` knows beyond that (`hiera_video.json`), empty where there was none."""
     class_names: tuple[str, ...] | None = None
     """Class names, where there were any."""
+    multi_label: bool | None = None
+    """Several labels a video in the training, where that is known."""
 
     @property
     def num_classes(self) -> int | None:
@@ -137,8 +140,8 @@ def _is_image(weights: Weights, model: HieraEncoder) -> bool:
 def read_weights(source: str | Path, name: str = "") -> Weights:
     """Read weights without a model.
 
-    source: a file (.safetensors, or a torch file), a folder (ours, a hub download, a checkpoint, or a run, whose best
-    checkpoint is taken), `hf-hub:owner/name[@revision]`, a tag of the model `name` (`mae_k400`), or any model's
+    source: a file (.safetensors, or a torch file), a folder (ours, a hub download, a checkpoint, or a run: see
+    `checkpoint_of`), `hf-hub:owner/name[@revision]`, a tag of the model `name` (`mae_k400`), or any model's
     (`hiera_base_224.mae_in1k`). Raises `CheckpointError`."""
     text = str(source)
     if text.startswith("hf-hub:"):
@@ -159,13 +162,34 @@ def read_weights(source: str | Path, name: str = "") -> Weights:
     return Weights(source=text, state=unwrap(_read_file(_downloaded(address)), text))
 
 
+def checkpoint_of(run: Path, which: Literal["best", "last"] | None = None) -> Path:
+    """The folder of a checkpoint of the run in folder `run`.
+
+    Where nobody says `which`: a classifier's best, or its last where it was never validated; a masked autoencoder's last, as a
+    lower held-out loss does not make a better start. Raises `CheckpointError` where there is none."""
+    checkpoints = run / "checkpoints"
+    order = [which] if which else ["last", "best"] if _is_pretraining(checkpoints / "last") else ["best", "last"]
+    found = [checkpoints / name for name in order if (checkpoints / name).is_dir()]
+    if not found:
+        wanted = f"the run has no {f'{which!r} ' if which else ''}checkpoint yet"
+        raise CheckpointError(
+            f"{run}: {wanted if run.is_dir() else 'no such folder of a run'}; it saves 'last', and with a data.val 'best': let "
+            "it train until then, or name another run or file"
+        )
+    return found[0]
+
+
+def _is_pretraining(checkpoint: Path) -> bool:
+    try:
+        name = json.loads((checkpoint / "meta.json").read_text())["model"]["name"]
+    except (OSError, ValueError, KeyError, TypeError):  # whoever reads the checkpoint says what is wrong with it
+        return False
+    return is_mae(str(name))
+
+
 def _read_folder(folder: Path, source: str) -> Weights:
     if (folder / "checkpoints").is_dir():
-        checkpoints = folder / "checkpoints"
-        found = [checkpoints / which for which in ("best", "last") if (checkpoints / which).is_dir()]
-        if not found:
-            raise CheckpointError(f"{source}: the run has no checkpoint yet; let it train until it has saved one")
-        folder = found[0]
+        folder = checkpoint_of(folder)
     files = _files_of(folder, source)
     config, ours, meta = (_read_json(folder / f"{stem}.json") for stem in ("config", "hiera_video", "meta"))
     names = ours.get("class_names") or meta.get("class_names")
@@ -184,6 +208,7 @@ def _read_folder(folder: Path, source: str) -> Weights:
         config=config,
         extras=ours,
         class_names=tuple(names) if names else None,
+        multi_label=meta.get("multi_label"),
     )
 
 

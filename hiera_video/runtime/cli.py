@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import errno
 import logging
 import os
@@ -12,17 +11,6 @@ from collections.abc import Callable
 from hiera_video.errors import HieraVideoError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def config_parser(description: str) -> argparse.ArgumentParser:
-    """The arguments that every tool with a configuration has."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cfg", required=True, metavar="FILE", help="experiment, such as configs/k400_hiera_b.yaml")
-    parser.add_argument("--dry-run", action="store_true", help="build everything, run two steps, write nothing")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="for example optim.lr=4e-4 train.batch_size=8"
-    )
-    return parser
 
 
 def run_tool(main: Callable[[], int]) -> None:

@@ -68,8 +68,13 @@ def world() -> Iterator[World]:
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield World(rank, size, device)
-    finally:
-        distributed.destroy_process_group()
+    except BaseException:
+        if (
+            device.type == "cpu"
+        ):  # NCCL would wait here for the ranks that go on, which torchrun stops when this one ends
+            distributed.destroy_process_group()
+        raise
+    distributed.destroy_process_group()
 
 
 def _gpu(local_rank: int) -> int:

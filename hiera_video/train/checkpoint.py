@@ -59,9 +59,17 @@ class CheckpointStore:
         self.part = world.rank if sharded else 0 if world.is_main else None
 
     def save(
-        self, step: int, weights: dict[str, Tensor], state: dict[str, Any], meta: dict[str, Any], *, best: bool
+        self,
+        step: int,
+        weights: dict[str, Tensor],
+        state: dict[str, Any],
+        meta: dict[str, Any],
+        *,
+        best: bool,
+        milestone: str | None = None,
     ) -> Path:
-        """Write the checkpoint of `step`, point `last` (and `best`) at it, then delete those no longer kept.
+        """Write the checkpoint of `step`, point `last` (and `best`, and `milestone`, which keeps it for good) at it, then
+        delete those no longer kept.
 
         Raises `CheckpointError` on every rank if the disk refuses one; the checkpoints that exist stay as they are.
         """
@@ -70,9 +78,9 @@ class CheckpointStore:
         if self._agreed(target, partial, lambda: self._begin(target, partial), main_alone=True)[0]:
             mine = [take(tree, self.part, self.parts) for tree in (weights, state)]
             written = self._agreed(target, partial, lambda: self._write(partial, *mine))
-            sealed = {**meta, "step": step, "best": best, "files": join(written)}
+            sealed = {**meta, "step": step, "best": best, "milestone": milestone, "files": join(written)}
             self._agreed(target, partial, lambda: _publish(target, partial, sealed), main_alone=True)
-        self._agreed(target, partial, lambda: self._link(target, best), main_alone=True)
+        self._agreed(target, partial, lambda: self._link(target, best, milestone), main_alone=True)
         return target
 
     def _agreed(self, target: Path, partial: Path, work: Callable[[], Any], *, main_alone: bool = False) -> list[Any]:
@@ -113,11 +121,14 @@ class CheckpointStore:
         recorded = {name: _recorded(partial / name) for name in names}
         return recorded if self.parts == 1 else {**recorded, names[0]: {**recorded[names[0]], "tensors": list(weights)}}
 
-    def _link(self, target: Path, best: bool) -> None:
+    def _link(self, target: Path, best: bool, milestone: str | None) -> None:
         _point(self.folder / "last", target)
-        if best:
-            _point(self.folder / "best", target)
+        self._mark(target, best, milestone)
         self._prune(target)
+
+    def _mark(self, target: Path, best: bool, milestone: str | None) -> None:
+        for name in (*(["best"] if best else []), *([milestone] if milestone else [])):
+            _point(self.folder / name, target)
 
     def latest(self) -> Checkpoint | None:
         """The newest checkpoint whose files match their recorded hashes; damaged ones are named and passed over.
@@ -128,10 +139,8 @@ class CheckpointStore:
         for folder in reversed(folders):
             try:
                 found = read_checkpoint(folder)
-                if (
-                    self.world.is_main and found.meta["best"]
-                ):  # a kill between the rename and the link is made good here
-                    _point(self.folder / "best", folder)
+                if self.world.is_main:  # a kill between the rename and the links is made good here
+                    self._mark(folder, found.meta["best"], found.meta.get("milestone"))
                 return found
             except CheckpointError as error:
                 logger.warning("%s; falling back to the one before", error)
@@ -148,8 +157,8 @@ class CheckpointStore:
     def _prune(self, newest: Path) -> None:
         """Folders of later steps are damaged ones, which `latest` passed over: they do not count."""
         folders = [path for path in self._folders() if path.name <= newest.name]
-        best = self.folder / "best"
-        kept = {best.resolve(), *(path.resolve() for path in folders[-self.keep :])}
+        marked = (path for path in self.folder.iterdir() if path.is_symlink())  # the best, and milestones
+        kept = {path.resolve() for path in (*marked, *folders[-self.keep :])}
         for path in folders:
             if path.resolve() not in kept:
                 shutil.rmtree(path)

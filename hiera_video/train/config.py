@@ -14,7 +14,7 @@ class OptimConfig:
     """Optimizer and learning rate: linear warm-up, then half a cosine, both by step."""
 
     name: Literal["adamw", "sgd"] = "adamw"
-    """Optimizer; `sgd` has Nesterov-free momentum."""
+    """Optimizer; `sgd` with Nesterov's momentum, as in PySlowFast."""
     lr: float = 8e-4
     """Peak learning rate, for the whole batch of a step (`train.batch_size` videos); never scaled silently."""
     lr_for_batch: int | None = None
@@ -122,11 +122,17 @@ class TrainConfig:
     """Longest time between two checkpoints; one is written after every validation too."""
     keep: int = 2
     """Newest checkpoints that are kept, beside the best."""
+    keep_every: int | None = None
+    """Passes between checkpoints that are kept for good, as `checkpoints/pass_00200`; unset: none are."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "eval_every", "log_every", "keep"):
             value = getattr(self, name)
             require(value >= 1, f"train.{name}={value}: must be 1 or more")
+        require(
+            self.keep_every is None or self.keep_every >= 1,
+            f"train.keep_every={self.keep_every}: must be 1 or more, or null to keep none for good",
+        )
         require(
             self.ema is None or 0 < self.ema < 1, f"train.ema={self.ema}: must be in (0, 1), or null for no average"
         )

@@ -31,6 +31,10 @@ PEAK_TFLOPS = {
 """Dense half-precision tensor throughput from the vendor's data sheets, by a part of the device's name."""
 
 
+COMPILED_KINDS = 64
+"""How many kinds of block may be compiled: base's autoencoder has 17, with validation."""
+
+
 def peak_flops(name: str) -> float | None:
     """Operations a second of a device named `NVIDIA H100 80GB HBM3`; None where it is not known (a CPU, say).
 
@@ -73,7 +77,11 @@ def told_if_memory_runs_out(train: TrainConfig, *, step: int, checkpointing: boo
 def compile_blocks(model: nn.Module, backend: str = "inductor") -> None:
     """Compile each transformer block on its own, in place: equal blocks share their code, and names of parameters stay.
 
-    Its `forward` alone, so that what a sharded block does before and after, which cannot be compiled, stays outside.
+    Its `forward` alone, so that what a sharded block does before and after, which cannot be compiled, stays outside. Each
+    kind of block needs code of its own for its shapes, in training and in validation: more than torch's limit of 8, beyond
+    which blocks run uncompiled without a word.
     """
+    limits = torch._dynamo.config
+    limits.recompile_limit = max(limits.recompile_limit, COMPILED_KINDS)
     for block in blocks_of(model):
-        block.forward = torch.compile(block.forward, backend=backend)
+        block.forward = torch.compile(block.forward, backend=backend, dynamic=False)

@@ -163,8 +163,10 @@ def fit(
         limit = run.max_broken * run.num_videos * passes
         if epoch_ends or agreed.save_due or signal or progress.broken > limit:
             meta = {**run.meta, **state.meta()}
+            due = epoch_ends and train.keep_every and epoch % train.keep_every == 0
+            milestone = f"pass_{epoch:05d}" if due else None
             with meter.paused():
-                run.store.save(progress.step, state.weights(), state.rest(), meta, best=is_best)
+                run.store.save(progress.step, state.weights(), state.rest(), meta, best=is_best, milestone=milestone)
             clock.saved()
         if progress.broken > limit:
             logger.error(

@@ -74,7 +74,12 @@ def choose_parts(step: Callable[[int], None], batch_size: int, world: World, *, 
     if not sizes:
         return 1  # the plan of the batches says what is wrong with it
     fits = _grown if world.device.type == "cuda" and not sharded else _predicted
-    size = min(world.gather(fits(step, list(sizes), world)))
+    try:
+        size = min(world.gather(fits(step, list(sizes), world)))
+    except torch.OutOfMemoryError:  # of a sharded model's smallest part
+        size = 0
+    if world.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(world.device)  # the log's peak is that of the training
     if not size:
         raise DeviceMemoryError(
             f"train.batch_size=auto: not even {min(sizes)} videos at once fit the memory that is free; set "

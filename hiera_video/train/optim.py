@@ -52,7 +52,7 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
     """AdamW (fused) or SGD over `parameter_groups`; the loop sets each step's rate with `set_lr`."""
     groups = parameter_groups(model, config)
     if config.name == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
 
 

@@ -132,6 +132,7 @@ def collapse_monitors(latent: Tensor) -> tuple[Tensor, Tensor]:
     participation ratio (Σλ)² / Σλ² of the covariance's eigenvalues λ, from 1 (one direction) to C (all alike)."""
     features = latent.float().flatten(0, 1)
     centred = features - features.mean(dim=0)
-    covariance = centred.T @ centred / len(centred)
+    with torch.autocast(latent.device.type, enabled=False):  # the sums of a large batch overflow fp16
+        covariance = centred.T @ centred / len(centred)
     rank = covariance.trace() ** 2 / covariance.square().sum().clamp_min(1e-30)
     return centred.square().mean(dim=0).sqrt().mean(), rank

@@ -17,10 +17,16 @@ BLUE, ORANGE, GREY = "#3b6fc4", "#d9822b", "#8a94a6"
 
 
 def loss_curve(rows: Sequence[dict[str, Any]]) -> bytes:
-    """Training loss over steps. `rows`: those of `metrics.jsonl`."""
-    figure, axis = _plot("step", "training loss")
-    train = [row for row in rows if row["split"] == "train"]
-    axis.plot([row["step"] for row in train], [row["loss"] for row in train], color=BLUE)
+    """Loss over steps, in training and, where it was computed, in validation. `rows`: those of `metrics.jsonl`."""
+    figure, axis = _plot("step", "loss")
+    for split, colour, marker in (("train", BLUE, ""), ("val", ORANGE, "o")):
+        line = [row for row in rows if row["split"] == split and "loss" in row]
+        if line:
+            steps, losses = ([row[key] for row in line] for key in ("step", "loss"))
+            axis.plot(
+                steps, losses, color=colour, marker=marker, ms=4, label={"train": "training"}.get(split, "validation")
+            )
+    axis.legend(frameon=False)
     return _png(figure)
 
 

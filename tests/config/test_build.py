@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hiera_video.config import Config, load_config
-from hiera_video.config.build import aligned_val, make_first_model
+from hiera_video.config.build import aligned_val, make_first_model, num_classes_of
 from hiera_video.data.manifest import Manifest
 from hiera_video.data.records import Label, Record
 from hiera_video.errors import ManifestError
@@ -53,6 +53,38 @@ def test_names_that_the_training_does_not_know_are_named() -> None:
     words = "val.csv: names classes that train.csv does not: 'dive'; validate on the classes of the training"
     with pytest.raises(ManifestError, match=words):
         aligned_val(config("test.remap_classes=true"), TRAIN, manifest("val.csv", ("jump", "dive"), 0, 1))
+
+
+def test_one_label_or_several_is_the_trainings_affair() -> None:
+    """A validation list whose videos happen to have one label each is of several all the same."""
+    several = manifest("train.csv", None, 0, 1).with_several_labels()
+    val = aligned_val(config(), several, manifest("val.csv", None, 1, 0))
+    assert val.multi_label and [record.label for record in val.records] == [(1,), (0,)]
+    words = (
+        "train.csv: has several labels a video, val.csv one; give each video one label, or train on a list with several"
+    )
+    with pytest.raises(ManifestError, match=words):
+        aligned_val(config(), manifest("val.csv", None, 0), several)
+
+
+def test_the_list_says_how_many_classes_there_are(caplog: pytest.LogCaptureFixture) -> None:
+    whatever = config("model.num_classes=null")
+    assert num_classes_of(whatever, TRAIN) == num_classes_of(config("model.num_classes=3"), TRAIN) == 3
+    assert num_classes_of(config("model.num_classes=5"), manifest("train.csv", None, 0, 1)) == 5
+    words = (
+        r"train.csv: names 3 classes, but model.num_classes=400; set model.num_classes=null to take as many as it names"
+    )
+    with pytest.raises(ManifestError, match=words):
+        num_classes_of(config("model.num_classes=400"), TRAIN)
+    words = r"train.csv: has labels up to 4, the model has 3 classes; set model.num_classes=5 or correct the labels"
+    with pytest.raises(ManifestError, match=words):
+        num_classes_of(config("model.num_classes=3"), manifest("train.csv", None, 0, 4))
+    words = r"up to 3, the model has 3 classes; its labels begin at 1: classes count from 0, so take 1 from each"
+    with pytest.raises(ManifestError, match=words):
+        num_classes_of(config("model.num_classes=3"), manifest("train.csv", None, 1, 2, 3))
+    assert not caplog.messages
+    assert num_classes_of(whatever, manifest("train.csv", None, 1, 2, 3)) == 4
+    assert "train.csv: no video has label 0, and classes count from 0; if its labels begin at 1" in caplog.text
 
 
 def test_as_many_classes_of_other_names_get_a_fresh_head(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

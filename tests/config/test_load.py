@@ -75,6 +75,7 @@ def test_a_value_may_refer_to_another(tmp_path: Path) -> None:
         ("optim.min_lr=1", "optim.min_lr=1.0: must be between 0 and optim.lr=0.001"),
         ("optim.betas=[0.9,1.0]", "optim.betas=[0.9, 1.0]: must be in [0, 1)"),
         ("optim.momentum=1", "optim.momentum=1.0: must be in [0, 1)"),
+        ("train.keep_every=0", "train.keep_every=0: must be 1 or more, or null to keep none for good"),
         ("optim.weight_decay=-1", "optim.weight_decay=-1.0: must be 0 or more"),
         ("optim.layer_decay=0", "optim.layer_decay=0.0: must be in (0, 1]; 1 switches it off"),
         ("optim.clip_grad=0", "optim.clip_grad=0.0: must be above 0, or null for no clipping"),

@@ -90,7 +90,7 @@ def test_something_something(
         smoothing,
         7,
     )
-    assert augment.flip == 0 and config.clip.sampling == "segments"
+    assert (augment.flip, augment.erase, config.clip.sampling) == (0.0, 0.25, "segments")
 
 
 def test_pre_training_on_something_something() -> None:

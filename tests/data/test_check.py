@@ -95,6 +95,7 @@ def test_the_tool_finds_exactly_what_is_wrong(videos: Any, tmp_path: Path) -> No
         assert all(Path(record.path).is_file() for record in clean.records)
         assert f"{split}: clean list: {tmp_path}/out/{split}.csv with data.root={folder}\n" in done.stderr
     assert f"data.index={tmp_path}/out/packets.index: the packets of 35 videos" in done.stderr
+    assert "train: 26 of 30 videos can be read; " in done.stderr and f": {folder}/" in done.stderr
     page = (tmp_path / "out/report.html").read_text()
     assert "26</b> of <b>30</b>" in page and "a b_20.mp4: " in page and "http" not in page
 

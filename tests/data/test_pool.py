@@ -271,7 +271,10 @@ def test_tensors_travel_as_they_are() -> None:
     ours, theirs = Pipe()
     message = {
         "views": VideoViews(
-            row=3, crops=Crops(clips=torch.randn(1, 3, 2, 4, 5), boxes=((0, 1, 4, 4),)), clip_seconds=((0.0, 1.0),)
+            row=3,
+            crops=Crops(clips=torch.randn(1, 3, 2, 4, 5), boxes=((0, 1, 4, 4),)),
+            clip_seconds=((0.0, 1.0),),
+            seconds=0.5,
         ),
         "odd": (torch.arange(7, dtype=torch.int16), torch.tensor(True), torch.zeros(0, 4), torch.randn(4, 6).t()),
         "half": torch.randn(3).to(torch.bfloat16),

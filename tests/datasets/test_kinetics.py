@@ -71,6 +71,7 @@ def test_refusals_name_the_file_and_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "csv/train.csv").write_text(HEADER + "zumba,elsewhere__,1,2,train\n")
     empty = prepare(tmp_path, "train")
     assert empty.returncode == 2 and "holds none of the 1 clips" in empty.stderr
+    assert not (tmp_path / "k/labels.txt").exists()  # the next csv decides the classes, not this one
     prepare(tmp_path, "val")
     (tmp_path / "csv/val.csv").write_text(HEADER + "juggling,ccccccccccc,3,13,val\n")
     unknown = prepare(tmp_path, "val")

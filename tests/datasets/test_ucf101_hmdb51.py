@@ -75,3 +75,4 @@ def test_refusals(tmp_path: Path) -> None:
     (tmp_path / "lists/wave_test_split1.txt").write_text("gone.avi 1\na.avi 2\n")
     done = prepare(tmp_path)
     assert done.returncode == 2 and "holds none of the 1 clips of the train list, first wave/gone.avi" in done.stderr
+    assert not (tmp_path / "labels.txt").exists()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
-from hiera_video.eval.metrics import accuracy, confusion, mean_average_precision
+from hiera_video.eval.metrics import accuracy, confusion, cross_entropy, mean_average_precision
 
 PROBABILITIES = np.array(  # six classes; the label's rank is 1, 2, 1, 6
     [
@@ -33,6 +35,15 @@ def test_a_class_that_is_answered_but_never_right_is_none_of_the_mean() -> None:
 
 def test_fewer_than_five_classes() -> None:
     assert accuracy(np.array([[0.9, 0.1]]), np.array([1]))["top5"] == pytest.approx(100)
+
+
+def test_cross_entropy_of_one_label_and_of_several() -> None:
+    logs = [math.log(share) for share in (0.5, 0.3, 0.6, 0.02)]
+    assert cross_entropy(PROBABILITIES, LABELS) == pytest.approx(-sum(logs) / 4)
+    assert math.isfinite(cross_entropy(np.array([[1.0, 0.0]]), np.array([1])))  # wrong and sure of it
+    hot = np.array([[1, 0], [1, 1]], np.float32)
+    expected = -(math.log(0.9) + math.log(0.8) + math.log(0.3) + math.log(0.6)) / 4
+    assert cross_entropy(np.array([[0.9, 0.2], [0.3, 0.6]]), hot) == pytest.approx(expected)
 
 
 def test_confusion_has_labels_down_and_answers_across() -> None:

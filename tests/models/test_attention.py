@@ -5,7 +5,9 @@ from unittest import mock
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from hiera_video.models.attention import attend, attend_in_parts
 from hiera_video.models.zoo import create_model
 
 
@@ -21,6 +23,27 @@ def test_the_fused_kernel_always_gets_four_dimensions(name):
     for call in spy.call_args_list:
         assert [tensor.ndim for tensor in call.args] == [4, 4, 4]
         assert all(tensor.stride(-1) == 1 for tensor in call.args)  # a view that the kernels take as it is
+
+
+def test_many_windows_in_parts_are_the_same_and_only_a_gpu_needs_it():
+    query, key, value = (torch.randn(7, 2, tokens, 8, requires_grad=True) for tokens in (4, 16, 16))
+    whole, parts = F.scaled_dot_product_attention(query, key, value), attend_in_parts(query, key, value, 3)
+    assert torch.equal(whole, parts)
+    for one, other in zip(*(torch.autograd.grad(out.square().sum(), (query, key, value)) for out in (whole, parts))):
+        assert torch.equal(one, other)
+    with (
+        FakeTensorMode(),
+        mock.patch.object(F, "scaled_dot_product_attention", wraps=F.scaled_dot_product_attention) as spy,
+    ):
+        for device, windows, heads, calls in [
+            ("cuda", 65_535, 1, 1),
+            ("cuda", 65_536, 1, 2),
+            ("cuda", 2**17 // 8 + 1, 8, 2),
+            ("cpu", 70_000, 1, 1),
+        ]:
+            spy.reset_mock()
+            out = attend(*(torch.empty(windows, heads, tokens, 8, device=device) for tokens in (4, 16, 16)))
+            assert (spy.call_count, tuple(out.shape)) == (calls, (windows, heads, 4, 8)), device
 
 
 def test_attention_inside_units_sees_one_unit():

@@ -33,12 +33,10 @@ def test_nested_states_are_found(key):
     assert unwrap({"epoch": 3, key: {"a": weight, "step": 4}, "optimizer_state": {}}, "x") == {"a": weight}
 
 
-def test_wrappers_prefixes_are_removed():
+@pytest.mark.parametrize("prefix", ["module._orig_mod.", "model.", "_orig_mod.", "model.module."])
+def test_wrappers_prefixes_are_removed(prefix):
     weight = torch.zeros(1)
-    assert unwrap({"module._orig_mod.blocks.0.a": weight, "module._orig_mod.norm": weight}, "x").keys() == {
-        "blocks.0.a",
-        "norm",
-    }
+    assert unwrap({f"{prefix}blocks.0.a": weight, f"{prefix}norm": weight}, "x").keys() == {"blocks.0.a", "norm"}
 
 
 @pytest.mark.parametrize("contents", [{}, {"epoch": 3}, [1, 2], torch.zeros(3), {"model_state": {}}])

@@ -100,6 +100,25 @@ def test_reset_classifier(clips):
     assert torch.equal(dropping(clips), dropping(clips))  # a fresh head is in evaluation with its model
 
 
+def test_no_classes_give_pooled_features(clips):
+    model = create_model("hiera_micro_16x32", num_classes=5).eval()
+    bare = create_model("hiera_micro_16x32", num_classes=0).eval()
+    bare.load_state_dict({name: value for name, value in model.state_dict().items() if not name.startswith("head.")})
+    with torch.no_grad():
+        logits, pooled = model(clips), bare(clips)
+        assert pooled.shape == (4, model.num_features) == (4, 256)
+        assert torch.equal(model.get_classifier()(pooled), logits)
+        features = model.forward_features(clips)  # in spatial order: the sum runs another way
+        assert torch.allclose(model.forward_head(features), logits, atol=1e-6)
+        assert torch.allclose(model.forward_head(features, pre_logits=True), pooled, atol=1e-5)
+        assert torch.allclose(pooled, model.norm(features.mean(dim=(1, 2, 3))), atol=1e-5)
+        model.reset_classifier(0)
+        assert torch.equal(model(clips), pooled)
+        assert (model.config.num_classes, list(model.head.parameters())) == (0, [])
+        model.reset_classifier(3)
+        assert model(clips).shape == (4, 3)
+
+
 def test_path_draws_do_not_depend_on_how_the_batch_is_split(clips):
     model = create_model("hiera_micro_16x32", drop_path_rate=0.5).train()
     draws = torch.rand(4, 4, 2, generator=torch.Generator().manual_seed(1))
@@ -130,6 +149,9 @@ def test_initial_weights():
     assert model.blocks[3].mlp.fc1.weight.std() == pytest.approx(0.02, rel=0.05)
     assert model.blocks[3].mlp.fc1.bias.unique().tolist() == pytest.approx([0.02])
     assert model.head.projection.weight.std() == pytest.approx(0.02e-3, rel=0.05)
+    assert model.head.projection.bias.unique().tolist() == pytest.approx([0.02e-3])
     micro = create_model("hiera_micro_16x32")
     assert micro.blocks[3].mlp.fc1.bias.abs().max() == 0
     assert micro.blocks[3].mlp.fc1.weight.abs().max() <= (6 / (256 + 1024)) ** 0.5
+    patches = micro.patch_embed.proj.weight  # as a linear layer on flattened patches
+    assert patches.std() == pytest.approx((2 / (len(patches) + patches[0].numel())) ** 0.5, rel=0.05)

@@ -15,7 +15,7 @@ from hiera_video.errors import CheckpointError
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.layout import MaeConfig, config_for
 from hiera_video.models.tags import PUBLISHED, checkpoint_tags
-from hiera_video.models.weights import from_pretrained, load_pretrained, read_weights, save_pretrained
+from hiera_video.models.weights import checkpoint_of, from_pretrained, load_pretrained, read_weights, save_pretrained
 from hiera_video.models.zoo import create_model
 
 NAME = "hiera_micro_16x32"
@@ -38,6 +38,18 @@ def test_the_authors_file(model, tmp_path):
     assert same(create_model(NAME, pretrained=str(path)), model)  # the class count is the file's
 
 
+def test_a_classifier_without_its_head(model, tmp_path, caplog):
+    folder = save_pretrained(model, tmp_path / "whole")
+    with caplog.at_level(logging.INFO, logger="hiera_video"):
+        bare = create_model(NAME, num_classes=0, pretrained=str(folder))
+    assert "dropped: head" in caplog.text
+    assert same(bare, model)
+    again = from_pretrained(save_pretrained(bare, tmp_path / "bare"))
+    assert same(again, model)
+    assert not any(name.startswith("head") for name in again.state_dict())
+    assert "Encoder without a classifier, input 16 x 32 x 32" in (tmp_path / "bare" / "README.md").read_text()
+
+
 def test_wrapped_states(model, tmp_path):
     path = tmp_path / "ddp.pt"
     torch.save({"state_dict": {f"module._orig_mod.{name}": value for name, value in model.state_dict().items()}}, path)
@@ -47,15 +59,43 @@ def test_wrapped_states(model, tmp_path):
 def test_a_run_folder_gives_its_best_checkpoint(model, tmp_path):
     step = tmp_path / "run" / "checkpoints" / "step_00000010"
     step.mkdir(parents=True)
-    with pytest.raises(CheckpointError, match="the run has no checkpoint yet"):
+    with pytest.raises(
+        CheckpointError, match=r"the run has no checkpoint yet; it saves 'last', and with a data.val 'best'"
+    ):
         read_weights(tmp_path / "run")
     save_file(model.state_dict(), step / "model.safetensors")
     (step.parent / "last").symlink_to(step.name)
     assert same(create_model(NAME, pretrained=str(tmp_path / "run")), model)
     (step / "meta.json").write_text(json.dumps({"class_names": list("abcde")}))
     (step.parent / "best").symlink_to(step.name)
+    later = step.with_name("step_00000020")
+    later.mkdir()
+    save_file(create_model(NAME, num_classes=5).state_dict(), later / "model.safetensors")
+    (step.parent / "last").unlink()
+    (step.parent / "last").symlink_to(later.name)
+    assert same(create_model(NAME, pretrained=str(tmp_path / "run")), model)
     assert read_weights(tmp_path / "run").class_names == tuple("abcde")
     assert same(create_model(NAME, pretrained=str(step)), model)
+
+
+def test_a_pretraining_gives_its_last_checkpoint(tmp_path):
+    """A lower held-out loss does not make a better start for fine-tuning."""
+    states = {}
+    for which, step in (("best", 10), ("last", 20)):
+        folder = tmp_path / "checkpoints" / f"step_{step:08d}"
+        folder.mkdir(parents=True)
+        states[which] = create_model("mae_hiera_micro_16x32").state_dict()
+        save_file(states[which], folder / "model.safetensors")
+        (folder / "meta.json").write_text(json.dumps({"model": {"name": "mae_hiera_micro_16x32"}}))
+        (folder.parent / which).symlink_to(folder.name)
+    assert checkpoint_of(tmp_path).name == "last"
+    taken = create_model(NAME, num_classes=5, pretrained=str(tmp_path)).state_dict()["blocks.0.attn.qkv.weight"]
+    assert torch.equal(taken, states["last"]["blocks.0.attn.qkv.weight"])
+    assert checkpoint_of(tmp_path, "best").name == "best"
+    (tmp_path / "checkpoints/last/meta.json").write_text("{")
+    assert checkpoint_of(tmp_path).name == "best"  # nobody knows what it is of
+    (tmp_path / "checkpoints/best").unlink()
+    assert checkpoint_of(tmp_path).name == "last"
 
 
 def test_what_is_fresh_is_logged(model, tmp_path, caplog):

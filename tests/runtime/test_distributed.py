@@ -71,3 +71,20 @@ def test_processes_wait_an_hour_for_each_other(
     with world() as here:
         assert (here.rank, here.size) == (1, 2)
     assert joined == [(backend, timedelta(hours=1))]
+
+
+@pytest.mark.parametrize(("gpus", "left"), [(2, 0), (0, 1)])
+def test_a_rank_that_fails_does_not_wait_for_the_others(
+    machine: Any, monkeypatch: pytest.MonkeyPatch, gpus: int, left: int
+) -> None:
+    """NCCL's way out waits for kernels that the other ranks have begun with it; torchrun waits for this process's end."""
+    machine(gpus=gpus, WORLD_SIZE=2, RANK=1, LOCAL_RANK=1)
+    ends: list[str] = []
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: ends.append("left"))
+    with pytest.raises(ValueError, match="a defect"), world():
+        raise ValueError("a defect")
+    assert len(ends) == left
+    with world():
+        pass
+    assert len(ends) == left + 1

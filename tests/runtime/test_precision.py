@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
@@ -15,3 +17,16 @@ def test_products_on_a_cpu(precision: str) -> None:
     with autocast(precision, torch.device("cpu")):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == PRODUCTS[precision]
     assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize("capable", [True, False])
+def test_auto_is_bf16_on_a_gpu_that_computes_it_rather_than_emulates(
+    capable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def supported(including_emulation: bool = True) -> bool:
+        return including_emulation or capable
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    monkeypatch.setattr(torch, "autocast", lambda kind, dtype: (kind, dtype))
+    found = autocast("auto", torch.device("cuda"))
+    assert found == ("cuda", torch.bfloat16) if capable else isinstance(found, nullcontext)

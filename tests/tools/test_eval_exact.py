@@ -16,16 +16,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from hiera_video.config import testing
 from hiera_video.config.build import manifest_of
 from hiera_video.config.load import load_config
 from hiera_video.config.testing import PARTIAL, test_run
+from hiera_video.config.training import make_evaluator
 from hiera_video.data.encode import write_video
+from hiera_video.eval import forward
 from hiera_video.eval.views import Predictions
 from hiera_video.models.hiera import Hiera
-from hiera_video.models.weights import save_pretrained
+from hiera_video.models.weights import from_pretrained, save_pretrained
 from hiera_video.models.zoo import create_model
+from hiera_video.runtime.distributed import ALONE
 
 ROOT = Path(__file__).parents[2]
 CONFIG = "configs/motion_hiera_micro.yaml"
@@ -104,6 +109,25 @@ def test_half_precision_is_close_and_recorded(
         assert json.loads((folder / "results.json").read_text())["precision"] == expected
     assert f"2×3 views a video in {precision} ·" in (tmp_path / "report.html").read_text()
     assert "2×3 views a video ·" in (undisturbed / "report.html").read_text()
+
+
+def test_validation_while_training_computes_in_the_tests_precision(
+    common: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = []
+
+    def noted(model: nn.Module, views: torch.Tensor, precision: str) -> torch.Tensor:
+        used.append(precision)
+        return forward.compute_logits(model, views, precision)
+
+    monkeypatch.setattr("hiera_video.eval.evaluate.compute_logits", noted)
+    model = from_pretrained(common[1].removeprefix("test.checkpoint="))
+    for precision in ("fp32", "bf16"):
+        config = load_config(ROOT / CONFIG, [*common, f"test.precision={precision}"])
+        evaluator = make_evaluator(config, manifest_of(config, "test"), ALONE)
+        assert evaluator is not None and evaluator(model)["evaluated"] == VIDEOS - len(BROKEN)
+        assert set(used) == {precision}
+        used.clear()
 
 
 def test_shards_of_another_precision_are_not_mixed_in(

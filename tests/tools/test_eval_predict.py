@@ -19,7 +19,7 @@ from PIL import Image
 import hiera_video as hv
 from hiera_video.config.extracting import read_input
 from hiera_video.config.load import load_config, save_config
-from hiera_video.config.predicting import backend_of, find_videos, predict_files
+from hiera_video.config.predicting import Answerer, find_videos, predict_files
 from hiera_video.config.runs import LoadedRun, named_answers
 from hiera_video.config.windows import predict_live, predict_windows, window_starts
 from hiera_video.data.encode import write_video
@@ -56,7 +56,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def answered(paths: list[Path], run: Path, **options: Any) -> int:
     defaults = dict.fromkeys(("window", "step", "csv_file", "json_file"))
-    return predict_files(paths, str(run), which="best", **{"topk": 2, "along": False, **defaults, **options})
+    return predict_files(paths, Answerer(str(run)), **{"topk": 2, "along": False, **defaults, **options})
 
 
 def test_where_stretches_start() -> None:
@@ -89,7 +89,7 @@ def test_folders_of_frames_of_a_run_that_reads_them(run: Path, films: Path, tmp_
             Image.fromarray(picture).save(videos / name / f"flow_{number:05d}.png")
     (videos / "other").mkdir()
     (videos / "other" / "flow_00001.png").write_bytes(b"")
-    backend = backend_of(str(folder))
+    backend = Answerer(str(folder)).backend()
     assert find_videos([str(videos)], backend) == [videos / "a", videos / "deep" / "b"]
     assert find_videos([str(videos / "a")], backend) == [videos / "a"]
     extracting = load_config(folder / "config.yaml", [f"features.input={videos}"])
@@ -110,7 +110,7 @@ def test_folders_of_frames_of_a_run_that_reads_them(run: Path, films: Path, tmp_
         with pytest.raises(ConfigError, match=words):
             find_videos([str(path)], backend)
     with pytest.raises(ConfigError, match=r"holds no config.yaml; give the out_dir of a run"):
-        backend_of(str(films))
+        Answerer(str(films)).backend()
     done = tool("predict.py", str(videos / "a"), "--run", str(folder), "--topk", "1")
     (best,) = hv.predict(run, films / "a.mp4", topk=1)  # the same frames, so the same answer
     assert done.returncode == 0, done.stderr
@@ -252,6 +252,53 @@ def test_a_model_or_checkpoint_that_is_none_is_told(run: Path, films: Path) -> N
     with pytest.raises(ConfigError, match=r"run is a Hiera; give the run's folder, or what hv.load made of it"):
         hv.predict(hv.load(run).model, films / "a.mp4")  # type: ignore[arg-type]
     with pytest.raises(
-        CheckpointError, match=r"must be the out_dir of a run that has been saved, `which` best or last"
+        CheckpointError, match=r"the run has no 'final' checkpoint yet; it saves 'last', and with a data"
     ):
         hv.load(run, which="final")  # type: ignore[arg-type]
+
+
+def test_a_run_without_validation_answers_by_its_last_checkpoint(run: Path, films: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder, symlinks=True)
+    (folder / "checkpoints" / "best").unlink()
+    assert hv.predict(folder, films / "a.mp4") == hv.predict(run, films / "a.mp4")
+    with pytest.raises(CheckpointError, match="the run has no 'best' checkpoint yet"):
+        hv.load(folder, "best")
+
+
+def test_weights_answer_without_a_run(
+    answering_model: Callable[[], Hiera], run: Path, films: Path, tmp_path: Path, tool: Any, caplog: Any
+) -> None:
+    """As a file from elsewhere: only the tensors; and as a folder that knows its classes."""
+    model, film = answering_model(), films / "a.mp4"
+    named = hv.save_pretrained(model, tmp_path / "named", class_names=NAMES)
+    torch.save({"model_state": model.state_dict()}, tmp_path / "bare.pth")
+    done = tool(
+        *("predict.py", str(film), "--model", "hiera_micro_16x32", "--pretrained", str(named), "--topk", "3"),
+        *("--json", str(tmp_path / "answers.json")),
+    )
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads((tmp_path / "answers.json").read_text())
+    loaded = hv.load(named, model="hiera_micro_16x32")
+    assert loaded.class_names == tuple(NAMES) and (loaded.config.test.clips, loaded.config.test.crops) == (5, 3)
+    expected = hv.predict(loaded, film, topk=3)
+    assert [item["label"] for item in row["answers"]] == [item.label for item in expected]
+    assert row["answers"][0]["probability"] == pytest.approx(expected[0].probability, abs=1e-6)
+    bare = hv.predict(hv.load(tmp_path / "bare.pth", model="hiera_micro_16x32"), film, topk=3)
+    assert [NAMES[int(item.label)] for item in bare] == [item.label for item in expected]
+    kinetics = hv.create_model("hiera_micro_16x32", num_classes=400)
+    torch.save(kinetics.state_dict(), tmp_path / "k400.pth")
+    with caplog.at_level("INFO"):
+        names = hv.load(tmp_path / "k400.pth", model="hiera_micro_16x32").class_names
+    assert names is not None and (len(names), names[0], names[399]) == (400, "abseiling", "zumba")
+    assert "its 400 classes have no names; they are taken for Kinetics-400's" in caplog.text
+    torch.save(hv.create_model("mae_hiera_micro_16x32").state_dict(), tmp_path / "mae.pth")
+    with pytest.raises(ConfigError, match=r"mae.pth: has no classifier's head, and so no classes to answer with"):
+        hv.load(tmp_path / "mae.pth", model="hiera_micro_16x32")
+    for arguments, words in (
+        (["--model", "hiera_micro_16x32"], "--model and --pretrained go together; for a run of your own, --run alone"),
+        (["--model", "hiera_bse_16x224", "--pretrained", "x"], "unknown model; did you mean hiera_base_16x224"),
+        (["--model", "hiera_base_224", "--pretrained", str(named)], "hiera_base_224 takes (height, width)"),
+    ):
+        done = tool("predict.py", str(film), *arguments)
+        assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr, done.stderr

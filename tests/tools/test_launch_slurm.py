@@ -51,6 +51,11 @@ def test_a_mistake_is_told_before_anything_is_submitted(tool: Any, tmp_path: Pat
     assert "'slurm_signal_delay_s': 600" in done.stderr
     done = tool("launch_slurm.py", "--dry-run", "--signal-seconds", "1800", "--cfg", CONFIG)
     assert done.returncode == 0 and "'slurm_signal_delay_s': 1800" in done.stderr
+    done = tool("launch_slurm.py", "--dry-run", "--slurm", "qos=high", "--slurm", "exclude=n[1-2]", "--cfg", CONFIG)
+    assert done.returncode == 0
+    assert "'slurm_additional_parameters': {'qos': 'high', 'exclude': 'n[1-2]'}" in done.stderr
+    done = tool("launch_slurm.py", "--dry-run", "--slurm", "requeue", "--cfg", CONFIG)
+    assert done.returncode == 2 and "--slurm requeue: must be KEY=VALUE, such as qos=high" in done.stderr
     done = tool("launch_slurm.py", "--dry-run", "--hours", "0.1", "--cfg", CONFIG)
     words = "--signal-seconds=600: must be above 0 and below the time limit of 360 s; lower it or raise --hours"
     assert done.returncode == 2 and words in done.stderr

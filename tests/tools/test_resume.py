@@ -80,4 +80,7 @@ def test_another_recipe_in_the_same_folder_is_refused(undisturbed: tuple[Path, l
     run, overrides = undisturbed
     done = tool("train_net.py", "--cfg", CONFIG, *overrides, f"out_dir={run}", "optim.lr=2e-3")
     assert done.returncode == 2
-    assert "holds a run with optim.lr 0.001 → 0.002; choose another out_dir or delete that folder" in done.stderr
+    assert (
+        "holds a run with optim.lr 0.001 → 0.002; set them as they were to continue it, or choose another"
+        in done.stderr
+    )

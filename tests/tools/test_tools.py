@@ -16,6 +16,7 @@ import pytest
 from hiera_video.config.build import manifest_of
 from hiera_video.config.load import load_config
 from hiera_video.config.training import rehearse
+from hiera_video.runtime.log import read_metrics
 
 CONFIG = "configs/motion_hiera_micro.yaml"
 
@@ -36,6 +37,8 @@ def test_a_run_leaves_what_it_promises(trained: Path) -> None:
     assert {"config.yaml", "env.json", "metrics.jsonl", "tensorboard", "checkpoints"} <= {
         p.name for p in trained.iterdir()
     }
+    (validated,) = (row for row in read_metrics(trained / "metrics.jsonl") if row["split"] == "val")
+    assert 0 < validated["loss"] < 10 and validated["of"] == 6
     meta = json.loads((trained / "checkpoints" / "best" / "meta.json").read_text())
     assert meta["class_names"] == ["to the right", "to the left"] and meta["step"] == 3
 
@@ -61,7 +64,7 @@ def test_multi_view_test_and_its_report(trained: Path, videos: Path, tool: Any, 
     assert results[0][0] == results[1][0]
     found = json.loads(results[0][0])
     assert found["evaluated"] == 5 and found["of"] == 6 and found["views"] == "2×3"
-    assert [item["row"] for item in found["broken"]] == [2]
+    assert [item["row"] for item in found["broken"]] == [2] and found["chosen_here"] is False
     arrays = np.load(trained / "predictions.npz")
     assert arrays["rows"].tolist() == [0, 1, 3, 4, 5] and arrays["logits"].shape == (5, 6, 2)
     with (trained / "predictions.csv").open() as file:
@@ -70,6 +73,19 @@ def test_multi_view_test_and_its_report(trained: Path, videos: Path, tool: Any, 
     assert found["top1"] == pytest.approx(100 * right / 5)
     page = (trained / "report.html").read_text()
     assert "5</b>of 6 videos evaluated" in page and page.count("<figure") == 5 and "http" not in page
+
+
+def test_a_number_that_is_that_of_a_choice_is_called_so(trained: Path, videos: Path, tool: Any) -> None:
+    views = ("test.clips=1", "test.crops=1")
+    common = ("test_net.py", "--cfg", CONFIG, f"data.val={videos / 'val.csv'}", f"out_dir={trained}", *views)
+    done = tool(*common)
+    assert done.returncode == 0 and json.loads((trained / "results.json").read_text())["chosen_here"] is True
+    assert (
+        "best of its run on this very list, so the number is that of a choice; without one: test.checkpo" in done.stderr
+    )
+    assert "checkpoints/best (chosen as the best on this list)" in (trained / "report.html").read_text()
+    done = tool(*common, f"test.checkpoint={trained / 'checkpoints' / 'last'}")
+    assert done.returncode == 0 and json.loads((trained / "results.json").read_text())["chosen_here"] is False
 
 
 def test_dry_run_builds_the_real_thing_and_writes_nothing(videos: Path, tool: Any, tmp_path: Path) -> None:
@@ -121,7 +137,7 @@ def test_a_dry_run_shows_the_same_losses_each_time(overrides: list[str], caplog:
             ["model.pretrained=null"],
             "model.pretrained is not set: configs/motion_hiera_micro.yaml starts from pre-trained",
         ),
-        (["model.num_classes=1"], "has labels up to 1, the model has 1 classes; set model.num_classes=2 or correct"),
+        (["model.num_classes=1"], "names 2 classes, but model.num_classes=1; set model.num_classes=null"),
         (["train.batch_size=100"], "train.batch_size=100"),
     ],
 )
@@ -161,7 +177,9 @@ def test_bad_lines_and_videos_are_named(overrides: list[str], videos: Path, tool
 
 def test_testing_without_a_checkpoint_says_so(overrides: list[str], tool: Any) -> None:
     done = tool("test_net.py", "--cfg", CONFIG, *overrides)
-    assert done.returncode == 2 and "holds no checkpoint; train first, or set test.checkpoint" in done.stderr
+    assert (
+        done.returncode == 2 and "no such folder of a run; it saves 'last', and with a data.val 'best'" in done.stderr
+    )
 
 
 @pytest.mark.parametrize("name", ["train_net.py", "test_net.py"])

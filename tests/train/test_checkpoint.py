@@ -17,9 +17,10 @@ from hiera_video.errors import CheckpointError
 from hiera_video.train.checkpoint import CheckpointStore, read_checkpoint, seal
 
 
-def save(store: CheckpointStore, step: int, *, best: bool = False) -> Path:
+def save(store: CheckpointStore, step: int, *, best: bool = False, milestone: str | None = None) -> Path:
     weights = {"w": torch.full((1000,), float(step))}
-    return store.save(step, weights, {"optimizer": {"lr": 0.1}}, {"progress": {"step": step}}, best=best)
+    meta = {"progress": {"step": step}}
+    return store.save(step, weights, {"optimizer": {"lr": 0.1}}, meta, best=best, milestone=milestone)
 
 
 def test_round_trip_and_links(tmp_path: Path) -> None:
@@ -38,6 +39,19 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
     for step in range(1, 7):
         save(store, step, best=step == 2)
     assert sorted(path.name for path in tmp_path.glob("step_*")) == ["step_00000002", "step_00000005", "step_00000006"]
+
+
+def test_milestones_are_kept_for_good(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=1)
+    for step in range(1, 7):
+        save(store, step, best=step == 1, milestone=f"pass_{step:05d}" if step % 3 == 0 else None)
+    kept = ["step_00000001", "step_00000003", "step_00000006"]
+    assert sorted(path.name for path in tmp_path.glob("step_*")) == kept
+    (tmp_path / "pass_00006").unlink()  # a kill before the link
+    assert store.latest() is not None
+    save(store, 7)
+    assert sorted(path.name for path in tmp_path.glob("step_*")) == [*kept, "step_00000007"]
+    assert read_checkpoint(tmp_path / "pass_00003").meta["step"] == 3
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "state.pt", "meta.json"])

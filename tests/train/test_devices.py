@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import resource
 import sys
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +16,7 @@ from hiera_video.runtime.distributed import World
 from hiera_video.train import meter as meter_module
 from hiera_video.train.devices import compile_blocks, peak_flops, peak_memory_gb
 from hiera_video.train.meter import LoaderWatch, Meter
+from hiera_video.train.parallel import blocks_of
 
 
 @pytest.mark.parametrize(
@@ -43,6 +45,30 @@ def test_compiled_blocks_keep_names_and_numbers() -> None:
     compile_blocks(model, backend="aot_eager")
     assert torch.allclose(model(clips), plain, atol=1e-6) and list(model.state_dict()) == names
     assert not torch.equal(model(clips + 1), plain)
+
+
+def test_every_kind_of_block_is_compiled_in_training_and_in_validation() -> None:
+    """torch runs what is beyond its limit of variants uncompiled, without a word."""
+    model, clips, compiled = (
+        create_model("mae_hiera_tiny_16x224", input_size=(16, 64, 64)),
+        torch.randn(1, 3, 16, 64, 64),
+        [],
+    )
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., object]:
+        def run(*arguments: torch.Tensor) -> object:
+            compiled.append(graph)
+            return graph.forward(*arguments)
+
+        return run
+
+    torch.compiler.reset()
+    compile_blocks(model, backend=backend)
+    for _ in range(2):
+        model.train()(clips)
+        with torch.no_grad():
+            model.eval()(clips)
+    assert len(compiled) == 4 * len(blocks_of(model))
 
 
 def test_mfu_is_arithmetic_over_peak(monkeypatch: pytest.MonkeyPatch) -> None:

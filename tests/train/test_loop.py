@@ -116,6 +116,13 @@ def test_a_run_to_its_end_logs_every_step(tmp_path: Path) -> None:
     assert all(float.fromhex(row["loss_hex"]) == row["loss"] for row in rows)
 
 
+def test_passes_are_kept_for_good_where_asked(tmp_path: Path) -> None:
+    run_fit(tmp_path, Sometimes(-1, "loss"), epochs=8, keep_every=3)
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["last", "pass_00003", "pass_00006", *(f"step_{step:08d}" for step in (6, 12, 14, 16))]
+    assert (tmp_path / "checkpoints/pass_00003").resolve().name == "step_00000006"
+
+
 def test_what_loading_draws_does_not_reach_dropout(tmp_path: Path) -> None:
     """A loader draws from the global generator when it starts, at whatever step that is."""
 

@@ -87,9 +87,14 @@ def test_a_gpu_is_filled_until_it_refuses(monkeypatch: pytest.MonkeyPatch) -> No
     shares: list[float] = []
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share, device: shares.append(share))
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    forgotten: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", forgotten.append)
     world = World(0, 1, torch.device("cuda", 0))
     assert choose_parts(step, 64, world, sharded=False) == 8
-    assert tried == [2, 4, 8, 16] and shares == [0.9, 1.0]
+    assert tried == [2, 4, 8, 16] and shares == [0.9, 1.0] and forgotten == [world.device]
+    monkeypatch.setattr(module, "free_memory", lambda _: 1 << 40)
+    with pytest.raises(DeviceMemoryError, match="not even 2 videos at once fit"):  # a sharded model's first step
+        choose_parts(lambda videos: step(videos + 8), 64, world, sharded=True)
 
 
 def test_what_was_chosen_is_taken_again_on_the_same_machines_only(

@@ -41,3 +41,6 @@ def test_the_schedule_reaches_every_group_by_its_scale() -> None:
         set_lr(optimizer, 0.1)
         assert max(group["lr"] for group in optimizer.param_groups) == 0.1
         assert min(group["lr"] for group in optimizer.param_groups) == 0.1 * 0.5**5  # 4 blocks
+    assert all(group["nesterov"] and group["momentum"] == 0.9 for group in optimizer.param_groups)
+    plain = make_optimizer(model, OptimConfig(name="sgd", momentum=0.0))
+    assert not any(group["nesterov"] for group in plain.param_groups)  # torch refuses it without a momentum

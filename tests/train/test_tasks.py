@@ -119,3 +119,6 @@ def test_collapse_monitors() -> None:
     direction = torch.randn(8)
     assert collapse_monitors(torch.randn(16, 512, 1) * direction)[1].item() == pytest.approx(1, abs=1e-3)
     assert collapse_monitors(torch.ones(2, 3, 4))[0].item() == 0
+    with torch.autocast("cpu", dtype=torch.float16):  # a hundred thousand tokens: their sums are beyond it
+        std, rank = collapse_monitors(torch.randn(64, 1568, 8))
+    assert std.item() == pytest.approx(1, abs=0.01) and rank.item() == pytest.approx(8, abs=0.1)
