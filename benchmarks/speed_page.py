@@ -28,9 +28,9 @@ HEAD = """# Speed
 Written by `benchmarks/speed_page.py` from `benchmarks/results/`; `make bench` measures everything anew. In each row all run
 in one process with the same weights, their results are compared first, then they take turns; "over ours" is the median of
 the ratios of each round, with the least and the most. The floor is the model's matrix products and attentions alone,
-without bias, norm, GELU, residual or copy, on memory that is there already. Its float32
-products run by torch.mm or oneDNN, whichever is quicker (those of the curves by torch.mm: ours can lie below them). Peak memory is that of a process which runs this one alone, less what its packages take; it
-varies by 0.03 GB from one process to the next.
+without bias, norm, GELU, residual or copy, on memory that is there already; its float32 products run by torch.mm or oneDNN,
+whichever is quicker (those of the curves by torch.mm: ours can lie below them). Peak memory is that of a process which runs
+this one alone, less what its packages take; it varies by 0.03 GB from one process to the next.
 
 """
 
