@@ -23,7 +23,7 @@ from hiera_video.models.convert import Inflation, LoadReport, State, copy_into, 
 from hiera_video.models.export import DECODER_KEYS, save_pretrained
 from hiera_video.models.geometry import HieraConfig
 from hiera_video.models.hiera import Hiera, HieraEncoder
-from hiera_video.models.layout import MaeConfig, is_mae
+from hiera_video.models.layout import MaeConfig
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.models.tags import PUBLISHED, checkpoint_tags
 
@@ -165,11 +165,10 @@ def read_weights(source: str | Path, name: str = "") -> Weights:
 def checkpoint_of(run: Path, which: Literal["best", "last"] | None = None) -> Path:
     """The folder of a checkpoint of the run in folder `run`.
 
-    Where nobody says `which`: a classifier's best, or its last where it was never validated; a masked autoencoder's last, as a
-    lower held-out loss does not make a better start. Raises `CheckpointError` where there is none."""
+    Where nobody says `which`: the best (of masked pre-training, that of the lowest held-out loss), or the last where the run
+    was never validated. Raises `CheckpointError` where there is none."""
     checkpoints = run / "checkpoints"
-    order = [which] if which else ["last", "best"] if _is_pretraining(checkpoints / "last") else ["best", "last"]
-    found = [checkpoints / name for name in order if (checkpoints / name).is_dir()]
+    found = [checkpoints / name for name in ([which] if which else ["best", "last"]) if (checkpoints / name).is_dir()]
     if not found:
         wanted = f"the run has no {f'{which!r} ' if which else ''}checkpoint yet"
         raise CheckpointError(
@@ -177,14 +176,6 @@ def checkpoint_of(run: Path, which: Literal["best", "last"] | None = None) -> Pa
             "it train until then, or name another run or file"
         )
     return found[0]
-
-
-def _is_pretraining(checkpoint: Path) -> bool:
-    try:
-        name = json.loads((checkpoint / "meta.json").read_text())["model"]["name"]
-    except (OSError, ValueError, KeyError, TypeError):  # whoever reads the checkpoint says what is wrong with it
-        return False
-    return is_mae(str(name))
 
 
 def _read_folder(folder: Path, source: str) -> Weights:

@@ -36,6 +36,8 @@ class OptimConfig:
     """Rate of the first step."""
     min_lr: float = 1e-6
     """Rate at the end of the cosine."""
+    cosine_after_warmup: bool = True
+    """The cosine begins where the warm-up ends; false: with the run, and the warm-up ends a little below `lr`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))  # YAML gives a list

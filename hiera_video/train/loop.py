@@ -104,6 +104,7 @@ def fit(
             peak=optim.lr,
             start=optim.warmup_lr,
             end=optim.min_lr,
+            cosine_after_warmup=optim.cosine_after_warmup,
         )
         set_lr(optimizer, lr)
         with meter.waiting():

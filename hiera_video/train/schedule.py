@@ -5,7 +5,16 @@ from __future__ import annotations
 import math
 
 
-def lr_at(step: int, *, total_steps: int, warmup_steps: int, peak: float, start: float, end: float) -> float:
+def lr_at(
+    step: int,
+    *,
+    total_steps: int,
+    warmup_steps: int,
+    peak: float,
+    start: float,
+    end: float,
+    cosine_after_warmup: bool = True,
+) -> float:
     """Rate of step `step` (0 … total_steps - 1): linear from `start` to `peak`, then half a cosine to `end`.
 
     The cosine begins where the warm-up ends, as in PySlowFast's recipes of masked pre-training, of fine-tuning from it and of
@@ -17,10 +26,16 @@ def lr_at(step: int, *, total_steps: int, warmup_steps: int, peak: float, start:
        start ┤ /              ‾‾ end
              └───┴──────────────┴
                warmup_steps  total_steps
+
+    Without `cosine_after_warmup` (PySlowFast's default) it runs over all steps, and the warm-up replaces its beginning: it ends
+    a little below `peak`.
     """
+    first = warmup_steps if cosine_after_warmup else 0
+
+    def cosine(at: int) -> float:
+        done = (at - first) / max(total_steps - first, 1)
+        return end + (peak - end) * (math.cos(math.pi * done) + 1) / 2
+
     if step < warmup_steps:
-        return start + (peak - start) * step / warmup_steps
-    if warmup_steps == total_steps:
-        return peak
-    done = (step - warmup_steps) / (total_steps - warmup_steps)
-    return end + (peak - end) * (math.cos(math.pi * done) + 1) / 2
+        return start + (cosine(warmup_steps) - start) * step / warmup_steps
+    return cosine(step)
