@@ -33,8 +33,8 @@ def lr_at(
     first = warmup_steps if cosine_after_warmup else 0
 
     def cosine(at: int) -> float:
-        done = (at - first) / max(total_steps - first, 1)
-        return end + (peak - end) * (math.cos(math.pi * done) + 1) / 2
+        turned = math.pi * (at - first) / max(total_steps - first, 1)
+        return end + (peak - end) * (math.cos(turned) + 1) / 2
 
     if step < warmup_steps:
         return start + (cosine(warmup_steps) - start) * step / warmup_steps
