@@ -34,7 +34,7 @@ demo: $(READY)
 	@echo "look at runs/motion_hiera_micro/report.html and runs/motion_hiera_micro_mae/reconstructions/latest.png"
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest
 
 # torchcodec takes FFmpeg from the system; as root, or with FFmpeg there already
 test-torchcodec: $(READY)
