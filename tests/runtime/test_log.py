@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -82,5 +83,7 @@ def test_wandb_itself_writes_a_run_offline(tmp_path: Path, monkeypatch: pytest.M
     log.close()
     (data,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     assert (tmp_path / "logger_id").read_text() in data.name
-    content = data.read_bytes()
+    deadline = time.monotonic() + 60  # wandb's own process may write a moment after its `finish` has returned
+    while b"train/loss" not in (content := data.read_bytes()) and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert b"train/loss" in content and b"optim.lr" in content
