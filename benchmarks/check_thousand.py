@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from record import record
 
-from hiera_video.data.encode import write_video
+from hiera_video.video.encode import write_video
 
 ROOT = Path(__file__).parents[1]
 VIDEOS, BROKEN = 1000, 50
@@ -33,7 +33,10 @@ def main() -> int:
         noise = np.random.default_rng(0).integers(0, 256, (60, 48, 64, 3)).astype(np.uint8)
         for number in range(VIDEOS):
             write_video(
-                folder / f"{number:04d}.mp4", np.roll(noise, number, axis=(0, 2))[: 40 + number % 20], fps=30, crf=30
+                folder / f"{number:04d}.mp4",
+                np.roll(noise, number, axis=(0, 2))[: 40 + number % 20],
+                fps=30,
+                crf=30,
             )
         wrong = {
             f"{number:04d}.mp4": damage(folder / f"{number:04d}.mp4", place % 5)
@@ -42,7 +45,14 @@ def main() -> int:
         listing = folder / "list.csv"
         listing.write_text("".join(f"{number:04d}.mp4 {number % 10}\n" for number in range(VIDEOS)))
         began = time.monotonic()
-        command = [sys.executable, "tools/check_data.py", "--train", str(listing), "--out", str(folder / "out")]
+        command = [
+            sys.executable,
+            "tools/check_data.py",
+            "--train",
+            str(listing),
+            "--out",
+            str(folder / "out"),
+        ]
         done = subprocess.run(command, cwd=ROOT, check=False, stderr=subprocess.DEVNULL)
         seconds = round(time.monotonic() - began)
         split = json.loads((folder / "out/check.json").read_text())["splits"]["train"]

@@ -23,9 +23,9 @@ import numpy as np
 from data_videos import FPS, FRAMES, VIDEOS, scene
 from record import record
 
-from hiera_video.data.clips import dense_indices
-from hiera_video.data.decode import open_video
-from hiera_video.data.encode import write_video
+from hiera_video.data.sampling import dense_indices
+from hiera_video.video import open_video
+from hiera_video.video.encode import write_video
 
 ROUNDS, CLIPS = 7, 20
 SIZES = ((340, 256), (640, 272))
@@ -45,19 +45,31 @@ def main() -> int:
                 write_video(path, scene(width, height, seed), fps=FPS, gop=32, bframes=3, crf=23)
             draws = random.Random(0)
             clips = [
-                (place, dense_indices(draws.uniform(0, FRAMES - 64), span=64, count=16, num_frames=FRAMES))
+                (
+                    place,
+                    dense_indices(
+                        draws.uniform(0, FRAMES - 64), span=64, count=16, num_frames=FRAMES
+                    ),
+                )
                 for place in (draws.randrange(VIDEOS) for _ in range(CLIPS))
             ]
             difference = max(
-                float(np.abs(ours(paths[i], clip).astype(int) - theirs(paths[i], clip)).max()) for i, clip in clips[:4]
+                float(np.abs(ours(paths[i], clip).astype(int) - theirs(paths[i], clip)).max())
+                for i, clip in clips[:4]
             )
             differs |= difference > 0
             rounds: dict[str, list[float]] = {"ours": [], "decord": [], "ours_gop32": []}
             for _ in range(ROUNDS):
-                for key, read, files in (("ours", ours, paths), ("decord", theirs, paths), ("ours_gop32", ours, short)):
+                for key, read, files in (
+                    ("ours", ours, paths),
+                    ("decord", theirs, paths),
+                    ("ours_gop32", ours, short),
+                ):
                     rounds[key].append(timed(read, files, clips))
             ratio = statistics.median(b / a for a, b in zip(rounds["ours"], rounds["decord"]))
-            recoded = statistics.median(b / a for a, b in zip(rounds["ours_gop32"], rounds["decord"]))
+            recoded = statistics.median(
+                b / a for a, b in zip(rounds["ours_gop32"], rounds["decord"])
+            )
             results.append(
                 {
                     "size": f"{width}x{height}",
@@ -65,7 +77,8 @@ def main() -> int:
                     "ratio_to_decord": round(ratio, 2),
                     "ratio_from_keyframes_every_32_to_decord_on_the_original": round(recoded, 2),
                     "milliseconds_a_clip": {
-                        key: round(1000 * statistics.median(times) / CLIPS, 1) for key, times in rounds.items()
+                        key: round(1000 * statistics.median(times) / CLIPS, 1)
+                        for key, times in rounds.items()
                     },
                 }
             )
@@ -89,7 +102,9 @@ def theirs(path: Path, clip: list[int]) -> Any:
     return decord.VideoReader(str(path), num_threads=1).get_batch(clip).asnumpy()
 
 
-def timed(read: Callable[[Path, list[int]], Any], paths: list[Path], clips: list[tuple[int, list[int]]]) -> float:
+def timed(
+    read: Callable[[Path, list[int]], Any], paths: list[Path], clips: list[tuple[int, list[int]]]
+) -> float:
     began = time.perf_counter()
     for place, clip in clips:
         read(paths[place], clip)

@@ -35,13 +35,19 @@ def advice(found: Found) -> list[str]:
     """One sentence for each thing worth knowing, the largest first."""
     stages, whole = found.milliseconds, sum(found.milliseconds.values())
     reading = sum(stages[name] for name in READING)
-    largest = max((reading, "decode"), (stages["augment"], "augment"), (stages["crop"] + stages["collate"], "crop"))
+    largest = max(
+        (reading, "decode"),
+        (stages["augment"], "augment"),
+        (stages["crop"] + stages["collate"], "crop"),
+    )
     share = f"{largest[0] / whole:.0%} of a clip's time"
     words = []
     if largest[1] == "decode":
         words.append(f"decode-bound: reading takes {share}; {_reencoding(found, reading, whole)}")
     elif largest[1] == "augment":
-        words.append(f"augment-bound: RandAugment and colour jitter take {share}; only more data.workers help")
+        words.append(
+            f"augment-bound: RandAugment and colour jitter take {share}; only more data.workers help"
+        )
     else:
         words.append(f"crop-bound: crop, scale, normalise, erase and collate take {share}")
     if found.on_device is not None and whole / found.on_device >= WORTH_SAYING:

@@ -61,7 +61,13 @@ def main() -> int:
     """Run the tests, count what held."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "tests.xml"
-        command = [sys.executable, "-m", "pytest", f"--junitxml={report}", *(f"tests/data/{name}" for name in FILES)]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            f"--junitxml={report}",
+            *(f"tests/data/{name}" for name in FILES),
+        ]
         subprocess.run(command, cwd=ROOT, env={**os.environ, "FAULTS": "full"}, check=False)
         cases = [
             (
@@ -79,7 +85,14 @@ def main() -> int:
         failures = [case for case, _, ok in mine if not ok]
         seconds = round(sum(time for _, time, _ in mine))
         rows.append(
-            {**facts, "trials": len(mine) * each, "held": held, "figures": {}, "failures": failures, "seconds": seconds}
+            {
+                **facts,
+                "trials": len(mine) * each,
+                "held": held,
+                "figures": {},
+                "failures": failures,
+                "seconds": seconds,
+            }
         )
         print(f"{name}: {held} of {len(mine) * each} held, {seconds} s")
     print(record("data_faults", {"command": "python benchmarks/data_faults.py", "faults": rows}))

@@ -11,8 +11,8 @@ from PIL import Image
 from timm.data import auto_augment as timm_augment
 from torch.nn import functional as F
 
-from hiera_video.data import augment as ours
-from hiera_video.data.transforms import TrainTransform, as_clip, random_box
+from hiera_video.data.transforms import augment as ours
+from hiera_video.data.transforms.train_eval import TrainTransform, as_clip, random_box
 
 
 def rand_augment(frames: np.ndarray, magnitude: float, generator: random.Random) -> list[Any]:
@@ -23,9 +23,14 @@ def rand_augment(frames: np.ndarray, magnitude: float, generator: random.Random)
             drawn = generator.gauss(magnitude, ours.MAGNITUDE_STD)
             level = min(max(drawn, 0.0), ours.MAX_MAGNITUDE)
             sign = -1.0 if generator.random() < 0.5 else 1.0
-            negate, timm_augment._randomly_negate = timm_augment._randomly_negate, lambda value, s=sign: s * value
+            negate, timm_augment._randomly_negate = (
+                timm_augment._randomly_negate,
+                lambda value, s=sign: s * value,
+            )
             level_function = timm_augment.LEVEL_TO_ARG[name]
-            arguments = () if level_function is None else level_function(min(level, 9.9), {})  # 0 bits: Pillow refuses
+            arguments = (
+                () if level_function is None else level_function(min(level, 9.9), {})
+            )  # 0 bits: Pillow refuses
             timm_augment._randomly_negate = negate
             operation = timm_augment.NAME_TO_OP[name]
             fill = (ours.FILL,) * 3
@@ -44,9 +49,12 @@ class PilTransform(TrainTransform):
         pictures = rand_augment(frames, augment.rand_augment, generator)
         # what torchvision's ToTensor does to each
         tensors = [
-            torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous().float() / 255 for picture in pictures
+            torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous().float() / 255
+            for picture in pictures
         ]
-        mean, std = (torch.tensor(values).view(3, 1, 1, 1) for values in (augment.mean, augment.std))
+        mean, std = (
+            torch.tensor(values).view(3, 1, 1, 1) for values in (augment.mean, augment.std)
+        )
         clip = (torch.stack(tensors, dim=1) - mean) / std
         top, left, height, width = random_box(
             *clip.shape[-2:], scale=augment.scale, ratio=augment.ratio, generator=generator
@@ -66,4 +74,6 @@ class PilAugmentAlone(TrainTransform):
 
     def __call__(self, frames: np.ndarray, generator: random.Random) -> Any:
         pictures = rand_augment(frames, self.augment.rand_augment, generator)
-        return self.cropped(as_clip(np.stack([np.asarray(picture) for picture in pictures])), generator)
+        return self.cropped(
+            as_clip(np.stack([np.asarray(picture) for picture in pictures])), generator
+        )

@@ -28,13 +28,13 @@ from data_pil import PilAugmentAlone, PilTransform
 from data_videos import FPS, VIDEOS, scene
 from record import record
 
-from hiera_video.data.clips import ClipConfig
 from hiera_video.data.config import AugmentConfig
 from hiera_video.data.dataset import TrainClips
-from hiera_video.data.encode import write_video
-from hiera_video.data.manifest import read_manifest
-from hiera_video.data.stages import Stopwatch
-from hiera_video.data.transforms import TrainTransform
+from hiera_video.data.manifest.read import read_manifest
+from hiera_video.data.sampling import ClipConfig
+from hiera_video.data.transforms.train_eval import TrainTransform
+from hiera_video.utils.profiler import Stopwatch
+from hiera_video.video.encode import write_video
 
 SIZE, WIDTH, HEIGHT = 224, 340, 256
 FINE_TUNING = AugmentConfig(rand_augment=7, erase=0.25)
@@ -44,15 +44,26 @@ CLIP = ClipConfig(num_frames=16, frame_stride=4)
 
 def main() -> int:
     """Measure, record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--samples", type=int, default=40, help="of one round")
-    parser.add_argument("--out", type=Path, help="written there instead of results/data_samples.json")
+    parser.add_argument(
+        "--out", type=Path, help="written there instead of results/data_samples.json"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for seed in range(VIDEOS):
-            write_video(folder / f"{seed}.mp4", scene(WIDTH, HEIGHT, seed), fps=FPS, gop=250, bframes=3, crf=23)
+            write_video(
+                folder / f"{seed}.mp4",
+                scene(WIDTH, HEIGHT, seed),
+                fps=FPS,
+                gop=250,
+                bframes=3,
+                crf=23,
+            )
         (folder / "list.csv").write_text("".join(f"{seed}.mp4 0\n" for seed in range(VIDEOS)))
         kinds = datasets(folder / "list.csv")
         rounds = in_turns(kinds, arguments.rounds, arguments.samples)
@@ -60,7 +71,9 @@ def main() -> int:
     pil = {name: ratio(rounds[name], rounds["ours"]) for name in ("pil", "pil_rand_augment_alone")}
     repeats = {
         "pre_training": ratio(rounds["pre_training_4"], rounds["pre_training_1"]),
-        "pre_training_finished_on_the_device": ratio(rounds["unfinished_4"], rounds["unfinished_1"]),
+        "pre_training_finished_on_the_device": ratio(
+            rounds["unfinished_4"], rounds["unfinished_1"]
+        ),
         "pre_training_reading_alone": ratio(rounds["reading_4"], rounds["reading_1"]),
         "fine_tuning": ratio(rounds["fine_tuning_4"], rounds["ours"]),
     }
@@ -71,7 +84,9 @@ def main() -> int:
         "samples": arguments.samples,
         "times_of_ours": pil,
         "four_clips_to_one": repeats,
-        "milliseconds": {name: round(1000 * statistics.median(times), 1) for name, times in rounds.items()},
+        "milliseconds": {
+            name: round(1000 * statistics.median(times), 1) for name, times in rounds.items()
+        },
         "milliseconds_of_ours_by_stage": shares,
     }
     print(record("data_samples", result, arguments.out), result, sep="\n")
@@ -83,7 +98,9 @@ def datasets(manifest: Path) -> dict[str, TrainClips]:
 
     def make(transform: Callable[..., Any], repeats: int = 1, *, fresh: bool = False) -> TrainClips:
         clip = replace(CLIP, repeats=repeats)
-        return TrainClips(read_manifest(str(manifest)), clip, transform, seed=0, fresh_repeats=fresh)
+        return TrainClips(
+            read_manifest(str(manifest)), clip, transform, seed=0, fresh_repeats=fresh
+        )
 
     return {
         "ours": make(TrainTransform(FINE_TUNING, SIZE)),
@@ -92,8 +109,12 @@ def datasets(manifest: Path) -> dict[str, TrainClips]:
         "fine_tuning_4": make(TrainTransform(FINE_TUNING, SIZE), 4),
         "pre_training_1": make(TrainTransform(PRE_TRAINING, SIZE), fresh=True),
         "pre_training_4": make(TrainTransform(PRE_TRAINING, SIZE), 4, fresh=True),
-        "unfinished_1": make(TrainTransform(replace(PRE_TRAINING, device="model"), SIZE), fresh=True),
-        "unfinished_4": make(TrainTransform(replace(PRE_TRAINING, device="model"), SIZE), 4, fresh=True),
+        "unfinished_1": make(
+            TrainTransform(replace(PRE_TRAINING, device="model"), SIZE), fresh=True
+        ),
+        "unfinished_4": make(
+            TrainTransform(replace(PRE_TRAINING, device="model"), SIZE), 4, fresh=True
+        ),
         "reading_1": make(nothing, fresh=True),
         "reading_4": make(nothing, 4, fresh=True),
     }
@@ -124,13 +145,19 @@ def stages(dataset: TrainClips, samples: int) -> dict[str, float]:
     with Stopwatch() as watch:
         for number in range(samples):
             dataset[divmod(number, VIDEOS)]
-    return {name: round(1000 * spent / samples, 2) for name, spent in watch.seconds.items() if spent}
+    return {
+        name: round(1000 * spent / samples, 2) for name, spent in watch.seconds.items() if spent
+    }
 
 
 def ratio(these: list[float], those: list[float]) -> dict[str, float]:
     """Of two kinds' times, round by round."""
     found = [a / b for a, b in zip(these, those)]
-    return {"median": round(statistics.median(found), 2), "low": round(min(found), 2), "high": round(max(found), 2)}
+    return {
+        "median": round(statistics.median(found), 2),
+        "low": round(min(found), 2),
+        "high": round(max(found), 2),
+    }
 
 
 if __name__ == "__main__":

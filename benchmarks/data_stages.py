@@ -24,17 +24,17 @@ from typing import TYPE_CHECKING
 from data_advice import READING, Found, advice
 from record import facts, record
 
-from hiera_video.config.build import manifest_of
+from hiera_video.cli.run import run_tool
 from hiera_video.config.load import load_config
 from hiera_video.config.schema import Config
-from hiera_video.data.manifest import Manifest
-from hiera_video.data.stages import STAGES, Stopwatch
+from hiera_video.data.manifest.record import Manifest
 from hiera_video.errors import ConfigError
-from hiera_video.runtime.cli import run_tool
+from hiera_video.utils.profiler import STAGES, Stopwatch
+from hiera_video.workflows.build import manifest_of
 
 if TYPE_CHECKING:
     from hiera_video.data.dataset import TrainClips
-    from hiera_video.data.loader import ClipBatch
+    from hiera_video.data.loading.loader import ClipBatch
 
 VIDEOS_A_BATCH = 2
 REENCODED = 4
@@ -45,14 +45,26 @@ CLIPS_OF_COPIES = 24
 def main(argv: Sequence[str]) -> int:
     """Measure, print a table and advice."""
     parser = argparse.ArgumentParser(
-        prog="benchmark.py data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="benchmark.py data",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--cfg", required=True, metavar="FILE", help="experiment whose training clips are loaded")
-    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2, 4], help="numbers of workers to try")
-    parser.add_argument("--clips", type=int, default=96, help="clips that each figure is taken over, at least")
-    parser.add_argument("--demand", type=float, metavar="CLIPS", help="clips a second that the model takes")
+    parser.add_argument(
+        "--cfg", required=True, metavar="FILE", help="experiment whose training clips are loaded"
+    )
+    parser.add_argument(
+        "--workers", type=int, nargs="+", default=[0, 1, 2, 4], help="numbers of workers to try"
+    )
+    parser.add_argument(
+        "--clips", type=int, default=96, help="clips that each figure is taken over, at least"
+    )
+    parser.add_argument(
+        "--demand", type=float, metavar="CLIPS", help="clips a second that the model takes"
+    )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there too")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example data.train=videos/train")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="for example data.train=videos/train"
+    )
     arguments = parser.parse_intermixed_args(argv)
     for name in ("clips", "demand"):
         if getattr(arguments, name) is not None and not getattr(arguments, name) > 0:
@@ -60,15 +72,28 @@ def main(argv: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:  # nothing of the run is touched
         config = load_config(arguments.cfg, [*arguments.overrides, f"out_dir={folder}"])
         manifest = manifest_of(config, "train")
-        found = measure(config, manifest, arguments.workers, arguments.clips, arguments.demand, Path(folder))
+        found = measure(
+            config, manifest, arguments.workers, arguments.clips, arguments.demand, Path(folder)
+        )
     show(found)
     if arguments.json:
-        print(record("", {"command": "tools/benchmark.py data " + " ".join(argv), **asdict(found)}, arguments.json))
+        print(
+            record(
+                "",
+                {"command": "tools/benchmark.py data " + " ".join(argv), **asdict(found)},
+                arguments.json,
+            )
+        )
     return 0
 
 
 def measure(
-    config: Config, manifest: Manifest, workers: Sequence[int], clips: int, demand: float | None, folder: Path
+    config: Config,
+    manifest: Manifest,
+    workers: Sequence[int],
+    clips: int,
+    demand: float | None,
+    folder: Path,
 ) -> Found:
     """Stages in this process, then the loader with each number of workers."""
     dataset = clips_of(config, manifest)
@@ -89,22 +114,31 @@ def measure(
         waits=waits,
         demand=demand,
         cores=len(os.sched_getaffinity(0)),
-        reencoded=reencoded(config, manifest, folder) if reading > sum(milliseconds.values()) / 2 else None,
+        reencoded=reencoded(config, manifest, folder)
+        if reading > sum(milliseconds.values()) / 2
+        else None,
         on_device=on_device,
     )
 
 
 def clips_of(config: Config, manifest: Manifest) -> TrainClips:
     """The training clips, as a run has them."""
-    from hiera_video.config.training import make_clips
+    from hiera_video.workflows.train import make_clips
 
-    logging.getLogger("hiera_video.data.mirror").setLevel(logging.ERROR)  # nothing is trained
-    return make_clips(config, manifest, config.model.num_classes or max(manifest.num_classes, 1), need_labels=False)
+    logging.getLogger("hiera_video.data.transforms.flip_labels").setLevel(
+        logging.ERROR
+    )  # nothing is trained
+    return make_clips(
+        config,
+        manifest,
+        config.model.num_classes or max(manifest.num_classes, 1),
+        need_labels=False,
+    )
 
 
 def batches(dataset: TrainClips, workers: int) -> Iterator[list[ClipBatch]]:
     """As many as are asked for; `close` ends the workers."""
-    from hiera_video.data.loader import BatchPlan, train_loader
+    from hiera_video.data.loading.loader import BatchPlan, train_loader
 
     plan = BatchPlan(num_records=len(dataset), batch_size=min(VIDEOS_A_BATCH, len(dataset)), seed=0)
     return train_loader(dataset, plan, first_step=0, last_step=sys.maxsize, workers=workers)
@@ -121,11 +155,15 @@ def stages(dataset: TrainClips, clips: int) -> dict[str, float]:
     return {name: 1000 * seconds / done for name, seconds in watch.seconds.items()}
 
 
-def by_workers(dataset: TrainClips, workers: int, clips: int, demand: float | None) -> tuple[float, float]:
+def by_workers(
+    dataset: TrainClips, workers: int, clips: int, demand: float | None
+) -> tuple[float, float]:
     """Clips a second of the loader, and the share of its time that a model of `demand` waits: of one that takes clips as
     fast as they come, if there is none."""
     with closing(batches(dataset, workers)) as found:
-        for _ in range(2 * workers + 1):  # all workers are up, and what they read ahead meanwhile is used
+        for _ in range(
+            2 * workers + 1
+        ):  # all workers are up, and what they read ahead meanwhile is used
             next(found)
         began, waited, done = time.perf_counter(), 0.0, 0
         while done < clips:
@@ -142,13 +180,18 @@ def by_workers(dataset: TrainClips, workers: int, clips: int, demand: float | No
 def reencoded(config: Config, manifest: Manifest, folder: Path) -> float | None:
     """What reading a clip from copies by `prepare.py --reencode` takes, as a share of what it takes now: some videos are
     copied and read. None where that cannot be tried."""
-    from hiera_video.data.manifest import read_manifest
-    from hiera_video.data.quarantine import Watch
-    from hiera_video.data.recipe import Recipe
-    from hiera_video.data.reencode import reencode
+    from hiera_video.data.loading.quarantine import Watch
+    from hiera_video.data.manifest.read import read_manifest
+    from hiera_video.data.prepare.reencode import reencode
+    from hiera_video.data.prepare.reencode_config import Recipe
 
-    few = replace(manifest, records=manifest.records[:: max(len(manifest.records) // REENCODED, 1)][:REENCODED])
-    if config.data.decoder != "pyav" or any(record.stored or record.num_frames for record in few.records):
+    few = replace(
+        manifest,
+        records=manifest.records[:: max(len(manifest.records) // REENCODED, 1)][:REENCODED],
+    )
+    if config.data.decoder != "pyav" or any(
+        record.stored or record.num_frames for record in few.records
+    ):
         return None
     root = Path(os.path.commonpath([Path(record.path).parent for record in few.records]))
     done = reencode(few, folder / "copies", "train", Recipe(), root=root, workers=0, watch=Watch())
@@ -170,7 +213,10 @@ def show(found: Found) -> None:
     print(f"{'in all':<11} {whole:>10.2f} {'':>6} {1000 / whole:>9.1f}")
     print(f"\n{'workers':<11} {'clips/s':>10}" + ("  model waits" if found.waits else ""))
     for number, rate in found.clips_per_second.items():
-        print(f"{number:<11} {rate:>10.1f}" + (f"  {found.waits[number]:>11.1%}" if found.waits else ""))
+        print(
+            f"{number:<11} {rate:>10.1f}"
+            + (f"  {found.waits[number]:>11.1%}" if found.waits else "")
+        )
     print()
     for sentence in advice(found):
         print(f"- {sentence}")

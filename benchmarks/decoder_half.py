@@ -27,10 +27,14 @@ RUNS = {"all": "all hidden tokens", "running_cell": "half of them"}
 
 def main() -> None:
     """Run what is missing, record both curves."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument(
-        "--runs", default="runs/decoder_half", help="folder of both runs; finished ones are not run again"
+        "--runs",
+        default="runs/decoder_half",
+        help="folder of both runs; finished ones are not run again",
     )
     parser.add_argument("--out", type=Path, help="where the result goes instead")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for train_net.py")
@@ -38,14 +42,29 @@ def main() -> None:
     results: dict[str, Any] = {}
     for tokens, words in RUNS.items():
         run = f"{arguments.runs}/{tokens}"
-        settings = [f"mae.decoder_tokens={tokens}", "mae.decoder_share=0.5", f"train.epochs={arguments.epochs}"]
-        command = [sys.executable, "tools/train_net.py", "--cfg", CONFIG, *settings, "train.eval_every=1"]
+        settings = [
+            f"mae.decoder_tokens={tokens}",
+            "mae.decoder_share=0.5",
+            f"train.epochs={arguments.epochs}",
+        ]
+        command = [
+            sys.executable,
+            "tools/train_net.py",
+            "--cfg",
+            CONFIG,
+            *settings,
+            "train.eval_every=1",
+        ]
         subprocess.run([*command, f"out_dir={run}", *arguments.overrides], cwd=ROOT, check=True)
         results[tokens] = {"what": words, **curves(ROOT / run / "metrics.jsonl")}
         print(f"decoder on {words}: held-out loss {results[tokens]['val'][-1]['loss']:.4f}")
     last = {tokens: result["val"][-1]["loss"] for tokens, result in results.items()}
     gap = last["running_cell"] - last["all"]
-    facts = {"command": " ".join(["python", *sys.argv]), "epochs": arguments.epochs, "loss_gap": round(gap, 4)}
+    facts = {
+        "command": " ".join(["python", *sys.argv]),
+        "epochs": arguments.epochs,
+        "loss_gap": round(gap, 4),
+    }
     print(record("decoder_half", {**facts, "runs": results}, arguments.out))
 
 
@@ -53,7 +72,11 @@ def curves(metrics: Path) -> dict[str, list[dict[str, float]]]:
     """Loss by step, in training and held out."""
     rows = [json.loads(line) for line in metrics.read_text().splitlines()]
     return {
-        split: [{"step": row["step"], "loss": round(row["loss"], 5)} for row in rows if row["split"] == split]
+        split: [
+            {"step": row["step"], "loss": round(row["loss"], 5)}
+            for row in rows
+            if row["split"] == split
+        ]
         for split in ("train", "val")
     }
 

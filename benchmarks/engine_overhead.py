@@ -36,8 +36,8 @@ from torch.nn import functional as F
 from hiera_video.config.load import load_config
 from hiera_video.config.schema import Config
 from hiera_video.data.config import AugmentConfig
-from hiera_video.data.loader import ClipBatch
-from hiera_video.models.zoo import create_model
+from hiera_video.data.loading.loader import ClipBatch
+from hiera_video.models.factory import create_model
 from hiera_video.runtime.distributed import ALONE
 from hiera_video.runtime.log import MetricLog
 from hiera_video.runtime.signals import StopSignal
@@ -52,10 +52,14 @@ BATCH, CLASSES, LIMIT = 16, 2, 0.03
 
 def main() -> int:
     """Measure in turns, write the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--profile", action="store_true", help="the engine's functions by their time, no figures")
+    parser.add_argument(
+        "--profile", action="store_true", help="the engine's functions by their time, no figures"
+    )
     parser.add_argument("--out", type=Path, help="where the figures go instead")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -71,7 +75,10 @@ def main() -> int:
         return 0
     engine, model = [], []
     for number in range(arguments.rounds + 1):
-        pair = seconds_of_engine(config, batch, arguments.steps), seconds_of_model(config, batch, arguments.steps)
+        pair = (
+            seconds_of_engine(config, batch, arguments.steps),
+            seconds_of_model(config, batch, arguments.steps),
+        )
         if number:  # the first round warms up
             engine.append(pair[0])
             model.append(pair[1])
@@ -98,7 +105,12 @@ def make_batch(config: Config) -> ClipBatch:
     numbers = torch.arange(BATCH)
     clips = torch.randn(BATCH, 3, *config.input_size)
     return ClipBatch(
-        clips=clips, labels=numbers % CLASSES, row=numbers, view=numbers * 0, position=numbers, substituted=()
+        clips=clips,
+        labels=numbers % CLASSES,
+        row=numbers,
+        view=numbers * 0,
+        position=numbers,
+        substituted=(),
     )
 
 
@@ -112,7 +124,9 @@ def make(config: Config) -> TrainState:
 def seconds_of_engine(config: Config, batch: ClipBatch, steps: int) -> float:
     """CPU time of a step of `fit`, all that happens once (start, last checkpoint) left out."""
     state, depth = make(config), len(make(config).model.blocks)  # type: ignore[arg-type]
-    task = Classify(num_classes=CLASSES, multi_label=False, augment=AugmentConfig(), depth=depth, seed=0)
+    task = Classify(
+        num_classes=CLASSES, multi_label=False, augment=AugmentConfig(), depth=depth, seed=0
+    )
     times: list[float] = []
 
     def batches() -> Iterator[list[ClipBatch]]:
@@ -129,7 +143,16 @@ def seconds_of_engine(config: Config, batch: ClipBatch, steps: int) -> float:
             flops_per_clip=1.0, meta={},
         )  # fmt: skip
         train = TrainConfig(epochs=1, batch_size=BATCH, log_every=1)
-        fit(state, task, batches(), None, optim=config.optim, train=train, run=run, stop=StopSignal())
+        fit(
+            state,
+            task,
+            batches(),
+            None,
+            optim=config.optim,
+            train=train,
+            run=run,
+            stop=StopSignal(),
+        )
         log.close()
     return (times[-1] - times[1]) / steps  # from the second step's batch to the last one's
 

@@ -21,13 +21,15 @@ import torch
 from record import record
 from speed_measure import in_turns, ratios, spread
 
-from hiera_video.config.exporting import Source, export, source_of_run, source_of_weights
-from hiera_video.models.program import runner_of, write_int8
+from hiera_video.export.program import runner_of, write_int8
+from hiera_video.workflows.export import ExportSource, export, source_of_run, source_of_weights
 
 
 def main() -> None:
     """Export three ways, let all take turns, record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--run", help="out_dir of a finished run")
     what.add_argument("--model", help="a name of list_models, with fresh weights")
@@ -36,10 +38,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="instead of results/…")
     arguments = parser.parse_args()
     name = arguments.model
-    source = source_of_run(arguments.run, "best") if arguments.run else source_of_weights(name, "none", "logits")
+    source = (
+        source_of_run(arguments.run, "best")
+        if arguments.run
+        else source_of_weights(name, "none", "logits")
+    )
     with tempfile.TemporaryDirectory() as folder:
         files, loss = exported(source, Path(folder), with_loss=arguments.run is not None)
-        seconds = in_turns(contestants(source, files, arguments.batch), arguments.rounds, "wall", "cpu")
+        seconds = in_turns(
+            contestants(source, files, arguments.batch), arguments.rounds, "wall", "cpu"
+        )
         sizes = {name: round(path.stat().st_size / 1e6, 3) for name, path in files.items()}
     result = {
         "what": f"seconds for a batch of {arguments.batch}; ratio: over the model's, round by round",
@@ -55,10 +63,17 @@ def main() -> None:
     print(record("exported" if arguments.run else f"exported_{source.name}", result, arguments.out))
 
 
-def exported(source: Source, folder: Path, *, with_loss: bool) -> tuple[dict[str, Path], dict[str, Any]]:
+def exported(
+    source: ExportSource, folder: Path, *, with_loss: bool
+) -> tuple[dict[str, Path], dict[str, Any]]:
     """The three programs by name, and how far their answers are from the model's."""
-    files = {name: folder / f"{name}.{'pt2' if name == 'pt2' else 'onnx'}" for name in ("pt2", "onnx", "int8")}
-    told: dict[str, Any] = {name: export(source, files[name])["difference"] for name in ("pt2", "onnx")}
+    files = {
+        name: folder / f"{name}.{'pt2' if name == 'pt2' else 'onnx'}"
+        for name in ("pt2", "onnx", "int8")
+    }
+    told: dict[str, Any] = {
+        name: export(source, files[name])["difference"] for name in ("pt2", "onnx")
+    }
     if with_loss:
         told["int8"] = export(source, files["int8"], int8=True)["int8"]
     else:
@@ -66,7 +81,9 @@ def exported(source: Source, folder: Path, *, with_loss: bool) -> tuple[dict[str
     return files, told
 
 
-def contestants(source: Source, files: dict[str, Path], batch: int) -> dict[str, Callable[[], object]]:
+def contestants(
+    source: ExportSource, files: dict[str, Path], batch: int
+) -> dict[str, Callable[[], object]]:
     """The model and each program on the same clips."""
     clips = torch.randn(batch, source.model.config.in_chans, *source.model.config.input_size)
 

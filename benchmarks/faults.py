@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: bit-identity is per number of threads, and forks are many
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # before torch: bit-identity is per number of threads, and forks are many
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import argparse
@@ -41,9 +43,17 @@ FAULTS = {  # (all, quick) counts
 
 def main() -> int:
     """Run the chosen faults, write their figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="the smallest counts that show the thing, as in the tests")
-    parser.add_argument("--only", nargs="*", choices=FAULTS, default=list(FAULTS), help="some of the faults")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="the smallest counts that show the thing, as in the tests",
+    )
+    parser.add_argument(
+        "--only", nargs="*", choices=FAULTS, default=list(FAULTS), help="some of the faults"
+    )
     parser.add_argument("--out", type=Path, help="where the figures go instead")
     arguments = parser.parse_args()
     rows = []
@@ -54,9 +64,14 @@ def main() -> int:
             started = time.monotonic()
             result = inject(lab, quick if arguments.quick else full)
             row = {**asdict(result), "seconds": round(time.monotonic() - started)}
-            print(f"{name}: {result.held} of {result.trials} held, {row['seconds']} s, {result.figures}", flush=True)
+            print(
+                f"{name}: {result.held} of {result.trials} held, {row['seconds']} s, {result.figures}",
+                flush=True,
+            )
             rows.append(row)
-    path = record("faults", {"command": " ".join(["python", *sys.argv]), "faults": rows}, arguments.out)
+    path = record(
+        "faults", {"command": " ".join(["python", *sys.argv]), "faults": rows}, arguments.out
+    )
     if arguments.out is None:
         reliability.PAGE.write_text(reliability.page(reliability.results()))
     print(path)

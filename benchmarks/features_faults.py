@@ -28,12 +28,12 @@ import numpy as np
 import pyarrow.compute as compute
 import torch
 
-import hiera_video.data.transforms
+import hiera_video.data.transforms.train_eval
 import hiera_video.features.engines  # noqa: F401  (with the line above, all that a fork needs, imported once)
-from hiera_video.data.encode import write_video
 from hiera_video.features.store import FeatureStore
-from hiera_video.models.weights import save_pretrained
-from hiera_video.models.zoo import create_model
+from hiera_video.models.factory import create_model
+from hiera_video.models.weights.save import save_pretrained
+from hiera_video.video.encode import write_video
 
 ROOT = Path(__file__).parents[1]
 WINDOWS = 5
@@ -55,10 +55,19 @@ class Lab:
                 path.write_bytes(b"no video at all")
                 continue
             still = np.random.default_rng(number).integers(0, 255, (36, 48, 3), dtype=np.uint8)
-            write_video(path, (np.roll(still, 3 * t, axis=(0, 1)[t % 2]) for t in range(66 + number % 15)), fps=12)
+            write_video(
+                path,
+                (np.roll(still, 3 * t, axis=(0, 1)[t % 2]) for t in range(66 + number % 15)),
+                fps=12,
+            )
         torch.manual_seed(0)
         self.arguments = [
-            *("--cfg", "configs/motion_hiera_micro.yaml", f"input={videos}", "features.max_broken=0.2"),
+            *(
+                "--cfg",
+                "configs/motion_hiera_micro.yaml",
+                f"input={videos}",
+                "features.max_broken=0.2",
+            ),
             f"model.pretrained={save_pretrained(create_model('hiera_micro_16x32'), folder / 'model')}",
             *("features.batch_size=8", f"features.shard_videos={max(good // 33, 2)}"),
         ]
@@ -84,7 +93,12 @@ class Lab:
             os.chdir(ROOT)
             if operation is not None:
                 _die_at(operation, str(output) + os.sep)
-            sys.argv = ["tools/extract_features.py", *self.arguments, f"output={output}", f"data.workers={workers}"]
+            sys.argv = [
+                "tools/extract_features.py",
+                *self.arguments,
+                f"output={output}",
+                f"data.workers={workers}",
+            ]
             runpy.run_path(sys.argv[0], run_name="__main__")
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else 1
@@ -124,7 +138,11 @@ def kill_again_and_again(lab: Lab, kills: int) -> dict[str, Any]:
     """Half of the kills at a random time, half at a random operation on a file of the output; after each, the same
     command goes on. Where an extraction ends before its next kill, another one begins."""
     failures: list[str] = []
-    figures = {"clips": FeatureStore(lab.reference).clips().num_rows, "inside a write": 0, "extractions": 0}
+    figures = {
+        "clips": FeatureStore(lab.reference).clips().num_rows,
+        "inside a write": 0,
+        "extractions": 0,
+    }
     trials = killed = 0
     started = time.monotonic()
     output = lab.folder / "killed_0"
@@ -135,10 +153,16 @@ def kill_again_and_again(lab: Lab, kills: int) -> dict[str, Any]:
         if code == -signal.SIGKILL:
             killed += 1
             figures["inside a write"] += any(output.rglob("*.partial"))
-            failures += [f"kill {killed}: {problem}" for problem in _differences(lab.reference, output, whole=False)]
+            failures += [
+                f"kill {killed}: {problem}"
+                for problem in _differences(lab.reference, output, whole=False)
+            ]
         elif code == 0:
             figures["extractions"] += 1
-            failures += [f"before kill {killed}: {problem}" for problem in _differences(lab.reference, output)]
+            failures += [
+                f"before kill {killed}: {problem}"
+                for problem in _differences(lab.reference, output)
+            ]
             output = lab.folder / f"killed_{trials}"
         else:
             failures.append(f"the run before kill {killed} ended with {code}: {lab.said(output)}")
@@ -174,13 +198,18 @@ def _interrupted(lab: Lab, output: Path, draw: random.Random, *, by_time: bool) 
 
 def _differences(reference: Path, output: Path, *, whole: bool = True) -> list[str]:
     """Where the finished shards of `output` are not the reference's; with `whole`, all of them must be there."""
-    expected = {path.relative_to(reference): path.read_bytes() for path in reference.rglob("*.*") if path.is_file()}
+    expected = {
+        path.relative_to(reference): path.read_bytes()
+        for path in reference.rglob("*.*")
+        if path.is_file()
+    }
     found = {path.relative_to(output): path for path in output.rglob("*.*") if path.is_file()}
     finished = {path.with_suffix("") for path in found if path.suffix == ".json"}
     problems = [
         f"{path} differs"
         for path in expected
-        if path.with_suffix("") in finished and (path not in found or found[path].read_bytes() != expected[path])
+        if path.with_suffix("") in finished
+        and (path not in found or found[path].read_bytes() != expected[path])
     ]
     if not whole:
         return problems
@@ -188,14 +217,19 @@ def _differences(reference: Path, output: Path, *, whole: bool = True) -> list[s
     problems += [f"{path} is litter" for path in found if path not in expected]
     clips = FeatureStore(output).clips().select(["row", "clip"])
     counts = clips.group_by(["row", "clip"]).aggregate([([], "count_all")]).column("count_all")
-    if compute.max(counts).as_py() != 1 or clips.num_rows != FeatureStore(reference).clips().num_rows:
+    if (
+        compute.max(counts).as_py() != 1
+        or clips.num_rows != FeatureStore(reference).clips().num_rows
+    ):
         problems.append("a clip is missing or there twice")
     return problems
 
 
 def main() -> int:
     """Kill, compare, write the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--clips", type=int, default=1000)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--out", type=Path, help="where the figures go instead")

@@ -29,19 +29,19 @@ import numpy as np
 import torch
 from record import record
 
-from hiera_video.config.extracting import make_encoder, make_work, read_input
 from hiera_video.config.schema import Config
 from hiera_video.data.config import DataConfig
-from hiera_video.data.encode import write_video
-from hiera_video.data.pool import Pool
+from hiera_video.data.loading.pool import Pool
 from hiera_video.features.config import FeaturesConfig
 from hiera_video.features.engines import run_here
 from hiera_video.features.extract import ClipEncoder
 from hiera_video.features.shard_reading import VideoPart, read_in_order
 from hiera_video.features.shards import Work
-from hiera_video.models.layout import ModelConfig
-from hiera_video.models.weights import save_pretrained
-from hiera_video.models.zoo import create_model
+from hiera_video.models.factory import create_model
+from hiera_video.models.registry import ModelConfig
+from hiera_video.models.weights.save import save_pretrained
+from hiera_video.video.encode import write_video
+from hiera_video.workflows.extract import make_encoder, make_work, read_input
 
 FRAMES, FPS = 300, 30
 
@@ -86,7 +86,9 @@ def reading_alone(work: Work) -> float:
 
 def extraction(config: Config, folder: Path) -> tuple[float, float]:
     """Clips a second of the whole, and the share of its time in which the model waited for frames."""
-    config = dataclasses.replace(config, features=dataclasses.replace(config.features, output=str(folder)))
+    config = dataclasses.replace(
+        config, features=dataclasses.replace(config.features, output=str(folder))
+    )
     encoder = make_encoder(config)
     work = make_work(config, read_input(config), encoder)
     encoder(torch.zeros(config.features.batch_size, 3, *config.input_size, device=encoder.device))
@@ -97,9 +99,13 @@ def extraction(config: Config, folder: Path) -> tuple[float, float]:
 def main() -> int:
     """Measure in turns, write the figures."""
     gpu = torch.cuda.is_available()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="hiera_base_16x224" if gpu else "hiera_tiny_16x224")
-    parser.add_argument("--precision", default="bf16" if gpu else "fp32", choices=("fp32", "bf16", "fp16"))
+    parser.add_argument(
+        "--precision", default="bf16" if gpu else "fp32", choices=("fp32", "bf16", "fp16")
+    )
     parser.add_argument("--batch", type=int, default=32 if gpu else 4)
     parser.add_argument("--threads", type=int, default=1, help="of the model, on a CPU")
     parser.add_argument("--workers", type=int, default=max((os.cpu_count() or 2) - 1, 1))
@@ -146,9 +152,14 @@ def main() -> int:
     result: dict[str, Any] = {
         "command": " ".join(["python", *sys.argv]),
         "device": torch.cuda.get_device_name() if gpu else "cpu",
-        **{key: getattr(arguments, key) for key in ("model", "precision", "batch", "threads", "workers", "videos")},
+        **{
+            key: getattr(arguments, key)
+            for key in ("model", "precision", "batch", "threads", "workers", "videos")
+        },
         "video": f"340x256, {FRAMES} frames at {FPS}/s, h264",
-        "clips_per_second": {key: round(value, 2) for key, value in best.items() if key != "waited"},
+        "clips_per_second": {
+            key: round(value, 2) for key, value in best.items() if key != "waited"
+        },
         "waited_for_frames": round(best["waited"], 3),
         "share_of_model": round(share, 3),
         "verdict": "at least 0.9 of the model alone" if share >= 0.9 else bound,

@@ -16,8 +16,8 @@ import torch
 from record import record
 from torch import nn
 
-from hiera_video.models.layout import config_for, default_mae
 from hiera_video.models.mae import MaskedAutoencoderHiera
+from hiera_video.models.registry import config_for, default_mae
 
 CASES = [
     ("mae_hiera_base_16x224", (16, 96, 96)),
@@ -36,7 +36,10 @@ def worst_gradient(name: str, size: tuple[int, ...]) -> tuple[float, str]:
         from hiera.hiera_mae import MaskedAutoencoderHiera as Oracle
     config, mae = config_for(name, input_size=size), default_mae(name)
     arguments = {key: getattr(config, key) for key in SHARED}
-    decoder = {key: getattr(mae, key) for key in ("decoder_embed_dim", "decoder_depth", "decoder_num_heads")}
+    decoder = {
+        key: getattr(mae, key)
+        for key in ("decoder_embed_dim", "decoder_depth", "decoder_num_heads")
+    }
     oracle, ours = Oracle(**arguments, **decoder), MaskedAutoencoderHiera(config, mae)
     torch.manual_seed(0)
     for parameter in oracle.parameters():
@@ -62,10 +65,18 @@ def main() -> None:
     for name, size in CASES:
         difference, parameter = worst_gradient(name, size)
         rows.append(
-            {"model": name, "input_size": size, "worst_relative_difference": difference, "parameter": parameter}
+            {
+                "model": name,
+                "input_size": size,
+                "worst_relative_difference": difference,
+                "parameter": parameter,
+            }
         )
         print(json.dumps(rows[-1]), flush=True)
-    result = {"what": "largest ‖Δg‖/‖g‖ of a parameter against hiera-transformer 0.1.4, float64", "rows": rows}
+    result = {
+        "what": "largest ‖Δg‖/‖g‖ of a parameter against hiera-transformer 0.1.4, float64",
+        "rows": rows,
+    }
     print(record("mae_gradients", {**result, "command": " ".join(["python", *sys.argv])}))
 
 

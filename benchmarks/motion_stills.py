@@ -18,9 +18,9 @@ import numpy as np
 from record import record
 from tqdm import tqdm
 
-from hiera_video.data.decode import open_video
-from hiera_video.data.encode import write_video
-from hiera_video.data.manifest import read_manifest
+from hiera_video.data.manifest.read import read_manifest
+from hiera_video.video import open_video
+from hiera_video.video.encode import write_video
 
 ROOT = Path(__file__).parents[1]
 CONFIG = "configs/motion_hiera_micro.yaml"
@@ -28,15 +28,26 @@ CONFIG = "configs/motion_hiera_micro.yaml"
 
 def main() -> None:
     """Make the stills, train, test, record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--motion", type=Path, default=ROOT / "data" / "motion", help="the motion set")
-    parser.add_argument("--stills", type=Path, default=ROOT / "data" / "motion_stills", help="where the stills go")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--motion", type=Path, default=ROOT / "data" / "motion", help="the motion set"
+    )
+    parser.add_argument(
+        "--stills", type=Path, default=ROOT / "data" / "motion_stills", help="where the stills go"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for train_net.py")
     arguments = parser.parse_args()
     for split in ("train", "val"):
         make_stills(arguments.motion, arguments.stills, split)
     common = [
-        *("--cfg", CONFIG, f"data.train={arguments.stills / 'train.csv'}", f"data.val={arguments.stills / 'val.csv'}"),
+        *(
+            "--cfg",
+            CONFIG,
+            f"data.train={arguments.stills / 'train.csv'}",
+            f"data.val={arguments.stills / 'val.csv'}",
+        ),
         *("out_dir=runs/motion_stills", *arguments.overrides),
     ]
     for tool in ("train_net.py", "test_net.py"):
@@ -56,7 +67,9 @@ def main() -> None:
 def make_stills(motion: Path, stills: Path, split: str) -> None:
     """One random frame of each clip, repeated over the clip's length."""
     lines = []
-    for record_ in tqdm(read_manifest(str(motion / f"{split}.csv")).records, desc=f"{split} stills"):
+    for record_ in tqdm(
+        read_manifest(str(motion / f"{split}.csv")).records, desc=f"{split} stills"
+    ):
         name = f"videos/{Path(record_.path).name}"
         with open_video(record_.path) as video:
             count = video.info.num_frames

@@ -22,13 +22,14 @@ from typing import Any
 import numpy as np
 from record import record
 
-from hiera_video.data.decode import open_video
-from hiera_video.data.decode.packet_index import write_index
-from hiera_video.data.decode.pyav import PyAVReader
-from hiera_video.data.decode.settings import Indexed
-from hiera_video.data.encode import write_video
-from hiera_video.data.manifest import Manifest, Record, read_manifest
-from hiera_video.data.shards import write_shards
+from hiera_video.data.manifest.read import read_manifest
+from hiera_video.data.manifest.record import Manifest, Record
+from hiera_video.data.prepare.tar_writer import write_shards
+from hiera_video.video import open_video
+from hiera_video.video.encode import write_video
+from hiera_video.video.options import Indexed
+from hiera_video.video.packet_index import write_index
+from hiera_video.video.pyav import PyAVReader
 
 FPS = 30
 KINDS = {  # name: seconds, size, frames from key frame to key frame
@@ -41,7 +42,9 @@ KINDS = {  # name: seconds, size, frames from key frame to key frame
 
 def main() -> int:
     """Make the files, measure, record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=15)
     rounds = parser.parse_args().rounds
     results = []
@@ -56,9 +59,16 @@ def main() -> int:
             index = Indexed(index=str(folder / f"{number}.index"))
             write_index(Path(index.index), [(str(path), *remembered)])
             one = Manifest(
-                records=(Record(path=str(path), label=None, row=0),), class_names=None, multi_label=False, source=""
+                records=(Record(path=str(path), label=None, row=0),),
+                class_names=None,
+                multi_label=False,
+                source="",
             )
-            source = read_manifest(str(write_shards(one, folder / "shards", str(number)))).records[0].source
+            source = (
+                read_manifest(str(write_shards(one, folder / "shards", str(number))))
+                .records[0]
+                .source
+            )
             clip = [seconds * FPS // 2 + 4 * i for i in range(16)]
             ways: dict[str, Callable[[], Any]] = {
                 "open": lambda path=path: open_video(path).close(),
@@ -70,7 +80,11 @@ def main() -> int:
             assert np.array_equal(read(path, clip), read(path, clip, index))
             results.append(measured(kind, path, len(remembered[1]), ways, rounds))
             print(results[-1], flush=True)
-    facts = {"command": "python benchmarks/opening.py", "load_average": os.getloadavg()[0], "rounds": rounds}
+    facts = {
+        "command": "python benchmarks/opening.py",
+        "load_average": os.getloadavg()[0],
+        "rounds": rounds,
+    }
     print(record("opening", {**facts, "results": results}))
     return 0
 
@@ -96,17 +110,25 @@ def measured(
         "opening_quicker_by": ratio("open", "open_indexed"),
         "a_clip_quicker_by": ratio("clip", "clip_indexed"),
         "a_clip_in_a_shard_slower_by": ratio("clip_in_shard", "clip"),
-        "milliseconds": {way: round(1000 * statistics.median(seconds), 2) for way, seconds in times.items()},
+        "milliseconds": {
+            way: round(1000 * statistics.median(seconds), 2) for way, seconds in times.items()
+        },
     }
 
 
 def scene(count: int, height: int, width: int) -> Iterator[Any]:
     """A panned texture with grain."""
     noise = np.random.default_rng(0)
-    texture = noise.integers(0, 256, (height // 8 + 40, width // 8 + 40, 3)).repeat(8, axis=0).repeat(8, axis=1)
+    texture = (
+        noise.integers(0, 256, (height // 8 + 40, width // 8 + 40, 3))
+        .repeat(8, axis=0)
+        .repeat(8, axis=1)
+    )
     for number in range(count):
         top, left = int(80 + 70 * np.sin(number / 40)), int(80 + 70 * np.cos(number / 55))
-        picture = texture[top : top + height, left : left + width] + noise.normal(0, 4, (height, width, 3))
+        picture = texture[top : top + height, left : left + width] + noise.normal(
+            0, 4, (height, width, 3)
+        )
         yield picture.clip(0, 255).astype(np.uint8)
 
 

@@ -30,16 +30,30 @@ KINDS = ("scratch", "pretrained")
 
 def main() -> None:
     """Run what is missing, record all, draw the curves."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="data/motion_hard", help="the motion set's harder variant")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", default="data/motion_hard", help="the motion set's harder variant"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--budget", type=int, default=2, help="passes of fine-tuning, for both alike")
-    parser.add_argument("--runs", default="runs/pretraining_helps", help="finished runs in it are not run again")
+    parser.add_argument(
+        "--budget", type=int, default=2, help="passes of fine-tuning, for both alike"
+    )
+    parser.add_argument(
+        "--runs", default="runs/pretraining_helps", help="finished runs in it are not run again"
+    )
     parser.add_argument("--out", type=Path, help="where the result goes instead")
     arguments = parser.parse_args()
     rows = [one_seed(seed, arguments) for seed in arguments.seeds]
-    best = {kind: max(RECIPES, key=lambda recipe: mean(row["top1"][kind][recipe] for row in rows)) for kind in KINDS}
-    gains = [row["top1"]["pretrained"][best["pretrained"]] - row["top1"]["scratch"][best["scratch"]] for row in rows]
+    best = {
+        kind: max(RECIPES, key=lambda recipe: mean(row["top1"][kind][recipe] for row in rows))
+        for kind in KINDS
+    }
+    gains = [
+        row["top1"]["pretrained"][best["pretrained"]] - row["top1"]["scratch"][best["scratch"]]
+        for row in rows
+    ]
     result = {
         "what": f"top-1 on {arguments.data} from scratch and after masked pre-training; trained for {arguments.budget} passes "
         "with each recipe; the gain is between each kind's better recipe",
@@ -62,7 +76,12 @@ def one_seed(seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     masked = f"{arguments.runs}/mae_{seed}"
     tool("train_net.py", "configs/motion_hard_hiera_micro_mae.yaml", *data, f"seed={seed}", f"out_dir={masked}",
          "train.eval_every=2")  # fmt: skip
-    row: dict[str, Any] = {"seed": seed, "pretraining_loss": curve(masked, "loss"), "top1": {}, "curves": {}}
+    row: dict[str, Any] = {
+        "seed": seed,
+        "pretraining_loss": curve(masked, "loss"),
+        "top1": {},
+        "curves": {},
+    }
     for kind in KINDS:
         row["top1"][kind], row["curves"][kind] = {}, {}
         for number, (recipe, overrides) in enumerate(RECIPES.items()):
@@ -72,7 +91,9 @@ def one_seed(seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
                       f"model.pretrained={masked if kind == 'pretrained' else 'none'}"]  # fmt: skip
             tool("train_net.py", "configs/motion_hiera_micro.yaml", *common)
             tool("test_net.py", "configs/motion_hiera_micro.yaml", *common)
-            row["top1"][kind][recipe] = round(json.loads((ROOT / run / "results.json").read_text())["top1"], 2)
+            row["top1"][kind][recipe] = round(
+                json.loads((ROOT / run / "results.json").read_text())["top1"], 2
+            )
             row["curves"][kind][recipe] = losses(run)
     print(row["seed"], row["top1"], flush=True)
     return row
@@ -86,18 +107,31 @@ def draw(rows: list[dict[str, Any]], best: dict[str, str]) -> None:
     for kind, colour in zip(KINDS, ("tab:grey", "tab:blue")):
         for row in rows:
             steps, values = zip(*row["curves"][kind][best[kind]])
-            left.plot(steps, values, color=colour, alpha=0.7, label=f"{kind}: {best[kind]}" if row is rows[0] else None)
+            left.plot(
+                steps,
+                values,
+                color=colour,
+                alpha=0.7,
+                label=f"{kind}: {best[kind]}" if row is rows[0] else None,
+            )
             right.plot(row["seed"], row["top1"][kind][best[kind]], "o", color=colour)
     left.set(xlabel="step", ylabel="training loss", ylim=(0, None))
     left.legend(fontsize=8)
-    right.set(xlabel="seed", ylabel="top-1, 2×3 views", xticks=[row["seed"] for row in rows], ylim=(0, 100))
+    right.set(
+        xlabel="seed",
+        ylabel="top-1, 2×3 views",
+        xticks=[row["seed"] for row in rows],
+        ylim=(0, 100),
+    )
     figure.tight_layout()
     figure.savefig(ROOT / "benchmarks" / "results" / "pretraining_helps.png", dpi=120)
 
 
 def tool(name: str, config: str, *overrides: str) -> None:
     """A tool, as a user starts it; a finished run returns at once."""
-    subprocess.run([sys.executable, f"tools/{name}", "--cfg", config, *overrides], cwd=ROOT, check=True)
+    subprocess.run(
+        [sys.executable, f"tools/{name}", "--cfg", config, *overrides], cwd=ROOT, check=True
+    )
 
 
 def curve(run: str, name: str) -> list[float]:

@@ -41,7 +41,9 @@ KINDS = {  # parts of operators' names, the first that fits
 
 def main(argv: list[str]) -> int:
     """Profile one case."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("mode", choices=("model", "train", "mae"))
     parser.add_argument("--size", choices=SIZES, default="base")
     parser.add_argument("--images", action="store_true")
@@ -50,7 +52,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--who", choices=("ours", "ours_half", "reference", "optim"), default="ours")
+    parser.add_argument(
+        "--who", choices=("ours", "ours_half", "reference", "optim"), default="ours"
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--by", choices=("kind", "part", "both"), default="both")
@@ -70,7 +74,11 @@ def main(argv: list[str]) -> int:
             contestant.step()
     # a kernel's time is the operator's that started it: its own event would count it again
     ours = torch.autograd.DeviceType.CPU
-    events = [event for event in profiled.events() if event.device_type == ours and not event.name.startswith(PART)]
+    events = [
+        event
+        for event in profiled.events()
+        if event.device_type == ours and not event.name.startswith(PART)
+    ]
     times = {id(event): own_time(event, arguments.device) for event in events}
     print(f"{sum(times.values()) / arguments.steps / 1e6:.3f} s a step, of which")
     if arguments.by in ("kind", "both"):
@@ -105,7 +113,11 @@ def labelled(model: nn.Module) -> Iterator[None]:
     def leave(*_: Any) -> None:
         open_ones.pop().__exit__(None, None, None)
 
-    ends = [stage.last_block for stage in model.stages] if hasattr(model, "stages") else model.stage_ends
+    ends = (
+        [stage.last_block for stage in model.stages]
+        if hasattr(model, "stages")
+        else model.stage_ends
+    )
     for name, module in model.named_modules():
         if name and (not list(module.children()) or name.endswith("attn")):
             hooks.append(module.register_forward_pre_hook(enter(part_name(name, list(ends)))))
@@ -137,7 +149,8 @@ def part_of(event: Any) -> str:
 def kind_of(operator: str) -> str:
     """The kind of work that an operator's self time is."""
     return next(
-        (kind for kind, words in KINDS.items() if any(word in operator for word in words)), f"other: {operator}"
+        (kind for kind, words in KINDS.items() if any(word in operator for word in words)),
+        f"other: {operator}",
     )
 
 

@@ -26,7 +26,11 @@ def record(name: str, result: dict[str, Any], path: Path | None = None) -> Path:
 def facts(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
     """Date, machine, and versions of those packages that are installed."""
     cpu = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
         platform.processor(),
     )
     return {

@@ -28,7 +28,9 @@ def page(files: list[dict[str, Any]]) -> str:
     rows, sources = "", ""
     for found in files:
         for fault in found["faults"]:
-            figures = "".join(f"<br>{name}: {_number(value)}" for name, value in fault["figures"].items())
+            figures = "".join(
+                f"<br>{name}: {_number(value)}" for name, value in fault["figures"].items()
+            )
             rows += (
                 f"| **{fault['id']}** {fault['fault']} | {fault['how']} | {fault['must_hold']} "
                 f"| {fault['held']} of {fault['trials']}{figures} |\n"

@@ -32,11 +32,17 @@ AXES: dict[str, tuple[Any, ...]] = {
 
 def main(argv: list[str]) -> int:
     """Measure each axis."""
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     made.add_argument("--mode", choices=("model", "train", "mae"), default="model")
     made.add_argument("--axes", nargs="+", choices=AXES, default=list(AXES))
-    made.add_argument("--size", choices=SIZES, default="base", help="of the axes that do not change it")
-    made.add_argument("--resolution", type=int, default=224, help="of the axes that do not change it")
+    made.add_argument(
+        "--size", choices=SIZES, default="base", help="of the axes that do not change it"
+    )
+    made.add_argument(
+        "--resolution", type=int, default=224, help="of the axes that do not change it"
+    )
     made.add_argument("--most", type=int, help="how many points of an axis, from the small end")
     made.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     made.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -53,7 +59,9 @@ def main(argv: list[str]) -> int:
     threads = 1 if arguments.clock == "cpu" else arguments.threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
     done: list[dict[str, Any]] = []
-    print(f"{'':34}{'GMACs':>8}{'seconds':>9}{'floor':>9}{'attention: MACs':>17}{'time':>7}{'peak GB':>9}")
+    print(
+        f"{'':34}{'GMACs':>8}{'seconds':>9}{'floor':>9}{'attention: MACs':>17}{'time':>7}{'peak GB':>9}"
+    )
     for axis in arguments.axes:
         for value in AXES[axis][: arguments.most]:
             own = {"size": arguments.size, "resolution": arguments.resolution, axis: value}
@@ -99,7 +107,9 @@ def measure(case: Case, arguments: argparse.Namespace, threads: int) -> dict[str
         "macs": case.batch * total_macs(layers, backward),
         "seconds": {name: spread(values) for name, values in seconds.items()},
         "attention_macs": round(total_macs(whole, backward) / total_macs(layers, backward), 4),
-        "attention_time": round(spread([a / b for a, b in zip(seconds["attention"], seconds["ours"])])["median"], 4),
+        "attention_time": round(
+            spread([a / b for a, b in zip(seconds["attention"], seconds["ours"])])["median"], 4
+        ),
         "memory": {} if arguments.no_memory else peak_memory("ours", case, threads),
     }
 

@@ -16,14 +16,16 @@ from pathlib import Path
 from record import record
 
 import hiera_video as hv
-from hiera_video.config.build import manifest_of
-from hiera_video.config.extracting import config_of, extract_features
 from hiera_video.features.search import SearchIndex
+from hiera_video.workflows.build import manifest_of
+from hiera_video.workflows.extract import config_of, extract_features
 
 
 def main() -> None:
     """Extract, search, record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--run", required=True, help="out_dir of a finished run")
     parser.add_argument("--out", type=Path, help="instead of results/search_motion.json")
     arguments = parser.parse_args()
@@ -31,7 +33,9 @@ def main() -> None:
     labels = [item.label for item in manifest_of(config, "val").records]
     with tempfile.TemporaryDirectory() as folder:
         store: hv.FeatureStore = extract_features(arguments.run, str(config.data.val), folder)
-        engines = {name: SearchIndex(store, use_faiss=name == "faiss") for name in ("product", "faiss")}
+        engines = {
+            name: SearchIndex(store, use_faiss=name == "faiss") for name in ("product", "faiss")
+        }
         same, first, five, total = 0, 0, 0.0, 0
         for video in store:
             found = {
@@ -39,7 +43,10 @@ def main() -> None:
                 for name, index in engines.items()
             }
             same += found["product"] == found["faiss"]
-            hits = [labels[engines["faiss"].rows[match.place]] == labels[video.row] for match in found["faiss"]]
+            hits = [
+                labels[engines["faiss"].rows[match.place]] == labels[video.row]
+                for match in found["faiss"]
+            ]
             first, five, total = first + hits[0], five + sum(hits) / len(hits), total + 1
     result = {
         "what": "videos whose nearest other video has the same class, and the share of the five nearest that have it",

@@ -32,22 +32,41 @@ TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.02}
 
 def parser() -> argparse.ArgumentParser:
     """No torch yet: --help answers at once."""
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("mode", choices=("model", "train", "mae"), help="inference, fine-tuning step, pre-training step")
+    made = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument(
+        "mode",
+        choices=("model", "train", "mae"),
+        help="inference, fine-tuning step, pre-training step",
+    )
     made.add_argument("--size", nargs="+", choices=SIZES, default=["base"])
     made.add_argument("--images", action="store_true", help="image models instead of video models")
     made.add_argument("--frames", nargs="+", type=int, default=[16], help="frames a clip")
-    made.add_argument("--resolution", nargs="+", type=int, default=[224], help="height and width in pixels")
+    made.add_argument(
+        "--resolution", nargs="+", type=int, default=[224], help="height and width in pixels"
+    )
     made.add_argument("--batch", nargs="+", type=int, default=[1], help="clips, or images, a step")
     made.add_argument("--dtype", nargs="+", choices=tuple(TOLERANCE), default=["float32"])
     made.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    made.add_argument("--compile", action="store_true", help="torch.compile for ours, the reference and hiera-optim")
-    made.add_argument("--threads", type=int, help="of a CPU; all cores where not given, one with --clock cpu")
+    made.add_argument(
+        "--compile",
+        action="store_true",
+        help="torch.compile for ours, the reference and hiera-optim",
+    )
+    made.add_argument(
+        "--threads", type=int, help="of a CPU; all cores where not given, one with --clock cpu"
+    )
     made.add_argument("--rounds", type=int, default=5, help="times that each takes its turn")
     made.add_argument(
-        "--clock", choices=("wall", "cpu"), default="wall", help="cpu: the process's own time, one thread"
+        "--clock",
+        choices=("wall", "cpu"),
+        default="wall",
+        help="cpu: the process's own time, one thread",
     )
-    made.add_argument("--only", nargs="+", metavar="NAME", help="ours and these, such as reference optim floor")
+    made.add_argument(
+        "--only", nargs="+", metavar="NAME", help="ours and these, such as reference optim floor"
+    )
     made.add_argument("--no-memory", action="store_true", help="leave the peak memory out")
     made.add_argument("--out", type=Path, help="where the rows go instead")
     return made
@@ -62,7 +81,13 @@ def main(argv: list[str]) -> int:
 
     threads = 1 if arguments.clock == "cpu" else arguments.threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
-    axes = (arguments.size, arguments.frames, arguments.resolution, arguments.batch, arguments.dtype)
+    axes = (
+        arguments.size,
+        arguments.frames,
+        arguments.resolution,
+        arguments.batch,
+        arguments.dtype,
+    )
     same = True
     for size, frames, resolution, batch, dtype in itertools.product(*axes):
         case = Case(
@@ -93,7 +118,9 @@ def measure(case: Case, arguments: argparse.Namespace, threads: int) -> dict[str
     from speed_rows import print_row
 
     torch.compiler.reset()  # its limit of compiled variants holds for all cases of a process together
-    wanted = [name for name in names_for(case) if not arguments.only or name in ("ours", *arguments.only)]
+    wanted = [
+        name for name in names_for(case) if not arguments.only or name in ("ours", *arguments.only)
+    ]
     absent = {name: package for name in wanted if (package := missing(name))}
     names = [name for name in wanted if name not in absent]
     contestants = {"ours": make("ours", case)}
@@ -105,12 +132,16 @@ def measure(case: Case, arguments: argparse.Namespace, threads: int) -> dict[str
     runs: dict[str, Any] = {name: contestant.step for name, contestant in contestants.items()}
     runs["floor"] = Floor(layers, case.batch, dtype, device, backward).run
     if "ours_half" in names:
-        runs["floor_half"] = Floor(layers_of(case.config, case.mae(half=True)), case.batch, dtype, device, backward).run
+        runs["floor_half"] = Floor(
+            layers_of(case.config, case.mae(half=True)), case.batch, dtype, device, backward
+        ).run
     if arguments.only:
         runs = {name: run for name, run in runs.items() if name in ("ours", *arguments.only)}
     machine = yardsticks(dtype, case.device)
     seconds = in_turns(runs | machine.runs, arguments.rounds, arguments.clock, case.device)
-    shares = {name: [a / b for a, b in zip(seconds.pop(name), seconds["ours"])] for name in machine.runs}
+    shares = {
+        name: [a / b for a, b in zip(seconds.pop(name), seconds["ours"])] for name in machine.runs
+    }
     macs = case.batch * total_macs(layers, backward)
     moved = case.batch * total_values(layers, backward) * dtype.itemsize
     mfu = macs / machine.macs * spread(shares["product"])["median"]
@@ -125,13 +156,17 @@ def measure(case: Case, arguments: argparse.Namespace, threads: int) -> dict[str
         "times_ours": ratios(seconds, "ours"),
         "times_floor": ratios(seconds, "floor") if "floor" in seconds else {},
         "macs": macs,
-        "floor_products": "torch.mm or oneDNN" if case.device == "cpu" and case.dtype == "float32" else "torch.mm",
+        "floor_products": "torch.mm or oneDNN"
+        if case.device == "cpu" and case.dtype == "float32"
+        else "torch.mm",
         "mfu": round(mfu, 3),
         "bytes_over_copy": round(over_copy, 3),
         "differences": found,
         "differs": {name: far for name, far in found.items() if not far <= TOLERANCE[case.dtype]},
         "absent": absent,
-        "memory": {} if arguments.no_memory else {name: peak_memory(name, case, threads) for name in names},
+        "memory": {}
+        if arguments.no_memory
+        else {name: peak_memory(name, case, threads) for name in names},
     }
     print_row(row)
     return row

@@ -25,8 +25,10 @@ from speed_rivals import (
 from torch import Tensor, nn
 
 from hiera_video.models.hiera import Hiera
-from hiera_video.models.layout import HieraConfig, MaeConfig, config_for, default_mae
-from hiera_video.models.mae import MaskedAutoencoderHiera, random_keep
+from hiera_video.models.layout import HieraConfig
+from hiera_video.models.mae import MaskedAutoencoderHiera
+from hiera_video.models.masking import random_keep
+from hiera_video.models.registry import MaeConfig, config_for, default_mae
 
 Mode = Literal["model", "train", "mae"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -57,13 +59,21 @@ class Case:
     @property
     def name(self) -> str:
         """The model's, as `create_model` knows it."""
-        own = "micro_16x32" if self.size == "micro" else f"{self.size}_{'224' if self.images else '16x224'}"
+        own = (
+            "micro_16x32"
+            if self.size == "micro"
+            else f"{self.size}_{'224' if self.images else '16x224'}"
+        )
         return f"{'mae_' if self.mode == 'mae' else ''}hiera_{own}"
 
     @property
     def input_size(self) -> tuple[int, ...]:
         """(frames, height, width), or (height, width)."""
-        return (self.resolution,) * 2 if self.images else (self.frames, self.resolution, self.resolution)
+        return (
+            (self.resolution,) * 2
+            if self.images
+            else (self.frames, self.resolution, self.resolution)
+        )
 
     @property
     def config(self) -> HieraConfig:
@@ -132,7 +142,11 @@ def _step(name: str, model: nn.Module, case: Case) -> Callable[[], dict[str, Ten
     clips = torch.randn(case.batch, 3, *case.input_size).to(case.device)
     labels = torch.arange(case.batch, device=case.device) % case.config.num_classes
     mae = case.mae()
-    keep = random_keep(case.batch, case.config.num_units, mae.mask_ratio).to(case.device) if mae else None
+    keep = (
+        random_keep(case.batch, case.config.num_units, mae.mask_ratio).to(case.device)
+        if mae
+        else None
+    )
     visible = None if keep is None else keep.nonzero()[:, 1].view(case.batch, -1)
     run: Any = model
     if case.compiled and name in (*CLASSIFIERS, *AUTOENCODERS):
@@ -204,7 +218,9 @@ def _redraw(model: nn.Module) -> None:
         if parameter.ndim > 1:
             parameter.normal_(0, 0.05, generator=generator)
         else:
-            parameter.uniform_(-0.1, 0.1, generator=generator).add_(1.0 if parameter.mean() > 0.5 else 0.0)
+            parameter.uniform_(-0.1, 0.1, generator=generator).add_(
+                1.0 if parameter.mean() > 0.5 else 0.0
+            )
 
 
 @contextmanager

@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hiera_video.models.layout import HieraConfig, MaeConfig, block_table, num_visible, stage_table
+from hiera_video.models.layout import HieraConfig, block_table, stage_table
 from hiera_video.models.linear import fused_linear
+from hiera_video.models.registry import MaeConfig, num_visible
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,9 @@ class Product:
     @property
     def values(self) -> int:
         """Numbers that have to be read or written once."""
-        return self.times * (self.rows * self.inner + self.inner * self.columns + self.rows * self.columns)
+        return self.times * (
+            self.rows * self.inner + self.inner * self.columns + self.rows * self.columns
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,14 +93,29 @@ def layers_of(config: HieraConfig, mae: MaeConfig | None = None) -> list[Layer]:
     first = math.prod(config.mask_unit_size)
     pixels = config.in_chans * math.prod(config.patch_kernel)
     layers: list[Layer] = [
-        Product(label="patch", rows=units * first, inner=pixels, columns=config.embed_dim, input_grad=False)
+        Product(
+            label="patch",
+            rows=units * first,
+            inner=pixels,
+            columns=config.embed_dim,
+            input_grad=False,
+        )
     ]
     stages = stage_table(config)
     for index, block in enumerate(block_table(config)):
         stage = next(number for number, stage in enumerate(stages, 1) if index <= stage.last_block)
         rows, rows_out = units * block.unit_tokens_in, units * block.unit_tokens_out
         window = block.unit_tokens_in if block.attention == "unit" else rows
-        layers += _block(f"stage {stage}", rows, rows_out, block.dim_in, block.dim_out, block.heads, window, config)
+        layers += _block(
+            f"stage {stage}",
+            rows,
+            rows_out,
+            block.dim_in,
+            block.dim_out,
+            block.heads,
+            window,
+            config,
+        )
     width = stages[-1].dim
     if mae is None:
         layers.append(Product(label="head", rows=1, inner=width, columns=config.num_classes))
@@ -107,15 +125,32 @@ def layers_of(config: HieraConfig, mae: MaeConfig | None = None) -> list[Layer]:
 
 
 def _block(
-    label: str, rows: int, rows_out: int, dim_in: int, dim: int, heads: int, window: int, config: HieraConfig
+    label: str,
+    rows: int,
+    rows_out: int,
+    dim_in: int,
+    dim: int,
+    heads: int,
+    window: int,
+    config: HieraConfig,
 ) -> list[Layer]:
     windows, hidden = rows // window, int(dim * config.mlp_ratio)
-    shapes = [(rows, dim_in, 3 * dim), (rows_out, dim, dim), (rows_out, dim, hidden), (rows_out, hidden, dim)]
+    shapes = [
+        (rows, dim_in, 3 * dim),
+        (rows_out, dim, dim),
+        (rows_out, dim, hidden),
+        (rows_out, hidden, dim),
+    ]
     if dim_in != dim:
         shapes.append((rows, dim_in, dim))
     products = [Product(label=label, rows=r, inner=i, columns=c) for r, i, c in shapes]
     attention = Attention(
-        label=label, batch=windows, heads=heads, queries=rows_out // windows, keys=window, dim=dim // heads
+        label=label,
+        batch=windows,
+        heads=heads,
+        queries=rows_out // windows,
+        keys=window,
+        dim=dim // heads,
     )
     return [*products, attention]
 
@@ -125,7 +160,12 @@ def _decoder(config: HieraConfig, mae: MaeConfig, units: int) -> list[Layer]:
     stages, rest = stage_table(config), math.prod(config.unit_rest)
     dim, width, hidden_units = stages[-1].dim, mae.decoder_embed_dim, config.num_units - units
     layers: list[Layer] = [
-        Product(label="fusion", rows=units * rest, inner=math.prod(stage.unit_shape) // rest * stage.dim, columns=dim)
+        Product(
+            label="fusion",
+            rows=units * rest,
+            inner=math.prod(stage.unit_shape) // rest * stage.dim,
+            columns=dim,
+        )
         for stage in stages[: config.q_pool]
     ]
     predicted = {
@@ -136,10 +176,18 @@ def _decoder(config: HieraConfig, mae: MaeConfig, units: int) -> list[Layer]:
     tokens = units * rest + predicted
     layers.append(Product(label="decoder", rows=units * rest, inner=dim, columns=width))
     for _ in range(mae.decoder_depth):
-        layers += _block("decoder", tokens, tokens, width, width, mae.decoder_num_heads, tokens, config)
-    pixels = math.prod(size // tokens for size, tokens in zip(config.input_size[-2:], config.final_grid[-2:]))
+        layers += _block(
+            "decoder", tokens, tokens, width, width, mae.decoder_num_heads, tokens, config
+        )
+    pixels = math.prod(
+        size // tokens for size, tokens in zip(config.input_size[-2:], config.final_grid[-2:])
+    )
     frames = config.input_size[0] // config.final_grid[0] if mae.target_frames == "all" else 1
-    layers.append(Product(label="decoder", rows=predicted, inner=width, columns=pixels * frames * config.in_chans))
+    layers.append(
+        Product(
+            label="decoder", rows=predicted, inner=width, columns=pixels * frames * config.in_chans
+        )
+    )
     return layers
 
 
@@ -189,25 +237,39 @@ class Floor:
     """Layers made ready to run for a batch."""
 
     def __init__(
-        self, layers: Sequence[Layer], batch: int, dtype: torch.dtype, device: torch.device, backward: bool
+        self,
+        layers: Sequence[Layer],
+        batch: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        backward: bool,
     ) -> None:
         self.layers, self.batch, self.backward = layers, batch, backward
         size = max(max(self._sizes(layer)) for layer in layers)
         fresh = torch.randn(size, device=device).to(dtype)
-        self.left, self.right, self.out, self.grad = fresh, fresh.clone(), fresh.clone(), fresh.clone()
+        self.left, self.right, self.out, self.grad = (
+            fresh,
+            fresh.clone(),
+            fresh.clone(),
+            fresh.clone(),
+        )
         by_onednn = device.type == "cpu" and dtype == torch.float32
         ways = (by_mm, by_fused_linear) if by_onednn else (by_mm,)
         self.quickest: dict[tuple[Layer, int], Way] = {}
         for layer in layers:
             if isinstance(layer, Product):
                 for number, operands in enumerate(self._products(layer)):
-                    self.quickest[layer, number] = min(ways, key=lambda way: _seconds(way, operands))
+                    self.quickest[layer, number] = min(
+                        ways, key=lambda way: _seconds(way, operands)
+                    )
 
     def _sizes(self, layer: Layer) -> tuple[int, ...]:
         if isinstance(layer, Product):
             rows = self.batch * layer.rows
             return rows * layer.inner, layer.inner * layer.columns, rows * layer.columns
-        return (self.batch * layer.batch * layer.heads * max(layer.queries, layer.keys) * layer.dim,)
+        return (
+            self.batch * layer.batch * layer.heads * max(layer.queries, layer.keys) * layer.dim,
+        )
 
     def run(self) -> None:
         """Each layer as often as it occurs."""
@@ -225,7 +287,10 @@ class Floor:
     def _products(self, layer: Product) -> list[Operands]:
         """The forward product, and with a backward pass the gradients of the weight and of the rows."""
         rows = self.batch * layer.rows
-        left, right = _shaped(self.left, rows, layer.inner), _shaped(self.right, layer.columns, layer.inner)
+        left, right = (
+            _shaped(self.left, rows, layer.inner),
+            _shaped(self.right, layer.columns, layer.inner),
+        )
         out = _shaped(self.out, rows, layer.columns)
         products = [(left, right, out)]
         if self.backward:
@@ -237,7 +302,9 @@ class Floor:
     def _attend(self, layer: Attention) -> None:
         lead = (self.batch * layer.batch, layer.heads)
         query = _shaped(self.left, *lead, layer.queries, layer.dim)
-        key, value = (_shaped(memory, *lead, layer.keys, layer.dim) for memory in (self.right, self.out))
+        key, value = (
+            _shaped(memory, *lead, layer.keys, layer.dim) for memory in (self.right, self.out)
+        )
         if not self.backward:
             F.scaled_dot_product_attention(query, key, value)
             return

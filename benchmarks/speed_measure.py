@@ -24,7 +24,11 @@ HERE = Path(__file__).parent
 
 
 def in_turns(
-    runs: Mapping[str, Callable[[], object]], rounds: int, clock: Clock, device: str, warm_up: int = 1
+    runs: Mapping[str, Callable[[], object]],
+    rounds: int,
+    clock: Clock,
+    device: str,
+    warm_up: int = 1,
 ) -> dict[str, list[float]]:
     """Seconds of each run in each round. clock="cpu" is the process's own time, which neighbours on the machine hardly
     change; it means something with one thread alone."""
@@ -77,7 +81,9 @@ def differences(contestants: Mapping[str, Contestant], base: str) -> dict[str, f
         if gradients and name in ("reference", "optim"):
             theirs = contestant.gradients()
             assert theirs.keys() == gradients.keys(), sorted(theirs.keys() ^ gradients.keys())[:5]
-            square = sum(float((theirs[key] - grad).square().sum()) for key, grad in gradients.items())
+            square = sum(
+                float((theirs[key] - grad).square().sum()) for key, grad in gradients.items()
+            )
             norm = sum(float(grad.square().sum()) for grad in gradients.values())
             worst = max(worst, (square / norm) ** 0.5)
         contestant.model.zero_grad(set_to_none=True)
@@ -113,7 +119,10 @@ def _measure_memory(name: str, case: Case) -> dict[str, float]:
     for _ in range(2):
         contestant.step()
     peak = torch.cuda.max_memory_allocated() if case.device == "cuda" else _resident("VmHWM")
-    return {"before": round((before - imported) / 1e9, 3), "peak": round((peak - imported) / 1e9, 3)}
+    return {
+        "before": round((before - imported) / 1e9, 3),
+        "peak": round((peak - imported) / 1e9, 3),
+    }
 
 
 def _resident(field: str) -> int:
@@ -143,7 +152,9 @@ def yardsticks(dtype: torch.dtype, device: str) -> Yardsticks:
     source = torch.ones(2**28 if device == "cuda" else 2**25, device=device)
     target = torch.empty_like(source)
     product = Floor([square], 1, dtype, torch.device(device), backward=False).run
-    return Yardsticks(square.macs, 2 * source.nbytes, {"product": product, "copy": lambda: target.copy_(source)})
+    return Yardsticks(
+        square.macs, 2 * source.nbytes, {"product": product, "copy": lambda: target.copy_(source)}
+    )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from speed_floor import Attention, layers_of, total_macs
 from speed_plots import AXES, Row, draw_half, draw_scaling, draw_speed, points
 from speed_rows import NAMES, title
 
-from hiera_video.models.layout import config_for
+from hiera_video.models.registry import config_for
 
 DOCS = RESULTS.parents[1] / "docs"
 HEAD = """# Speed
@@ -37,7 +37,9 @@ this one alone, less what its packages take; it varies by 0.03 GB from one proce
 
 def main() -> None:
     """Draw and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--docs", type=Path, default=DOCS)
     arguments = parser.parse_args()
@@ -50,7 +52,9 @@ def write(results: Path, docs: Path) -> Path:
     text = HEAD
     if speed:
         draw_speed(speed, docs / "speed.png")
-        text += "![Seconds of each over ours](speed.png)\n\n" + "".join(speed_table(row) for row in speed)
+        text += "![Seconds of each over ours](speed.png)\n\n" + "".join(
+            speed_table(row) for row in speed
+        )
     if scaling:
         draw_scaling(scaling, docs / "scaling.png")
         text += scaling_text(scaling)
@@ -71,12 +75,21 @@ def rows_of(path: Path) -> list[Row]:
     rows: list[Row] = json.loads(path.read_text())["rows"] if path.is_file() else []
     modes = ("model", "train", "mae")
     order = ("images", "size", "dtype", "batch", "frames", "resolution")
-    keys = {id(row): (modes.index(row["case"]["mode"]), *(_rank(row["case"][key]) for key in order)) for row in rows}
+    keys = {
+        id(row): (modes.index(row["case"]["mode"]), *(_rank(row["case"][key]) for key in order))
+        for row in rows
+    }
     return sorted(rows, key=lambda row: keys[id(row)])
 
 
 def _rank(value: Any) -> Any:
-    return SIZES.index(value) if value in SIZES else value == "bfloat16" if isinstance(value, str) else value
+    return (
+        SIZES.index(value)
+        if value in SIZES
+        else value == "bfloat16"
+        if isinstance(value, str)
+        else value
+    )
 
 
 def speed_table(row: Row) -> str:
@@ -105,7 +118,9 @@ def speed_table(row: Row) -> str:
 def source(row: Row) -> str:
     """Where, with what, when."""
     machine, versions = row["machine"], row["versions"]
-    known = ", ".join(f"{package} {versions[package]}" for package in versions if package != "hiera-video")
+    known = ", ".join(
+        f"{package} {versions[package]}" for package in versions if package != "hiera-video"
+    )
     place = machine.get("gpu") or f"{machine['cpu']}, {machine['cores']} cores"
     rounds = "one round" if row["rounds"] == 1 else f"{row['rounds']} rounds"
     return f"{place}, {rounds}, load {row['load_average']}, {row['date']}; {known}."
@@ -126,7 +141,11 @@ def scaling_text(rows: Sequence[Row]) -> str:
             if row in shown:
                 continue
             shown.append(row)
-            case, ours, floor = row["case"], row["seconds"]["ours"]["median"], row["seconds"]["floor"]["median"]
+            case, ours, floor = (
+                row["case"],
+                row["seconds"]["ours"]["median"],
+                row["seconds"]["floor"]["median"],
+            )
             text += (
                 f"| {case['frames']}x{case['resolution']}, {case['size']}, {case['batch']} | {row['macs'] / 1e9:.0f} "
                 f"| {ours:.3g} | {ours / floor:.2f} × | {100 * row['attention_macs']:.0f} % "
@@ -151,13 +170,20 @@ def takeover(rows: Sequence[Row]) -> str:
         f"on, and at 16 frames from {side} pixels on. "
     )
     doubled = []
-    for key, before, after in (("frames", 16, 32), ("frames", 32, 64), ("batch", 1, 2), ("resolution", 224, 320)):
+    for key, before, after in (
+        ("frames", 16, 32),
+        ("frames", 32, 64),
+        ("batch", 1, 2),
+        ("resolution", 224, 320),
+    ):
         found = {row["case"][key]: row["seconds"]["ours"]["median"] for row in points(rows, key)}
         if before in found and after in found:
             doubled.append(f"{key} {before} → {after}: {found[after] / found[before]:.2f} ×")
     if doubled:
         words += "Time: " + ", ".join(doubled) + ". "
-    batches = {row["case"]["batch"]: row["seconds"]["ours"]["median"] for row in points(rows, "batch")}
+    batches = {
+        row["case"]["batch"]: row["seconds"]["ours"]["median"] for row in points(rows, "batch")
+    }
     if len(batches) > 1 and 1 in batches:
         most = max(batches)
         words += f"A clip in a batch of {most} takes {batches[most] / most / batches[1]:.2f} of the time that it takes alone. "

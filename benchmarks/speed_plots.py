@@ -13,7 +13,13 @@ matplotlib.use("agg")  # no screen needed
 from matplotlib import pyplot as plt
 
 Row = dict[str, Any]
-COLOURS = {"reference": "#8a94a6", "optim": "#d9822b", "timm": "#5fa777", "transformers": "#9b6fc4", "ours": "#3b6fc4"}
+COLOURS = {
+    "reference": "#8a94a6",
+    "optim": "#d9822b",
+    "timm": "#5fa777",
+    "transformers": "#9b6fc4",
+    "ours": "#3b6fc4",
+}
 AXES = {"frames": "frames", "resolution": "pixels of a side", "batch": "clips", "size": "size"}
 
 
@@ -22,7 +28,11 @@ def draw_speed(rows: Sequence[Row], path: Path) -> None:
     figure, axis = plt.subplots(figsize=(7.2, 0.9 + 0.62 * len(rows)), dpi=150)
     labels = []
     for place, row in enumerate(rows):
-        rivals = [name for name in ("reference", "optim", "timm", "transformers") if name in row["times_ours"]]
+        rivals = [
+            name
+            for name in ("reference", "optim", "timm", "transformers")
+            if name in row["times_ours"]
+        ]
         height = 0.8 / max(len(rivals), 1)
         for number, name in enumerate(rivals):
             ratio = row["times_ours"][name]
@@ -31,7 +41,15 @@ def draw_speed(rows: Sequence[Row], path: Path) -> None:
             first = name not in labels
             labels.append(name)
             label = NAMES[name] if first else None
-            axis.barh(at, ratio["median"], height * 0.9, color=COLOURS[name], xerr=reach, label=label, ecolor="#444")
+            axis.barh(
+                at,
+                ratio["median"],
+                height * 0.9,
+                color=COLOURS[name],
+                xerr=reach,
+                label=label,
+                ecolor="#444",
+            )
     axis.axvline(1, color=COLOURS["ours"], label="ours")
     axis.set_yticks(range(len(rows)), [title(row["case"]) for row in rows], fontsize=7)
     axis.invert_yaxis()
@@ -43,7 +61,11 @@ def draw_speed(rows: Sequence[Row], path: Path) -> None:
 def points(rows: Sequence[Row], axis: str) -> list[Row]:
     """The rows along one axis: those equal to the commonest in everything else."""
     fixed = {"frames": 16, "resolution": 224, "batch": 1, "size": "base"}
-    found = [row for row in rows if all(row["case"][key] == value for key, value in fixed.items() if key != axis)]
+    found = [
+        row
+        for row in rows
+        if all(row["case"][key] == value for key, value in fixed.items() if key != axis)
+    ]
     found = [row for row in found if row["case"]["mode"] == "model"]
     return found if axis == "size" else sorted(found, key=lambda row: row["case"][axis])
 
@@ -56,13 +78,24 @@ def draw_scaling(rows: Sequence[Row], path: Path) -> None:
         places = [str(row["case"][key]).replace("_", "\n") for row in found]
         for name, colour in (("ours", "#3b6fc4"), ("floor", "#8a94a6"), ("attention", "#d9822b")):
             axis.plot(
-                places, [row["seconds"][name]["median"] for row in found], marker="o", ms=3, color=colour, label=name
+                places,
+                [row["seconds"][name]["median"] for row in found],
+                marker="o",
+                ms=3,
+                color=colour,
+                label=name,
             )
         axis.set_xlabel(words)
         axis.set_ylim(bottom=0)
         axis.tick_params(labelsize=7)
         beside = axis.twinx()
-        beside.plot(places, [row["memory"].get("peak") for row in found], ls=":", color="#5fa777", label="peak memory")
+        beside.plot(
+            places,
+            [row["memory"].get("peak") for row in found],
+            ls=":",
+            color="#5fa777",
+            label="peak memory",
+        )
         beside.set_ylim(bottom=0)
         beside.tick_params(labelsize=7)
     axes[0].set_ylabel("seconds")
@@ -75,10 +108,21 @@ def draw_half(result: Row, path: Path) -> None:
     """Both loss curves."""
     figure, axis = plt.subplots(figsize=(5.2, 3.2), dpi=150)
     for (_, run), colour in zip(result["runs"].items(), ("#3b6fc4", "#d9822b")):
-        axis.plot([p["step"] for p in run["train"]], [p["loss"] for p in run["train"]], color=colour, alpha=0.35, lw=1)
+        axis.plot(
+            [p["step"] for p in run["train"]],
+            [p["loss"] for p in run["train"]],
+            color=colour,
+            alpha=0.35,
+            lw=1,
+        )
         held = run["val"]
         axis.plot(
-            [p["step"] for p in held], [p["loss"] for p in held], color=colour, marker="o", ms=3, label=run["what"]
+            [p["step"] for p in held],
+            [p["loss"] for p in held],
+            color=colour,
+            marker="o",
+            ms=3,
+            label=run["what"],
         )
     axis.set_xlabel("step")
     axis.set_ylabel("loss, held out and (pale) in training")

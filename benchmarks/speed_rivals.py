@@ -10,16 +10,38 @@ from unittest import mock
 
 from torch import Tensor, nn
 
-from hiera_video.models.layout import SIZES, HieraConfig
+from hiera_video.models.layout import HieraConfig
+from hiera_video.models.registry import SIZES
 
 if TYPE_CHECKING:
     from speed_contestants import Case
 
 State = dict[str, Tensor]
-_NEEDS = {"reference": "hiera", "optim": "hiera_optim", "timm": "timm", "transformers": "transformers"}
+_NEEDS = {
+    "reference": "hiera",
+    "optim": "hiera_optim",
+    "timm": "timm",
+    "transformers": "transformers",
+}
 _SHARED = (
-    *("input_size", "in_chans", "num_classes", "embed_dim", "num_heads", "stages", "q_pool", "q_stride"),
-    *("mask_unit_size", "mask_unit_attn", "patch_kernel", "patch_stride", "patch_padding", "mlp_ratio"),
+    *(
+        "input_size",
+        "in_chans",
+        "num_classes",
+        "embed_dim",
+        "num_heads",
+        "stages",
+        "q_pool",
+        "q_stride",
+    ),
+    *(
+        "mask_unit_size",
+        "mask_unit_attn",
+        "patch_kernel",
+        "patch_stride",
+        "patch_padding",
+        "mlp_ratio",
+    ),
     "sep_pos_embed",
 )
 
@@ -42,7 +64,9 @@ def import_for(name: str) -> None:
             import hiera
 
             # its search wants every name in one module, where 0.1.4 keeps one of them elsewhere
-            with mock.patch.object(hiera, "apply_fusion_head", hiera.hiera_mae.apply_fusion_head, create=True):
+            with mock.patch.object(
+                hiera, "apply_fusion_head", hiera.hiera_mae.apply_fusion_head, create=True
+            ):
                 importlib.import_module("hiera_optim")
 
 

@@ -38,9 +38,15 @@ def _place(row: dict[str, Any]) -> Any:
 
 def title(case: dict[str, Any]) -> str:
     """What was measured, in a line."""
-    kind = {"model": "inference", "train": "fine-tuning step", "mae": "pre-training step"}[case["mode"]]
+    kind = {"model": "inference", "train": "fine-tuning step", "mae": "pre-training step"}[
+        case["mode"]
+    ]
     shape = f"{case['resolution']}" if case["images"] else f"{case['frames']}x{case['resolution']}"
-    place = "one GPU" if case["device"] == "cuda" else f"{case['threads']} thread{'s' * (case['threads'] > 1)}"
+    place = (
+        "one GPU"
+        if case["device"] == "cuda"
+        else f"{case['threads']} thread{'s' * (case['threads'] > 1)}"
+    )
     extra = ", compiled" * case["compiled"] + ", CPU time" * (case["clock"] == "cpu")
     return f"{kind}, {case['size']} {shape}, batch {case['batch']}, {case['dtype']}, {place}{extra}"
 
@@ -63,4 +69,7 @@ def print_row(row: dict[str, Any]) -> None:
     for name, package in row["absent"].items():
         print(f"left out: {NAMES[name]} ({package} is not installed; make bench installs it)")
     for name, far in row["differences"].items():
-        print(f"{NAMES[name]} computes the same to {far:.1e}" + ("  NOT THE SAME" if name in row["differs"] else ""))
+        print(
+            f"{NAMES[name]} computes the same to {far:.1e}"
+            + ("  NOT THE SAME" if name in row["differs"] else "")
+        )

@@ -23,19 +23,21 @@ from typing import Any
 import torch
 from record import record
 
-from hiera_video.data.clips import ClipConfig, test_clips, window_of
 from hiera_video.data.dataset import TestViews, VideoViews
-from hiera_video.data.decode import open_video
-from hiera_video.data.encode import write_video
-from hiera_video.data.manifest import Manifest, Record
-from hiera_video.data.transforms import EvalTransform
+from hiera_video.data.manifest.record import Manifest, Record
+from hiera_video.data.sampling import ClipConfig, frame_range_of, test_clips
+from hiera_video.data.transforms.train_eval import EvalTransform
+from hiera_video.video import open_video
+from hiera_video.video.encode import write_video
 
 WIDTH, HEIGHT, FPS, CLIPS, CROPS, BATCH = 340, 256, 30, 5, 3, 8
 
 
 def main() -> int:
     """Measure, print, record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--videos", type=int, default=4)
     arguments = parser.parse_args()
@@ -47,8 +49,17 @@ def main() -> int:
         for seed, path in enumerate(paths):
             write_video(path, scene(WIDTH, HEIGHT, seed), fps=FPS, gop=250, bframes=3, crf=23)
         result = measure(paths, arguments.rounds)
-    facts = {"command": " ".join(["python", *sys.argv]), "load_average": os.getloadavg()[0], "rounds": arguments.rounds}
-    print(result, record("views", {**facts, **result}) if arguments.rounds >= 5 else "too few rounds to be recorded")
+    facts = {
+        "command": " ".join(["python", *sys.argv]),
+        "load_average": os.getloadavg()[0],
+        "rounds": arguments.rounds,
+    }
+    print(
+        result,
+        record("views", {**facts, **result})
+        if arguments.rounds >= 5
+        else "too few rounds to be recorded",
+    )
     return 0
 
 
@@ -57,12 +68,14 @@ def measure(paths: list[Path], rounds: int) -> dict[str, Any]:
     config = ClipConfig(num_frames=16, frame_stride=4)
     records = tuple(Record(path=str(path), label=0, row=row) for row, path in enumerate(paths))
     manifest = Manifest(records=records, class_names=None, multi_label=False, source="benchmark")
-    dataset = TestViews(manifest, config, EvalTransform(224, CROPS, (0.45,) * 3, (0.225,) * 3), num_clips=CLIPS)
+    dataset = TestViews(
+        manifest, config, EvalTransform(224, CROPS, (0.45,) * 3, (0.225,) * 3), num_clips=CLIPS
+    )
     batch = torch.zeros(BATCH, 3, 16, 224, 224)
     wanted = []
     for path in paths:
         with open_video(path) as video:
-            clips = test_clips(window_of(video.times, video.fps, None, None), config, CLIPS)
+            clips = test_clips(frame_range_of(video.times, video.fps, None, None), config, CLIPS)
         wanted.append(sorted({index for clip in clips for index in clip}))
 
     def decode(row: int) -> None:
@@ -92,7 +105,9 @@ def measure(paths: list[Path], rounds: int) -> dict[str, Any]:
     return {
         "ratio_of_15_views_to_decoding": round(_ratio(times["views"], times["decode"]), 2),
         "ratio_with_the_copies_into_batches": round(_ratio(times["batches"], times["decode"]), 2),
-        "milliseconds_a_video": {name: round(statistics.median(found), 1) for name, found in times.items()},
+        "milliseconds_a_video": {
+            name: round(statistics.median(found), 1) for name, found in times.items()
+        },
     }
 
 

@@ -26,7 +26,7 @@ from speed_measure import in_turns, ratios, spread
 from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-from hiera_video.models.layout import config_for
+from hiera_video.models.registry import config_for
 
 Way = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Query [windows, queries, heads, dim], key and value [windows, keys, heads, dim] to the query's shape."""
@@ -35,9 +35,9 @@ DTYPES = {"float32": (torch.float32, 1e-5), "bfloat16": (torch.bfloat16, 2e-2)}
 
 def fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """What the models do: four-dimensional views for the fused kernel."""
-    return F.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)).transpose(
-        1, 2
-    )
+    return F.scaled_dot_product_attention(
+        query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+    ).transpose(1, 2)
 
 
 def copied(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -49,7 +49,9 @@ def copied(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 def five_dimensions(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """As the authors do: [1, heads, windows, tokens, dim], for which there is no fused kernel."""
-    mixed = F.scaled_dot_product_attention(*(part.permute(2, 0, 1, 3)[None] for part in (query, key, value)))
+    mixed = F.scaled_dot_product_attention(
+        *(part.permute(2, 0, 1, 3)[None] for part in (query, key, value))
+    )
     return mixed[0].permute(1, 2, 0, 3)
 
 
@@ -65,9 +67,13 @@ def joined(query: Tensor, key: Tensor, value: Tensor, tokens: int = 64) -> Tenso
     several = max(1, tokens // key.shape[1])
     while query.shape[0] % several:
         several -= 1
-    queries, keys = (torch.arange(several, device=key.device).repeat_interleave(part.shape[1]) for part in (query, key))
+    queries, keys = (
+        torch.arange(several, device=key.device).repeat_interleave(part.shape[1])
+        for part in (query, key)
+    )
     shapes = [
-        part.reshape(-1, several * part.shape[1], *part.shape[2:]).transpose(1, 2) for part in (query, key, value)
+        part.reshape(-1, several * part.shape[1], *part.shape[2:]).transpose(1, 2)
+        for part in (query, key, value)
     ]
     mixed = F.scaled_dot_product_attention(*shapes, attn_mask=queries[:, None] == keys)
     return mixed.transpose(1, 2).reshape(query.shape)
@@ -110,14 +116,24 @@ def ways(query: Tensor, key: Tensor, value: Tensor) -> dict[str, Way]:
 def operands(shape: Attention, batch: int, dtype: torch.dtype, device: str) -> list[Tensor]:
     """Query, key and value as views of what one linear layer gives; a pooled query lies apart."""
     generator = torch.Generator(device).manual_seed(0)
-    rows = torch.randn(batch * shape.batch, shape.keys, 3, shape.heads, shape.dim, generator=generator, device=device)
+    rows = torch.randn(
+        batch * shape.batch,
+        shape.keys,
+        3,
+        shape.heads,
+        shape.dim,
+        generator=generator,
+        device=device,
+    )
     query, key, value = rows.to(dtype).unbind(2)
     if shape.queries < shape.keys:
         query = query.view(query.shape[0], -1, shape.queries, *query.shape[2:]).amax(1)
     return [query, key, value]
 
 
-def measure(shape: Attention, batch: int, dtype: torch.dtype, limit: float, device: str, rounds: int) -> dict[str, Any]:
+def measure(
+    shape: Attention, batch: int, dtype: torch.dtype, limit: float, device: str, rounds: int
+) -> dict[str, Any]:
     """All ways at one shape: seconds of each in each pass, or why there are none."""
     parts = operands(shape, batch, dtype, device)
     upstream = torch.randn_like(parts[0])
@@ -142,7 +158,9 @@ def measure(shape: Attention, batch: int, dtype: torch.dtype, limit: float, devi
             try:
                 found = step(way)
             except Exception as error:  # whatever a compiler raises is the answer to "can it?"
-                missing[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:160]}"
+                missing[name] = (
+                    f"{type(error).__name__}: {str(error).strip().splitlines()[0][:160]}"
+                )
                 continue
             apart = max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, plain))
             assert apart <= limit, f"{name}: {apart:.1e} from the plain way"
@@ -157,7 +175,9 @@ def measure(shape: Attention, batch: int, dtype: torch.dtype, limit: float, devi
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--name", default="hiera_base_16x224")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
@@ -169,7 +189,9 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     dtype, limit = DTYPES[arguments.dtype]
     shapes = [
-        layer for layer in layers_of(config_for(arguments.name)) if isinstance(layer, Attention) and not layer.whole
+        layer
+        for layer in layers_of(config_for(arguments.name))
+        if isinstance(layer, Attention) and not layer.whole
     ]
     rows = []
     for shape in shapes:
@@ -184,7 +206,10 @@ def main() -> None:
             for name, reason in row[passes]["missing"].items():
                 print(f"  {passes:12}{name:20}{reason}")
     facts = {"command": " ".join(["python", *sys.argv]), "load_average": os.getloadavg()[0]}
-    settings = {key: getattr(arguments, key) for key in ("name", "batch", "dtype", "device", "threads", "rounds")}
+    settings = {
+        key: getattr(arguments, key)
+        for key in ("name", "batch", "dtype", "device", "threads", "rounds")
+    }
     print(record("window_attention", {**facts, **settings, "rows": rows}, arguments.out))
 
 

@@ -24,7 +24,10 @@ class DecodeError(HieraVideoError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild_decode_error, (str(self), self.reason)  # keyword-only arguments survive a worker's pickle
+        return _rebuild_decode_error, (
+            str(self),
+            self.reason,
+        )  # keyword-only arguments survive a worker's pickle
 
 
 class WorkerError(HieraVideoError):

@@ -39,7 +39,10 @@ def top_level(script: Path) -> set[str]:
 def test_imported_names_exist(script: Path) -> None:
     for module, name in imports(script):
         if module.split(".")[0] == "hiera_video":
-            there = hasattr(import_module(module), name) or importlib.util.find_spec(f"{module}.{name}") is not None
+            there = (
+                hasattr(import_module(module), name)
+                or importlib.util.find_spec(f"{module}.{name}") is not None
+            )
             assert there, f"{script.name}: {module} has no {name}"
             continue
         sibling = FOLDER / (module.replace(".", "/") + ".py")

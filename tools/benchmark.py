@@ -1,37 +1,4 @@
-"""How fast it is here: models, training steps, masked pre-training and data loading, each with what it is held against.
-
-python tools/benchmark.py model --help                                       # inference
-python tools/benchmark.py train --help                                       # a fine-tuning step
-python tools/benchmark.py mae --help                                         # a masked pre-training step
-python tools/benchmark.py data --cfg configs/motion_hiera_micro.yaml         # clips a second, stage by stage
-
-Everything after the subject goes to the script in benchmarks/ that measures it.
-"""
-
-from __future__ import annotations
-
-import argparse
-import importlib
-import sys
-from pathlib import Path
-
-from hiera_video.runtime.cli import run_tool
-
-SCRIPTS = {"model": "speed", "train": "speed", "mae": "speed", "data": "data_stages"}
-"""Subject → module in benchmarks/, whose `main` takes the arguments; that of several subjects takes the subject first."""
-
-
-def main() -> int:
-    """Find the script, hand over."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("subject", choices=SCRIPTS)
-    subject = parser.parse_args(sys.argv[1:2]).subject
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-    script = SCRIPTS[subject]
-    shared = list(SCRIPTS.values()).count(script) > 1
-    code: int = importlib.import_module(script).main([subject, *sys.argv[2:]] if shared else sys.argv[2:])
-    return code
-
+from hiera_video.cli import benchmark, run
 
 if __name__ == "__main__":
-    run_tool(main)
+    run.run_tool(benchmark.main)

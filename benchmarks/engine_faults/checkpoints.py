@@ -19,8 +19,8 @@ from engine_faults.forks import Fork
 from engine_faults.kills import wait
 from engine_faults.runs import RECIPES, Lab, Result, logged, moments
 from hiera_video.errors import CheckpointError
-from hiera_video.models.weights import read_weights
-from hiera_video.models.zoo import create_model
+from hiera_video.models.factory import create_model
+from hiera_video.models.weights.load import read_weights
 from hiera_video.train.checkpoint import FILES, read_checkpoint, seal
 
 LAST = 5
@@ -38,7 +38,9 @@ def full_disk(lab: Lab, count: int) -> Result:
     )
     for number, moment in enumerate(moments(count, seed=3)):
         recipe = RECIPES[number % 2]
-        sizes = [(lab.reference(recipe) / "checkpoints" / "last" / name).stat().st_size for name in FILES]
+        sizes = [
+            (lab.reference(recipe) / "checkpoints" / "last" / name).stat().st_size for name in FILES
+        ]
         low, high = (30_000, sizes[0]) if number // 2 % 2 == 0 else sizes
         limit = int(low + moment * (high - low) * 0.99)
         run = lab.place() / "run"
@@ -47,7 +49,11 @@ def full_disk(lab: Lab, count: int) -> Result:
         fork.limit_file_size(limit)
         code, said = fork.wait(), fork.said
         problems = []
-        if code != 2 or "cannot be written" not in said or "checkpoints before it are untouched" not in said:
+        if (
+            code != 2
+            or "cannot be written" not in said
+            or "checkpoints before it are untouched" not in said
+        ):
             problems.append(f"exit code {code}: {said[-300:]}")
         litter = [path.name for path in (run / "checkpoints").glob(".*")]
         if litter:
@@ -94,7 +100,9 @@ def damaged_checkpoints(lab: Lab, count: int) -> Result:
             if code != 0 or not named or f"continuing {run} after step {LAST - 1}" not in said:
                 problems.append(f"exit code {code}: {said[-300:]}")
             else:
-                problems += lab.resume(recipe, run, "train.keep=100")  # it is finished: compares alone
+                problems += lab.resume(
+                    recipe, run, "train.keep=100"
+                )  # it is finished: compares alone
         result.count("refused" if damage.refused else "fallen back")
         result.add(f"{damage.name} ({recipe})", problems)
     for name, source in _damaged_weights(lab):
@@ -107,10 +115,15 @@ def _damages(lab: Lab) -> Iterator[Damage]:
     generator = random.Random("damages")
     for name in (*FILES, "meta.json"):
         for share in (0.1, 0.5, 0.99):
-            yield Damage(f"{name} cut to {share:.0%}", lambda folder, n=name, s=share: _cut(folder / n, s))
+            yield Damage(
+                f"{name} cut to {share:.0%}", lambda folder, n=name, s=share: _cut(folder / n, s)
+            )
         for _ in range(4):
             place = generator.random()
-            yield Damage(f"{name} bit flipped at {place:.2f}", lambda folder, n=name, p=place: _flip(folder / n, p))
+            yield Damage(
+                f"{name} bit flipped at {place:.2f}",
+                lambda folder, n=name, p=place: _flip(folder / n, p),
+            )
         yield Damage(f"{name} zeroed in the middle", lambda folder, n=name: _zero(folder / n))
         yield Damage(f"{name} empty", lambda folder, n=name: _cut(folder / n, 0))
         yield Damage(f"{name} missing", lambda folder, n=name: (folder / n).unlink())
@@ -118,16 +131,29 @@ def _damages(lab: Lab) -> Iterator[Damage]:
         yield Damage(f"{name} is a folder", lambda folder, n=name: _folder_instead(folder / n))
     yield Damage("all files missing", _empty_folder)
     yield Damage("bomb as state.pt", lambda folder: _bomb(folder, "state.pt", lab))
-    yield Damage("bomb as model.safetensors", lambda folder: _bomb(folder, "model.safetensors", lab))
-    yield Damage("another architecture", lambda folder: _foreign_weights(folder, "hiera_tiny_16x224", 2), refused=True)
-    yield Damage("another class count", lambda folder: _foreign_weights(folder, "hiera_micro_16x32", 7), refused=True)
+    yield Damage(
+        "bomb as model.safetensors", lambda folder: _bomb(folder, "model.safetensors", lab)
+    )
+    yield Damage(
+        "another architecture",
+        lambda folder: _foreign_weights(folder, "hiera_tiny_16x224", 2),
+        refused=True,
+    )
+    yield Damage(
+        "another class count",
+        lambda folder: _foreign_weights(folder, "hiera_micro_16x32", 7),
+        refused=True,
+    )
     yield Damage("another optimizer", _sgd, refused=True)
     yield Damage("an optimizer of other shapes", _reshaped, refused=True)
     yield Damage("no optimizer", lambda folder: _reseal(folder, {}), refused=True)
 
 
 def _damaged_weights(lab: Lab) -> Iterator[tuple[str, Path]]:
-    for name, damage in {"bit flipped": lambda p: _flip(p, 0.7), "cut short": lambda p: _cut(p, 0.9)}.items():
+    for name, damage in {
+        "bit flipped": lambda p: _flip(p, 0.7),
+        "cut short": lambda p: _cut(p, 0.9),
+    }.items():
         run = lab.until("classify", LAST)
         damage(run / "checkpoints" / "best" / "model.safetensors")
         yield f"best checkpoint of a run, {name}", run
@@ -206,7 +232,10 @@ def _foreign_weights(folder: Path, model: str, classes: int) -> None:
 
 def _sgd(folder: Path) -> None:
     state = read_checkpoint(folder).state
-    groups = [{"params": g["params"], "lr": 0.1, "momentum": 0.9} for g in state["optimizer"]["param_groups"]]
+    groups = [
+        {"params": g["params"], "lr": 0.1, "momentum": 0.9}
+        for g in state["optimizer"]["param_groups"]
+    ]
     _reseal(folder, {**state, "optimizer": {"state": {}, "param_groups": groups}})
 
 
@@ -241,9 +270,13 @@ def folder_taken(lab: Lab, count: int) -> Result:
         log = locked.with_suffix(".log")
         log.touch()
         locked.chmod(0o555)
-        hook = (lambda: os.setuid(65534)) if os.geteuid() == 0 else None  # root may write everywhere
+        hook = (
+            (lambda: os.setuid(65534)) if os.geteuid() == 0 else None
+        )  # root may write everywhere
         fork = Fork(lab.arguments(recipe, locked / "run"), log=log, hook=hook)
-        result.add(f"not writable ({recipe})", _refused(fork, "cannot be written (Permission denied)"))
+        result.add(
+            f"not writable ({recipe})", _refused(fork, "cannot be written (Permission denied)")
+        )
     return result
 
 

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from torch.utils import tensorboard  # noqa: F401  (imported here, once, for all forks)
 
-import hiera_video.config.training
-from hiera_video.runtime.cli import run_tool
+import hiera_video.workflows.train
+from hiera_video.cli.run import run_tool
 
 ROOT = Path(__file__).parents[2]
 Hook = Callable[[], Callable[[], None] | None]
@@ -30,7 +30,9 @@ Hook = Callable[[], Callable[[], None] | None]
 
 def load_tool(name: str) -> Callable[[], int]:
     """`main` of `tools/<name>`."""
-    spec = importlib.util.spec_from_file_location(f"tool_{name.removesuffix('.py')}", ROOT / "tools" / name)
+    spec = importlib.util.spec_from_file_location(
+        f"tool_{name.removesuffix('.py')}", ROOT / "tools" / name
+    )
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -39,13 +41,20 @@ def load_tool(name: str) -> Callable[[], int]:
 
 
 TRAIN = load_tool("train_net.py")
-assert hiera_video.config.training
+assert hiera_video.workflows.train
 
 
 class Fork:
     """A run of `train_net.py` in a process (and process group) of its own."""
 
-    def __init__(self, arguments: list[str], *, log: Path, env: dict[str, str] | None = None, hook: Hook | None = None):
+    def __init__(
+        self,
+        arguments: list[str],
+        *,
+        log: Path,
+        env: dict[str, str] | None = None,
+        hook: Hook | None = None,
+    ):
         self.log = log
         sys.stdout.flush()
         sys.stderr.flush()
@@ -114,7 +123,9 @@ def _child(arguments: list[str], log: Path, env: dict[str, str], hook: Hook | No
         os._exit(code)
 
 
-def torchrun(arguments: list[str], world: int, folder: Path, hook: Hook | None = None) -> list[Fork]:
+def torchrun(
+    arguments: list[str], world: int, folder: Path, hook: Hook | None = None
+) -> list[Fork]:
     """`world` processes with the environment that torchrun gives them."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

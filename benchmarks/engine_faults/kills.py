@@ -14,7 +14,9 @@ from typing import Any
 
 from engine_faults.runs import RECIPES, Lab, Result, logged, moments
 
-FILE_EVENTS = frozenset({"open", "os.rename", "os.mkdir", "os.symlink", "os.remove", "os.rmdir", "shutil.rmtree"})
+FILE_EVENTS = frozenset(
+    {"open", "os.rename", "os.mkdir", "os.symlink", "os.remove", "os.rmdir", "shutil.rmtree"}
+)
 
 
 def kill_anywhere(lab: Lab, count: int) -> Result:
@@ -30,11 +32,19 @@ def kill_anywhere(lab: Lab, count: int) -> Result:
     result.figures["inside a save"] = 0
     for number, moment in enumerate(moments(count, seed=1)):
         recipe = RECIPES[number % 2]
-        kind = ("time", "operation", "save")[number // 2 % 3] if count > 3 else ("operation", "save", "time")[number]
+        kind = (
+            ("time", "operation", "save")[number // 2 % 3]
+            if count > 3
+            else ("operation", "save", "time")[number]
+        )
         run = lab.place() / "run"
         lab.reference(recipe)
         early = moment  # a run that is faster than the reference may end before its kill; then the kill comes earlier
-        while not (killed := _killed(lab, recipe, run, kind, early)) and kind == "time" and early > 0.1:
+        while (
+            not (killed := _killed(lab, recipe, run, kind, early))
+            and kind == "time"
+            and early > 0.1
+        ):
             run, early = lab.place() / "run", early / 2
         if not killed:
             result.add(f"kill {number} ({kind})", ["the run ended before the kill"])
@@ -48,7 +58,9 @@ def _killed(lab: Lab, recipe: str, run: Path, kind: str, moment: float) -> bool:
     """Start a run in `run` and kill it; False where it ended before."""
     if kind == "operation":
         operation = 1 + int(moment * _operations(lab, recipe))
-        fork = lab.start(recipe, run, hook=lambda: _at_operations(lambda seen: seen == operation and _die()))
+        fork = lab.start(
+            recipe, run, hook=lambda: _at_operations(lambda seen: seen == operation and _die())
+        )
         return fork.wait() == -signal.SIGKILL
     fork = lab.start(recipe, run)
     if kind == "time":
@@ -124,7 +136,9 @@ def stop_signals(lab: Lab, count: int) -> Result:
         else:
             saved = json.loads((run / "checkpoints" / "last" / "meta.json").read_text())["step"]
             if saved != logged(run) or not before <= saved <= before + 2:
-                problems.append(f"saved step {saved}, logged {before} at the signal and {logged(run)} at the end")
+                problems.append(
+                    f"saved step {saved}, logged {before} at the signal and {logged(run)} at the end"
+                )
             problems += lab.resume(recipe, run, *overrides)
         result.figures["longest wait for the checkpoint, seconds"] = max(
             round(seconds, 2), result.figures.get("longest wait for the checkpoint, seconds", 0)

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-import hiera_video.config.training as assembly
+import hiera_video.workflows.train as assembly
 from engine_faults.forks import Fork, Hook, torchrun
 from engine_faults.runs import RECIPES, Lab, Result, cut
-from hiera_video.data.loader import ClipBatch
+from hiera_video.data.loading.loader import ClipBatch
 from hiera_video.runtime.log import read_metrics
 from hiera_video.train.checkpoint import CheckpointStore
 from hiera_video.train.tasks import Task, TaskOutput
@@ -58,7 +58,13 @@ def sharded(lab: Lab, count: int) -> Result:
     )
     for number in range(count):
         recipe = RECIPES[(number + 1) % 2]
-        common = ("train.epochs=15", "train.eval_every=5", "train.batch_size=8", "train.keep=100", f"seed={number}")
+        common = (
+            "train.epochs=15",
+            "train.eval_every=5",
+            "train.batch_size=8",
+            "train.keep=100",
+            f"seed={number}",
+        )
         common += ("model.checkpointing=true", "optim.clip_grad=0.5", "optim.layer_decay=0.8")
         common += ("train.precision=bf16",) if number % 4 > 1 else ("train.precision=fp32",)
         two = ("train.parallel=fsdp", "train.checkpoint=sharded")
@@ -67,14 +73,22 @@ def sharded(lab: Lab, count: int) -> Result:
 
 
 def _there_and_back(
-    lab: Lab, recipe: str, common: tuple[str, ...], on_two: tuple[str, ...], accumulate: int, result: Result
+    lab: Lab,
+    recipe: str,
+    common: tuple[str, ...],
+    on_two: tuple[str, ...],
+    accumulate: int,
+    result: Result,
 ) -> list[str]:
     """Problems of one run 1 → 2 → 1; `accumulate`: parts of a step on each of two processes."""
     base = lab.place()
     one, two, back, again = base / "one", base / "two", base / "back", base / "again"
     # dropout draws by rank and shape, so that it alone may differ between world sizes
     common += ("model.head_dropout=0",) if recipe == "classify" else ()
-    alone, both = (f"train.accumulate={2 * accumulate}",), (*on_two, f"train.accumulate={accumulate}")
+    alone, both = (
+        (f"train.accumulate={2 * accumulate}",),
+        (*on_two, f"train.accumulate={accumulate}"),
+    )
     problems = _run(lab, recipe, one, 1, *common, *alone)
     if not problems:
         _fork_off(one, two, LEG)
@@ -93,7 +107,9 @@ def _there_and_back(
     if problems:
         return problems
     tolerance = 1e-2 if "train.precision=bf16" in common else TOLERANCE
-    batch = next(int(text.partition("=")[2]) for text in common if text.startswith("train.batch_size="))
+    batch = next(
+        int(text.partition("=")[2]) for text in common if text.startswith("train.batch_size=")
+    )
     for first, (left, right) in ((LEG, (one, two)), (2 * LEG, (two, back))):
         steps = range(first, first + LEG)
         if _seen(left, steps) != _seen(right, steps) or len(_seen(left, steps)) != LEG * batch * 2:
@@ -102,7 +118,9 @@ def _there_and_back(
         name = "largest difference of a loss" + (" in bf16" if tolerance > TOLERANCE else "")
         result.figures[name] = max(gap, result.figures.get(name, 0.0))
         if not gap <= tolerance:
-            problems.append(f"steps {steps}: losses of {left.name} and {right.name} differ by {gap:.1e}")
+            problems.append(
+                f"steps {steps}: losses of {left.name} and {right.name} differ by {gap:.1e}"
+            )
     return problems
 
 
@@ -119,7 +137,11 @@ def _run(lab: Lab, recipe: str, run: Path, world: int, *overrides: str) -> list[
 def _ended(run: Path, forks: list[Fork], expected: int) -> list[str]:
     """Wait for the run's processes; a problem where any of them ends with another exit code."""
     codes = [fork.wait() for fork in forks]
-    return [] if codes == [expected] * len(forks) else [f"{run.name} ended with {codes}: {forks[0].said[-300:]}"]
+    return (
+        []
+        if codes == [expected] * len(forks)
+        else [f"{run.name} ended with {codes}: {forks[0].said[-300:]}"]
+    )
 
 
 def _fork_off(source: Path, target: Path, step: int) -> None:
@@ -129,7 +151,11 @@ def _fork_off(source: Path, target: Path, step: int) -> None:
 
 
 def _losses(run: Path) -> dict[int, float]:
-    return {row["step"]: row["loss"] for row in read_metrics(run / "metrics.jsonl") if row["split"] == "train"}
+    return {
+        row["step"]: row["loss"]
+        for row in read_metrics(run / "metrics.jsonl")
+        if row["split"] == "train"
+    }
 
 
 def _seen(run: Path, steps: range) -> dict[tuple[int, int], list[Any]]:
@@ -160,7 +186,8 @@ def _record_samples(run: Path) -> None:
             given: dict[str, Tensor] = {}
             inner = getattr(model, "module", model)
             handle = inner.register_forward_pre_hook(
-                lambda module, arguments, named: given.update(clips=arguments[0], **named), with_kwargs=True
+                lambda module, arguments, named: given.update(clips=arguments[0], **named),
+                with_kwargs=True,
             )
             output = task(model, batch, step)
             handle.remove()
@@ -194,17 +221,25 @@ def not_finite(lab: Lab, count: int) -> Result:
         for world, rank, parallel in ((2, 1, "fsdp"), (2, 1, "ddp"), (2, 0, "ddp"), (1, 0, "ddp"))
         for where in ("loss", "gradient", "input")
         for value in (math.nan, math.inf)
-        if (where, parallel) != ("gradient", "fsdp")  # a sharded parameter's gradient passes no hook of its own
+        if (where, parallel)
+        != ("gradient", "fsdp")  # a sharded parameter's gradient passes no hook of its own
     ]
-    for number, (where, value, world, rank, parallel) in enumerate(kinds[:: max(len(kinds) // count, 1)][:count]):
+    for number, (where, value, world, rank, parallel) in enumerate(
+        kinds[:: max(len(kinds) // count, 1)][:count]
+    ):
         recipe = RECIPES[number % 2]
         run = lab.place() / "run"
         hook = _poison(run, where, value, rank)
-        forks = torchrun(lab.arguments(recipe, run, f"train.parallel={parallel}"), world, run, hook=hook)
+        forks = torchrun(
+            lab.arguments(recipe, run, f"train.parallel={parallel}"), world, run, hook=hook
+        )
         problems = _ended(run, forks, 4)
         if not problems:
             told = json.loads((run / "non_finite.json").read_text())
-            if told["step"] != BAD_STEP or [len(rows) for rows in told["rows_by_rank"]] != [1] * world:
+            if (
+                told["step"] != BAD_STEP
+                or [len(rows) for rows in told["rows_by_rank"]] != [1] * world
+            ):
                 problems.append(f"told {told}")
             for place in range(world):
                 before, after = json.loads((run / f"weights_{place}.json").read_text())
@@ -255,5 +290,8 @@ def _poison(run: Path, where: str, value: float, rank: int) -> Hook:
 
 def _weights_hash(model: nn.Module) -> str:
     with torch.no_grad():
-        shares = [value.to_local() if isinstance(value, DTensor) else value for value in model.parameters()]
+        shares = [
+            value.to_local() if isinstance(value, DTensor) else value
+            for value in model.parameters()
+        ]
         return hashlib.sha256("".join(map(_hash, shares)).encode()).hexdigest()

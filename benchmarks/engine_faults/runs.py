@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from engine_faults.forks import Fork, Hook
-from hiera_video.data.encode import write_video
 from hiera_video.runtime.log import read_metrics
+from hiera_video.video.encode import write_video
 
 RECIPES = ("classify", "pretrain")
 STEPS = 6
@@ -75,12 +75,32 @@ class Lab:
     def arguments(self, recipe: str, run: Path, *overrides: str) -> list[str]:
         """Six steps, a checkpoint after each, with every random part of the recipe switched on."""
         config = {"classify": "motion_hiera_micro", "pretrain": "motion_hiera_micro_mae"}[recipe]
-        mixing = ("augment.mixup=0.8", "augment.cutmix=1.0", "augment.rand_augment=7", "augment.erase=0.25")
+        mixing = (
+            "augment.mixup=0.8",
+            "augment.cutmix=1.0",
+            "augment.rand_augment=7",
+            "augment.erase=0.25",
+        )
         return [
             *("--cfg", f"configs/{config}.yaml"),
-            *(f"data.train={self.videos / 'train.csv'}", f"data.val={self.videos / 'val.csv'}", f"out_dir={run}"),
-            *("data.workers=0", "clip.repeats=2", "train.epochs=2", "train.batch_size=4", "train.log_every=1"),
-            *("train.save_minutes=1e-9", "train.ema=0.9", "model.drop_path_rate=0.2", "test.batch_size=4"),
+            *(
+                f"data.train={self.videos / 'train.csv'}",
+                f"data.val={self.videos / 'val.csv'}",
+                f"out_dir={run}",
+            ),
+            *(
+                "data.workers=0",
+                "clip.repeats=2",
+                "train.epochs=2",
+                "train.batch_size=4",
+                "train.log_every=1",
+            ),
+            *(
+                "train.save_minutes=1e-9",
+                "train.ema=0.9",
+                "model.drop_path_rate=0.2",
+                "test.batch_size=4",
+            ),
             *((*mixing, "model.head_dropout=0.3") if recipe == "classify" else ()),
             *overrides,
         ]
@@ -134,7 +154,9 @@ def cut(run: Path, step: int) -> None:
 
 def losses(run: Path) -> list[str]:
     """Every training loss, as `float.hex`."""
-    return [row["loss_hex"] for row in read_metrics(run / "metrics.jsonl") if row["split"] == "train"]
+    return [
+        row["loss_hex"] for row in read_metrics(run / "metrics.jsonl") if row["split"] == "train"
+    ]
 
 
 def logged(run: Path) -> int:

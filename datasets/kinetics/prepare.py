@@ -18,23 +18,27 @@ import argparse
 import csv
 from pathlib import Path
 
-from hiera_video.data.storage import add_storage_options, store
-from hiera_video.data.whole import write_whole
-from hiera_video.runtime.cli import run_tool
+from hiera_video.cli.run import run_tool
+from hiera_video.data.prepare.cli import add_storage_options, store
+from hiera_video.utils.atomic_files import write_atomic
 
 COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 
 
 def main() -> int:
     """Write the manifest; print how many of the listed clips are there."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--csv", type=Path, required=True, help="annotation file of one split")
     parser.add_argument("--videos", type=Path, required=True, help="folder of that split's clips")
     add_storage_options(parser)
     arguments = parser.parse_args()
     for path in (arguments.csv, arguments.videos):
         if not path.exists():
-            parser.error(f"{path}: does not exist; see datasets/kinetics/README.md for where it comes from")
+            parser.error(
+                f"{path}: does not exist; see datasets/kinetics/README.md for where it comes from"
+            )
     with arguments.csv.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         missing = [name for name in COLUMNS if name not in (reader.fieldnames or [])]
@@ -52,21 +56,29 @@ def main() -> int:
             rows.append(row)
     root, manifest = arguments.videos.parent, arguments.videos.with_suffix(".csv")
     if manifest.resolve() == arguments.csv.resolve():
-        parser.error(f"{manifest}: is where the manifest goes; move the release's csv into another folder")
+        parser.error(
+            f"{manifest}: is where the manifest goes; move the release's csv into another folder"
+        )
     labels, found = root / "labels.txt", sorted({row["label"] for row in rows})
     names = labels.read_text(encoding="utf-8").splitlines() if labels.exists() else found
     unknown = sorted(set(found) - set(names))
     if unknown:
-        parser.error(f"{arguments.csv}: class '{unknown[0]}' is not in {labels}; remove that file to remake it")
+        parser.error(
+            f"{arguments.csv}: class '{unknown[0]}' is not in {labels}; remove that file to remake it"
+        )
     index_of = {name: index for index, name in enumerate(names)}
-    present = {path.name: path.relative_to(root) for path in sorted(arguments.videos.rglob("*.mp4"))}
+    present = {
+        path.name: path.relative_to(root) for path in sorted(arguments.videos.rglob("*.mp4"))
+    }
     wanted = [(clip_name(row), row["label"]) for row in rows]
     lines = [f"{present[name]} {index_of[label]}\n" for name, label in wanted if name in present]
     if not lines:
-        parser.error(f"{arguments.videos}: holds none of the {len(wanted)} clips that {arguments.csv} lists")
+        parser.error(
+            f"{arguments.videos}: holds none of the {len(wanted)} clips that {arguments.csv} lists"
+        )
     if not labels.exists():
-        write_whole(labels, "".join(f"{name}\n" for name in names))
-    write_whole(manifest, "".join(lines))
+        write_atomic(labels, "".join(f"{name}\n" for name in names))
+    write_atomic(manifest, "".join(lines))
     print(f"{manifest}: {len(lines)} of {len(wanted)} listed clips are there, {len(names)} classes")
     store(manifest, arguments.videos.name, arguments, root=root)
     return 0

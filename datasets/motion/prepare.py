@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from hiera_video.data.encode import write_video
 from hiera_video.errors import ConfigError, HieraVideoError
+from hiera_video.video.encode import write_video
 
 LOOK = 1
 """Raise when the pictures change, so that sets made before are remade."""
@@ -50,13 +50,31 @@ CLASSES = (  # (template, axis, direction): neighbours are each other's mirror i
     ("Turning [something] counter-clockwise", "angle", -1),
 )
 
-CENTRE = {"x": (-5.0, 5.0), "y": (-3.0, 3.0), "size": (math.log(13), math.log(16)), "angle": (0.0, 2 * math.pi)}
+CENTRE = {
+    "x": (-5.0, 5.0),
+    "y": (-3.0, 3.0),
+    "size": (math.log(13), math.log(16)),
+    "angle": (0.0, 2 * math.pi),
+}
 """Where a movement's middle lies: pixels from the frame's centre, log of the diameter in pixels, radians clockwise."""
-EXTENT = {"x": (16.0, 24.0), "y": (14.0, 20.0), "size": (math.log(2.0), math.log(2.8)), "angle": (1.8, 3.1)}
+EXTENT = {
+    "x": (16.0, 24.0),
+    "y": (14.0, 20.0),
+    "size": (math.log(2.0), math.log(2.8)),
+    "angle": (1.8, 3.1),
+}
 """How far it goes from the first frame to the last."""
 
 PICTURES = {
-    "train": ("astronaut", "coffee", "chelsea", "immunohistochemistry", "brick", "grass", "flower.jpg"),
+    "train": (
+        "astronaut",
+        "coffee",
+        "chelsea",
+        "immunohistochemistry",
+        "brick",
+        "grass",
+        "flower.jpg",
+    ),
     "validation": ("rocket", "retina", "camera", "gravel", "coins", "china.jpg"),
 }
 """Pictures that come inside the packages: scikit-image's by function, scikit-learn's by file. Never in both splits."""
@@ -122,16 +140,23 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     return bunch.images / 16, bunch.target
 
 
-def cutting(split: str, generator: random.Random, width: int, height: int, sides: tuple[int, int]) -> np.ndarray:
+def cutting(
+    split: str, generator: random.Random, width: int, height: int, sides: tuple[int, int]
+) -> np.ndarray:
     """A random rectangle, `sides` pixels high, of a random picture, scaled to float [height, width, 3] in [0, 1]."""
     from PIL import Image
 
     source = picture(generator.choice(PICTURES[split]))
     box_height = min(generator.randint(*sides), source.height)
     box_width = min(box_height * width // height, source.width)
-    left, top = generator.randint(0, source.width - box_width), generator.randint(0, source.height - box_height)
+    left, top = (
+        generator.randint(0, source.width - box_width),
+        generator.randint(0, source.height - box_height),
+    )
     box = (left, top, left + box_width, top + box_height)
-    return np.asarray(source.resize((width, height), Image.Resampling.BOX, box=box), np.float64) / 255
+    return (
+        np.asarray(source.resize((width, height), Image.Resampling.BOX, box=box), np.float64) / 255
+    )
 
 
 def digit_object(split: str, generator: random.Random) -> tuple[np.ndarray, str]:
@@ -140,7 +165,9 @@ def digit_object(split: str, generator: random.Random) -> tuple[np.ndarray, str]
 
     images, targets = digits()
     index = generator.choice(DIGITS[split])
-    strokes = Image.fromarray((images[index] * 255).astype(np.uint8)).resize((PATCH - 4,) * 2, Image.Resampling.BICUBIC)
+    strokes = Image.fromarray((images[index] * 255).astype(np.uint8)).resize(
+        (PATCH - 4,) * 2, Image.Resampling.BICUBIC
+    )
     cover = np.pad((np.asarray(strokes, np.float64) / 255 * 3 - 0.8).clip(0, 1), 2)
     colour = 0.55 + 0.45 * cutting(split, generator, PATCH, PATCH, (60, 200))
     return np.dstack([colour, cover]), f"a digit {DIGIT_NAMES[targets[index]]}"
@@ -152,10 +179,14 @@ def cutout_object(split: str, generator: random.Random) -> tuple[np.ndarray, str
     angle, radius = np.arctan2(y, x), np.hypot(x, y)
     outline = np.full_like(radius, 0.72)
     for wave in (2, 3, 4):
-        outline += generator.uniform(0.02, 0.11) * np.cos(wave * angle + generator.uniform(0, 2 * math.pi))
+        outline += generator.uniform(0.02, 0.11) * np.cos(
+            wave * angle + generator.uniform(0, 2 * math.pi)
+        )
     cover = ((outline - radius) * PATCH / 3).clip(0, 1)
     colour = cutting(split, generator, PATCH, PATCH, (60, 200))
-    return np.dstack([(colour * 0.55 / max(colour.mean(), 0.1)).clip(0, 1), cover]), "a piece of a photograph"
+    return np.dstack(
+        [(colour * 0.55 / max(colour.mean(), 0.1)).clip(0, 1), cover]
+    ), "a piece of a photograph"
 
 
 def draw_pictures(scene: Scene, hard: bool) -> tuple[np.ndarray, np.ndarray, str]:
@@ -180,7 +211,9 @@ def render(thing: np.ndarray, ground: np.ndarray, track: np.ndarray) -> Iterator
         texels_per_pixel = PATCH / math.exp(log_size)
         cos, sin = math.cos(angle) * texels_per_pixel, math.sin(angle) * texels_per_pixel
         right, down = x - place_x, y - place_y
-        column = cos * right + sin * down + PATCH / 2 - 0.5  # y points down, so this turns the picture clockwise
+        column = (
+            cos * right + sin * down + PATCH / 2 - 0.5
+        )  # y points down, so this turns the picture clockwise
         row = cos * down - sin * right + PATCH / 2 - 0.5
         fine = bilinear(premultiplied, row, column)
         layer = np.zeros((HEIGHT, WIDTH, 4))
@@ -220,7 +253,12 @@ class Options:
         return max(1, self.clips_per_class // 6)
 
     def as_json(self) -> dict[str, Any]:
-        return {"look": LOOK, "seed": self.seed, "hard": self.hard, "clips_per_class": self.clips_per_class}
+        return {
+            "look": LOOK,
+            "seed": self.seed,
+            "hard": self.hard,
+            "clips_per_class": self.clips_per_class,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,7 +289,9 @@ def make_clip(clip: Clip, options: Options, videos: Path) -> str:
     path = videos / f"{clip.id}.mp4"
     if not path.exists():
         # x264's macroblock tree is not reproducible on pictures this small: about one file in a hundred differs
-        write_video(path, render(thing, ground, scene.track(direction)), fps=FPS, options={"mbtree": "0"})
+        write_video(
+            path, render(thing, ground, scene.track(direction)), fps=FPS, options={"mbtree": "0"}
+        )
     return name
 
 
@@ -267,7 +307,10 @@ def write_annotations(out: Path, clips: list[Clip], names: list[str]) -> None:
     templates = [template for template, _, _ in CLASSES]
     plain = [template.replace("[", "").replace("]", "") for template in templates]
     write_text(out / "labels.txt", "".join(f"{name}\n" for name in plain))
-    write_text(out / "labels.json", json.dumps({name: str(index) for index, name in enumerate(plain)}, indent=1) + "\n")
+    write_text(
+        out / "labels.json",
+        json.dumps({name: str(index) for index, name in enumerate(plain)}, indent=1) + "\n",
+    )
     for split, listing in (("train", "train.csv"), ("validation", "val.csv")):
         chosen = [(clip, name) for clip, name in zip(clips, names) if clip.split == split]
         entries = [
@@ -280,7 +323,9 @@ def write_annotations(out: Path, clips: list[Clip], names: list[str]) -> None:
             for clip, name in chosen
         ]
         write_text(out / f"{split}.json", json.dumps(entries, indent=1) + "\n")
-        write_text(out / listing, "".join(f"videos/{clip.id}.mp4 {clip.label}\n" for clip, _ in chosen))
+        write_text(
+            out / listing, "".join(f"videos/{clip.id}.mp4 {clip.label}\n" for clip, _ in chosen)
+        )
 
 
 def read_marker(path: Path) -> Any:
@@ -315,13 +360,15 @@ def prepare(out: Path, options: Options, workers: int) -> bool:
     if out.exists() and not ours and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out}: exists and is not a motion set; name a new folder")
     videos.mkdir(parents=True, exist_ok=True)
-    if read_marker(out / UNFINISHED) != wanted:  # other options, or an older look: nothing can be kept
+    if (
+        read_marker(out / UNFINISHED) != wanted
+    ):  # other options, or an older look: nothing can be kept
         (out / UNFINISHED).unlink(missing_ok=True)
         for stale in videos.glob("*.mp4"):
             stale.unlink()
         write_text(out / UNFINISHED, json.dumps(wanted) + "\n")
     (out / MARKER).unlink(missing_ok=True)
-    for litter in videos.glob(".*.tmp.mp4"):
+    for litter in videos.glob(".*.partial.mp4"):
         litter.unlink()
 
     clips = list_clips(options)
@@ -329,7 +376,11 @@ def prepare(out: Path, options: Options, workers: int) -> bool:
     with ProcessPoolExecutor(workers, initializer=follow, initargs=(os.getpid(),)) as pool:
         count = len(clips)
         made = pool.map(make_clip, clips, [options] * count, [videos] * count, chunksize=8)
-        names = list(tqdm(made, total=count, desc="making clips", unit="clip", disable=not sys.stderr.isatty()))
+        names = list(
+            tqdm(
+                made, total=count, desc="making clips", unit="clip", disable=not sys.stderr.isatty()
+            )
+        )
     write_annotations(out, clips, names)
     write_text(out / MARKER, json.dumps(wanted) + "\n")
     (out / UNFINISHED).unlink()
@@ -337,9 +388,15 @@ def prepare(out: Path, options: Options, workers: int) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder to make the set in, e.g. data/motion")
-    parser.add_argument("--hard", action="store_true", help="pieces of photographs over dimmed photographs")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder to make the set in, e.g. data/motion"
+    )
+    parser.add_argument(
+        "--hard", action="store_true", help="pieces of photographs over dimmed photographs"
+    )
     parser.add_argument(
         "--clips-per-class",
         type=int,
@@ -352,7 +409,9 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     for option in ("clips_per_class", "workers"):
         if getattr(given, option) < 1:
-            parser.error(f"--{option.replace('_', '-')} {getattr(given, option)}: must be 1 or more")
+            parser.error(
+                f"--{option.replace('_', '-')} {getattr(given, option)}: must be 1 or more"
+            )
     options = Options(seed=given.seed, hard=given.hard, clips_per_class=given.clips_per_class)
     try:
         made = prepare(given.out, options, given.workers)
@@ -361,11 +420,16 @@ def main(arguments: list[str] | None = None) -> int:
     except ImportError as error:
         parser.exit(2, f"error: {error}; the pictures come with: pip install 'hiera-video[demo]'\n")
     except OSError as error:
-        parser.exit(2, f"error: --out {given.out}: {error.strerror or error}; is the disk full, or not yours?\n")
+        parser.exit(
+            2,
+            f"error: --out {given.out}: {error.strerror or error}; is the disk full, or not yours?\n",
+        )
     except KeyboardInterrupt:
         parser.exit(130, "interrupted; the same command goes on from here\n")
     total = len(CLASSES) * options.clips_per_class, len(CLASSES) * options.held_out
-    print(f"{given.out}: {'made' if made else 'there already:'} {total[0]} training and {total[1]} held-out clips")
+    print(
+        f"{given.out}: {'made' if made else 'there already:'} {total[0]} training and {total[1]} held-out clips"
+    )
     return 0
 
 

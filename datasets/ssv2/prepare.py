@@ -15,16 +15,18 @@ import argparse
 import json
 from pathlib import Path
 
-from hiera_video.data.storage import add_storage_options, store
-from hiera_video.data.whole import write_whole
-from hiera_video.runtime.cli import run_tool
+from hiera_video.cli.run import run_tool
+from hiera_video.data.prepare.cli import add_storage_options, store
+from hiera_video.utils.atomic_files import write_atomic
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 def main() -> int:
     """Do what was asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", type=Path, required=True, help="annotations of one split")
     parser.add_argument("--frames", type=Path, help="folder of <id>/ folders of pictures")
     add_storage_options(parser)
@@ -32,7 +34,9 @@ def main() -> int:
     if arguments.frames is not None:
         list_frames(parser, arguments)
     elif arguments.reencode is None and arguments.shards is None:
-        parser.error("nothing to do: train.json is read as it is; see --reencode, --shards and --frames")
+        parser.error(
+            "nothing to do: train.json is read as it is; see --reencode, --shards and --frames"
+        )
     store(arguments.json, arguments.json.stem, arguments, root=arguments.json.parent)
     return 0
 
@@ -54,7 +58,9 @@ def list_frames(parser: argparse.ArgumentParser, arguments: argparse.Namespace) 
             )
         name = str(entry["template"]).replace("[", "").replace("]", "")
         if name not in index_of:
-            parser.error(f"{arguments.json}: template {name!r} of {entry['id']} is not in {names_file}")
+            parser.error(
+                f"{arguments.json}: template {name!r} of {entry['id']} is not in {names_file}"
+            )
         folder = arguments.frames / str(entry["id"])
         if not folder.is_dir():
             continue
@@ -66,7 +72,7 @@ def list_frames(parser: argparse.ArgumentParser, arguments: argparse.Namespace) 
             f"{arguments.frames}: holds frames of none of the {len(entries)} videos that {arguments.json} lists"
         )
     listing = arguments.json.with_name(f"{arguments.json.stem}_frames.txt")
-    write_whole(listing, "".join(lines))
+    write_atomic(listing, "".join(lines))
     print(f"{listing}: {len(lines)} of {len(entries)} videos are there, {len(index_of)} classes")
 
 

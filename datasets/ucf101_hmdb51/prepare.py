@@ -13,24 +13,30 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hiera_video.data.storage import add_storage_options, store
-from hiera_video.data.whole import write_whole
-from hiera_video.runtime.cli import run_tool
+from hiera_video.cli.run import run_tool
+from hiera_video.data.prepare.cli import add_storage_options, store
+from hiera_video.utils.atomic_files import write_atomic
 
 HMDB_PARTS = {"1": "train", "2": "test"}
 
 
 def main() -> int:
     """Write both manifests; print how many of the listed clips are there."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--videos", type=Path, required=True, help="folder of class folders")
     parser.add_argument("--splits", type=Path, required=True, help="folder of the split lists")
-    parser.add_argument("--split", type=int, required=True, choices=(1, 2, 3), help="which of the three")
+    parser.add_argument(
+        "--split", type=int, required=True, choices=(1, 2, 3), help="which of the three"
+    )
     add_storage_options(parser)
     arguments = parser.parse_args()
     for path in (arguments.videos, arguments.splits):
         if not path.is_dir():
-            parser.error(f"{path}: no such folder; see datasets/ucf101_hmdb51/README.md for where it comes from")
+            parser.error(
+                f"{path}: no such folder; see datasets/ucf101_hmdb51/README.md for where it comes from"
+            )
     ucf, hmdb = ucf101(arguments.splits, arguments.split), hmdb51(arguments.splits, arguments.split)
     listed = ucf or hmdb
     if listed is None:
@@ -39,22 +45,37 @@ def main() -> int:
             f"<class>_test_split{arguments.split}.txt (HMDB51)"
         )
     # UCF101's classInd.txt does not look at case: Hammering before HammerThrow
-    classes = sorted({path.split("/")[0] for paths in listed.values() for path in paths}, key=str.casefold)
+    classes = sorted(
+        {path.split("/")[0] for paths in listed.values() for path in paths}, key=str.casefold
+    )
     root = arguments.videos.parent
-    there = {part: [path for path in paths if (arguments.videos / path).is_file()] for part, paths in listed.items()}
+    there = {
+        part: [path for path in paths if (arguments.videos / path).is_file()]
+        for part, paths in listed.items()
+    }
     for part, paths in listed.items():
         if not there[part]:
             parser.error(
                 f"{arguments.videos}: holds none of the {len(paths)} clips of the {part} list, first {paths[0]}"
             )
-    write_whole(root / "labels.txt", "".join(f"{name}\n" for name in classes))
+    write_atomic(root / "labels.txt", "".join(f"{name}\n" for name in classes))
     for part, paths in there.items():
         manifest = root / f"{part}_{arguments.split}.csv"
-        lines = [f"{arguments.videos.name}/{path} {classes.index(path.split('/')[0])}\n" for path in paths]
-        write_whole(manifest, "".join(lines))
-        print(f"{manifest}: {len(paths)} of {len(listed[part])} listed clips are there, {len(classes)} classes")
+        lines = [
+            f"{arguments.videos.name}/{path} {classes.index(path.split('/')[0])}\n"
+            for path in paths
+        ]
+        write_atomic(manifest, "".join(lines))
+        print(
+            f"{manifest}: {len(paths)} of {len(listed[part])} listed clips are there, {len(classes)} classes"
+        )
     for part in listed:
-        store(root / f"{part}_{arguments.split}.csv", f"{part}_{arguments.split}", arguments, root=root)
+        store(
+            root / f"{part}_{arguments.split}.csv",
+            f"{part}_{arguments.split}",
+            arguments,
+            root=root,
+        )
     return 0
 
 
@@ -79,7 +100,9 @@ def hmdb51(folder: Path, split: int) -> dict[str, list[str]] | None:
             if line.strip():
                 name, _, part = line.strip().rpartition(" ")
                 if part in HMDB_PARTS:
-                    listed[HMDB_PARTS[part]].append(f"{file.name.removesuffix(ending)}/{name.strip()}")
+                    listed[HMDB_PARTS[part]].append(
+                        f"{file.name.removesuffix(ending)}/{name.strip()}"
+                    )
     return listed if files else None
 
 

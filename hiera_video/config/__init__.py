@@ -1,6 +1,1 @@
-"""Configuration: YAML + key=value → frozen dataclasses."""
-
-from hiera_video.config.load import flatten, load_config, save_config
-from hiera_video.config.schema import Config
-
-__all__ = ["Config", "flatten", "load_config", "save_config"]
+"""The whole configuration: YAML files and `key=value` overrides become one frozen `Config`."""

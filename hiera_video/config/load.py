@@ -18,8 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hiera_video.config.schema import Config
-from hiera_video.data.whole import write_whole
 from hiera_video.errors import ConfigError
+from hiera_video.utils.atomic_files import write_atomic
 
 BASE = "_base_"
 NULLS = ("", "~", "null", "Null", "NULL")
@@ -49,7 +49,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 def save_config(config: Config, path: Path) -> None:
     """Write every key of `config` as YAML that `load_config` reads back, whole or not at all."""
-    write_whole(path, OmegaConf.to_yaml(OmegaConf.structured(config)))
+    write_atomic(path, OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
 def flatten(config: Config) -> dict[str, Any]:
@@ -59,7 +59,11 @@ def flatten(config: Config) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for item in fields(cast(Any, node)):
             value = getattr(node, item.name)
-            found |= walk(value, f"{prefix}{item.name}.") if is_dataclass(value) else {prefix + item.name: value}
+            found |= (
+                walk(value, f"{prefix}{item.name}.")
+                if is_dataclass(value)
+                else {prefix + item.name: value}
+            )
         return found
 
     return walk(config, "")
@@ -74,17 +78,21 @@ def _read(path: Path, seen: tuple[Path, ...]) -> list[tuple[str, DictConfig]]:
     if not path.is_file():
         origin = f" (named as {BASE} in {seen[-1]})" if seen else ""
         known = ", ".join(sorted(item.name for item in path.parent.glob("*.yaml"))) or "none"
-        raise ConfigError(f"{path}: no such configuration file{origin}; *.yaml files in that folder: {known}")
+        raise ConfigError(
+            f"{path}: no such configuration file{origin}; *.yaml files in that folder: {known}"
+        )
     try:
         layer = OmegaConf.load(path)
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid YAML: {_one_line(error)}") from error
-    except (
-        OSError
-    ) as error:  # OmegaConf's word for a file that holds one number, and the system's for one it keeps shut
-        raise ConfigError(f"{path}: cannot be read as `section: key: value` lines: {_one_line(error)}") from error
+    except OSError as error:  # OmegaConf's word for a file that holds one number, and the system's for one it keeps shut
+        raise ConfigError(
+            f"{path}: cannot be read as `section: key: value` lines: {_one_line(error)}"
+        ) from error
     if not isinstance(layer, DictConfig) or not layer:
-        raise ConfigError(f"{path}: must hold `section: key: value` lines, but is empty or a bare value")
+        raise ConfigError(
+            f"{path}: must hold `section: key: value` lines, but is empty or a bare value"
+        )
     bases = layer.pop(BASE, [])
     names = [bases] if isinstance(bases, str) else bases
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
@@ -103,7 +111,9 @@ def _parse_override(text: str) -> tuple[str, DictConfig]:
         if key not in _text_keys(Config) or value in NULLS or _is_quoted(value):
             return f"'{text}'", OmegaConf.from_dotlist([text])
         layer = OmegaConf.create()
-        OmegaConf.update(layer, key, value)  # as it stands: in YAML 2024_10_05 is a number, and `#3` a comment
+        OmegaConf.update(
+            layer, key, value
+        )  # as it stands: in YAML 2024_10_05 is a number, and `#3` a comment
         return f"'{text}'", layer
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"'{text}': {_one_line(error)}") from error
@@ -178,7 +188,9 @@ def nearest_key(key: str) -> str:
     section, _, leaf = key.rpartition(".")
     siblings = [item for item in known if item.rpartition(".")[0] == section]
     near = [item for item in known if item.rpartition(".")[2] == leaf]
-    near += difflib.get_close_matches(leaf, [item.rpartition(".")[2] for item in siblings], n=1, cutoff=0.6)
+    near += difflib.get_close_matches(
+        leaf, [item.rpartition(".")[2] for item in siblings], n=1, cutoff=0.6
+    )
     near += difflib.get_close_matches(key, known, n=1, cutoff=0.75)
     if near:
         return f"did you mean '{near[0] if near[0] in known else f'{section}.{near[0]}'}'?"
@@ -194,6 +206,8 @@ def _example(section: str, known: dict[str, type | None]) -> str:
 def _one_line(error: Exception) -> str:
     """OmegaConf's and YAML's messages span lines; the first says what is wrong, `full_key` where."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = "; ".join(line for line in lines if not line.startswith(("full_key", "object_type", "reference_type")))
+    text = "; ".join(
+        line for line in lines if not line.startswith(("full_key", "object_type", "reference_type"))
+    )
     key = getattr(error, "full_key", None)
     return f"{key}: {text}" if key and str(key) not in text else text

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hiera_video.data.clips import ClipConfig, check_num_clips
-from hiera_video.data.config import AugmentConfig, DataConfig, require
+from hiera_video.data.config import AugmentConfig, DataConfig
+from hiera_video.data.sampling import ClipConfig, check_num_clips
 from hiera_video.eval.config import TestConfig
 from hiera_video.features.config import FeaturesConfig
-from hiera_video.features.probe_config import ProbeConfig
-from hiera_video.models.layout import MaeConfig, ModelConfig, config_for, is_mae
+from hiera_video.models.registry import MaeConfig, ModelConfig, config_for, is_mae
+from hiera_video.probe.config import ProbeConfig
 from hiera_video.train.config import OptimConfig, TrainConfig
+from hiera_video.utils.checks import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,8 @@ class Config:
             f"must be equal; set clip.num_frames={size[0]}",
         )
         require(
-            size[1] == size[2], f"model.input_size={list(size)}: clips are cropped to squares; make both sides equal"
+            size[1] == size[2],
+            f"model.input_size={list(size)}: clips are cropped to squares; make both sides equal",
         )
         wanted = ("pretrain",) if is_mae(self.model.name) else ("classify", "probe")
         require(
@@ -77,4 +79,7 @@ class Config:
 
 def raise_image_model(name: str) -> None:
     """An image model cannot be trained on clips."""
-    require(False, f"model.name={name}: is an image model; choose a video model such as hiera_base_16x224")
+    require(
+        False,
+        f"model.name={name}: is an image model; choose a video model such as hiera_base_16x224",
+    )

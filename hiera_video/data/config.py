@@ -6,14 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from hiera_video.data.decode.settings import Backend, FrameFolder, Indexed
-from hiera_video.errors import ConfigError
-
-
-def require(ok: bool, message: str) -> None:
-    """Raise `ConfigError(message)` unless `ok`; written `require(x > 0, …)` so that NaN fails too."""
-    if not ok:
-        raise ConfigError(message)
+from hiera_video.utils.checks import require
+from hiera_video.video.options import Backend, FrameFolder, Indexed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +47,10 @@ class DataConfig:
     def __post_init__(self) -> None:
         require(self.workers >= 0, f"data.workers={self.workers}: must be 0 or more")
         require(0 <= self.max_broken <= 1, f"data.max_broken={self.max_broken}: must be in [0, 1]")
-        require(0 < self.deadline_seconds < math.inf, f"data.deadline_seconds={self.deadline_seconds}: must be above 0")
+        require(
+            0 < self.deadline_seconds < math.inf,
+            f"data.deadline_seconds={self.deadline_seconds}: must be above 0",
+        )
         require(
             self.decoder == "frames" or (self.frame_template is None and self.frame_first is None),
             f"data.frame_template and data.frame_first go with data.decoder=frames, not {self.decoder}; change one of them",
@@ -63,7 +60,10 @@ class DataConfig:
             f"data.index={self.index} goes with data.decoder=pyav, not {self.decoder}; change one of them",
         )
         self.frame_folder  # noqa: B018 (its own checks)
-        require(self.separator != "", "data.separator='': must not be empty; leave it unset to have it sniffed")
+        require(
+            self.separator != "",
+            "data.separator='': must not be empty; leave it unset to have it sniffed",
+        )
 
     @property
     def frame_folder(self) -> FrameFolder:
@@ -118,18 +118,38 @@ class AugmentConfig:
         for name in ("scale", "ratio", "mean", "std"):
             values = tuple(getattr(self, name))  # YAML gives lists
             object.__setattr__(self, name, values)
-            require(all(map(math.isfinite, values)), f"augment.{name}={list(values)}: must be finite numbers")
+            require(
+                all(map(math.isfinite, values)),
+                f"augment.{name}={list(values)}: must be finite numbers",
+            )
         low, high = self.scale
-        require(0 < low <= high <= 1, f"augment.scale={list(self.scale)}: must be two shares, 0 < low <= high <= 1")
+        require(
+            0 < low <= high <= 1,
+            f"augment.scale={list(self.scale)}: must be two shares, 0 < low <= high <= 1",
+        )
         low, high = self.ratio
-        require(0 < low <= high, f"augment.ratio={list(self.ratio)}: must be two ratios, 0 < low <= high")
+        require(
+            0 < low <= high,
+            f"augment.ratio={list(self.ratio)}: must be two ratios, 0 < low <= high",
+        )
         for name in ("flip", "erase"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"augment.{name}={value}: is a probability, must be in [0, 1]")
-        require(0 <= self.rand_augment <= 10, f"augment.rand_augment={self.rand_augment}: must be in [0, 10]")
-        require(0 <= self.color_jitter <= 1, f"augment.color_jitter={self.color_jitter}: must be in [0, 1]")
+        require(
+            0 <= self.rand_augment <= 10,
+            f"augment.rand_augment={self.rand_augment}: must be in [0, 10]",
+        )
+        require(
+            0 <= self.color_jitter <= 1,
+            f"augment.color_jitter={self.color_jitter}: must be in [0, 1]",
+        )
         for name in ("mixup", "cutmix"):
             value = getattr(self, name)
             require(0 <= value < math.inf, f"augment.{name}={value}: must be 0 or more, and finite")
-        require(0 <= self.label_smoothing < 1, f"augment.label_smoothing={self.label_smoothing}: must be in [0, 1)")
-        require(all(value > 0 for value in self.std), f"augment.std={list(self.std)}: must be above 0")
+        require(
+            0 <= self.label_smoothing < 1,
+            f"augment.label_smoothing={self.label_smoothing}: must be in [0, 1)",
+        )
+        require(
+            all(value > 0 for value in self.std), f"augment.std={list(self.std)}: must be above 0"
+        )

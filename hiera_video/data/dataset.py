@@ -16,28 +16,33 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from hiera_video.data.clips import ClipConfig, Window, check_num_clips, test_clips, training_clip, window_of
-from hiera_video.data.crops import Crops
-from hiera_video.data.decode import open_video
-from hiera_video.data.decode.protocol import Frames, VideoReader, broken
-from hiera_video.data.decode.settings import Backend
-from hiera_video.data.finishing import UnfinishedClip
-from hiera_video.data.manifest import Label, Manifest, Record
-from hiera_video.data.mirror import Mirror
-from hiera_video.data.quarantine import Watch
-from hiera_video.data.stages import stage
+from hiera_video.data.loading.quarantine import OnOpen, Watch
+from hiera_video.data.manifest.record import Label, Manifest, Record
+from hiera_video.data.sampling import (
+    ClipConfig,
+    FrameRange,
+    check_num_clips,
+    frame_range_of,
+    test_clips,
+    training_clip,
+)
+from hiera_video.data.transforms.flip_labels import Mirror
+from hiera_video.data.transforms.multicrop import Crops
+from hiera_video.data.transforms.on_device import UnfinishedClip
 from hiera_video.errors import ConfigError, DecodeError, ManifestError
+from hiera_video.utils.profiler import stage
+from hiera_video.video import open_video
+from hiera_video.video.options import Backend
+from hiera_video.video.reader import Frames, VideoReader, broken
 
 SUBSTITUTES = 10
 """Videos tried in a broken one's place. If all of them are broken too, the data set is, and training stops."""
 
-TrainTransform = Callable[[Frames, random.Random], Tensor | UnfinishedClip]
+ClipTransform = Callable[[Frames, random.Random], Tensor | UnfinishedClip]
 """(uint8 [T, H, W, 3], generator) → float32 [3, T, S, S], or what the model's device makes that of."""
-Opening = Callable[[str], None]
-"""Called with a file's path before it is opened; `DecodeError` if the file is to be passed over."""
 
 
-class EvalTransform(Protocol):
+class ViewTransform(Protocol):
     """What makes the views of a test."""
 
     def views_of(self, frames: Frames, clips: Sequence[Sequence[int]]) -> Crops:
@@ -77,7 +82,7 @@ class VideoViews:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BrokenVideo:
+class UnreadableVideo:
     """A video of a test that cannot be read; `reason` is one of `decode.protocol.REASONS`."""
 
     row: int
@@ -97,7 +102,7 @@ class TrainClips:
         self,
         manifest: Manifest,
         clip: ClipConfig,
-        transform: TrainTransform,
+        transform: ClipTransform,
         *,
         seed: int,
         decoder: Backend = "pyav",
@@ -134,7 +139,7 @@ class TrainClips:
         substituted; `ConfigError` where it is too short and `clip.short_videos=error`."""
         return self.samples(*key)
 
-    def samples(self, epoch: int, index: int, opening: Opening | None = None) -> TrainSamples:
+    def samples(self, epoch: int, index: int, opening: OnOpen | None = None) -> TrainSamples:
         """`self[epoch, index]`, telling `opening` of each file."""
         passed_over: list[tuple[str, str]] = []
         choice = random.Random(f"substitute/{self.seed}/{epoch}/{index}")
@@ -158,14 +163,16 @@ class TrainClips:
                     ) from error
                 record = self.records[choice.randrange(len(self.records))]
             else:
-                return TrainSamples(clips=clips, labels=labels, row=record.row, substituted=tuple(passed_over))
+                return TrainSamples(
+                    clips=clips, labels=labels, row=record.row, substituted=tuple(passed_over)
+                )
 
     def _clips(
         self, record: Record, generator: random.Random
     ) -> tuple[tuple[Tensor | UnfinishedClip, ...], tuple[Label, ...]]:
         repeats = self.clip.repeats
         with stage("open"), open_video(record.source, self.decoder) as video:
-            window = record_window(video, record)
+            window = record_frame_range(video, record)
             drawn = repeats if self.fresh_repeats else 1
             with _named(record.path):
                 indices = [training_clip(window, self.clip, generator) for _ in range(drawn)]
@@ -173,7 +180,11 @@ class TrainClips:
                 if drawn == 1:
                     decoded = [video.frames([window.first + i for i in indices[0]])]
                 else:
-                    decoded = [frames[clip] for frames, places in _decode(video, window, indices) for clip in places]
+                    decoded = [
+                        frames[clip]
+                        for frames, places in _decode(video, window, indices)
+                        for clip in places
+                    ]
         clips: list[Tensor | UnfinishedClip] = []
         labels = []
         for repeat in range(repeats):
@@ -195,7 +206,7 @@ class TestViews:
         self,
         manifest: Manifest,
         clip: ClipConfig,
-        transform: EvalTransform,
+        transform: ViewTransform,
         *,
         num_clips: int,
         decoder: Backend = "pyav",
@@ -212,10 +223,10 @@ class TestViews:
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, index: int) -> VideoViews | BrokenVideo:
+    def __getitem__(self, index: int) -> VideoViews | UnreadableVideo:
         return self.views(index)
 
-    def views(self, index: int, opening: Opening | None = None) -> VideoViews | BrokenVideo:
+    def views(self, index: int, opening: OnOpen | None = None) -> VideoViews | UnreadableVideo:
         """`self[index]`, telling `opening` of the file."""
         record = self.records[index]
         try:
@@ -224,35 +235,45 @@ class TestViews:
             with _one_thread():
                 return self._views(record)
         except DecodeError as error:
-            return BrokenVideo(row=record.row, path=record.path, reason=error.reason, message=str(error))
+            return UnreadableVideo(
+                row=record.row, path=record.path, reason=error.reason, message=str(error)
+            )
 
     def _views(self, record: Record) -> VideoViews:
         started = time.monotonic()
         with open_video(record.source, self.decoder) as video:
-            window = record_window(video, record)
+            window = record_frame_range(video, record)
             with _named(record.path):
                 indices = test_clips(window, self.clip, self.num_clips)
-            crops = [self.transform.views_of(frames, places) for frames, places in _decode(video, window, indices)]
+            crops = [
+                self.transform.views_of(frames, places)
+                for frames, places in _decode(video, window, indices)
+            ]
             times, frame_seconds = video.times, 1 / video.fps
         return VideoViews(
             row=record.row,
             crops=Crops.joined(crops),
             clip_seconds=tuple(
-                (times[window.first + min(clip)], times[window.first + max(clip)] + frame_seconds) for clip in indices
+                (times[window.first + min(clip)], times[window.first + max(clip)] + frame_seconds)
+                for clip in indices
             ),
             seconds=time.monotonic() - started,
         )
 
 
-def record_window(video: VideoReader, record: Record) -> Window:
+def record_frame_range(video: VideoReader, record: Record) -> FrameRange:
     """The frames that count for `record`. `DecodeError` where its list promises more than there are, or its seconds leave
     none."""
     times = video.times
     if record.num_frames is not None and len(times) < record.num_frames:
         raise broken(
-            record.path, "truncated", f"has {len(times)} frames, but its list says {record.num_frames}; make it again"
+            record.path,
+            "truncated",
+            f"has {len(times)} frames, but its list says {record.num_frames}; make it again",
         )
-    window = window_of(times[: record.num_frames], video.fps, record.start_seconds, record.end_seconds)
+    window = frame_range_of(
+        times[: record.num_frames], video.fps, record.start_seconds, record.end_seconds
+    )
     if window.num_frames < 1:
         raise broken(
             record.path,
@@ -263,7 +284,9 @@ def record_window(video: VideoReader, record: Record) -> Window:
     return window
 
 
-def _decode(video: VideoReader, window: Window, clips: Sequence[Sequence[int]]) -> list[tuple[Frames, list[list[int]]]]:
+def _decode(
+    video: VideoReader, window: FrameRange, clips: Sequence[Sequence[int]]
+) -> list[tuple[Frames, list[list[int]]]]:
     """The frames of several clips of one video, decoded in one pass, each once; and the places of each clip's among them.
     One such pair a clip where all together take more memory than is meant for one video."""
     distinct = sorted({i for clip in clips for i in clip})

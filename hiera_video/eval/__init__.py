@@ -1,0 +1,1 @@
+"""Testing: metrics, multi-view evaluation, results and reports."""

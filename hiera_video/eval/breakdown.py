@@ -26,7 +26,9 @@ def view_choices(clips: int, crops: int) -> list[tuple[int, int, list[int]]]:
         chosen = _spread(clips, count)
         found.append((count, 1, [clip * crops + crops // 2 for clip in chosen]))
         if crops > 1:
-            found.append((count, crops, [clip * crops + crop for clip in chosen for crop in range(crops)]))
+            found.append(
+                (count, crops, [clip * crops + crop for clip in chosen for crop in range(crops)])
+            )
     return found
 
 
@@ -37,7 +39,9 @@ def _spread(clips: int, count: int) -> list[int]:
     return [(clips - 1) * place // (count - 1) for place in range(count)]
 
 
-def by_views(predictions: Predictions, labels: NDArray[Any], clips: int, crops: int) -> list[dict[str, Any]]:
+def by_views(
+    predictions: Predictions, labels: NDArray[Any], clips: int, crops: int
+) -> list[dict[str, Any]]:
     """The accuracy of each of `view_choices`; `labels` [N], or [N, K] multi-hot."""
     several = labels.ndim == 2
     rows = []
@@ -54,7 +58,8 @@ def by_class(counts: NDArray[np.int64], names: Sequence[str]) -> list[dict[str, 
     rows = []
     for index, name in enumerate(names):
         videos, answers, right = (
-            int(value) for value in (counts[index].sum(), counts[:, index].sum(), counts[index, index])
+            int(value)
+            for value in (counts[index].sum(), counts[:, index].sum(), counts[index, index])
         )
         if not videos and not answers:
             continue
@@ -85,13 +90,22 @@ def average_precisions(
     ]
 
 
-def confusion_pairs(counts: NDArray[np.int64], names: Sequence[str], limit: int = PAIRS) -> list[dict[str, Any]]:
+def confusion_pairs(
+    counts: NDArray[np.int64], names: Sequence[str], limit: int = PAIRS
+) -> list[dict[str, Any]]:
     """The most frequent mistakes: `count` videos of `label` (that share of them, in percent) were taken for `answer`."""
     wrong = counts.copy()
     np.fill_diagonal(wrong, 0)
     totals = counts.sum(axis=1)
-    places = [(-int(wrong[row, column]), int(row), int(column)) for row, column in zip(*wrong.nonzero())]
+    places = [
+        (-int(wrong[row, column]), int(row), int(column)) for row, column in zip(*wrong.nonzero())
+    ]
     return [
-        {"label": names[row], "answer": names[column], "count": -count, "share": 100 * -count / int(totals[row])}
+        {
+            "label": names[row],
+            "answer": names[column],
+            "count": -count,
+            "share": 100 * -count / int(totals[row]),
+        }
         for count, row, column in sorted(places)[:limit]
     ]

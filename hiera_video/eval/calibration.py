@@ -36,7 +36,9 @@ def calibration(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -
     halves = (slice(0, None, 2), slice(1, None, 2))
     if len(labels) > 1:
         for half, other in (halves, halves[::-1]):
-            scaled[half] = scale(probabilities[half], fit_temperature(probabilities[other], labels[other]))
+            scaled[half] = scale(
+                probabilities[half], fit_temperature(probabilities[other], labels[other])
+            )
     return {
         "error": calibration_error(probabilities, labels),
         "temperature": fit_temperature(probabilities, labels),
@@ -48,7 +50,9 @@ def calibration(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -
 def calibration_error(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
     """Mean distance of confidence and accuracy over bins of confidence, weighted by their videos; percent."""
     scores, targets = torch.from_numpy(probabilities), torch.from_numpy(labels)
-    return 100 * float(multiclass_calibration_error(scores, targets, scores.shape[1], n_bins=BINS, norm="l1"))
+    return 100 * float(
+        multiclass_calibration_error(scores, targets, scores.shape[1], n_bins=BINS, norm="l1")
+    )
 
 
 def scale(probabilities: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hiera_video.data.class_names import labels_by_name
-from hiera_video.data.manifest import Manifest
+from hiera_video.data.manifest.class_names import labels_by_name
+from hiera_video.data.manifest.record import Manifest
 from hiera_video.errors import ManifestError
 
 NAMED = 5
 """Names that a message lists before it counts the rest."""
 
 
-def align_classes(manifest: Manifest, names: tuple[str, ...] | None, *, checkpoint: str, remap: bool) -> Manifest:
+def align_classes(
+    manifest: Manifest, names: tuple[str, ...] | None, *, checkpoint: str, remap: bool
+) -> Manifest:
     """`manifest` with labels that mean what the checkpoint's outputs mean, and with the checkpoint's names.
 
     The same names in the same order: as it is. Another order or a part of the names: an error, or labels mapped by name

@@ -27,7 +27,9 @@ def compare(first: str | Path, second: str | Path) -> dict[str, Any]:
     ours, theirs = _answers(first), _answers(second)
     both = sorted(set(ours) & set(theirs))
     if not both:
-        raise ConfigError(f"{first} and {second}: have no video in common; compare tests of one manifest")
+        raise ConfigError(
+            f"{first} and {second}: have no video in common; compare tests of one manifest"
+        )
     for key in both:
         if ours[key][0] != theirs[key][0]:
             raise ConfigError(
@@ -42,7 +44,9 @@ def compare(first: str | Path, second: str | Path) -> dict[str, Any]:
         "left_out": len(set(ours) ^ set(theirs)),
         "top1": [100 * float(line.mean()) for line in right],
         "difference": 100 * float(change.mean()),
-        "interval": [100 * end for end in bootstrap(lambda chosen: change[chosen].mean(), len(both))],
+        "interval": [
+            100 * end for end in bootstrap(lambda chosen: change[chosen].mean(), len(both))
+        ],
         "only_first": only_first,
         "only_second": only_second,
         "p_value": mcnemar(only_first, only_second),
@@ -70,7 +74,9 @@ def describe(found: dict[str, Any], first: str, second: str) -> str:
         f"right in A alone {found['only_first']}, in B alone {found['only_second']}: McNemar p = {found['p_value']:.3g}",
     ]
     if found["left_out"]:
-        lines.append(f"{found['left_out']} videos were read in one of the two tests alone and are left out")
+        lines.append(
+            f"{found['left_out']} videos were read in one of the two tests alone and are left out"
+        )
     shown = found["classes"][:CLASSES_SHOWN]
     lines += [f"{item['change']:+7.1f}  {item['name']} ({item['videos']} videos)" for item in shown]
     return "\n".join(lines)
@@ -82,7 +88,9 @@ def _answers(results: str | Path) -> dict[tuple[int, str], tuple[str, str]]:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         if "mAP" in facts:
-            raise ConfigError(f"{path}: is of several labels a video; top-1, and so --compare, is for one")
+            raise ConfigError(
+                f"{path}: is of several labels a video; top-1, and so --compare, is for one"
+            )
         with (path.parent / "predictions.csv").open(encoding="utf-8", newline="") as file:
             return {
                 (int(row["row"]), Path(row["path"]).name): (row["label_name"], row["answer_name"])

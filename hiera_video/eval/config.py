@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from hiera_video.data.config import require
+from hiera_video.utils.checks import require
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -37,5 +37,8 @@ class TestConfig:
             value = getattr(self, name)
             require(value >= 1, f"test.{name}={value}: must be 1 or more")
         choices = get_args(Precision)
-        require(self.precision in choices, f"test.precision={self.precision!r}: choose one of {', '.join(choices)}")
+        require(
+            self.precision in choices,
+            f"test.precision={self.precision!r}: choose one of {', '.join(choices)}",
+        )
         require(0 <= self.max_broken <= 1, f"test.max_broken={self.max_broken}: must be in [0, 1]")

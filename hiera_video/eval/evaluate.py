@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from hiera_video.data.dataset import BrokenVideo, TestViews, VideoViews
-from hiera_video.data.loader import test_loader
-from hiera_video.data.manifest import Manifest
+from hiera_video.data.dataset import TestViews, UnreadableVideo, VideoViews
+from hiera_video.data.loading.loader import test_loader
+from hiera_video.data.manifest.record import Manifest
 from hiera_video.errors import ManifestError
 from hiera_video.eval.forward import compute_logits
 from hiera_video.eval.metrics import accuracy, cross_entropy, mean_average_precision
-from hiera_video.eval.shards import Shard, ShardStore, merge, shard_ranges
+from hiera_video.eval.shards import EvalShard, EvalShardStore, merge, shard_ranges
 from hiera_video.eval.views import Predictions
 from hiera_video.runtime.distributed import World
 
@@ -34,7 +34,7 @@ def predict_views(
     workers: int,
     world: World,
     precision: str = "fp32",
-    store: ShardStore | None = None,
+    store: EvalShardStore | None = None,
     progress: bool = False,
 ) -> Predictions:
     """Run `model` over every view of every video, each video decoded once.
@@ -49,12 +49,20 @@ def predict_views(
     to_do = [videos for videos in mine if videos not in finished]
     if finished:
         count = sum(len(videos) for videos in finished)
-        logger.info("%d videos were finished before; %d to go", count, sum(len(videos) for videos in to_do))
-    loaded = iter(test_loader(dataset, workers=workers, rows=[index for videos in to_do for index in videos]))
+        logger.info(
+            "%d videos were finished before; %d to go", count, sum(len(videos) for videos in to_do)
+        )
+    loaded = iter(
+        test_loader(dataset, workers=workers, rows=[index for videos in to_do for index in videos])
+    )
     hidden = not (progress and world.is_main)
-    with tqdm(total=sum(map(len, mine)), initial=sum(map(len, finished)), unit="video", disable=hidden) as bar:
+    with tqdm(
+        total=sum(map(len, mine)), initial=sum(map(len, finished)), unit="video", disable=hidden
+    ) as bar:
         for videos in to_do:
-            finished[videos] = _compute(model, islice(loaded, len(videos)), batch_size, world, precision)
+            finished[videos] = _compute(
+                model, islice(loaded, len(videos)), batch_size, world, precision
+            )
             if store:
                 store.write(videos, finished[videos])
             bar.update(len(videos))
@@ -64,14 +72,18 @@ def predict_views(
 
 @torch.inference_mode()
 def _compute(
-    model: nn.Module, videos: Iterator[VideoViews | BrokenVideo], batch_size: int, world: World, precision: str
-) -> Shard:
-    broken: list[BrokenVideo] = []
+    model: nn.Module,
+    videos: Iterator[VideoViews | UnreadableVideo],
+    batch_size: int,
+    world: World,
+    precision: str,
+) -> EvalShard:
+    broken: list[UnreadableVideo] = []
     read: list[tuple[int, int, float]] = []
 
     def views() -> Iterator[Tensor]:
         for video in videos:
-            if isinstance(video, BrokenVideo):
+            if isinstance(video, UnreadableVideo):
                 broken.append(video)
             else:
                 read.append((video.row, len(video.crops), video.seconds))
@@ -86,7 +98,7 @@ def _compute(
     per_video = read[0][1] if read else 0
     if any(count != per_video for _, count, _ in read):
         raise RuntimeError(f"videos differ in their number of views: {read}")
-    return Shard(
+    return EvalShard(
         rows=np.array([row for row, _, _ in read], dtype=np.int64),
         logits=by_view.reshape(len(read), per_video, by_view.shape[1]),
         seconds=np.array([seconds for _, _, seconds in read], dtype=np.float64),
@@ -105,16 +117,16 @@ def _fixed_batches(items: Iterator[Tensor], size: int) -> Iterator[tuple[Tensor,
 
 
 def score(predictions: Predictions, manifest: Manifest) -> dict[str, float]:
-    """Accuracy (or mAP) over the videos that could be read, and how many of how many those were."""
+    """Accuracy (or mAP) and loss over the videos that could be read, and how many of how many those were."""
     numbers: dict[str, float] = {}
     if len(predictions.rows):
-        probabilities = predictions.probabilities(multi_label=manifest.multi_label)
+        shares = predictions.probabilities(multi_label=manifest.multi_label)
         if manifest.multi_label:
-            numbers = mean_average_precision(
-                probabilities, multi_hot(manifest, predictions.rows, probabilities.shape[1])
-            )
+            hot = multi_hot(manifest, predictions.rows, shares.shape[1])
+            numbers = {**mean_average_precision(shares, hot), "loss": cross_entropy(shares, hot)}
         else:
-            numbers = accuracy(probabilities, single_labels(manifest, predictions.rows))
+            labels = single_labels(manifest, predictions.rows)
+            numbers = {**accuracy(shares, labels), "loss": cross_entropy(shares, labels)}
     return {**numbers, "evaluated": len(predictions.rows), "of": len(manifest.records)}
 
 
@@ -123,7 +135,9 @@ def single_labels(manifest: Manifest, rows: Sequence[int] | NDArray[np.int64]) -
     return np.array([manifest.records[row].label for row in rows], dtype=np.int64)
 
 
-def multi_hot(manifest: Manifest, rows: Sequence[int] | NDArray[np.int64], num_classes: int) -> NDArray[np.float32]:
+def multi_hot(
+    manifest: Manifest, rows: Sequence[int] | NDArray[np.int64], num_classes: int
+) -> NDArray[np.float32]:
     """[N, K] labels of manifest rows, 1 for each label of a video."""
     hot = np.zeros((len(rows), num_classes), np.float32)
     for place, row in enumerate(rows):
@@ -164,12 +178,7 @@ class Accuracy:
         )
         if not len(found.rows):
             first = found.broken[0].message if found.broken else "the list is empty"
-            raise ManifestError(f"{self.manifest.source}: none of its videos can be read, first: {first}")
-        several = self.manifest.multi_label
-        shares = found.probabilities(multi_label=several)
-        labels = (
-            multi_hot(self.manifest, found.rows, shares.shape[1])
-            if several
-            else single_labels(self.manifest, found.rows)
-        )
-        return {**score(found, self.manifest), "loss": cross_entropy(shares, labels)}
+            raise ManifestError(
+                f"{self.manifest.source}: none of its videos can be read, first: {first}"
+            )
+        return score(found, self.manifest)

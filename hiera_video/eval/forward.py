@@ -18,5 +18,7 @@ def compute_logits(model: nn.Module, views: Tensor, precision: str) -> Tensor:
         logits: Tensor = model(views)
     logits = logits.float()
     if precision == "fp16" and not torch.isfinite(logits).all():
-        raise ConfigError("test.precision=fp16: the model's answers are not finite; set test.precision to bf16 or fp32")
+        raise ConfigError(
+            "test.precision=fp16: the model's answers are not finite; set test.precision to bf16 or fp32"
+        )
     return logits

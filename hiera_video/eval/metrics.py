@@ -25,16 +25,24 @@ def accuracy(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> d
     scores, targets = torch.from_numpy(probabilities), torch.from_numpy(labels)
     classes = scores.shape[1]
     # torchmetrics' macro average counts a class without a video as 0 % as soon as something is taken for it
-    by_class = multiclass_accuracy(scores, targets, classes, average="none")[targets.bincount(minlength=classes) > 0]
+    by_class = multiclass_accuracy(scores, targets, classes, average="none")[
+        targets.bincount(minlength=classes) > 0
+    ]
     shares = {
         "top1": multiclass_accuracy(scores, targets, classes, average="micro"),
-        "top5": multiclass_accuracy(scores, targets, classes, top_k=min(5, classes), average="micro"),
+        "top5": multiclass_accuracy(
+            scores, targets, classes, top_k=min(5, classes), average="micro"
+        ),
         "mean_class": by_class.mean(),
     }
-    return {name: round(100 * float(share), 4) for name, share in shares.items()}  # they are float32
+    return {
+        name: round(100 * float(share), 4) for name, share in shares.items()
+    }  # they are float32
 
 
-def mean_average_precision(probabilities: NDArray[np.float64], labels: NDArray[np.float32]) -> dict[str, float]:
+def mean_average_precision(
+    probabilities: NDArray[np.float64], labels: NDArray[np.float32]
+) -> dict[str, float]:
     """`mAP` in percent over the classes that occur. [N, K] and [N, K] multi-hot."""
     targets = torch.from_numpy(labels).long()
     occurring = targets.sum(dim=0) > 0
@@ -60,7 +68,9 @@ def confusion(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> 
     return multiclass_confusion_matrix(scores.argmax(dim=1), targets, scores.shape[1]).numpy()
 
 
-def intervals(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> dict[str, tuple[float, float]]:
+def intervals(
+    probabilities: NDArray[np.float64], labels: NDArray[np.int64]
+) -> dict[str, tuple[float, float]]:
     """95 % percentile bootstrap intervals over videos of `accuracy`'s numbers, in percent; the same in every run."""
     rank = (probabilities > probabilities[np.arange(len(labels)), labels][:, None]).sum(axis=1)
     top1 = (probabilities.argmax(axis=1) == labels).astype(np.float64)
@@ -77,7 +87,9 @@ def intervals(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> 
         "top5": bootstrap(lambda chosen: top5[chosen].mean(), len(labels)),
         "mean_class": bootstrap(mean_class, len(labels)),
     }
-    return {name: (round(100 * low, 4), round(100 * high, 4)) for name, (low, high) in found.items()}
+    return {
+        name: (round(100 * low, 4), round(100 * high, 4)) for name, (low, high) in found.items()
+    }
 
 
 def bootstrap(

@@ -12,18 +12,23 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 from numpy.typing import NDArray
 
-from hiera_video.data.clips import window_of
-from hiera_video.data.decode import open_video
-from hiera_video.data.decode.settings import Backend
-from hiera_video.data.manifest import Manifest
-from hiera_video.data.records import as_tuple
-from hiera_video.data.whole import write_whole
+from hiera_video.data.manifest.record import Manifest, as_tuple
+from hiera_video.data.sampling import frame_range_of
 from hiera_video.errors import DecodeError
 from hiera_video.eval.class_names import names_of
 from hiera_video.eval.evaluate import single_labels
 from hiera_video.eval.metrics import confusion
 from hiera_video.eval.views import Predictions
-from hiera_video.viz.plots import accuracy_by_views, calibration_curve, confusion_matrix, loss_curve, score_curve
+from hiera_video.utils.atomic_files import write_atomic
+from hiera_video.video import open_video
+from hiera_video.video.options import Backend
+from hiera_video.viz.plots import (
+    accuracy_by_views,
+    calibration_curve,
+    confusion_matrix,
+    loss_curve,
+    score_curve,
+)
 from hiera_video.viz.strips import film_strip
 
 FRAMES_OF_STRIP, MISTAKES, SAMPLES, SLOWEST = 6, 12, 12, 8
@@ -48,13 +53,21 @@ def write_report(
     if "calibration" in results:
         pictures["Calibration"] = calibration_curve(results["calibration"]["curve"])
     if any(row["split"] == "val" and main in row for row in metrics):
-        pictures |= {"Loss": loss_curve(metrics), "Validation while training": score_curve(metrics, main)}
+        pictures |= {
+            "Loss": loss_curve(metrics),
+            "Validation while training": score_curve(metrics, main),
+        }
     matrix = None
     if not manifest.multi_label and len(names) <= MATRIX_UP_TO:
-        matrix = confusion_matrix(confusion(shares, single_labels(manifest, predictions.rows)), names)
+        matrix = confusion_matrix(
+            confusion(shares, single_labels(manifest, predictions.rows)), names
+        )
     mistakes, samples = _chosen(shares, predictions, manifest)
     page = Environment(
-        loader=PackageLoader("hiera_video.eval", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("hiera_video.eval", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
     ).get_template("report.html")
     html = page.render(
         results=results,
@@ -64,12 +77,16 @@ def write_report(
         matrix_width=min(240 + 36 * len(names), 1040),
         classes=sorted(results["classes"], key=lambda row: _share(row, main)),
         clips={
-            "Most confident mistakes": _clips(mistakes, predictions, manifest, shares, names, decoder),
-            "Other answers, drawn at random": _clips(samples, predictions, manifest, shares, names, decoder),
+            "Most confident mistakes": _clips(
+                mistakes, predictions, manifest, shares, names, decoder
+            ),
+            "Other answers, drawn at random": _clips(
+                samples, predictions, manifest, shares, names, decoder
+            ),
         },
         slow=_slow(predictions, manifest),
     )
-    write_whole(folder / "report.html", html)
+    write_atomic(folder / "report.html", html)
     return folder / "report.html"
 
 
@@ -82,11 +99,15 @@ def _right(place: int, answer: int, predictions: Predictions, manifest: Manifest
     return answer in as_tuple(manifest.records[int(predictions.rows[place])].label)
 
 
-def _chosen(shares: NDArray[np.float64], predictions: Predictions, manifest: Manifest) -> tuple[list[int], list[int]]:
+def _chosen(
+    shares: NDArray[np.float64], predictions: Predictions, manifest: Manifest
+) -> tuple[list[int], list[int]]:
     """Places of the mistakes that the model was surest of, and of some others, by a fixed seed."""
     answers = shares.argmax(axis=1)
     sure = np.argsort(-shares.max(axis=1), kind="stable").tolist()
-    wrong = [place for place in sure if not _right(place, int(answers[place]), predictions, manifest)]
+    wrong = [
+        place for place in sure if not _right(place, int(answers[place]), predictions, manifest)
+    ]
     others = sorted(set(range(len(answers))) - set(wrong[:MISTAKES]))
     random.Random("report").shuffle(others)
     return wrong[:MISTAKES], others[:SAMPLES]
@@ -106,12 +127,17 @@ def _clips(
         try:
             with open_video(record.source, decoder) as video:
                 times = video.times[: record.num_frames]  # a list of frame folders may use a part
-                window = window_of(times, video.fps, record.start_seconds, record.end_seconds)
+                window = frame_range_of(times, video.fps, record.start_seconds, record.end_seconds)
                 last = window.num_frames - 1
                 frames = video.frames(
-                    [window.first + round(last * step / (FRAMES_OF_STRIP - 1)) for step in range(FRAMES_OF_STRIP)]
+                    [
+                        window.first + round(last * step / (FRAMES_OF_STRIP - 1))
+                        for step in range(FRAMES_OF_STRIP)
+                    ]
                 )
-        except DecodeError:  # the end of a video that the test's clips did not touch may still be damaged
+        except (
+            DecodeError
+        ):  # the end of a video that the test's clips did not touch may still be damaged
             continue
         order = np.argsort(-shares[place], kind="stable")[:3].tolist()
         clips.append(
@@ -136,7 +162,8 @@ def _slow(predictions: Predictions, manifest: Manifest) -> dict[str, Any] | None
     return {
         "median": float(np.median(seconds)),
         "videos": [
-            (float(seconds[place]), Path(manifest.records[int(predictions.rows[place])].path).name) for place in slowest
+            (float(seconds[place]), Path(manifest.records[int(predictions.rows[place])].path).name)
+            for place in slowest
         ],
     }
 

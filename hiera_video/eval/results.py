@@ -13,14 +13,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hiera_video.data.manifest import Manifest
-from hiera_video.data.whole import write_whole
+from hiera_video.data.manifest.record import Manifest
 from hiera_video.eval.breakdown import average_precisions, by_class, by_views, confusion_pairs
 from hiera_video.eval.calibration import calibration
 from hiera_video.eval.class_names import names_of
 from hiera_video.eval.evaluate import multi_hot, score, single_labels
-from hiera_video.eval.metrics import accuracy, bootstrap, confusion, intervals, mean_average_precision
+from hiera_video.eval.metrics import (
+    accuracy,
+    bootstrap,
+    confusion,
+    intervals,
+    mean_average_precision,
+)
 from hiera_video.eval.views import Predictions
+from hiera_video.utils.atomic_files import write_atomic
 
 RESAMPLES_OF_MAP = 200
 
@@ -45,7 +51,9 @@ class Tested:
         return f"{self.clips}×{self.crops}"
 
 
-def write_results(folder: Path, tested: Tested, predictions: Predictions, manifest: Manifest) -> dict[str, Any]:
+def write_results(
+    folder: Path, tested: Tested, predictions: Predictions, manifest: Manifest
+) -> dict[str, Any]:
     """Write the three files; return what `results.json` holds. The same predictions give the same bytes.
 
     `predictions.csv` has a line a video (its five likeliest classes); `predictions.npz` has `rows` [N] and `logits`
@@ -59,22 +67,28 @@ def write_results(folder: Path, tested: Tested, predictions: Predictions, manife
         "views": tested.views,
         "manifest": manifest.source,
         **numbers(predictions, manifest, tested, names),
-        "broken": [{"row": item.row, "path": item.path, "reason": item.reason} for item in predictions.broken],
+        "broken": [
+            {"row": item.row, "path": item.path, "reason": item.reason}
+            for item in predictions.broken
+        ],
     }
     archive = io.BytesIO()
     np.savez_compressed(archive, rows=predictions.rows, logits=predictions.logits)
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "predictions.csv", _lines(predictions, manifest, names))
-    write_whole(folder / "predictions.npz", archive.getvalue())
-    write_whole(folder / "results.json", json.dumps(results, indent=1, ensure_ascii=False))
+    write_atomic(folder / "predictions.csv", _lines(predictions, manifest, names))
+    write_atomic(folder / "predictions.npz", archive.getvalue())
+    write_atomic(folder / "results.json", json.dumps(results, indent=1, ensure_ascii=False))
     return results
 
 
-def _one_label(predictions: Predictions, manifest: Manifest, tested: Tested, names: Sequence[str]) -> dict[str, Any]:
+def _one_label(
+    predictions: Predictions, manifest: Manifest, tested: Tested, names: Sequence[str]
+) -> dict[str, Any]:
     labels, shares = single_labels(manifest, predictions.rows), predictions.probabilities()
     counts = confusion(shares, labels)
     single = accuracy(
-        predictions.logits.reshape(-1, len(names)).astype(np.float64), labels.repeat(predictions.logits.shape[1])
+        predictions.logits.reshape(-1, len(names)).astype(np.float64),
+        labels.repeat(predictions.logits.shape[1]),
     )
     return {
         "intervals": intervals(shares, labels),
@@ -107,7 +121,9 @@ def _lines(predictions: Predictions, manifest: Manifest, names: Sequence[str]) -
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     ranks = [f"{what}_{rank}" for rank in range(2, top + 1) for what in ("answer", "probability")]
-    writer.writerow(["row", "path", "label", "answer", "probability", "label_name", "answer_name", *ranks])
+    writer.writerow(
+        ["row", "path", "label", "answer", "probability", "label_name", "answer_name", *ranks]
+    )
     shares = predictions.probabilities(multi_label=manifest.multi_label)
     for row, line in zip(predictions.rows.tolist(), shares):
         record = manifest.records[row]

@@ -7,7 +7,6 @@ is complete; the same test, started again, reads it instead of computing it. One
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import logging
@@ -21,15 +20,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hiera_video.data.dataset import BrokenVideo
-from hiera_video.data.manifest import Record
+from hiera_video.data.dataset import UnreadableVideo
+from hiera_video.data.manifest.record import Record
 from hiera_video.eval.views import Predictions
+from hiera_video.utils.atomic_files import write_atomic
+from hiera_video.utils.hashing import json_sha256
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shard:
+class EvalShard:
     """What a model said of one stretch of the manifest."""
 
     rows: NDArray[np.int64]
@@ -38,23 +39,36 @@ class Shard:
     """[n, V, K]."""
     seconds: NDArray[np.float64]
     """[n] time that reading and scaling each video took."""
-    broken: tuple[BrokenVideo, ...]
+    broken: tuple[UnreadableVideo, ...]
     """The other videos of the stretch."""
 
 
 def shard_ranges(num_videos: int, batch_size: int) -> list[range]:
     """Which videos are computed together: `shard_ranges(5, 2) == [range(0, 2), range(2, 4), range(4, 5)]`."""
-    return [range(start, min(start + batch_size, num_videos)) for start in range(0, num_videos, batch_size)]
+    return [
+        range(start, min(start + batch_size, num_videos))
+        for start in range(0, num_videos, batch_size)
+    ]
 
 
-def merge(shards: Sequence[Shard], *, of: int) -> Predictions:
+def merge(shards: Sequence[EvalShard], *, of: int) -> Predictions:
     """All shards in the order of the manifest. `RuntimeError` unless each of its `of` rows is there exactly once, with
     the same number of views: an error here is ours, and a number computed in spite of it would be wrong."""
-    found = [row for shard in shards for row in (*shard.rows.tolist(), *(item.row for item in shard.broken))]
-    twice = sorted({row for row in found if found.count(row) > 1}) if len(set(found)) < len(found) else []
+    found = [
+        row
+        for shard in shards
+        for row in (*shard.rows.tolist(), *(item.row for item in shard.broken))
+    ]
+    twice = (
+        sorted({row for row in found if found.count(row) > 1})
+        if len(set(found)) < len(found)
+        else []
+    )
     missing = sorted(set(range(of)) - set(found))
     if twice or missing or len(found) != of:
-        raise RuntimeError(f"of {of} videos, rows {missing[:10]} are missing and rows {twice[:10]} are counted twice")
+        raise RuntimeError(
+            f"of {of} videos, rows {missing[:10]} are missing and rows {twice[:10]} are counted twice"
+        )
     full = [shard for shard in shards if len(shard.rows)]
     if len(shapes := {shard.logits.shape[1:] for shard in full}) > 1:
         raise RuntimeError(f"videos differ in their number of views and classes: {sorted(shapes)}")
@@ -62,13 +76,17 @@ def merge(shards: Sequence[Shard], *, of: int) -> Predictions:
     order = rows.argsort()
     return Predictions(
         rows=rows[order],
-        logits=np.concatenate([shard.logits for shard in full])[order] if full else np.zeros((0, 0, 0), np.float32),
-        broken=tuple(sorted((item for shard in shards for item in shard.broken), key=lambda item: item.row)),
+        logits=np.concatenate([shard.logits for shard in full])[order]
+        if full
+        else np.zeros((0, 0, 0), np.float32),
+        broken=tuple(
+            sorted((item for shard in shards for item in shard.broken), key=lambda item: item.row)
+        ),
         seconds=np.concatenate([np.zeros(0), *(shard.seconds for shard in full)])[order],
     )
 
 
-class ShardStore:
+class EvalShardStore:
     """The finished shards of one unfinished test, in `folder/<identity's hash>/`.
 
     `identity` is all that decides a shard's bytes but the videos: weights' hash, protocol, versions. The videos are
@@ -76,25 +94,30 @@ class ShardStore:
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any], records: Sequence[Record]) -> None:
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        digest = json_sha256(identity)
         self.folder = folder / digest[:16]
         self.records = records
 
-    def read(self, videos: range) -> Shard | None:
+    def read(self, videos: range) -> EvalShard | None:
         """The shard of `videos`, None where it is not finished, damaged, or of files that changed since."""
         path = self._path(videos)
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 if json.loads(arrays["files"].tobytes()) != self._files(videos):
                     return None
-                return Shard(rows=arrays["rows"], logits=arrays["logits"], seconds=arrays["seconds"], broken=())
+                return EvalShard(
+                    rows=arrays["rows"],
+                    logits=arrays["logits"],
+                    seconds=arrays["seconds"],
+                    broken=(),
+                )
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             logger.warning("%s: damaged (%s); computed again", path, error)
             return None
 
-    def write(self, videos: range, shard: Shard) -> None:
+    def write(self, videos: range, shard: EvalShard) -> None:
         """Keep a finished shard, unless a video of it is broken; it appears whole or not at all."""
         if shard.broken:
             return  # what broke it may end without a trace in the file: its permissions, the deadline, the quarantine
@@ -103,9 +126,7 @@ class ShardStore:
         np.savez(content, rows=shard.rows, logits=shard.logits, seconds=shard.seconds, files=files)
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self._path(videos)
-        partial = path.with_suffix(".partial")
-        partial.write_bytes(content.getvalue())
-        partial.replace(path)
+        write_atomic(path, content.getvalue())
 
     def clear(self) -> None:
         """Delete the shards, once the whole test is written."""
@@ -124,5 +145,7 @@ class ShardStore:
                 state = [facts.st_size, facts.st_mtime_ns]
             except OSError:
                 state = []
-            found.append([record.path, record.start_seconds, record.end_seconds, record.num_frames, *state])
+            found.append(
+                [record.path, record.start_seconds, record.end_seconds, record.num_frames, *state]
+            )
         return found

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from hiera_video.data.config import require
+from hiera_video.utils.checks import require
 
 Pooling = Literal["mean", "max", "temporal", "none"]
 Unit = Literal["seconds", "frames"]
@@ -67,20 +67,32 @@ class FeaturesConfig:
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
             value = getattr(self, name)
-            require(value in choices, f"features.{name}={value!r}: choose one of {', '.join(choices)}")
+            require(
+                value in choices, f"features.{name}={value!r}: choose one of {', '.join(choices)}"
+            )
         if self.stages is not None:  # YAML gives lists
             object.__setattr__(self, "stages", tuple(self.stages))
-            wrong = not self.stages or min(self.stages) < 1 or len(set(self.stages)) < len(self.stages)
-            require(not wrong, f"features.stages={list(self.stages)}: stages are counted from 1, each once")
+            wrong = (
+                not self.stages or min(self.stages) < 1 or len(set(self.stages)) < len(self.stages)
+            )
+            require(
+                not wrong,
+                f"features.stages={list(self.stages)}: stages are counted from 1, each once",
+            )
         for name in ("window", "stride"):
             value = getattr(self, name)
-            require(value is None or 0 < value < math.inf, f"features.{name}={value}: must be above 0 {self.unit}")
+            require(
+                value is None or 0 < value < math.inf,
+                f"features.{name}={value}: must be above 0 {self.unit}",
+            )
             whole = value is None or self.unit == "seconds" or float(value).is_integer()
             require(whole, f"features.{name}={value}: features.unit=frames counts whole frames")
         for name in ("batch_size", "threads", "shard_clips", "shard_videos"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"features.{name}={value}: must be 1 or more")
-        require(0 <= self.max_broken <= 1, f"features.max_broken={self.max_broken}: must be in [0, 1]")
+        require(
+            0 <= self.max_broken <= 1, f"features.max_broken={self.max_broken}: must be in [0, 1]"
+        )
         require(
             self.format != "npy" or self.stages is None or len(self.stages) == 1,
             f"features.format=npy: holds one array, features.stages={list(self.stages or ())} are several; take npz",

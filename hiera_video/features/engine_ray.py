@@ -21,11 +21,11 @@ from typing import Any
 import ray
 import torch
 
-from hiera_video.data.dataset import BrokenVideo
-from hiera_video.data.pool import Pool
-from hiera_video.data.quarantine import Watch
+from hiera_video.data.dataset import UnreadableVideo
+from hiera_video.data.loading.pool import Pool
+from hiera_video.data.loading.quarantine import Watch
 from hiera_video.errors import FeatureError, HieraVideoError, WorkerError
-from hiera_video.features.engines import Progress, Tally, make
+from hiera_video.features.engines import ExtractionProgress, Tally, make
 from hiera_video.features.extract import ClipEncoder
 from hiera_video.features.shard_claims import Claims
 from hiera_video.features.shard_reading import PART_BYTES, Ask, ReadWindows, VideoPart
@@ -50,9 +50,11 @@ def run_ray(work: Work, build: Callable[[], ClipEncoder], *, actors: int | None 
     done = set(work.files.finished())
     to_do = [{"shard": number} for number in range(work.num_shards) if number not in done]
     tally, started = Tally(), time.monotonic()
-    bar = Progress(work, hidden=False)
+    bar = ExtractionProgress(work, hidden=False)
     if to_do:
-        shards = ray.data.from_items(to_do, override_num_blocks=min(len(to_do), BLOCKS_EACH * actors))
+        shards = ray.data.from_items(
+            to_do, override_num_blocks=min(len(to_do), BLOCKS_EACH * actors)
+        )
         made = shards.map_batches(
             ShardActor,
             fn_constructor_args=(ray.put(work), build, _in_flight(actors)),
@@ -104,10 +106,12 @@ class ShardActor:
             claims = Claims(self.work, only=batch["shard"].tolist())
             make(self.work, self.encoder, claims, self._results, _Noted(seals))
         except HieraVideoError as error:
-            _Noted(seals).add({"shard": -1, "clips": 0, "videos": 0, "broken": 0, "error": str(error)})
+            _Noted(seals).add(
+                {"shard": -1, "clips": 0, "videos": 0, "broken": 0, "error": str(error)}
+            )
         return seals
 
-    def _results(self, asks: Iterable[Ask]) -> Iterator[VideoPart | BrokenVideo]:
+    def _results(self, asks: Iterable[Ask]) -> Iterator[VideoPart | UnreadableVideo]:
         """`Pool.results`, by the cluster's tasks."""
         coming, waiting = iter(asks), deque[Any]()
         while True:
@@ -150,26 +154,28 @@ class Reading:
     watch: Watch
 
 
-_POOLS: dict[str, Pool[Ask, VideoPart | BrokenVideo]] = {}
+_POOLS: dict[str, Pool[Ask, VideoPart | UnreadableVideo]] = {}
 """This Ray worker's own watched worker, kept from task to task of a run."""
 
 
 @ray.remote(num_cpus=1, max_retries=3)
-def _read(reading: Reading, ask: Ask) -> VideoPart | BrokenVideo:
+def _read(reading: Reading, ask: Ask) -> VideoPart | UnreadableVideo:
     if reading.run not in _POOLS:
         while _POOLS:
             _POOLS.popitem()[1].close()
         _POOLS[reading.run] = Pool(reading.read, workers=1, watch=reading.watch, context="fork")
     (part,) = _POOLS[reading.run].results([ask])
-    if isinstance(part, BrokenVideo):
+    if isinstance(part, UnreadableVideo):
         return part
     return replace(part, clips=part.clips.numpy())  # type: ignore[arg-type]  # Ray copies no array that it only reads
 
 
-def _unpacked(part: Any) -> VideoPart | BrokenVideo:
-    if isinstance(part, BrokenVideo):
+def _unpacked(part: Any) -> VideoPart | UnreadableVideo:
+    if isinstance(part, UnreadableVideo):
         return part
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the object store's memory is not to be written to, and is not
+        warnings.simplefilter(
+            "ignore"
+        )  # the object store's memory is not to be written to, and is not
         unpacked: VideoPart = replace(part, clips=torch.from_numpy(part.clips))
     return unpacked

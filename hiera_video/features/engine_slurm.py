@@ -33,7 +33,9 @@ class ArrayJob:
             runpy.run_path(self.tool, run_name="__main__")
         except SystemExit as ended:
             if ended.code not in (None, 0, BROKEN_LIMIT):
-                raise RuntimeError(f"{self.tool} ended with exit code {ended.code}; its log says why") from None
+                raise RuntimeError(
+                    f"{self.tool} ended with exit code {ended.code}; its log says why"
+                ) from None
         return 0
 
     def checkpoint(self, *arguments: Any, **options: Any) -> Any:
@@ -43,7 +45,15 @@ class ArrayJob:
         return submitit.helpers.DelayedSubmission(self, *arguments, **options)
 
 
-def submit(tool: str, arguments: tuple[str, ...], *, folder: str, tasks: int, cluster: str, **parameters: Any) -> int:
+def submit(
+    tool: str,
+    arguments: tuple[str, ...],
+    *,
+    folder: str,
+    tasks: int,
+    cluster: str,
+    **parameters: Any,
+) -> int:
     """Submit `tasks` jobs and say where their logs are; on `cluster="local"`, wait for them."""
     os.environ["SUBMITIT_PREEMPT_SIGNAL"] = "USR1"  # before the import, which reads it
     try:
@@ -53,7 +63,9 @@ def submit(tool: str, arguments: tuple[str, ...], *, folder: str, tasks: int, cl
     logs = Path(folder).resolve() / "slurm"
     executor = submitit.AutoExecutor(logs, cluster=cluster, slurm_max_num_timeout=10_000)
     known = {key: value for key, value in parameters.items() if value is not None}
-    executor.update_parameters(name="features", nodes=1, tasks_per_node=1, slurm_array_parallelism=tasks, **known)
+    executor.update_parameters(
+        name="features", nodes=1, tasks_per_node=1, slurm_array_parallelism=tasks, **known
+    )
     with executor.batch():  # one array
         jobs = [executor.submit(ArrayJob(tool, arguments, rank, tasks)) for rank in range(tasks)]
     logger.info("jobs %s … %s; logs: %s", jobs[0].job_id, jobs[-1].job_id, logs)

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from hiera_video.data.dataset import BrokenVideo
-from hiera_video.data.pool import Pool, in_this_process
+from hiera_video.data.dataset import UnreadableVideo
+from hiera_video.data.loading.pool import Pool, in_this_process
 from hiera_video.features.extract import BatchRunner, ClipEncoder
 from hiera_video.features.shard_claims import Claims
 from hiera_video.features.shard_reading import Results, VideoPart, read_in_order
@@ -49,9 +49,7 @@ class Tally:
         if self.broken:
             words += f"; {self.broken} videos could not be read: rows with status=broken say why"
         if self.seconds and (share := self.waited / self.seconds) > 0.1:
-            words += (
-                f"; decode-bound: the model waited for frames {share:.0%} of the time, raise data.workers={workers}"
-            )
+            words += f"; decode-bound: the model waited for frames {share:.0%} of the time, raise data.workers={workers}"
         return words
 
 
@@ -66,18 +64,24 @@ class Place:
 
 def place() -> Place:
     """Rank 0 of 1 where nothing is set."""
-    rank, world, local = (int(os.environ.get(name, "0")) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    rank, world, local = (
+        int(os.environ.get(name, "0")) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    )
     return Place(rank, max(world, 1), local)
 
 
-def run_here(work: Work, encoder: ClipEncoder, *, rank: int = 0, world: int = 1, progress: bool = True) -> Tally:
+def run_here(
+    work: Work, encoder: ClipEncoder, *, rank: int = 0, world: int = 1, progress: bool = True
+) -> Tally:
     """Make shards until none is left to claim."""
     torch.set_num_threads(work.config.threads)
-    bar = Progress(work, hidden=not progress or rank > 0)
+    bar = ExtractionProgress(work, hidden=not progress or rank > 0)
     claims = Claims(work, rank=rank, world=world)
     tally = Tally()
     if work.workers == 0:
-        make(work, encoder, claims, partial(in_this_process, work.read, watch=work.watch), tally, bar)
+        make(
+            work, encoder, claims, partial(in_this_process, work.read, watch=work.watch), tally, bar
+        )
     else:
         pool = Pool(work.read, workers=work.workers, watch=work.watch)
         try:
@@ -98,21 +102,25 @@ def make(
     numbers: Iterator[int],
     results: Results,
     tally: Tally,
-    bar: Progress | None = None,
+    bar: ExtractionProgress | None = None,
 ) -> None:
     """Make the shards `numbers`, which are taken as reading ahead comes to them; `numbers.release` is told of each."""
     started = time.monotonic()
     clip_shape = (encoder.model.config.in_chans, *encoder.model.config.input_size)
     runner = BatchRunner(encoder, work.config.batch_size, clip_shape)
-    known: dict[int, BrokenVideo] = {}
+    known: dict[int, UnreadableVideo] = {}
     release: Callable[[int], None] = getattr(numbers, "release", lambda number: None)
     to_do: Iterator[int] = numbers
     while True:
         again: list[int] = []
-        stream = read_in_order(((number, work.shard(number)) for number in to_do), results, work.read.part)
+        stream = read_in_order(
+            ((number, work.shard(number)) for number in to_do), results, work.read.part
+        )
         for (_, number), parts in groupby(_waited_for(stream, tally), key=lambda item: item[:2]):
             try:
-                seal = run_shard(work, number, _shown((part for _, _, part in parts), bar), runner, known)
+                seal = run_shard(
+                    work, number, _shown((part for _, _, part in parts), bar), runner, known
+                )
             except LateFailure as failure:
                 known[failure.video.row] = failure.video
                 again.append(number)
@@ -137,17 +145,19 @@ def _waited_for(stream: Iterator[Any], tally: Tally) -> Iterator[Any]:
         yield item
 
 
-def _shown(parts: Iterator[VideoPart | BrokenVideo], bar: Progress | None) -> Iterator[VideoPart | BrokenVideo]:
+def _shown(
+    parts: Iterator[VideoPart | UnreadableVideo], bar: ExtractionProgress | None
+) -> Iterator[VideoPart | UnreadableVideo]:
     """Every part, told to the bar and, where a video is broken, to the log."""
     for part in parts:
-        if isinstance(part, BrokenVideo):
+        if isinstance(part, UnreadableVideo):
             logger.warning("row %d cannot be read (%s): %s", part.row, part.reason, part.message)
         if bar is not None:
             bar.read(part)
         yield part
 
 
-class Progress:
+class ExtractionProgress:
     """Videos done of all, time left, clips a second, failures. Others' shards are counted as they finish."""
 
     def __init__(self, work: Work, *, hidden: bool) -> None:
@@ -156,17 +166,19 @@ class Progress:
         self._before = self._done()
         if self._before and not hidden:
             logger.info("%d of %d videos were finished before", self._before, len(work.records))
-        self._bar: Any = tqdm(total=len(work.records), initial=self._before, unit="video", disable=hidden)
+        self._bar: Any = tqdm(
+            total=len(work.records), initial=self._before, unit="video", disable=hidden
+        )
         self._started = time.monotonic()
         self._clips = self._failed = 0
         self._last_row = -1
 
-    def read(self, part: VideoPart | BrokenVideo) -> None:
+    def read(self, part: VideoPart | UnreadableVideo) -> None:
         """A video, or a part of it, has come."""
         if part.row != self._last_row:
             self._bar.update(1)
         self._last_row = part.row
-        self._failed += isinstance(part, BrokenVideo)
+        self._failed += isinstance(part, UnreadableVideo)
         self._clips += len(part.stretches) if isinstance(part, VideoPart) else 0
         rate = self._clips / max(time.monotonic() - self._started, 1e-9)
         self._bar.set_postfix_str(f"{rate:.1f} clips/s, {self._failed} failed", refresh=False)

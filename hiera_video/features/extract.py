@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
 from torch import Tensor
 
@@ -20,15 +18,6 @@ def chosen_stages(config: FeaturesConfig, count: int) -> tuple[int, ...]:
     if stages[-1] > count:
         raise ConfigError(f"features.stages={list(stages)}: this model has stages 1 to {count}")
     return stages
-
-
-def weights_digest(model: torch.nn.Module) -> str:
-    """SHA-256 of every weight, with its name, type and shape."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 class ClipEncoder:
@@ -48,7 +37,9 @@ class ClipEncoder:
         found = {}
         for stage in self.stages:
             layout = self.model.stages[stage - 1]
-            grid = {"mean": [], "max": [], "temporal": [*layout.grid[:1]], "none": [*layout.grid]}[self.pooling]
+            grid = {"mean": [], "max": [], "temporal": [*layout.grid[:1]], "none": [*layout.grid]}[
+                self.pooling
+            ]
             found[f"stage{stage}"] = [*grid, layout.dim]
         return found
 
@@ -100,7 +91,9 @@ class BatchRunner:
             self._launch()
         self._collect()
         found = {
-            name: torch.cat(parts) if parts else torch.empty(0, *self.encoder.names[name], dtype=self.encoder.dtype)
+            name: torch.cat(parts)
+            if parts
+            else torch.empty(0, *self.encoder.names[name], dtype=self.encoder.dtype)
             for name, parts in self._done.items()
         }
         self._done = {name: [] for name in found}
@@ -134,7 +127,11 @@ def check_finite(features: dict[str, Tensor], config: FeaturesConfig, where: str
     for name, values in features.items():
         if not torch.isfinite(values).all():
             halves = {config.dtype, config.precision} & {"fp16"}
-            remedy = "set features.dtype and features.precision to bf16 or fp32" if halves else "check the weights"
+            remedy = (
+                "set features.dtype and features.precision to bf16 or fp32"
+                if halves
+                else "check the weights"
+            )
             raise FeatureError(f"{where}: {name} holds values that are not finite; {remedy}")
 
 

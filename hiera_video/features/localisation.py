@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiera_video.errors import FeatureError
-from hiera_video.features.shard_files import write_whole
+from hiera_video.features.shard_files import write_file
 from hiera_video.features.store import FeatureStore, VideoFeatures
 
 CLOCKS = (30, 25, 24, 60, 50, 100, 120, 1000)
@@ -48,7 +48,11 @@ class Grid:
 
 
 def write_localisation(
-    store: FeatureStore, folder: str | Path, *, annotations: str | Path | None = None, subset: str = "validation"
+    store: FeatureStore,
+    folder: str | Path,
+    *,
+    annotations: str | Path | None = None,
+    subset: str = "validation",
 ) -> dict[str, Any]:
     """Write `store` to `folder` as above; returns what `layout.json` says.
 
@@ -71,7 +75,7 @@ def write_localisation(
         filled += copies
         content = io.BytesIO()
         np.save(content, array)
-        write_whole(target / "features" / f"{name}.npy", content.getvalue())
+        write_file(target / "features" / f"{name}.npy", content.getvalue())
         facts = {"subset": subset, "annotations": [], **known.get(name, {})}
         fps, duration = grid.fps_of(video), float(video.end_seconds[-1] - video.start_seconds[0])
         database[name] = {**facts, "duration": duration, "fps": fps, "frame": round(duration * fps)}
@@ -85,15 +89,24 @@ def write_localisation(
             "file_prefix": None,
             "file_ext": ".npy",
         },
-        "opentad": {"feature_stride": grid.stride, "sample_stride": 1, "offset_frames": grid.window // 2},
+        "opentad": {
+            "feature_stride": grid.stride,
+            "sample_stride": 1,
+            "offset_frames": grid.window // 2,
+        },
         "videos": len(database),
         "missing": len(missing),
         "not_annotated": sorted(set(database) - set(known)) if annotations else None,
         "windows_filled_from_the_one_before": filled,
     }
-    for file, content_of in (("annotations.json", {"version": "1", "database": database}), ("layout.json", layout)):
-        write_whole(target / file, (json.dumps(content_of, indent=1, ensure_ascii=False) + "\n").encode())
-    write_whole(target / "missing_files.txt", "".join(f"{name}\n" for name in missing).encode())
+    for file, content_of in (
+        ("annotations.json", {"version": "1", "database": database}),
+        ("layout.json", layout),
+    ):
+        write_file(
+            target / file, (json.dumps(content_of, indent=1, ensure_ascii=False) + "\n").encode()
+        )
+    write_file(target / "missing_files.txt", "".join(f"{name}\n" for name in missing).encode())
     return layout
 
 
@@ -113,7 +126,9 @@ def grid_of(store: FeatureStore) -> Grid:
         )
     whole = [video for video in store if _has_whole_window(video)]
     if not whole:
-        raise FeatureError("no video is as long as a window; extract with a shorter features.window")
+        raise FeatureError(
+            "no video is as long as a window; extract with a shorter features.window"
+        )
     stride, window = identity["features.stride"], identity["features.window"]
     if identity["features.unit"] == "frames":
         if window is None:
@@ -174,12 +189,16 @@ def _names(store: FeatureStore) -> dict[int, str]:
     return names
 
 
-def on_the_grid(video: VideoFeatures, numbers: NDArray[np.int64]) -> tuple[NDArray[np.float32], int]:
+def on_the_grid(
+    video: VideoFeatures, numbers: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], int]:
     """float32 [T, D]: the whole windows by their `numbers`, gaps filled with the window before; and how many those were."""
     keep = ~video.tail
     numbers = numbers[keep]
     wanted = np.arange(numbers[-1] + 1)
-    places = np.searchsorted(numbers, wanted, side="right") - 1  # number 0 is always there: it starts with the video
+    places = (
+        np.searchsorted(numbers, wanted, side="right") - 1
+    )  # number 0 is always there: it starts with the video
     values: NDArray[np.float32] = video.features.float().numpy()[keep]
     return values[places], len(wanted) - len(numbers)
 

@@ -39,7 +39,9 @@ class SearchIndex:
 
     Temporal features and maps are averaged over time and space. Raises `FeatureError` where the store is empty."""
 
-    def __init__(self, store: FeatureStore, name: str | None = None, *, use_faiss: bool | None = None) -> None:
+    def __init__(
+        self, store: FeatureStore, name: str | None = None, *, use_faiss: bool | None = None
+    ) -> None:
         self.vectors = as_vectors(store.matrix(name))
         if not len(self.vectors):
             raise FeatureError(
@@ -51,7 +53,12 @@ class SearchIndex:
         self._nearest = _by_faiss(self.vectors) if use_faiss else _by_product(self.vectors)
 
     def search(
-        self, example: Tensor, topk: int, *, without: Collection[int] = (), each_video_once: bool = False
+        self,
+        example: Tensor,
+        topk: int,
+        *,
+        without: Collection[int] = (),
+        each_video_once: bool = False,
     ) -> list[Match]:
         """The `topk` windows that are nearest to any of the example's windows [n, …], the nearest first; equal ones in
         the store's order. without: rows of the manifest that are no answer, such as the example's own."""
@@ -94,7 +101,10 @@ def _order(match: Match) -> tuple[float, int]:
 
 def _by_product(vectors: Tensor) -> Nearest:
     def nearest(queries: Tensor, count: int) -> NDArray[np.int64]:
-        values, places = torch.empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.int64)
+        values, places = (
+            torch.empty(len(queries), 0),
+            torch.empty(len(queries), 0, dtype=torch.int64),
+        )
         for first in range(0, len(vectors), AT_ONCE):
             part = queries @ vectors[first : first + AT_ONCE].T
             here = torch.arange(first, first + part.shape[1]).expand(len(queries), -1)

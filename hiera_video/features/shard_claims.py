@@ -20,7 +20,9 @@ logger = logging.getLogger(__name__)
 class Claims(Iterator[int]):
     """The shards that this process is to make (of all, or `only` these), each claimed when it is handed out."""
 
-    def __init__(self, work: Work, *, rank: int = 0, world: int = 1, only: Iterable[int] | None = None) -> None:
+    def __init__(
+        self, work: Work, *, rank: int = 0, world: int = 1, only: Iterable[int] | None = None
+    ) -> None:
         self._work = work
         self._files = work.files
         self._held: dict[int, IO[str]] = {}

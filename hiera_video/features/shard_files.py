@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from hiera_video.errors import FeatureError
+from hiera_video.utils.atomic_files import write_atomic
 
 NOTES = "features.json"
 FORMAT = 1
@@ -40,11 +39,15 @@ INDEX = pa.schema(
         pa.field("start_seconds", pa.float64()),  # on the file's clock
         pa.field("end_seconds", pa.float64()),
         pa.field("tail", pa.bool_(), nullable=False),  # shorter than a window
-        pa.field("status", pa.string(), nullable=False),  # ok, broken, or short: no whole window, and tails are dropped
+        pa.field(
+            "status", pa.string(), nullable=False
+        ),  # ok, broken, or short: no whole window, and tails are dropped
         pa.field("reason", pa.string()),  # of a broken video: one of data.decode.protocol.REASONS
         pa.field("message", pa.string()),
         pa.field("shard", pa.int32(), nullable=False),
-        pa.field("offset", pa.int32()),  # first dimension of the shard's tensors; null where there is no feature
+        pa.field(
+            "offset", pa.int32()
+        ),  # first dimension of the shard's tensors; null where there is no feature
         pa.field("checksum", pa.string()),  # of the feature's bytes, see `checksum`
     ]
 )
@@ -62,7 +65,12 @@ class ShardFiles:
 
     def array_path(self, row: int, video: str, suffix: str) -> Path:
         """Where a video's own file is, for those who asked for one."""
-        return self.folder / "arrays" / f"{row // IN_A_FOLDER:05d}" / f"{row:08d}_{Path(video).stem}.{suffix}"
+        return (
+            self.folder
+            / "arrays"
+            / f"{row // IN_A_FOLDER:05d}"
+            / f"{row:08d}_{Path(video).stem}.{suffix}"
+        )
 
     @property
     def has_begun(self) -> bool:
@@ -79,15 +87,19 @@ class ShardFiles:
                 f"{self.folder}: holds no {NOTES}; give the output of tools/extract_features.py"
             ) from error
         except (OSError, ValueError) as error:
-            raise FeatureError(f"{path}: cannot be read ({error}); extract into another folder") from error
+            raise FeatureError(
+                f"{path}: cannot be read ({error}); extract into another folder"
+            ) from error
         if found.get("format") != FORMAT:
-            raise FeatureError(f"{path}: is of format {found.get('format')}, this version reads {FORMAT}; extract anew")
+            raise FeatureError(
+                f"{path}: is of format {found.get('format')}, this version reads {FORMAT}; extract anew"
+            )
         return found
 
     def begin(self, notes: dict[str, Any]) -> dict[str, Any]:
         """Write `features.json` unless another process was faster; returns what stands there."""
         text = json.dumps({"format": FORMAT, **notes}, indent=1, sort_keys=True) + "\n"
-        write_whole(self.folder / NOTES, text.encode(), only_if_new=True)
+        write_file(self.folder / NOTES, text.encode(), replace=False)
         return self.notes()
 
     def finished(self) -> list[int]:
@@ -111,7 +123,9 @@ class ShardFiles:
         """Remove what a kill left of the shard and of its videos' own files; who calls this holds the shard's claim."""
         for path in self.path(number, "json").parent.glob(f".{number:08d}.*.partial"):
             path.unlink(missing_ok=True)
-        for folder in {self.array_path(row, "", "npy").parent for row in (*rows[::IN_A_FOLDER], rows[-1])}:
+        for folder in {
+            self.array_path(row, "", "npy").parent for row in (*rows[::IN_A_FOLDER], rows[-1])
+        }:
             for path in folder.glob(".*.partial"):
                 if path.name[1:9].isdigit() and int(path.name[1:9]) in rows:
                     path.unlink(missing_ok=True)
@@ -128,8 +142,11 @@ class ShardFiles:
         files = {}
         for suffix, content in contents.items():
             path = self.path(number, suffix)
-            write_whole(path, content)
-            files[path.name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            write_file(path, content)
+            files[path.name] = {
+                "bytes": len(content),
+                "sha256": hashlib.sha256(content).hexdigest(),
+            }
         status = index.column("status").to_pylist()
         seal = {
             "shard": number,
@@ -138,7 +155,7 @@ class ShardFiles:
             "broken": status.count("broken"),
             "files": files,
         }
-        write_whole(self.path(number, "json"), (json.dumps(seal, indent=1) + "\n").encode())
+        write_file(self.path(number, "json"), (json.dumps(seal, indent=1) + "\n").encode())
         return seal
 
 
@@ -150,33 +167,13 @@ def checksum(tensors: Sequence[Tensor]) -> str:
     return digest.hexdigest()
 
 
-def write_whole(path: Path, content: bytes, *, only_if_new: bool = False) -> None:
-    """`content` at `path`, whole or not at all, on disk when this returns. Raises `FeatureError` where it cannot be."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+def write_file(path: Path, content: bytes, *, replace: bool = True) -> None:
+    """Write a file atomically, with the folders above it. Raises `FeatureError` if it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if only_if_new:
-            try:
-                os.link(partial, path)
-            except FileExistsError:
-                pass
-            finally:
-                partial.unlink()
-        else:
-            partial.replace(path)
-        handle = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        write_atomic(path, content, shared=True, replace=replace)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise FeatureError(
-            f"{path}: cannot be written ({error.strerror}); free disk space or choose another output; what is finished "
-            "stays"
+            f"{path}: cannot be written ({error.strerror}); free disk space or choose another output; finished shards "
+            "are kept"
         ) from error

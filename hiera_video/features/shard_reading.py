@@ -14,20 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hiera_video.data.clips import ClipConfig
-from hiera_video.data.dataset import BrokenVideo, EvalTransform, record_window
-from hiera_video.data.decode import open_video
-from hiera_video.data.decode.protocol import Frames, VideoReader
-from hiera_video.data.decode.settings import Backend
-from hiera_video.data.records import Record
+from hiera_video.data.dataset import UnreadableVideo, ViewTransform, record_frame_range
+from hiera_video.data.loading.quarantine import OnOpen
+from hiera_video.data.manifest.record import Record
+from hiera_video.data.sampling import ClipConfig
 from hiera_video.errors import DecodeError
 from hiera_video.features.config import FeaturesConfig
 from hiera_video.features.windows import Stretch, stretches
+from hiera_video.video import open_video
+from hiera_video.video.options import Backend
+from hiera_video.video.reader import Frames, VideoReader
 
 PART_BYTES = 256 << 20
 """Of the clips that one task reads: bounds the memory of what is read ahead. A film comes in several parts."""
 
-Opening = Callable[[str], None]
 """To be called with each file's path before it is opened; `DecodeError` if it is to be passed over."""
 
 
@@ -70,7 +70,7 @@ class ReadWindows:
         self,
         clip: ClipConfig,
         windows: FeaturesConfig,
-        transform: EvalTransform,
+        transform: ViewTransform,
         *,
         clip_bytes: int,
         decoder: Backend = "pyav",
@@ -82,10 +82,12 @@ class ReadWindows:
         self.part = max(PART_BYTES // clip_bytes, 1)
         self._kept: tuple[str, VideoReader] | None = None
 
-    def __call__(self, ask: Ask, opening: Opening) -> VideoPart | BrokenVideo:
+    def __call__(self, ask: Ask, opening: OnOpen) -> VideoPart | UnreadableVideo:
         """The windows of `ask.record` from `ask.first` on. Never raises `DecodeError`: a video costs only itself."""
         record, threads = ask.record, torch.get_num_threads()
-        torch.set_num_threads(1)  # resizing rounds by the number of threads; workers have one, so everyone has
+        torch.set_num_threads(
+            1
+        )  # resizing rounds by the number of threads; workers have one, so everyone has
         try:
             opening(record.path)
             video = self._open(record)
@@ -95,11 +97,13 @@ class ReadWindows:
                 self._close()
                 raise
         except DecodeError as error:
-            return BrokenVideo(row=record.row, path=record.path, reason=error.reason, message=str(error))
+            return UnreadableVideo(
+                row=record.row, path=record.path, reason=error.reason, message=str(error)
+            )
         finally:
             torch.set_num_threads(threads)
 
-    def count(self, record: Record, opening: Opening) -> int | None:
+    def count(self, record: Record, opening: OnOpen) -> int | None:
         """How many windows a video has; None where it cannot be read."""
         try:
             opening(record.path)
@@ -112,9 +116,13 @@ class ReadWindows:
         found = self._stretches(video, record)
         wanted = found[first : first + self.part]
         if not wanted:
-            return VideoPart(row=record.row, path=record.path, clips=torch.empty(0), stretches=(), total=0)
+            return VideoPart(
+                row=record.row, path=record.path, clips=torch.empty(0), stretches=(), total=0
+            )
         # each frame is scaled once, whichever windows it is in
-        crops = [self.transform.views_of(frames, places) for frames, places in _decoded(video, wanted)]
+        crops = [
+            self.transform.views_of(frames, places) for frames, places in _decoded(video, wanted)
+        ]
         assert all(len(part.boxes) == 1 for part in crops), "a feature is of one crop"
         return VideoPart(
             row=record.row,
@@ -125,7 +133,9 @@ class ReadWindows:
         )
 
     def _stretches(self, video: VideoReader, record: Record) -> list[Stretch]:
-        return stretches(video.times, video.fps, record_window(video, record), self.clip, self.windows)
+        return stretches(
+            video.times, video.fps, record_frame_range(video, record), self.clip, self.windows
+        )
 
     def _open(self, record: Record) -> VideoReader:
         """The video, still open from its last part or from another record of the same file."""
@@ -149,7 +159,7 @@ class WindowCounter:
     def __init__(self, read: ReadWindows) -> None:
         self.read = read
 
-    def __call__(self, record: Record, opening: Opening) -> int | None:
+    def __call__(self, record: Record, opening: OnOpen) -> int | None:
         return self.read.count(record, opening)
 
 
@@ -170,13 +180,13 @@ def _decoded(video: VideoReader, wanted: list[Stretch]) -> list[tuple[Frames, li
 
 # -- in order ----------------------------------------------------------------------------------------------------------
 
-Results = Callable[[Iterable[Ask]], Iterator[VideoPart | BrokenVideo]]
+Results = Callable[[Iterable[Ask]], Iterator[VideoPart | UnreadableVideo]]
 """What `Pool.results` is: answers in the order of the asks. An ask may come after the last was taken."""
 
 
 def read_in_order(
     shards: Iterable[tuple[int, Iterable[Record]]], results: Results, part: int
-) -> Iterator[tuple[int, int, VideoPart | BrokenVideo]]:
+) -> Iterator[tuple[int, int, VideoPart | UnreadableVideo]]:
     """(turn, number of the shard, part) of every video, in order; a shard is taken when reading ahead comes to it.
 
     `part`: windows of a part. The first part of a long video tells how many there are; the others are asked for before
@@ -191,12 +201,18 @@ def read_in_order(
 
 class _Asks(Iterator[Ask]):
     def __init__(self, shards: Iterable[tuple[int, Iterable[Record]]], part: int) -> None:
-        self._records = ((turn, number, record) for turn, (number, records) in enumerate(shards) for record in records)
+        self._records = (
+            (turn, number, record)
+            for turn, (number, records) in enumerate(shards)
+            for record in records
+        )
         self._part = part
-        self._further: list[tuple[tuple[int, int, int], Ask]] = []  # heap: parts of long videos, not yet asked for
+        self._further: list[
+            tuple[tuple[int, int, int], Ask]
+        ] = []  # heap: parts of long videos, not yet asked for
         self._given: deque[Ask] = deque()
         self._due: list[tuple[int, int, int]] = []  # heap of the places to be handed out
-        self._answers: dict[tuple[int, int, int], tuple[int, int, VideoPart | BrokenVideo]] = {}
+        self._answers: dict[tuple[int, int, int], tuple[int, int, VideoPart | UnreadableVideo]] = {}
 
     def __next__(self) -> Ask:
         if self._further:
@@ -208,14 +224,16 @@ class _Asks(Iterator[Ask]):
         self._given.append(ask)
         return ask
 
-    def answered(self, result: VideoPart | BrokenVideo) -> None:
+    def answered(self, result: VideoPart | UnreadableVideo) -> None:
         """Take the answer to the oldest unanswered ask."""
         ask = self._given.popleft()
         turn, row, first = ask.place
-        if isinstance(result, BrokenVideo):
+        if isinstance(result, UnreadableVideo):
             last = (turn, row, first)
             self._due = [place for place in self._due if place[:2] != last[:2] or place <= last]
-            self._further = [item for item in self._further if item[0][:2] != last[:2] or item[0] <= last]
+            self._further = [
+                item for item in self._further if item[0][:2] != last[:2] or item[0] <= last
+            ]
             heapq.heapify(self._due)
             heapq.heapify(self._further)
         elif first == 0:
@@ -226,7 +244,7 @@ class _Asks(Iterator[Ask]):
         if ask.place in self._due:  # a part behind a broken one is not
             self._answers[ask.place] = turn, ask.number, result
 
-    def first_answer(self) -> tuple[int, int, VideoPart | BrokenVideo] | None:
+    def first_answer(self) -> tuple[int, int, VideoPart | UnreadableVideo] | None:
         """What is to be handed out next, if it is there."""
         if not self._due or self._due[0] not in self._answers:
             return None

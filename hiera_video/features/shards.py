@@ -16,12 +16,12 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
-from hiera_video.data.dataset import BrokenVideo
-from hiera_video.data.quarantine import Watch
-from hiera_video.data.records import Record
+from hiera_video.data.dataset import UnreadableVideo
+from hiera_video.data.loading.quarantine import Watch
+from hiera_video.data.manifest.record import Record
 from hiera_video.features.config import FeaturesConfig
 from hiera_video.features.extract import BatchRunner, check_finite
-from hiera_video.features.shard_files import INDEX, ShardFiles, checksum, write_whole
+from hiera_video.features.shard_files import INDEX, ShardFiles, checksum, write_file
 from hiera_video.features.shard_reading import ReadWindows, VideoPart
 
 
@@ -59,7 +59,7 @@ class Work:
 class LateFailure(Exception):
     """A long video turned out to be broken after its first windows were computed: the shard is made again without it."""
 
-    def __init__(self, video: BrokenVideo) -> None:
+    def __init__(self, video: UnreadableVideo) -> None:
         super().__init__(video.message)
         self.video = video
 
@@ -67,9 +67,9 @@ class LateFailure(Exception):
 def run_shard(
     work: Work,
     number: int,
-    videos: Iterable[VideoPart | BrokenVideo],
+    videos: Iterable[VideoPart | UnreadableVideo],
     runner: BatchRunner,
-    known: dict[int, BrokenVideo],
+    known: dict[int, UnreadableVideo],
 ) -> dict[str, Any]:
     """Compute shard `number` from its videos, put it on disk, return what its JSON says.
 
@@ -77,28 +77,40 @@ def run_shard(
     taken all `videos`).
     """
     entries: list[dict[str, Any]] = []
-    late: BrokenVideo | None = None
+    late: UnreadableVideo | None = None
     for video in videos:
         found = known.get(video.row, video)
-        if isinstance(found, BrokenVideo):
+        if isinstance(found, UnreadableVideo):
             begun = bool(entries) and entries[-1]["row"] == found.row
             if begun and entries[-1]["status"] == "ok":
                 late = late or found
             elif not begun:
-                entries.append(_entry(found, number, status="broken", reason=found.reason, message=found.message))
+                entries.append(
+                    _entry(
+                        found, number, status="broken", reason=found.reason, message=found.message
+                    )
+                )
         elif found.total == 0:
             entries.append(_entry(found, number, status="short"))
         elif late is None:
             for stretch, clip in zip(found.stretches, found.clips):
                 runner.add(clip)
-                times: dict[str, Any] = {"start_seconds": stretch.start_seconds, "end_seconds": stretch.end_seconds}
-                entries.append(_entry(found, number, clip=stretch.number, tail=stretch.tail, **times))
+                times: dict[str, Any] = {
+                    "start_seconds": stretch.start_seconds,
+                    "end_seconds": stretch.end_seconds,
+                }
+                entries.append(
+                    _entry(found, number, clip=stretch.number, tail=stretch.tail, **times)
+                )
     features = runner.finish()
     if late is not None:
         raise LateFailure(late)
     computed = [entry for entry in entries if entry["status"] == "ok"]
     for offset, entry in enumerate(computed):
-        entry |= {"offset": offset, "checksum": checksum([values[offset] for values in features.values()])}
+        entry |= {
+            "offset": offset,
+            "checksum": checksum([values[offset] for values in features.values()]),
+        }
     check_finite(features, work.config, f"shard {number} ({_names(work.shard(number))})")
     table = pa.Table.from_pylist(entries, schema=INDEX)
     if work.config.format != "safetensors":
@@ -106,8 +118,17 @@ def run_shard(
     return work.files.write(number, table, features)
 
 
-def _entry(video: VideoPart | BrokenVideo, number: int, *, status: str = "ok", **facts: Any) -> dict[str, Any]:
-    known = {"path": video.path, "row": video.row, "clip": 0, "tail": False, "shard": number, "status": status}
+def _entry(
+    video: VideoPart | UnreadableVideo, number: int, *, status: str = "ok", **facts: Any
+) -> dict[str, Any]:
+    known = {
+        "path": video.path,
+        "row": video.row,
+        "clip": 0,
+        "tail": False,
+        "shard": number,
+        "status": status,
+    }
     return {**dict.fromkeys(INDEX.names), **known, **facts}
 
 
@@ -122,13 +143,18 @@ def _write_arrays(work: Work, entries: list[dict[str, Any]], features: dict[str,
     for row in dict.fromkeys(rows.tolist()):
         (places,) = (rows == row).nonzero()
         mine = [entries[place] for place in places]
-        arrays = {name: values[places[0] : places[-1] + 1].numpy() for name, values in features.items()}
+        arrays = {
+            name: values[places[0] : places[-1] + 1].numpy() for name, values in features.items()
+        }
         path = work.files.array_path(row, mine[0]["path"], kind)
         content = io.BytesIO()
         if kind == "npy":
             np.save(content, next(iter(arrays.values())))
         else:
-            times = {key: np.array([entry[key] for entry in mine]) for key in ("start_seconds", "end_seconds", "tail")}
+            times = {
+                key: np.array([entry[key] for entry in mine])
+                for key in ("start_seconds", "end_seconds", "tail")
+            }
             contents: dict[str, Any] = {**arrays, **times}
             np.savez(content, **contents)
-        write_whole(path, content.getvalue())
+        write_file(path, content.getvalue())

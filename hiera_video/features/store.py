@@ -76,12 +76,16 @@ class FeatureStore(Dataset[VideoFeatures]):
         self.names = tuple(self.notes["names"])
         """`stage1` … `stage4`, those that were extracted, in this order."""
         self.dtype = DTYPES[self.notes["dtype"]]
-        parts = [_read_index(self._files.path(number, "parquet")) for number in self._files.finished()]
+        parts = [
+            _read_index(self._files.path(number, "parquet")) for number in self._files.finished()
+        ]
         self._table = pa.concat_tables(parts) if parts else INDEX.empty_table()
         rows = self._table.column("row").to_numpy()
         starts = np.flatnonzero(np.diff(rows, prepend=-1)) if len(rows) else np.zeros(0, np.int64)
         # a video's rows stand together, in order of time
-        self._spans = dict(zip(rows[starts].tolist(), zip(starts.tolist(), [*starts[1:].tolist(), len(rows)])))
+        self._spans = dict(
+            zip(rows[starts].tolist(), zip(starts.tolist(), [*starts[1:].tolist(), len(rows)]))
+        )
         self._open = lru_cache(maxsize=OPEN_SHARDS)(self._open_shard)
 
     @property
@@ -107,10 +111,14 @@ class FeatureStore(Dataset[VideoFeatures]):
         if row not in self._spans:
             if not 0 <= row < self.num_videos:
                 raise IndexError(f"row {row}: the manifest has rows 0 to {self.num_videos - 1}")
-            raise FeatureError(f"{self._files.folder}: row {row} is not extracted yet; run the same command to its end")
+            raise FeatureError(
+                f"{self._files.folder}: row {row} is not extracted yet; run the same command to its end"
+            )
         first, stop = self._spans[row]
         part = self._table.slice(first, stop - first)
-        facts = {name: part.column(name)[0].as_py() for name in ("path", "status", "reason", "message")}
+        facts = {
+            name: part.column(name)[0].as_py() for name in ("path", "status", "reason", "message")
+        }
         part = part.filter(compute.equal(part.column("status"), "ok"))
         return VideoFeatures(
             row=row,
@@ -143,14 +151,19 @@ class FeatureStore(Dataset[VideoFeatures]):
         for number in self._files.finished():
             for name, recorded in (self._files.seal(number) or {})["files"].items():
                 path = self._files.path(number, name.rpartition(".")[2])
-                if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != recorded["sha256"]:
+                if (
+                    not path.is_file()
+                    or hashlib.sha256(path.read_bytes()).hexdigest() != recorded["sha256"]
+                ):
                     damaged.append(str(path))
         return damaged
 
     def _known(self, name: str | None) -> str:
         name = self.names[-1] if name is None else name
         if name not in self.names:
-            raise FeatureError(f"{self._files.folder}: holds no {name!r}; choose one of {', '.join(self.names)}")
+            raise FeatureError(
+                f"{self._files.folder}: holds no {name!r}; choose one of {', '.join(self.names)}"
+            )
         return name
 
     def _row_of(self, path: str) -> int:
@@ -188,10 +201,14 @@ class FeatureStore(Dataset[VideoFeatures]):
         try:
             return safe_open(path, framework="pt")
         except Exception as error:  # safetensors and the system raise their own kinds
-            raise FeatureError(f"{path}: cannot be read ({error}); delete its .json and extract again") from error
+            raise FeatureError(
+                f"{path}: cannot be read ({error}); delete its .json and extract again"
+            ) from error
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_open"}  # open files stay here
+        return {
+            key: value for key, value in self.__dict__.items() if key != "_open"
+        }  # open files stay here
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -203,7 +220,9 @@ def _read_index(path: Path) -> pa.Table:
     try:
         return parquet.read_table(path)
     except (OSError, pa.ArrowException) as error:
-        raise FeatureError(f"{path}: cannot be read ({error}); delete its .json and extract again") from error
+        raise FeatureError(
+            f"{path}: cannot be read ({error}); delete its .json and extract again"
+        ) from error
 
 
 class ClipDataset(Dataset[dict[str, Any]]):
@@ -213,7 +232,9 @@ class ClipDataset(Dataset[dict[str, Any]]):
         self._store = store
         self._name = name
         clips = store.clips()
-        self._columns = {key: clips.column(key).to_numpy() for key in ("row", "start_seconds", "end_seconds")}
+        self._columns = {
+            key: clips.column(key).to_numpy() for key in ("row", "start_seconds", "end_seconds")
+        }
         self._places = clips.select(["shard", "offset"])
 
     def __len__(self) -> int:
@@ -223,4 +244,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         if not 0 <= index < len(self):
             raise IndexError(f"window {index}: the store has {len(self)}")
         (features,) = self._store._features(self._name, self._places.slice(index, 1))
-        return {"features": features, **{key: values[index] for key, values in self._columns.items()}}
+        return {
+            "features": features,
+            **{key: values[index] for key, values in self._columns.items()},
+        }

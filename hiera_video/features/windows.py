@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from hiera_video.data.clips import ClipConfig, Window, clip_span, test_clips, window_of
+from hiera_video.data.sampling import ClipConfig, FrameRange, clip_span, frame_range_of, test_clips
 from hiera_video.errors import ConfigError
 from hiera_video.features.config import FeaturesConfig
 
@@ -31,7 +31,9 @@ class Stretch:
     """Frames of the clip, by their number in the whole video."""
 
 
-def starts_along(length: float, window: float, stride: float, *, slack: float = 0.0) -> tuple[int, bool]:
+def starts_along(
+    length: float, window: float, stride: float, *, slack: float = 0.0
+) -> tuple[int, bool]:
     """How many whole windows fit, and whether something is left for a tail that starts at the next stride.
 
     `slack`: so much may be missing from a window, or left after the last one, without being counted.
@@ -41,7 +43,9 @@ def starts_along(length: float, window: float, stride: float, *, slack: float = 
     """
     whole = int((length - window + slack) // stride) + 1 if length + slack >= window else 0
     seen = (whole - 1) * stride + window if whole else 0.0
-    left = length - max(seen, whole * stride)  # with stride > window, the next window may start beyond the end
+    left = length - max(
+        seen, whole * stride
+    )  # with stride > window, the next window may start beyond the end
     return whole, length - seen > slack and left > slack
 
 
@@ -59,10 +63,12 @@ def check_windows(config: FeaturesConfig, clip: ClipConfig) -> None:
 
 
 def stretches(
-    times: Sequence[float], fps: float, record: Window, clip: ClipConfig, config: FeaturesConfig
+    times: Sequence[float], fps: float, record: FrameRange, clip: ClipConfig, config: FeaturesConfig
 ) -> list[Stretch]:
     """The stretches of the part `record` of a video whose frames are shown at `times` (seconds, ascending)."""
-    if config.window is None and clip.sampling == "segments":  # such a clip is of the whole video, however long
+    if (
+        config.window is None and clip.sampling == "segments"
+    ):  # such a clip is of the whole video, however long
         return [_stretch(0, record, times, fps, clip, tail=False)]
     if config.unit == "frames":
         return _by_frames(times, fps, record, clip, config)
@@ -75,18 +81,26 @@ def stretches(
     found = []
     for number in range(whole + (has_tail and config.tail == "keep")):
         start = begin + number * stride
-        part = window_of(times, fps, start, start + window)
+        part = frame_range_of(times, fps, start, start + window)
         part = replace(part, num_frames=min(part.num_frames, stop - part.first))
         if part.num_frames < 1:
             continue  # a gap in a video of variable rate
         found.append(
-            _stretch(number, part, times, fps, clip, tail=number >= whole, seconds=(start, min(start + window, end)))
+            _stretch(
+                number,
+                part,
+                times,
+                fps,
+                clip,
+                tail=number >= whole,
+                seconds=(start, min(start + window, end)),
+            )
         )
     return found
 
 
 def _by_frames(
-    times: Sequence[float], fps: float, record: Window, clip: ClipConfig, config: FeaturesConfig
+    times: Sequence[float], fps: float, record: FrameRange, clip: ClipConfig, config: FeaturesConfig
 ) -> list[Stretch]:
     window = int(config.window or max(round(clip_span(clip, fps)), 1))
     stride = int(config.stride or window)
@@ -94,14 +108,16 @@ def _by_frames(
     found = []
     for number in range(whole + (has_tail and config.tail == "keep")):
         start = number * stride
-        part = Window(first=record.first + start, num_frames=min(window, record.num_frames - start), fps=fps)
+        part = FrameRange(
+            first=record.first + start, num_frames=min(window, record.num_frames - start), fps=fps
+        )
         found.append(_stretch(number, part, times, fps, clip, tail=number >= whole))
     return found
 
 
 def _stretch(
     number: int,
-    part: Window,
+    part: FrameRange,
     times: Sequence[float],
     fps: float,
     clip: ClipConfig,

@@ -13,10 +13,16 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hiera_video.errors import ConfigError, InputSizeError
-from hiera_video.models.attention import NORM_EPS, HieraBlock
+from hiera_video.models.blocks import NORM_EPS, HieraBlock
 from hiera_video.models.heads import Head
 from hiera_video.models.layout import HieraConfig, block_table, stage_table
-from hiera_video.models.tokens import PatchEmbed, UnitOrder, hide_pixels, true_positions, visible_count
+from hiera_video.models.tokens import (
+    PatchEmbed,
+    UnitOrder,
+    hide_pixels,
+    true_positions,
+    visible_count,
+)
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
 _BOTTOM = ("pos_embed", "patch_embed")
@@ -36,14 +42,18 @@ class HieraEncoder(nn.Module):
         self.patch_embed = PatchEmbed(config)
         tokens = config.token_grid
         if config.sep_pos_embed:
-            self.pos_embed_spatial = nn.Parameter(torch.zeros(1, tokens[-2] * tokens[-1], config.embed_dim))
+            self.pos_embed_spatial = nn.Parameter(
+                torch.zeros(1, tokens[-2] * tokens[-1], config.embed_dim)
+            )
             self.pos_embed_temporal = nn.Parameter(torch.zeros(1, tokens[0], config.embed_dim))
         else:
             self.pos_embed = nn.Parameter(torch.zeros(1, math.prod(tokens), config.embed_dim))
         layouts = block_table(config)
         self.blocks = nn.ModuleList(HieraBlock(layout, config.mlp_ratio) for layout in layouts)
         rates = torch.tensor([layout.drop_path for layout in layouts]).view(1, -1, 1)
-        self.register_buffer("_drop_rates", rates, persistent=False)  # beside the weights, never in a checkpoint
+        self.register_buffer(
+            "_drop_rates", rates, persistent=False
+        )  # beside the weights, never in a checkpoint
         self._drops = [layout.drop_path > 0 for layout in layouts]
 
     @property
@@ -62,7 +72,9 @@ class HieraEncoder(nn.Module):
         try:
             self.get_parameter(parameter_name)
         except AttributeError as error:
-            raise ConfigError(f"{parameter_name!r} is no parameter of this model; take named_parameters()") from error
+            raise ConfigError(
+                f"{parameter_name!r} is no parameter of this model; take named_parameters()"
+            ) from error
         if parameter_name.startswith(_BOTTOM):
             return 0
         block = _BLOCK.match(parameter_name)
@@ -85,7 +97,9 @@ class HieraEncoder(nn.Module):
         time = rearrange(self.pos_embed_temporal, "one t c -> one c t 1 1")
         return space + time
 
-    def embed(self, clips: Tensor, keep: Tensor | None = None, visible: int | None = None) -> Tensor:
+    def embed(
+        self, clips: Tensor, keep: Tensor | None = None, visible: int | None = None
+    ) -> Tensor:
         """Clips [B, C, (T,) H, W] to tokens [B, units, tokens, C] in unit order; with `keep`, `visible` units alone."""
         positions = self.order.unroll(self.position_embedding())
         if keep is None or visible is None:
@@ -131,7 +145,9 @@ class HieraEncoder(nn.Module):
         """One block; recomputed in the backward pass where `checkpointing` is on."""
         if self.checkpointing and torch.is_grad_enabled():
             # nothing inside a block is random, so there is no generator's state to keep
-            out = checkpoint(block, tokens, branch_scale, use_reentrant=False, preserve_rng_state=False)
+            out = checkpoint(
+                block, tokens, branch_scale, use_reentrant=False, preserve_rng_state=False
+            )
         else:
             out = block(tokens, branch_scale)
         assert isinstance(out, Tensor)
@@ -145,7 +161,9 @@ class HieraEncoder(nn.Module):
         roll = self.order.reroll if keep is None else self.order.reroll_units
         return [roll(output, stage.poolings) for stage, output in zip(self.stages, outputs)]
 
-    def forward_features(self, clips: Tensor, keep: Tensor | None = None, path_draws: Tensor | None = None) -> Tensor:
+    def forward_features(
+        self, clips: Tensor, keep: Tensor | None = None, path_draws: Tensor | None = None
+    ) -> Tensor:
         """The last map in spatial order, before any norm: [B, (t,) h, w, C], or per visible unit as above."""
         return self.forward_intermediates(clips, keep, path_draws)[-1]
 
@@ -170,7 +188,9 @@ class HieraEncoder(nn.Module):
                 "or create the model with the input_size that they have"
             )
         if not clips.is_floating_point():
-            raise InputSizeError(f"clips are {clips.dtype}; the model takes normalised floats, see the eval transform")
+            raise InputSizeError(
+                f"clips are {clips.dtype}; the model takes normalised floats, see the eval transform"
+            )
 
 
 class Hiera(HieraEncoder):
@@ -215,7 +235,9 @@ def init_weights(model: HieraEncoder, config: HieraConfig) -> None:
     for module in model.modules():
         _init_module(module, config)
     weight = model.patch_embed.proj.weight
-    if config.init == "xavier":  # as if the patch embedding were a linear layer on flattened patches
+    if (
+        config.init == "xavier"
+    ):  # as if the patch embedding were a linear layer on flattened patches
         nn.init.xavier_uniform_(weight.view(weight.shape[0], -1))
     else:
         nn.init.trunc_normal_(weight, std=0.02)

@@ -1,240 +1,285 @@
-"""Models by name, as data: the `model` and `mae` sections, the sizes, and the configuration behind each name.
-
-No torch, so that a wrong name or input size is told at once. `geometry.py` holds the geometry; it can be had from here."""
+"""The shape of a Hiera as data: its configuration and the stage and block tables that follow from it. No torch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from difflib import get_close_matches
-from typing import Any, Literal
+import math
+from dataclasses import dataclass
+from typing import Literal
 
-from hiera_video.errors import ConfigError
-from hiera_video.models.geometry import (
-    AXES,
-    BlockLayout,
-    HieraConfig,
-    StageLayout,
-    block_table,
-    check_input_size,
-    require,
-    stage_table,
-)
+from hiera_video.errors import InputSizeError
+from hiera_video.utils.checks import require
 
-__all__ = [
-    "SIZES",
-    "BlockLayout",
-    "HieraConfig",
-    "MaeConfig",
-    "ModelConfig",
-    "StageLayout",
-    "block_table",
-    "check_mask_ratio",
-    "config_for",
-    "default_mae",
-    "is_mae",
-    "list_names",
-    "num_visible",
-    "stage_table",
-]
+AXES = {2: ("height", "width"), 3: ("frames", "height", "width")}
+AttentionKind = Literal["unit", "global"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """The `model` section: which model, and where its weights come from."""
+class HieraConfig:
+    """All that fixes an encoder's parameters. Sizes are (frames, height, width), or (height, width) for images."""
 
-    name: str
-    """A name of `list_models()`; `mae_…` goes with train.task=pretrain."""
-    input_size: tuple[int, ...] | None = None
-    """(frames, height, width), or (height, width) for an image model; the name's own where unset."""
-    num_classes: int | None = None
-    """Outputs of the head; the manifest's class count where unset."""
-    pretrained: str | None = None
-    """Run folder, file, `hf-hub:owner/name`, or a tag that the zoo knows; `none`: from scratch, on purpose."""
+    input_size: tuple[int, ...] = (16, 224, 224)
+    """Frames and pixels of one clip."""
+    in_chans: int = 3
+    """Channels of the input."""
+    num_classes: int = 400
+    """Outputs of the head; 0: no head, the model answers with pooled features (a masked autoencoder has no head ever)."""
+    embed_dim: int = 96
+    """Width of stage 1; it doubles at each stage."""
+    num_heads: int = 1
+    """Attention heads of stage 1; they double at each stage."""
+    stages: tuple[int, ...] = (2, 3, 16, 3)
+    """Blocks per stage."""
+    q_pool: int = 3
+    """How many stage changes pool the queries, counted from the first."""
+    q_stride: tuple[int, ...] = (1, 2, 2)
+    """What a pooling divides the token grid by."""
+    mask_unit_size: tuple[int, ...] = (1, 8, 8)
+    """Tokens of stage 1 that are hidden, and attended, together."""
+    mask_unit_attn: tuple[bool, ...] = (True, True, False, False)
+    """Per stage: attention within mask units (True) or over the whole clip (False); see `StageLayout` for the lag."""
+    patch_kernel: tuple[int, ...] = (3, 7, 7)
+    """Kernel of the patch embedding."""
+    patch_stride: tuple[int, ...] = (2, 4, 4)
+    """Its stride: frames and pixels of one token."""
+    patch_padding: tuple[int, ...] = (1, 3, 3)
+    """Its zero padding."""
+    mlp_ratio: float = 4.0
+    """Hidden width of the MLPs over the block's width."""
+    sep_pos_embed: bool = True
+    """Learn the position embedding as space plus time, instead of one table of every token."""
     drop_path_rate: float = 0.0
-    """Stochastic depth of the last block."""
+    """Stochastic depth of the last block; it grows linearly from 0 at the first."""
     head_dropout: float = 0.0
     """Dropout before the classifier."""
-    checkpointing: bool = False
-    """Recompute each block in the backward pass: about a third more time, far less memory."""
+    init: Literal["trunc_normal", "xavier"] = "trunc_normal"
+    """Initial weights: truncated normal 0.02 with bias 0.02 (the classifier's), or Xavier, bias 0 (the autoencoder's)."""
+    head_init_scale: float = 0.001
+    """Factor on the classifier's initial weight and bias."""
 
     def __post_init__(self) -> None:
-        if self.input_size is not None:
-            object.__setattr__(self, "input_size", tuple(self.input_size))
-        config_for(
-            self.name,
-            input_size=self.input_size,
-            num_classes=self.num_classes,
-            drop_path_rate=self.drop_path_rate,
-            head_dropout=self.head_dropout,
-            section="model.",
+        for name in _TUPLES:  # JSON gives lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        dims = len(self.input_size)
+        require(
+            dims in AXES,
+            f"input_size={list(self.input_size)}: give (frames, height, width) or (height, width)",
         )
+        for name in ("q_stride", "mask_unit_size", "patch_kernel", "patch_stride", "patch_padding"):
+            value = getattr(self, name)
+            require(
+                len(value) == dims,
+                f"{name}={list(value)}: has to have {dims} numbers, as input_size has",
+            )
+        for name in ("in_chans", "embed_dim", "num_heads"):
+            require(getattr(self, name) >= 1, f"{name}={getattr(self, name)}: must be 1 or more")
+        require(
+            self.num_classes >= 0,
+            f"num_classes={self.num_classes}: must be 0 (features instead of logits) or more",
+        )
+        require(
+            bool(self.stages) and min(self.stages) >= 1,
+            f"stages={list(self.stages)}: every stage needs 1 block or more",
+        )
+        require(
+            len(self.mask_unit_attn) >= len(self.stages),
+            f"mask_unit_attn={list(self.mask_unit_attn)}: needs one entry for each of the {len(self.stages)} stages",
+        )
+        require(
+            0 <= self.q_pool < len(self.stages),
+            f"q_pool={self.q_pool}: {len(self.stages)} stages have {len(self.stages) - 1} changes, so 0 to that many",
+        )
+        require(
+            all(
+                unit % stride**self.q_pool == 0
+                for unit, stride in zip(self.mask_unit_size, self.q_stride)
+            ),
+            f"mask_unit_size={list(self.mask_unit_size)}: must be a multiple of q_stride ** q_pool = "
+            f"{[stride**self.q_pool for stride in self.q_stride]}",
+        )
+        require(
+            self.embed_dim % self.num_heads == 0,
+            f"embed_dim={self.embed_dim}: not a multiple of num_heads={self.num_heads}",
+        )
+        require(
+            0 <= self.drop_path_rate < 1, f"drop_path_rate={self.drop_path_rate}: must be in [0, 1)"
+        )
+        require(0 <= self.head_dropout < 1, f"head_dropout={self.head_dropout}: must be in [0, 1)")
+        check_input_size(self.input_size, self.unit_pixels)
+
+    @property
+    def unit_pixels(self) -> tuple[int, ...]:
+        """Frames and pixels of one mask unit; the input has to be a multiple."""
+        return tuple(stride * unit for stride, unit in zip(self.patch_stride, self.mask_unit_size))
+
+    @property
+    def token_grid(self) -> tuple[int, ...]:
+        """Tokens of stage 1 along each axis."""
+        return tuple(size // stride for size, stride in zip(self.input_size, self.patch_stride))
+
+    @property
+    def unit_grid(self) -> tuple[int, ...]:
+        """Mask units along each axis."""
+        return tuple(tokens // unit for tokens, unit in zip(self.token_grid, self.mask_unit_size))
+
+    @property
+    def num_units(self) -> int:
+        """Mask units of one clip."""
+        return math.prod(self.unit_grid)
+
+    @property
+    def unit_rest(self) -> tuple[int, ...]:
+        """Tokens that a mask unit has left along each axis after every pooling."""
+        return tuple(
+            unit // stride**self.q_pool for unit, stride in zip(self.mask_unit_size, self.q_stride)
+        )
+
+    @property
+    def final_grid(self) -> tuple[int, ...]:
+        """Tokens of the last stage along each axis."""
+        return tuple(units * rest for units, rest in zip(self.unit_grid, self.unit_rest))
+
+    @property
+    def depth(self) -> int:
+        """Blocks in all."""
+        return sum(self.stages)
+
+
+_TUPLES = (
+    "input_size",
+    "stages",
+    "q_stride",
+    "mask_unit_size",
+    "mask_unit_attn",
+    "patch_kernel",
+    "patch_stride",
+    "patch_padding",
+)
+
+
+def check_input_size(
+    size: tuple[int, ...], multiple: tuple[int, ...], key: str = "input_size"
+) -> None:
+    """Raise `InputSizeError`, with the nearest sizes that fit, unless every axis is a multiple."""
+    wrong = [
+        axis
+        for axis, (length, step) in enumerate(zip(size, multiple))
+        if length < 1 or length % step
+    ]
+    if wrong:
+        below, above = nearest_sizes(size, multiple)
+        rules = ", ".join(
+            f"{AXES[len(size)][axis]} {size[axis]} is not a multiple of {multiple[axis]}"
+            for axis in wrong
+        )
+        nearest = f"{list(below)} or {list(above)}" if below != above else f"{list(above)}"
+        raise InputSizeError(
+            f"{key}={list(size)}: {rules} (patch stride x mask unit); the nearest that fit are {nearest}"
+        )
+
+
+def nearest_sizes(
+    size: tuple[int, ...], multiple: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The size rounded down, and rounded up, to multiples (at least one of them on each axis)."""
+    below = tuple(max(length // step, 1) * step for length, step in zip(size, multiple))
+    above = tuple(max(-(-length // step), 1) * step for length, step in zip(size, multiple))
+    return below, above
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaeConfig:
-    """The `mae` section: masking, decoder and target of the masked autoencoder. Defaults: the paper's video recipe."""
+class StageLayout:
+    """One stage. Its first block widens, and may pool; that block *lags*: it attends as the stage before did, so that
+    global attention starts only on the pooled, smaller map."""
 
-    mask_ratio: float = 0.9
-    """Share of the mask units that is hidden (paper: 0.9 for video, 0.6 for images)."""
-    decoder_embed_dim: int = 512
-    """Width of the decoder."""
-    decoder_depth: int = 8
-    """Blocks of the decoder."""
-    decoder_num_heads: int = 8
-    """Heads of the decoder (paper, table 11a: 8 for video; weights for 16 have the same shapes and load silently)."""
-    masking: Literal["random", "tube", "future"] = "random"
-    """Which units are hidden: any in space and time (the paper), the same place in every frame (VideoMAE), or the clip's
-    last frames (as SiamMAE hides the future, arXiv 2305.14344; nothing is drawn): what moves has to be carried on."""
-    target: Literal["pixels", "hog"] = "pixels"
-    """What is predicted: normalised pixels, or histograms of oriented gradients (MaskFeat)."""
-    target_frames: Literal["first", "all"] = "first"
-    """Frames of each token that are predicted: the first (the paper), or all (VideoMAE)."""
-    decoder_tokens: Literal["all", "running_cell", "random"] = "all"
-    """Hidden tokens that are decoded: all (the paper), or a share of them (VideoMAE V2's dual masking)."""
-    decoder_share: float = 0.5
-    """That share; used unless decoder_tokens is all."""
+    first_block: int
+    """Index of its first block in the whole network."""
+    last_block: int
+    """Index of its last block; its output is the stage's map."""
+    dim: int
+    """Channels."""
+    heads: int
+    """Attention heads."""
+    grid: tuple[int, ...]
+    """Tokens of the map along each axis."""
+    unit_shape: tuple[int, ...]
+    """Tokens of one mask unit along each axis."""
+    pools: bool
+    """Whether its first block pools the queries."""
+    poolings: int
+    """Poolings done up to and with this stage."""
+    attention: AttentionKind
+    """What its blocks attend to, but for the first."""
+    first_attention: AttentionKind
+    """What its first block attends to: the stage before's choice (the lag of one block)."""
 
-    def __post_init__(self) -> None:
-        check_mask_ratio(self.mask_ratio, "mae.mask_ratio")
-        for name in ("decoder_embed_dim", "decoder_depth", "decoder_num_heads"):
-            require(getattr(self, name) >= 1, f"mae.{name}={getattr(self, name)}: must be 1 or more")
-        require(
-            self.decoder_embed_dim % self.decoder_num_heads == 0,
-            f"mae.decoder_embed_dim={self.decoder_embed_dim}: not a multiple of "
-            f"decoder_num_heads={self.decoder_num_heads}",
+
+@dataclass(frozen=True, kw_only=True)
+class BlockLayout:
+    """One block, as the stage table implies it."""
+
+    dim_in: int
+    """Channels that come in."""
+    dim_out: int
+    """Channels that go out."""
+    heads: int
+    """Attention heads."""
+    attention: AttentionKind
+    """Within mask units, or global."""
+    unit_tokens_in: int
+    """Tokens of a mask unit that come in."""
+    unit_tokens_out: int
+    """Tokens of a mask unit that go out; fewer where the block pools."""
+    drop_path: float
+    """Probability that a sample skips a branch of this block in training."""
+
+
+def stage_table(config: HieraConfig) -> tuple[StageLayout, ...]:
+    """The stages, first to last."""
+    stages = []
+    first, kind_before = 0, _kind(config.mask_unit_attn[0])
+    for index, blocks in enumerate(config.stages):
+        poolings = min(index, config.q_pool)
+        kind = _kind(config.mask_unit_attn[index])
+        stage = StageLayout(
+            first_block=first,
+            last_block=first + blocks - 1,
+            dim=config.embed_dim * 2**index,
+            heads=config.num_heads * 2**index,
+            grid=tuple(n // s**poolings for n, s in zip(config.token_grid, config.q_stride)),
+            unit_shape=tuple(
+                n // s**poolings for n, s in zip(config.mask_unit_size, config.q_stride)
+            ),
+            pools=1 <= index <= config.q_pool,
+            poolings=poolings,
+            attention=kind,
+            first_attention=kind_before,
         )
-        require(0 < self.decoder_share <= 1, f"mae.decoder_share={self.decoder_share}: must be above 0, at most 1")
-        for name, choices in _MAE_CHOICES.items():
-            value = getattr(self, name)
-            require(value in choices, f"mae.{name}={value!r}: choose one of {', '.join(choices)}")
+        stages.append(stage)
+        first, kind_before = first + blocks, kind
+    return tuple(stages)
 
 
-_MAE_CHOICES = {
-    "masking": ("random", "tube", "future"),
-    "target": ("pixels", "hog"),
-    "target_frames": ("first", "all"),
-    "decoder_tokens": ("all", "running_cell", "random"),
-}
-
-
-def check_mask_ratio(ratio: float, key: str = "mask_ratio") -> None:
-    """Raise `ConfigError` unless some of the clip may be hidden and some seen."""
-    require(0 < ratio < 1, f"{key}={ratio}: must be above 0 and below 1, or nothing is hidden, or nothing is seen")
-
-
-def num_visible(units: int, mask_ratio: float) -> int:
-    """Units that stay visible: 39 of 392 at 0.9. Raises `ConfigError` where that leaves none, or hides none."""
-    check_mask_ratio(mask_ratio)
-    visible = int(units * (1 - mask_ratio) + 1e-6)  # 10 * (1 - 0.9) is 0.9999…, and means 1
-    require(
-        0 < visible < units,
-        f"mask_ratio={mask_ratio}: keeps {visible} of {units} units; "
-        f"choose a ratio between {1 / units:.3g} and {1 - 1 / units:.3g}",
-    )
-    return visible
-
-
-# Table 2 of the paper (arXiv 2306.00989): width, heads and blocks per stage.
-SIZES: dict[str, dict[str, Any]] = {
-    "tiny": {"embed_dim": 96, "num_heads": 1, "stages": (1, 2, 7, 2)},
-    "small": {"embed_dim": 96, "num_heads": 1, "stages": (1, 2, 11, 2)},
-    "base": {"embed_dim": 96, "num_heads": 1, "stages": (2, 3, 16, 3)},
-    "base_plus": {"embed_dim": 112, "num_heads": 2, "stages": (2, 3, 16, 3)},
-    "large": {"embed_dim": 144, "num_heads": 2, "stages": (2, 6, 36, 4)},
-    "huge": {"embed_dim": 256, "num_heads": 4, "stages": (2, 6, 36, 4)},
-}
-
-_IMAGE: dict[str, Any] = {
-    "input_size": (224, 224),
-    "num_classes": 1000,
-    "q_stride": (2, 2),
-    "mask_unit_size": (8, 8),
-    "patch_kernel": (7, 7),
-    "patch_stride": (4, 4),
-    "patch_padding": (3, 3),
-    "sep_pos_embed": False,
-}
-
-# Small enough to learn motion on two CPU cores in minutes. Its second stage is global: with one block in the last
-# stage, the lag would leave a global third stage without a single global block, and time would never be mixed.
-# The head starts at full scale: scaled by 0.001, as the large sizes have it, it stays near chance for 200 steps.
-_MICRO: dict[str, Any] = {
-    "input_size": (16, 32, 32),
-    "embed_dim": 64,
-    "num_heads": 1,
-    "stages": (1, 2, 1),
-    "q_pool": 2,
-    "mask_unit_size": (1, 4, 4),
-    "mask_unit_attn": (True, False, False),
-    "init": "xavier",
-    "head_init_scale": 1.0,
-}
-
-
-def _all_names() -> dict[str, HieraConfig]:
-    classifiers = {f"hiera_{size}_16x224": HieraConfig(**shape) for size, shape in SIZES.items()}
-    classifiers["hiera_micro_16x32"] = HieraConfig(**_MICRO)
-    classifiers |= {f"hiera_{size}_224": HieraConfig(**shape, **_IMAGE) for size, shape in SIZES.items()}
-    # the autoencoder pools once less, so that a hidden unit is predicted as 2x2 tokens
-    autoencoders = {
-        f"mae_{name}": replace(config, q_pool=config.q_pool - 1, init="xavier") for name, config in classifiers.items()
-    }
-    return classifiers | autoencoders
-
-
-_CONFIGS = _all_names()
-
-
-def list_names() -> tuple[str, ...]:
-    """Every model name: video classifiers, image classifiers, then their masked autoencoders (`mae_…`)."""
-    return tuple(_CONFIGS)
-
-
-def is_mae(name: str) -> bool:
-    """Whether the name means a masked autoencoder."""
-    return name.startswith("mae_")
-
-
-def config_for(
-    name: str,
-    *,
-    input_size: tuple[int, ...] | None = None,
-    num_classes: int | None = None,
-    drop_path_rate: float = 0.0,
-    head_dropout: float = 0.0,
-    section: str = "",
-) -> HieraConfig:
-    """The configuration of a name. `ConfigError` with the nearest names for an unknown one, `InputSizeError` with the
-    nearest sizes for a size that does not divide. `section` prefixes the keys in messages (`model.`)."""
-    if name not in _CONFIGS:
-        model, _, tag = name.partition(".")
-        if model in _CONFIGS:  # timm's way
-            raise ConfigError(
-                f"{section}name={name!r}: the model is {model}, its weights are {section}pretrained={tag}"
+def block_table(config: HieraConfig) -> tuple[BlockLayout, ...]:
+    """The blocks, first to last."""
+    blocks: list[BlockLayout] = []
+    before: StageLayout | None = None
+    for stage in stage_table(config):
+        tokens = math.prod(stage.unit_shape)
+        for index in range(stage.first_block, stage.last_block + 1):
+            entering = stage if before is None or index > stage.first_block else before
+            block = BlockLayout(
+                dim_in=entering.dim,
+                dim_out=stage.dim,
+                heads=stage.heads,
+                attention=stage.first_attention if index == stage.first_block else stage.attention,
+                unit_tokens_in=math.prod(entering.unit_shape),
+                unit_tokens_out=tokens,
+                drop_path=config.drop_path_rate * index / max(config.depth - 1, 1),
             )
-        near = get_close_matches(name, _CONFIGS, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(_CONFIGS)}"
-        raise ConfigError(f"{section}name={name!r}: unknown model; {hint}")
-    config = _CONFIGS[name]
-    if input_size is not None:
-        dims = len(config.input_size)
-        given = input_size if isinstance(input_size, int) else list(input_size)
-        require(
-            isinstance(given, list) and len(given) == dims,
-            f"{section}input_size={given}: {name} takes ({', '.join(AXES[dims])}), like {list(config.input_size)}",
-        )
-        check_input_size(tuple(input_size), config.unit_pixels, f"{section}input_size")
-        config = replace(config, input_size=tuple(input_size))
-    classes = config.num_classes if num_classes is None else num_classes
-    least = 1 if section else 0  # what is trained and tested answers with classes
-    require(classes >= least, f"{section}num_classes={classes}: must be {least} or more")
-    return replace(config, num_classes=classes, drop_path_rate=drop_path_rate, head_dropout=head_dropout)
+            blocks.append(block)
+        before = stage
+    return tuple(blocks)
 
 
-def default_mae(name: str) -> MaeConfig:
-    """The masked autoencoder's settings that go with a name: the paper's for video, the released code's for images."""
-    if "micro" in name:
-        return MaeConfig(decoder_embed_dim=128, decoder_depth=2, decoder_num_heads=4)
-    if len(_CONFIGS[name].input_size) == 2:
-        return MaeConfig(mask_ratio=0.6, decoder_num_heads=16)
-    return MaeConfig()
+def _kind(within_unit: bool) -> AttentionKind:
+    return "unit" if within_unit else "global"

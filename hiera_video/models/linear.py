@@ -31,9 +31,13 @@ class Linear(nn.Linear):
         return F.gelu(out) if gelu else out
 
 
-def fused_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, gelu: bool = False) -> Tensor:
+def fused_linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, gelu: bool = False
+) -> Tensor:
     """One call of oneDNN, without a gradient."""
-    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "gelu" if gelu else "none", [], "none")
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(
+        x, weight, bias, "gelu" if gelu else "none", [], "none"
+    )
     return out
 
 
@@ -42,13 +46,17 @@ class _Traced(torch.autograd.Function):
     A GELU before it is computed again in the backward pass, so that its output, the widest of a block, is not kept."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, gelu_first: bool) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, gelu_first: bool
+    ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.has_bias, ctx.gelu_first = bias is not None, gelu_first
         return fused_linear(F.gelu(x) if gelu_first else x, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+    def backward(
+        ctx: Any, grad: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         rows = grad.flatten(0, -2)
         wants_input, wants_weight, wants_bias, _ = ctx.needs_input_grad

@@ -15,7 +15,10 @@ def count_parameters(model: nn.Module) -> int:
 def count_macs(model: nn.Module, input_shape: tuple[int, ...]) -> int:
     """Multiply-accumulates of one forward pass for one sample of `input_shape` (channels first, without the batch),
     with both attention products, as the paper's "GFLOPs" do. Runs on the meta device: no memory, no arithmetic."""
-    state = {name: tensor.to("meta") for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    state = {
+        name: tensor.to("meta")
+        for name, tensor in (*model.named_parameters(), *model.named_buffers())
+    }
     clips = torch.empty(1, *input_shape, device="meta")
     training = model.training
     model.eval()

@@ -16,12 +16,12 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from hiera_video.errors import ConfigError, InputSizeError
-from hiera_video.models.attention import NORM_EPS, HieraBlock
-from hiera_video.models.geometry import BlockLayout, HieraConfig
+from hiera_video.models.blocks import NORM_EPS, HieraBlock
 from hiera_video.models.hiera import HieraEncoder, init_weights
-from hiera_video.models.layout import MaeConfig, num_visible
+from hiera_video.models.layout import BlockLayout, HieraConfig
 from hiera_video.models.linear import Linear
 from hiera_video.models.masking import random_hidden, random_keep, running_cells
+from hiera_video.models.registry import MaeConfig, num_visible
 from hiera_video.models.targets import Target
 from hiera_video.models.tokens import CONVS, flat_index, take_rows, true_positions, visible_count
 
@@ -57,7 +57,9 @@ class MaskedAutoencoderHiera(HieraEncoder):
         self.mae = mae
         self.target = Target(config, mae)
         self.hidden_together = _hidden_together(config, mae)
-        self.visible_units(mae.mask_ratio)  # a ratio that leaves nothing is told now, not at the first step
+        self.visible_units(
+            mae.mask_ratio
+        )  # a ratio that leaves nothing is told now, not at the first step
         dim, width = self.stages[-1].dim, mae.decoder_embed_dim
         self.encoder_norm = nn.LayerNorm(dim, eps=NORM_EPS)
         self.multi_scale_fusion_heads = _fusion_heads(self)
@@ -73,7 +75,9 @@ class MaskedAutoencoderHiera(HieraEncoder):
             unit_tokens_out=1,
             drop_path=0.0,
         )
-        self.decoder_blocks = nn.ModuleList(HieraBlock(layout, config.mlp_ratio) for _ in range(mae.decoder_depth))
+        self.decoder_blocks = nn.ModuleList(
+            HieraBlock(layout, config.mlp_ratio) for _ in range(mae.decoder_depth)
+        )
         self.decoder_norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.decoder_pred = Linear(width, self.target.size)
         self._register_tables()
@@ -96,7 +100,9 @@ class MaskedAutoencoderHiera(HieraEncoder):
     def visible_units(self, mask_ratio: float | None = None) -> int:
         """Units of a clip that stay visible at a ratio (the configured one by default)."""
         ratio = self.mae.mask_ratio if mask_ratio is None else mask_ratio
-        return num_visible(self.config.num_units // self.hidden_together, ratio) * self.hidden_together
+        return (
+            num_visible(self.config.num_units // self.hidden_together, ratio) * self.hidden_together
+        )
 
     def draw_keep(
         self,
@@ -108,9 +114,13 @@ class MaskedAutoencoderHiera(HieraEncoder):
         """Masks as this model is configured, keep [batch, units] bool, True = visible; see `random_keep`."""
         units = self.config.num_units
         if self.mae.masking == "future":  # units lie frame by frame
-            return (torch.arange(units, device=device) < self.visible_units(mask_ratio)).repeat(batch, 1)
+            return (torch.arange(units, device=device) < self.visible_units(mask_ratio)).repeat(
+                batch, 1
+            )
         ratio = self.mae.mask_ratio if mask_ratio is None else mask_ratio
-        return random_keep(batch, units, ratio, generators, tube_frames=self.hidden_together, device=device)
+        return random_keep(
+            batch, units, ratio, generators, tube_frames=self.hidden_together, device=device
+        )
 
     def forward(
         self,
@@ -137,16 +147,29 @@ class MaskedAutoencoderHiera(HieraEncoder):
         decoded, predicted = self.decode(latent, keep, decoder_draws)
         pred = self.decoder_pred(self.decoder_norm(decoded))
         with torch.no_grad():
-            target = self.target.normalised(take_rows(self.target.patches(clips.float()), predicted))
+            target = self.target.normalised(
+                take_rows(self.target.patches(clips.float()), predicted)
+            )
         loss = F.mse_loss(pred.float(), target)
-        tokens = torch.zeros(keep.shape[0], self.unit_tokens.numel(), dtype=torch.bool, device=clips.device)
+        tokens = torch.zeros(
+            keep.shape[0], self.unit_tokens.numel(), dtype=torch.bool, device=clips.device
+        )
         masked = tokens.scatter(1, predicted, True)
         return MaeOutput(
-            loss=loss, pred=pred, target=target, keep=keep, masked=masked, latent=latent.detach().flatten(1, 2)
+            loss=loss,
+            pred=pred,
+            target=target,
+            keep=keep,
+            masked=masked,
+            latent=latent.detach().flatten(1, 2),
         )
 
     def encode_visible(
-        self, clips: Tensor, keep: Tensor, path_draws: Tensor | None = None, visible: int | None = None
+        self,
+        clips: Tensor,
+        keep: Tensor,
+        path_draws: Tensor | None = None,
+        visible: int | None = None,
     ) -> Tensor:
         """Fused and normed latents of the visible units, [B, visible units, tokens of a unit, C]."""
         stages = self.encode(clips, keep, path_draws, visible)
@@ -162,8 +185,14 @@ class MaskedAutoencoderHiera(HieraEncoder):
         head = self.multi_scale_fusion_heads[index]
         assert isinstance(head, nn.Conv2d | nn.Conv3d)
         axes = self.order.axes
-        kernel = {f"p{n}{a}": s for n in range(index + 1, self.config.q_pool + 1) for a, s in self._strides()}
-        spatial = " ".join(f"({' '.join(f'p{n}{a}' for n in range(self.config.q_pool, index, -1))})" for a in axes)
+        kernel = {
+            f"p{n}{a}": s
+            for n in range(index + 1, self.config.q_pool + 1)
+            for a, s in self._strides()
+        }
+        spatial = " ".join(
+            f"({' '.join(f'p{n}{a}' for n in range(self.config.q_pool, index, -1))})" for a in axes
+        )
         joined = " ".join(kernel)
         weight = rearrange(head.weight, f"o c {spatial} -> o ({joined} c)", **kernel)
         rest = math.prod(self.config.unit_rest)
@@ -172,7 +201,9 @@ class MaskedAutoencoderHiera(HieraEncoder):
     def _strides(self) -> list[tuple[str, int]]:
         return list(zip(self.order.axes, self.config.q_stride))
 
-    def decode(self, latent: Tensor, keep: Tensor, decoder_draws: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def decode(
+        self, latent: Tensor, keep: Tensor, decoder_draws: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Latents [B, visible units, tokens of a unit, C] to the decoder's output at the tokens to predict
         [B, M, width], and the places of those in the final grid [B, M], ascending."""
         batch, visible = latent.shape[:2]
@@ -181,7 +212,9 @@ class MaskedAutoencoderHiera(HieraEncoder):
         predicted = self._to_predict(keep, visible, decoder_draws)
         rows = self.decoder_embed(latent)
         blank = self.mask_token.to(rows.dtype).view(1, -1).repeat(batch * count, 1)
-        tokens = blank.index_copy(0, flat_index(seen, count), rows.flatten(0, 2)).view(batch, count, -1)
+        tokens = blank.index_copy(0, flat_index(seen, count), rows.flatten(0, 2)).view(
+            batch, count, -1
+        )
         tokens = tokens + self.decoder_pos_embed
         whole = self.mae.decoder_tokens == "all"
         if not whole:
@@ -200,20 +233,26 @@ class MaskedAutoencoderHiera(HieraEncoder):
         shape = (keep.shape[0], self.unit_tokens.numel())
         draws = torch.rand(shape, device=keep.device) if draws is None else draws
         if draws.shape != shape:
-            raise InputSizeError(f"decoder_draws is {list(draws.shape)}; it has to be {list(shape)}, clips x tokens")
+            raise InputSizeError(
+                f"decoder_draws is {list(draws.shape)}; it has to be {list(shape)}, clips x tokens"
+            )
         masked = torch.zeros(shape, dtype=torch.bool, device=keep.device).scatter(1, hidden, True)
         return random_hidden(masked, max(1, int(hidden.shape[1] * self.mae.decoder_share)), draws)
 
     def pictures(self, clips: Tensor, output: MaeOutput) -> tuple[Tensor, Tensor, Tensor]:
         """Original, visible, and reconstructed clips for the eye; see `Target.pictures`."""
-        places = flat_index(true_positions(output.masked, output.pred.shape[1]), output.masked.shape[1])
+        places = flat_index(
+            true_positions(output.masked, output.pred.shape[1]), output.masked.shape[1]
+        )
         predicted = output.target.new_zeros(output.masked.numel(), output.pred.shape[2])
         predicted = predicted.index_copy(0, places, output.pred.detach().float().flatten(0, 1))
         return self.target.pictures(clips, predicted.view(*output.masked.shape, -1), output.masked)
 
     def _check_count(self, counted: int, expected: int | None, mask_ratio: float | None) -> None:
         if counted == self.config.num_units:
-            raise InputSizeError("keep hides no unit; at least one has to be hidden, or there is nothing to predict")
+            raise InputSizeError(
+                "keep hides no unit; at least one has to be hidden, or there is nothing to predict"
+            )
         if expected is not None and counted != expected:
             raise InputSizeError(
                 f"keep shows {counted} units a clip but mask_ratio={mask_ratio} means {expected}; give one of the two"

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from hiera_video.errors import ConfigError
-from hiera_video.models.geometry import HieraConfig
-from hiera_video.models.layout import num_visible
+from hiera_video.models.layout import HieraConfig
+from hiera_video.models.registry import num_visible
 
 
 def random_keep(
@@ -37,8 +37,12 @@ def random_keep(
         noise = torch.rand(batch, places, generator=generators, device=generators.device)
     else:
         if len(generators) != batch:
-            raise ConfigError(f"{len(generators)} generators for {batch} clips: give one each, or one for the batch")
-        noise = torch.stack([torch.rand(places, generator=one, device=one.device) for one in generators])
+            raise ConfigError(
+                f"{len(generators)} generators for {batch} clips: give one each, or one for the batch"
+            )
+        noise = torch.stack(
+            [torch.rand(places, generator=one, device=one.device) for one in generators]
+        )
     keep = noise.argsort(dim=1).argsort(dim=1) < visible  # a clip's `visible` smallest draws
     keep = keep.repeat(1, tube_frames)
     return keep if device is None else keep.to(device)
@@ -54,7 +58,9 @@ def running_cells(config: HieraConfig, unit_tokens: Tensor, share: float) -> Ten
     (MAR's cell running masking, arXiv 2207.11660, as VideoMAE V2 uses it for the decoder, arXiv 2303.16727.)"""
     tokens = unit_tokens.shape[1]
     if tokens < 2:
-        raise ConfigError("mae.decoder_tokens='running_cell': units have one token left each; use 'random' or 'all'")
+        raise ConfigError(
+            "mae.decoder_tokens='running_cell': units have one token left each; use 'random' or 'all'"
+        )
     rows, columns = config.unit_rest[-2:]
     walk = [
         time * rows * columns + row * columns + (column if row % 2 == 0 else columns - 1 - column)
@@ -65,7 +71,8 @@ def running_cells(config: HieraConfig, unit_tokens: Tensor, share: float) -> Ten
     chosen = max(1, round(tokens * share))
     units_per_frame = config.unit_grid[-2] * config.unit_grid[-1]
     places = [
-        [walk[(unit // units_per_frame + step) % tokens] for step in range(chosen)] for unit in range(config.num_units)
+        [walk[(unit // units_per_frame + step) % tokens] for step in range(chosen)]
+        for unit in range(config.num_units)
     ]
     return unit_tokens.gather(1, torch.tensor(places, device=unit_tokens.device))
 

@@ -10,8 +10,8 @@ from einops import rearrange
 from torch import Tensor
 
 from hiera_video.errors import ConfigError
-from hiera_video.models.geometry import HieraConfig
-from hiera_video.models.layout import MaeConfig
+from hiera_video.models.layout import HieraConfig
+from hiera_video.models.registry import MaeConfig
 
 HOG_BINS = 9
 HOG_CELL = 8
@@ -49,7 +49,13 @@ class Target:
         if self.kind == "hog":
             maps, cell_h, cell_w = hog(maps), self.height // HOG_CELL, self.width // HOG_CELL
         if self.video:
-            return rearrange(maps, "b c (t f) (h p) (w q) -> b (t h w) (f p q c)", p=cell_h, q=cell_w, **self._time())
+            return rearrange(
+                maps,
+                "b c (t f) (h p) (w q) -> b (t h w) (f p q c)",
+                p=cell_h,
+                q=cell_w,
+                **self._time(),
+            )
         return rearrange(maps, "b c (h p) (w q) -> b (h w) (c p q)", p=cell_h, q=cell_w)
 
     def normalised(self, patches: Tensor) -> Tensor:
@@ -60,14 +66,18 @@ class Target:
         return (patches - mean) / deviation
 
     @torch.no_grad()
-    def pictures(self, clips: Tensor, predicted: Tensor, masked: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def pictures(
+        self, clips: Tensor, predicted: Tensor, masked: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Three clips [B, C, (t,) H, W] in the input's normalised colours, at the frames that are predicted: the
         original, the original with hidden tokens at 0 (grey), and that with the predictions filled in.
 
         predicted: [B, tokens, size], read where `masked` [B, tokens] is True; brought to the true patch's mean and
         variance, which the normalised target does not tell."""
         if self.kind != "pixels":
-            raise ConfigError(f"mae.target={self.kind!r}: histograms cannot be shown as pictures; only 'pixels' can")
+            raise ConfigError(
+                f"mae.target={self.kind!r}: histograms cannot be shown as pictures; only 'pixels' can"
+            )
         patches = self.patches(clips.float())
         mean, deviation = _moments(patches)
         hidden = masked.unsqueeze(-1)
@@ -78,7 +88,12 @@ class Target:
     def _assemble(self, patches: Tensor) -> Tensor:
         sizes = {"p": self.height, "q": self.width, **self.grid}
         if self.video:
-            return rearrange(patches, "b (t h w) (f p q c) -> b c (t f) (h p) (w q)", **sizes, **self._frame_count())
+            return rearrange(
+                patches,
+                "b (t h w) (f p q c) -> b c (t f) (h p) (w q)",
+                **sizes,
+                **self._frame_count(),
+            )
         return rearrange(patches, "b (h w) (c p q) -> b c (h p) (w q)", **sizes)
 
     def _predicted_frames(self, clips: Tensor) -> Tensor:
@@ -96,14 +111,20 @@ def hog(maps: Tensor) -> Tensor:
 
     9 unsigned orientations, cells of 8x8 pixels, each cell's histogram of unit length: MaskFeat's target (arXiv
     2112.09133), which the Hiera paper's ablation tries (85.5 to 86.1 at 800 epochs)."""
-    images = maps.float().flatten(0, 1) if maps.ndim == 4 else rearrange(maps.float(), "b c t h w -> (b c t) h w")
+    images = (
+        maps.float().flatten(0, 1)
+        if maps.ndim == 4
+        else rearrange(maps.float(), "b c t h w -> (b c t) h w")
+    )
     padded = F.pad(images.unsqueeze(1), (1, 1, 1, 1), mode="reflect").squeeze(1)
     across = padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]
     down = padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]
     strength = (across.square() + down.square()).sqrt()
     angle = torch.atan2(down, across) % math.pi  # a line has no direction
     bins = (angle / math.pi * HOG_BINS).long().clamp(max=HOG_BINS - 1)
-    votes = [F.avg_pool2d(torch.where(bins == bin_, strength, 0.0), HOG_CELL) for bin_ in range(HOG_BINS)]
+    votes = [
+        F.avg_pool2d(torch.where(bins == bin_, strength, 0.0), HOG_CELL) for bin_ in range(HOG_BINS)
+    ]
     histograms = F.normalize(torch.stack(votes, dim=1), dim=1)
     if maps.ndim == 4:
         return rearrange(histograms, "(b c) n h w -> b (c n) h w", b=maps.shape[0])

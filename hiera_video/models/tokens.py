@@ -32,7 +32,9 @@ class UnitOrder:
         self.sizes = {f"u{axis}": units for axis, units in zip(self.axes, config.unit_grid)}
         self.sizes |= {f"r{axis}": rest for axis, rest in zip(self.axes, config.unit_rest)}
         for pooling in range(1, config.q_pool + 1):
-            self.sizes |= {f"p{pooling}{axis}": stride for axis, stride in zip(self.axes, config.q_stride)}
+            self.sizes |= {
+                f"p{pooling}{axis}": stride for axis, stride in zip(self.axes, config.q_stride)
+            }
 
     def unroll(self, grid: Tensor, level: int = 0) -> Tensor:
         """[B, C, (t,) h, w] in spatial order to [B, units, tokens, C] in unit order. For the micro size at level 0:
@@ -66,7 +68,11 @@ class UnitOrder:
         return f"({' '.join([f'u{axis}'] * units + [f'r{axis}', *inside])})"
 
     def _tokens(self, level: int) -> str:
-        pools = [f"p{pooling}{axis}" for pooling in range(level + 1, self.poolings + 1) for axis in self.axes]
+        pools = [
+            f"p{pooling}{axis}"
+            for pooling in range(level + 1, self.poolings + 1)
+            for axis in self.axes
+        ]
         return " ".join(pools + [f"r{axis}" for axis in self.axes])
 
     def _named(self, pattern: str) -> dict[str, int]:
@@ -80,7 +86,11 @@ class PatchEmbed(nn.Module):
     def __init__(self, config: HieraConfig) -> None:
         super().__init__()
         self.unit_shape = config.mask_unit_size
-        self.kernel, self.stride, self.padding = config.patch_kernel, config.patch_stride, config.patch_padding
+        self.kernel, self.stride, self.padding = (
+            config.patch_kernel,
+            config.patch_stride,
+            config.patch_padding,
+        )
         self.proj = CONVS[len(config.input_size)](
             config.in_chans,
             config.embed_dim,
@@ -103,9 +113,13 @@ class PatchEmbed(nn.Module):
             for side in (kernel - stride - before, before)
         ]
         windows = F.pad(clips, margins[::-1])  # from the last axis on, before and after
-        for axis, (tokens, kernel, stride) in enumerate(zip(self.unit_shape, self.kernel, self.stride), start=2):
+        for axis, (tokens, kernel, stride) in enumerate(
+            zip(self.unit_shape, self.kernel, self.stride), start=2
+        ):
             windows = windows.unfold(axis, (tokens - 1) * stride + kernel, tokens * stride)
-        windows = windows.movedim(1, 1 + axes)  # b (t) h w of units, c, (t) h w of a window's pixels; still a view
+        windows = windows.movedim(
+            1, 1 + axes
+        )  # b (t) h w of units, c, (t) h w of a window's pixels; still a view
         samples = torch.arange(len(clips), device=clips.device).unsqueeze(1)
         places: list[Tensor] = []  # not by torch.unravel_index, which asks a GPU to wait
         for count in reversed(windows.shape[1 : 1 + axes]):
@@ -122,7 +136,11 @@ def hide_pixels(clips: Tensor, keep: Tensor, unit_grid: tuple[int, ...]) -> Tens
     clips [B, C, (T,) H, W], keep [B, units] bool, True = visible."""
     axes = "thw"[-len(unit_grid) :]
     units = " ".join(f"(u{axis} n{axis})" for axis in axes)
-    blocks = rearrange(clips, f"b c {units} -> b c {_paired(axes)}", **{f"u{a}": n for a, n in zip(axes, unit_grid)})
+    blocks = rearrange(
+        clips,
+        f"b c {units} -> b c {_paired(axes)}",
+        **{f"u{a}": n for a, n in zip(axes, unit_grid)},
+    )
     shape = [clips.shape[0], 1, *(size for units in unit_grid for size in (units, 1))]
     # masked_fill rather than a product: a NaN in a hidden unit would survive a product
     return blocks.masked_fill(~keep.view(shape), 0.0).reshape(clips.shape)
@@ -143,7 +161,10 @@ def visible_count(keep: Tensor, batch: int, units: int, expected: int | None) ->
             "True = visible"
         )
     if expected is not None and _graph_in_the_making(keep):
-        torch._assert_async((keep.sum(1) == expected).all(), "keep shows another number of units than mask_ratio says")
+        torch._assert_async(
+            (keep.sum(1) == expected).all(),
+            "keep shows another number of units than mask_ratio says",
+        )
         return expected
     if keep.is_meta:
         return expected or units
@@ -158,7 +179,9 @@ def visible_count(keep: Tensor, batch: int, units: int, expected: int | None) ->
 
 
 def _graph_in_the_making(tensor: Tensor) -> bool:
-    return torch.compiler.is_compiling() or (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
+    return torch.compiler.is_compiling() or (
+        tensor.is_cuda and torch.cuda.is_current_stream_capturing()
+    )
 
 
 def true_positions(flags: Tensor, count: int) -> Tensor:

@@ -1,0 +1,1 @@
+"""Devices, processes, signals, seeds, logs and the run folder."""

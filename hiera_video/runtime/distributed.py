@@ -69,9 +69,8 @@ def world() -> Iterator[World]:
     try:
         yield World(rank, size, device)
     except BaseException:
-        if (
-            device.type == "cpu"
-        ):  # NCCL would wait here for the ranks that go on, which torchrun stops when this one ends
+        # NCCL would wait here for the ranks that go on, which torchrun stops only when this one has ended
+        if device.type == "cpu":
             distributed.destroy_process_group()
         raise
     distributed.destroy_process_group()
@@ -83,7 +82,9 @@ def _gpu(local_rank: int) -> int:
     if local_rank < count:
         return local_rank
     if count == 1 and not distributed.is_torchelastic_launched():
-        return 0  # a scheduler shows each process its own GPU alone; torchrun shows all of them to all
+        return (
+            0  # a scheduler shows each process its own GPU alone; torchrun shows all of them to all
+        )
     raise ConfigError(
         f"LOCAL_RANK={local_rank}: each process needs a GPU of its own, and this machine shows {count}; start at most "
         f"{count} a machine (torchrun --nproc-per-node={count})"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hiera_video.errors import ConfigError
+from hiera_video.utils.atomic_files import write_atomic
 
 LOGGER_METHODS = ("init", "log", "finish")
 PROJECT = "hiera-video"
@@ -27,13 +28,16 @@ class MetricLog:
     """
 
     def __init__(
-        self, run: Path, *, first_step: int, logger: str | None = None, config: Mapping[str, Any] | None = None
+        self,
+        run: Path,
+        *,
+        first_step: int,
+        logger: str | None = None,
+        config: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = run / "metrics.jsonl"
         kept = [row for row in read_metrics(self.path) if row["step"] < first_step]
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        partial.replace(self.path)
+        write_atomic(self.path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = self.path.open("a")
         self._board: Any = None
         if importlib.util.find_spec("tensorboard"):
@@ -46,7 +50,11 @@ class MetricLog:
         """Add one row; strings (such as `float.hex`) go to the file alone."""
         self._file.write(json.dumps({"step": step, "split": split, **numbers}) + "\n")
         self._file.flush()
-        plain = {f"{split}/{name}": value for name, value in numbers.items() if isinstance(value, int | float)}
+        plain = {
+            f"{split}/{name}": value
+            for name, value in numbers.items()
+            if isinstance(value, int | float)
+        }
         if self._board is not None:
             for name, value in plain.items():
                 self._board.add_scalar(name, value, step)
@@ -69,7 +77,9 @@ def require_logger(name: str | None) -> None:
     if name is None or (name.isidentifier() and importlib.util.find_spec(name) is not None):
         return
     package = "'hiera-video[wandb]'" if name == "wandb" else name
-    raise ConfigError(f"train.logger={name}: is not installed; pip install {package}, or leave train.logger unset")
+    raise ConfigError(
+        f"train.logger={name}: is not installed; pip install {package}, or leave train.logger unset"
+    )
 
 
 def start_logger(name: str, run: Path, config: Mapping[str, Any]) -> Any:

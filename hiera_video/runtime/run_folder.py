@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hiera_video.errors import ConfigError
+from hiera_video.utils.atomic_files import write_atomic
 
 logger = logging.getLogger(__name__)
 PACKAGES = ("hiera-video", "torch", "torchvision", "av", "numpy", "omegaconf", "safetensors")
@@ -27,7 +28,9 @@ def claim(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("a")
     except OSError as error:
-        raise ConfigError(f"out_dir={folder}: cannot be written ({error.strerror}); choose another out_dir") from error
+        raise ConfigError(
+            f"out_dir={folder}: cannot be written ({error.strerror}); choose another out_dir"
+        ) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -62,6 +65,4 @@ def write_environment(folder: Path) -> None:
         "cpus": os.cpu_count(),
         "versions": versions,
     }
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(facts, indent=1))
-    partial.replace(path)
+    write_atomic(path, json.dumps(facts, indent=1))

@@ -10,7 +10,9 @@ import torch
 def use_deterministic_kernels() -> None:
     """From now on only algorithms that give the same bits each time; one that has none raises an error. Slower on GPUs;
     on CPUs results do not vary between runs with the same number of threads anyway."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with a fixed workspace
+    os.environ.setdefault(
+        "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+    )  # cuBLAS is deterministic only with a fixed workspace
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
 

@@ -24,7 +24,9 @@ class Training:
         """Run the tool as torchrun would. Raises `RuntimeError` with its exit code where it fails."""
         import submitit
 
-        submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+        submitit.helpers.TorchDistributedEnvironment().export(
+            set_cuda_visible_devices=False, overwrite=True
+        )
         sys.argv = [self.tool, *self.arguments]
         try:
             runpy.run_path(self.tool, run_name="__main__")
@@ -34,7 +36,9 @@ class Training:
                 signal.raise_signal(signal.SIGUSR1)
                 return int(ended.code)
             if ended.code:
-                raise RuntimeError(f"{self.tool} ended with exit code {ended.code}; its log says why") from None
+                raise RuntimeError(
+                    f"{self.tool} ended with exit code {ended.code}; its log says why"
+                ) from None
         return 0
 
     def checkpoint(self, *arguments: Any, **options: Any) -> Any:
@@ -51,5 +55,7 @@ def _is_job_running() -> bool:
     if job is None:  # --cluster local
         return True
     command = ["squeue", "--noheader", "--format=%T", f"--jobs={job}"]
-    state = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+    state = subprocess.run(
+        command, check=True, capture_output=True, text=True, timeout=60
+    ).stdout.strip()
     return state == "RUNNING"

@@ -13,10 +13,8 @@ A folder is written under a temporary name on the same disk, `meta.json` last, e
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +29,8 @@ from torch import Tensor
 from hiera_video.errors import CheckpointError
 from hiera_video.runtime.distributed import ALONE, World
 from hiera_video.train.parts import file_names, join, take
+from hiera_video.utils.atomic_files import sync
+from hiera_video.utils.hashing import file_sha256, json_sha256
 
 logger = logging.getLogger(__name__)
 FILES = file_names(0, 1)
@@ -53,7 +53,9 @@ class CheckpointStore:
     world: the run's processes, all of which call each method. sharded: each of them writes a part of a checkpoint.
     """
 
-    def __init__(self, folder: Path, *, keep: int, world: World = ALONE, sharded: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, keep: int, world: World = ALONE, sharded: bool = False
+    ) -> None:
         self.folder, self.keep, self.world = folder, keep, world
         self.parts = world.size if sharded else 1
         self.part = world.rank if sharded else 0 if world.is_main else None
@@ -78,17 +80,31 @@ class CheckpointStore:
         if self._agreed(target, partial, lambda: self._begin(target, partial), main_alone=True)[0]:
             mine = [take(tree, self.part, self.parts) for tree in (weights, state)]
             written = self._agreed(target, partial, lambda: self._write(partial, *mine))
-            sealed = {**meta, "step": step, "best": best, "milestone": milestone, "files": join(written)}
-            self._agreed(target, partial, lambda: _publish(target, partial, sealed), main_alone=True)
+            sealed = {
+                **meta,
+                "step": step,
+                "best": best,
+                "milestone": milestone,
+                "files": join(written),
+            }
+            self._agreed(
+                target, partial, lambda: _publish(target, partial, sealed), main_alone=True
+            )
         self._agreed(target, partial, lambda: self._link(target, best, milestone), main_alone=True)
         return target
 
-    def _agreed(self, target: Path, partial: Path, work: Callable[[], Any], *, main_alone: bool = False) -> list[Any]:
+    def _agreed(
+        self, target: Path, partial: Path, work: Callable[[], Any], *, main_alone: bool = False
+    ) -> list[Any]:
         """What `work` came to on each rank, once all (or the first alone) have done it."""
         answer = problem = cause = None
         try:
             answer = work() if self.world.is_main or not main_alone else None
-        except (OSError, RuntimeError, SafetensorError) as error:  # what each writer makes of a full disk
+        except (
+            OSError,
+            RuntimeError,
+            SafetensorError,
+        ) as error:  # what each writer makes of a full disk
             problem, cause = str(error), error
         answers = self.world.gather((answer, problem))
         problems = [problem for _, problem in answers if problem is not None]
@@ -109,7 +125,9 @@ class CheckpointStore:
         partial.mkdir(parents=True)
         return True
 
-    def _write(self, partial: Path, weights: dict[str, Tensor], state: dict[str, Any]) -> dict[str, Any]:
+    def _write(
+        self, partial: Path, weights: dict[str, Tensor], state: dict[str, Any]
+    ) -> dict[str, Any]:
         """This rank's files, and what is to be recorded of them."""
         if self.part is None:
             return {}
@@ -117,9 +135,13 @@ class CheckpointStore:
         save_file(weights, partial / names[0])
         torch.save(state, partial / names[1])
         for name in names:
-            _fsync(partial / name)
+            sync(partial / name)
         recorded = {name: _recorded(partial / name) for name in names}
-        return recorded if self.parts == 1 else {**recorded, names[0]: {**recorded[names[0]], "tensors": list(weights)}}
+        return (
+            recorded
+            if self.parts == 1
+            else {**recorded, names[0]: {**recorded[names[0]], "tensors": list(weights)}}
+        )
 
     def _link(self, target: Path, best: bool, milestone: str | None) -> None:
         _point(self.folder / "last", target)
@@ -157,7 +179,9 @@ class CheckpointStore:
     def _prune(self, newest: Path) -> None:
         """Folders of later steps are damaged ones, which `latest` passed over: they do not count."""
         folders = [path for path in self._folders() if path.name <= newest.name]
-        marked = (path for path in self.folder.iterdir() if path.is_symlink())  # the best, and milestones
+        marked = (
+            path for path in self.folder.iterdir() if path.is_symlink()
+        )  # the best, and milestones
         kept = {path.resolve() for path in (*marked, *folders[-self.keep :])}
         for path in folders:
             if path.resolve() not in kept:
@@ -173,46 +197,59 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """
     try:
         meta = json.loads((folder / "meta.json").read_text())
-        if meta.pop("sha256") != _digest(meta):
-            raise CheckpointError(f"{folder / 'meta.json'}: damaged (its sha256 is not the recorded one)")
+        if meta.pop("sha256") != json_sha256(meta):
+            raise CheckpointError(
+                f"{folder / 'meta.json'}: damaged (its sha256 is not the recorded one)"
+            )
         for name, recorded in meta["files"].items():
-            if Path(name).name != name or _sha256(folder / name) != recorded["sha256"]:
-                raise CheckpointError(f"{folder / name}: damaged (its sha256 is not the recorded one)")
+            if Path(name).name != name or file_sha256(folder / name) != recorded["sha256"]:
+                raise CheckpointError(
+                    f"{folder / name}: damaged (its sha256 is not the recorded one)"
+                )
         names = sorted(meta["files"])
         weights = join(load_file(folder / name) for name in names if name.endswith(".safetensors"))
         states = [name for name in names if name.endswith(".pt")]
         mapped = len(states) > 1
-        state = join(torch.load(folder / name, map_location="cpu", weights_only=True, mmap=mapped) for name in states)
+        state = join(
+            torch.load(folder / name, map_location="cpu", weights_only=True, mmap=mapped)
+            for name in states
+        )
     except CheckpointError:
         raise
     except Exception as error:  # safetensors, zip and JSON readers each raise their own kinds
-        raise CheckpointError(f"{folder}: incomplete or damaged ({type(error).__name__}: {error})") from error
+        raise CheckpointError(
+            f"{folder}: incomplete or damaged ({type(error).__name__}: {error})"
+        ) from error
     return Checkpoint(folder, weights, state, meta)
 
 
 def _publish(target: Path, partial: Path, meta: dict[str, Any]) -> None:
     """Seal what the ranks wrote and give it its name."""
-    index = {tensor: name for name, recorded in meta["files"].items() for tensor in recorded.pop("tensors", ())}
+    index = {
+        tensor: name
+        for name, recorded in meta["files"].items()
+        for tensor in recorded.pop("tensors", ())
+    }
     if index:  # as Hugging Face's sharded checkpoints have it, so that other tools find the weights
         (partial / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": index}, indent=1))
-        _fsync(partial / INDEX)
+        sync(partial / INDEX)
         meta["files"][INDEX] = _recorded(partial / INDEX)
     seal(partial, meta, meta["files"])
-    _fsync(partial / "meta.json")
-    _fsync(partial)
+    sync(partial / "meta.json")
+    sync(partial)
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
-    _fsync(target.parent)
+    sync(target.parent)
 
 
 def seal(folder: Path, meta: dict[str, Any], files: dict[str, Any] | None = None) -> None:
     """Write `meta.json` with the hashes of the files in `folder` (`files`, where they are known), and its own."""
     meta = {**meta, "files": files or {name: _recorded(folder / name) for name in FILES}}
-    (folder / "meta.json").write_text(json.dumps({**meta, "sha256": _digest(meta)}, indent=1))
+    (folder / "meta.json").write_text(json.dumps({**meta, "sha256": json_sha256(meta)}, indent=1))
 
 
 def _recorded(path: Path) -> dict[str, Any]:
-    return {"sha256": _sha256(path), "bytes": path.stat().st_size}
+    return {"sha256": file_sha256(path), "bytes": path.stat().st_size}
 
 
 def _verifies(folder: Path) -> bool:
@@ -228,22 +265,4 @@ def _point(link: Path, target: Path) -> None:
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(target.name)
     fresh.replace(link)
-    _fsync(link.parent)
-
-
-def _digest(meta: dict[str, Any]) -> str:
-    """Of what `meta.json` says, so that a flipped digit in it is noticed too."""
-    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(link.parent)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from hiera_video.data.config import require
+from hiera_video.utils.checks import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +42,17 @@ class OptimConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))  # YAML gives a list
         require(0 < self.lr < math.inf, f"optim.lr={self.lr}: must be above 0")
-        require(all(0 <= beta < 1 for beta in self.betas), f"optim.betas={list(self.betas)}: must be in [0, 1)")
-        require(0 <= self.momentum < 1, f"optim.momentum={self.momentum}: must be in [0, 1)")
-        require(self.weight_decay >= 0, f"optim.weight_decay={self.weight_decay}: must be 0 or more")
         require(
-            0 < self.layer_decay <= 1, f"optim.layer_decay={self.layer_decay}: must be in (0, 1]; 1 switches it off"
+            all(0 <= beta < 1 for beta in self.betas),
+            f"optim.betas={list(self.betas)}: must be in [0, 1)",
+        )
+        require(0 <= self.momentum < 1, f"optim.momentum={self.momentum}: must be in [0, 1)")
+        require(
+            self.weight_decay >= 0, f"optim.weight_decay={self.weight_decay}: must be 0 or more"
+        )
+        require(
+            0 < self.layer_decay <= 1,
+            f"optim.layer_decay={self.layer_decay}: must be in (0, 1]; 1 switches it off",
         )
         require(
             self.clip_grad is None or self.clip_grad > 0,
@@ -56,10 +62,15 @@ class OptimConfig:
             self.lr_for_batch is None or self.lr_for_batch >= 1,
             f"optim.lr_for_batch={self.lr_for_batch}: must be 1 or more, or null for rates used as they are",
         )
-        require(self.warmup_epochs >= 0, f"optim.warmup_epochs={self.warmup_epochs}: must be 0 or more")
+        require(
+            self.warmup_epochs >= 0, f"optim.warmup_epochs={self.warmup_epochs}: must be 0 or more"
+        )
         for name in ("warmup_lr", "min_lr"):
             value = getattr(self, name)
-            require(0 <= value <= self.lr, f"optim.{name}={value}: must be between 0 and optim.lr={self.lr}")
+            require(
+                0 <= value <= self.lr,
+                f"optim.{name}={value}: must be between 0 and optim.lr={self.lr}",
+            )
 
     def for_batch(self, batch_size: int) -> OptimConfig:
         """With the rates of a step of `batch_size` videos, by `lr_for_batch`.
@@ -136,7 +147,8 @@ class TrainConfig:
             f"train.keep_every={self.keep_every}: must be 1 or more, or null to keep none for good",
         )
         require(
-            self.ema is None or 0 < self.ema < 1, f"train.ema={self.ema}: must be in (0, 1), or null for no average"
+            self.ema is None or 0 < self.ema < 1,
+            f"train.ema={self.ema}: must be in (0, 1), or null for no average",
         )
         require(
             self.max_loss is None or self.max_loss > 0,

@@ -59,7 +59,7 @@ def peak_memory_gb(device: torch.device) -> float:
 
 
 @contextmanager
-def told_if_memory_runs_out(train: TrainConfig, *, step: int, checkpointing: bool) -> Iterator[None]:
+def explain_out_of_memory(train: TrainConfig, *, step: int, checkpointing: bool) -> Iterator[None]:
     """Turns the device's out-of-memory error into one line with the knobs that help."""
     try:
         yield

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from hiera_video.data.loader import ClipBatch
+from hiera_video.data.loading.loader import ClipBatch
 from hiera_video.runtime.distributed import World
 from hiera_video.runtime.log import MetricLog
 from hiera_video.runtime.precision import autocast
@@ -28,10 +28,19 @@ from hiera_video.runtime.seed import seed_modules
 from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.checkpoint import CheckpointStore
 from hiera_video.train.config import OptimConfig, TrainConfig
-from hiera_video.train.devices import told_if_memory_runs_out
-from hiera_video.train.meter import BrokenWatch, Clock, LoaderWatch, Meter, agree, agree_on_signal, progress_line, show
+from hiera_video.train.devices import explain_out_of_memory
+from hiera_video.train.meter import (
+    BrokenWatch,
+    Clock,
+    LoaderWatch,
+    Meter,
+    agree,
+    progress_line,
+    reduce_signal,
+    show,
+)
 from hiera_video.train.optim import clip_gradients, set_lr
-from hiera_video.train.parallel import no_exchange, whole_model, wrap
+from hiera_video.train.parallel import no_sync, whole_model, wrap
 from hiera_video.train.schedule import lr_at
 from hiera_video.train.state import TrainState
 from hiera_video.train.tasks import Task
@@ -112,9 +121,15 @@ def fit(
         substituted = [pair for batch in batches_of_step for pair in batch.substituted]
         broken.look(substituted)
         # after the data: a loader draws from the same generator when it starts, which a resumed run does at another step
-        seed_modules(random.Random(f"dropout/{run.seed}/{step}/{world.rank}").getrandbits(63), world.device)
-        with told_if_memory_runs_out(train, step=step, checkpointing=getattr(model, "checkpointing", False)):
-            logs = forward_backward(wrapped, task, batches_of_step, step, train.precision, scaler, world)
+        seed_modules(
+            random.Random(f"dropout/{run.seed}/{step}/{world.rank}").getrandbits(63), world.device
+        )
+        with explain_out_of_memory(
+            train, step=step, checkpointing=getattr(model, "checkpointing", False)
+        ):
+            logs = forward_backward(
+                wrapped, task, batches_of_step, step, train.precision, scaler, world
+            )
         scaler.unscale_(optimizer)
         norm = clip_gradients(model, optim.clip_grad)
         agreed = agree(
@@ -139,26 +154,52 @@ def fit(
         progress.step += 1
         progress.broken += agreed.broken
         meter.add(agreed.averages, agreed.clips)
-        epoch, epoch_ends = progress.step // run.steps_per_epoch, progress.step % run.steps_per_epoch == 0
+        epoch, epoch_ends = (
+            progress.step // run.steps_per_epoch,
+            progress.step % run.steps_per_epoch == 0,
+        )
         if run.log and (progress.step % train.log_every == 0 or epoch_ends):
             numbers = meter.take()
             run.log.write(
-                step, "train", **numbers, loss_hex=loss.hex(), lr=lr, grad_norm=norm, broken_videos=progress.broken
+                step,
+                "train",
+                **numbers,
+                loss_hex=loss.hex(),
+                lr=lr,
+                grad_norm=norm,
+                broken_videos=progress.broken,
             )
-            logger.info(progress_line(progress.step, total_steps, run.steps_per_epoch, numbers, lr, clock))
+            logger.info(
+                progress_line(progress.step, total_steps, run.steps_per_epoch, numbers, lr, clock)
+            )
             watch.look(numbers["data_wait_share"])
         is_best, signal = False, agreed.signal
-        if evaluator and epoch_ends and (epoch % train.eval_every == 0 or progress.step == total_steps):
+        if (
+            evaluator
+            and epoch_ends
+            and (epoch % train.eval_every == 0 or progress.step == total_steps)
+        ):
             with meter.paused(), whole_model(state.validated, state.skeleton) as validated:
                 numbers = evaluator(validated)
             model.train()
-            signal = agree_on_signal(stop.received or 0, world)  # validation takes long: no further step after a signal
-            score = numbers[evaluator.score] if evaluator.higher_is_better else -numbers[evaluator.score]
+            signal = reduce_signal(
+                stop.received or 0, world
+            )  # validation takes long: no further step after a signal
+            score = (
+                numbers[evaluator.score]
+                if evaluator.higher_is_better
+                else -numbers[evaluator.score]
+            )
             is_best = math.isfinite(score) and (progress.best is None or score > progress.best)
             progress.best = score if is_best else progress.best
             if run.log:
                 run.log.write(step, "val", **numbers)
-                logger.info("epoch %d validation: %s%s", epoch, show(numbers), "  (best so far)" if is_best else "")
+                logger.info(
+                    "epoch %d validation: %s%s",
+                    epoch,
+                    show(numbers),
+                    "  (best so far)" if is_best else "",
+                )
         # of whole passes: each video comes once in one, and broken ones that come early in it are no more than allowed
         passes = math.ceil(progress.step / run.steps_per_epoch)
         limit = run.max_broken * run.num_videos * passes
@@ -167,7 +208,14 @@ def fit(
             due = epoch_ends and train.keep_every and epoch % train.keep_every == 0
             milestone = f"pass_{epoch:05d}" if due else None
             with meter.paused():
-                run.store.save(progress.step, state.weights(), state.rest(), meta, best=is_best, milestone=milestone)
+                run.store.save(
+                    progress.step,
+                    state.weights(),
+                    state.rest(),
+                    meta,
+                    best=is_best,
+                    milestone=milestone,
+                )
             clock.saved()
         if progress.broken > limit:
             logger.error(
@@ -177,7 +225,10 @@ def fit(
             )  # fmt: skip
             return BROKEN_LIMIT
         if signal:
-            logger.info("stopped by a signal after step %d; the same command goes on from there", progress.step)
+            logger.info(
+                "stopped by a signal after step %d; the same command goes on from there",
+                progress.step,
+            )
             return 128 + signal
     return DONE
 
@@ -195,22 +246,33 @@ def forward_backward(
     logs: dict[str, tuple[Tensor, int]] = {}
     for number, batch in enumerate(batches, start=1):
         batch = batch.to(world.device)
-        with no_exchange(model) if number < len(batches) else nullcontext():  # only the last part exchanges gradients
+        with (
+            no_sync(model) if number < len(batches) else nullcontext()
+        ):  # only the last part exchanges gradients
             with autocast(precision, world.device):
                 output = task(model, batch, step)
             scaler.scale(output.loss / len(batches)).backward()  # type: ignore[no-untyped-call]
         clips = len(batch.row)
-        for name, (value, count) in {"loss": (output.loss.detach() * clips, clips), **output.logs}.items():
+        for name, (value, count) in {
+            "loss": (output.loss.detach() * clips, clips),
+            **output.logs,
+        }.items():
             before = logs.get(name, (0.0, 0))
             logs[name] = (before[0] + value.double(), before[1] + count)
     return logs
 
 
-def _report_non_finite(step: int, loss: float, norm: float, batches: Sequence[ClipBatch], run: Run) -> None:
+def _report_non_finite(
+    step: int, loss: float, norm: float, batches: Sequence[ClipBatch], run: Run
+) -> None:
     """Say which videos were in the step, on every rank, before the weights could be touched."""
     rows = run.world.gather([batch.row.tolist() for batch in batches])
     if run.world.is_main:
         path = run.folder / "non_finite.json"
-        path.write_text(json.dumps({"step": step, "loss": str(loss), "grad_norm": str(norm), "rows_by_rank": rows}))
+        path.write_text(
+            json.dumps(
+                {"step": step, "loss": str(loss), "grad_norm": str(norm), "rows_by_rank": rows}
+            )
+        )
         logger.error("step %d: loss %s, gradient norm %s: stopped before the weights changed; the manifest rows of the "
                      "step are in %s; lower optim.lr or set train.precision=fp32", step, loss, norm, path)  # fmt: skip

@@ -17,14 +17,14 @@ from pathlib import Path
 
 import torch
 
-from hiera_video.data.loader import ClipBatch
-from hiera_video.data.whole import write_whole
+from hiera_video.data.loading.loader import ClipBatch
 from hiera_video.errors import ConfigError, DeviceMemoryError
 from hiera_video.runtime.distributed import World
 from hiera_video.train.devices import device_name
 from hiera_video.train.loop import forward_backward
 from hiera_video.train.state import TrainState
 from hiera_video.train.tasks import Task
+from hiera_video.utils.atomic_files import write_atomic
 
 logger = logging.getLogger(__name__)
 SHARE = 0.8
@@ -53,19 +53,29 @@ def remembered(folder: Path, batch_size: int, world: World) -> int | None:
     """Parts that this run was cut into before, on as many devices of the same kind."""
     path = folder / RECORD
     found = json.loads(path.read_text()) if path.is_file() else {}
-    return found.get("accumulate") if found.items() >= _situation(batch_size, world).items() else None
+    return (
+        found.get("accumulate") if found.items() >= _situation(batch_size, world).items() else None
+    )
 
 
 def remember(folder: Path, batch_size: int, world: World, accumulate: int) -> None:
     """For `remembered`."""
-    write_whole(folder / RECORD, json.dumps({**_situation(batch_size, world), "accumulate": accumulate}))
+    write_atomic(
+        folder / RECORD, json.dumps({**_situation(batch_size, world), "accumulate": accumulate})
+    )
 
 
 def _situation(batch_size: int, world: World) -> dict[str, object]:
-    return {"batch_size": batch_size, "processes": world.size, "device": device_name(world.device) or "cpu"}
+    return {
+        "batch_size": batch_size,
+        "processes": world.size,
+        "device": device_name(world.device) or "cpu",
+    }
 
 
-def choose_parts(step: Callable[[int], None], batch_size: int, world: World, *, sharded: bool) -> int:
+def choose_parts(
+    step: Callable[[int], None], batch_size: int, world: World, *, sharded: bool
+) -> int:
     """`train.accumulate` for a batch of `batch_size` videos, so that the largest part that fits is computed at once.
 
     step: one real step with so many videos. Raises `DeviceMemoryError` where not even the smallest part fits.
@@ -118,7 +128,10 @@ def _predicted(step: Callable[[int], None], sizes: Sequence[int], world: World) 
             break
     a_video = growth / measured
     logger.info(
-        "a video takes %.1f MB in a step, measured with %d; %.2f GB are free", a_video / 1e6, measured, free / 1e9
+        "a video takes %.1f MB in a step, measured with %d; %.2f GB are free",
+        a_video / 1e6,
+        measured,
+        free / 1e9,
     )
     return max((size for size in sizes if size * a_video <= SHARE * free), default=0)
 
@@ -141,9 +154,15 @@ def trial_step(
     def step(videos: int) -> None:
         count = videos * repeats
         numbers = torch.arange(count)
-        labels = torch.zeros(count, dtype=torch.long) if num_labels is None else torch.zeros(count, num_labels)
+        labels = (
+            torch.zeros(count, dtype=torch.long)
+            if num_labels is None
+            else torch.zeros(count, num_labels)
+        )
         clips = torch.randn(count, *clip)
-        batch = ClipBatch(clips=clips, labels=labels, row=numbers, view=numbers, position=numbers, substituted=())
+        batch = ClipBatch(
+            clips=clips, labels=labels, row=numbers, view=numbers, position=numbers, substituted=()
+        )
         forward_backward(state.model, task, [batch], 0, precision, state.scaler, world)
         state.scaler.step(state.optimizer)
         state.scaler.update()
@@ -161,7 +180,9 @@ def growth_of(work: Callable[[], None], world: World) -> int:
         before = torch.cuda.memory_allocated(world.device)
         work()
         return torch.cuda.max_memory_allocated(world.device) - before
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps what was freed, which would hide growth
+    trim = getattr(
+        ctypes.CDLL(None), "malloc_trim", None
+    )  # glibc keeps what was freed, which would hide growth
     if trim is not None:
         trim(0)
     reset = Path("/proc/self/clear_refs")
@@ -183,7 +204,11 @@ def free_memory(world: World) -> int:
     """Bytes that this process may still take."""
     if world.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(world.device)
-        return free + torch.cuda.memory_reserved(world.device) - torch.cuda.memory_allocated(world.device)
+        return (
+            free
+            + torch.cuda.memory_reserved(world.device)
+            - torch.cuda.memory_allocated(world.device)
+        )
     return free_host_memory() // int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
 
 

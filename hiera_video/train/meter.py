@@ -34,10 +34,18 @@ class Agreement:
     save_due: bool
 
 
-def agree(logs: dict[str, tuple[Tensor, int]], *, broken: int, signal: int, save_due: bool, world: World) -> Agreement:
+def agree(
+    logs: dict[str, tuple[Tensor, int]], *, broken: int, signal: int, save_due: bool, world: World
+) -> Agreement:
     """One reduction a step carries everything: sums and counts (never averages), and the reasons to save or stop."""
-    flags = [torch.tensor(value, dtype=torch.float64) for value in (broken, save_due, *_flags(signal))]
-    sums = [number for value, count in logs.values() for number in (value.cpu(), torch.tensor(float(count)).double())]
+    flags = [
+        torch.tensor(value, dtype=torch.float64) for value in (broken, save_due, *_flags(signal))
+    ]
+    sums = [
+        number
+        for value, count in logs.values()
+        for number in (value.cpu(), torch.tensor(float(count)).double())
+    ]
     reduced = world.sum(torch.stack([*flags, *sums]).to(world.device)).tolist()
     total_broken, due = reduced[:2]
     signalled, values = reduced[2 : 2 + len(STOPPING)], reduced[2 + len(STOPPING) :]
@@ -51,9 +59,11 @@ def agree(logs: dict[str, tuple[Tensor, int]], *, broken: int, signal: int, save
     )
 
 
-def agree_on_signal(signal: int, world: World) -> int:
+def reduce_signal(signal: int, world: World) -> int:
     """The signal that some rank received, 0 where none did: asked after what takes longer than a step."""
-    return _first(world.sum(torch.tensor(_flags(signal), dtype=torch.float64, device=world.device)).tolist())
+    return _first(
+        world.sum(torch.tensor(_flags(signal), dtype=torch.float64, device=world.device)).tolist()
+    )
 
 
 def _flags(signal: int) -> list[float]:
@@ -122,10 +132,15 @@ class Meter:
         memory so far, and where the devices' peak is known the share of it that the model's arithmetic took (MFU)."""
         seconds = time.monotonic() - self._started
         numbers = {name: total / self._steps for name, total in self._sums.items()}
-        numbers |= {"clips_per_second": self._clips / seconds, "data_wait_share": self._waited / seconds}
+        numbers |= {
+            "clips_per_second": self._clips / seconds,
+            "data_wait_share": self._waited / seconds,
+        }
         numbers["memory_gb"] = peak_memory_gb(self._world.device)
         if self._peak:
-            numbers["mfu"] = numbers["clips_per_second"] * self._flops_per_clip / (self._peak * self._world.size)
+            numbers["mfu"] = (
+                numbers["clips_per_second"] * self._flops_per_clip / (self._peak * self._world.size)
+            )
         self._restart()
         return numbers
 
@@ -167,10 +182,14 @@ class BrokenWatch:
                     "more videos cannot be read: they are counted from here; tools/check_data.py names them all"
                 )
             else:
-                logger.warning("%s: cannot be read (%s); another video takes its place", path, reason)
+                logger.warning(
+                    "%s: cannot be read (%s); another video takes its place", path, reason
+                )
 
 
-def progress_line(step: int, total: int, per_epoch: int, numbers: dict[str, float], lr: float, clock: Clock) -> str:
+def progress_line(
+    step: int, total: int, per_epoch: int, numbers: dict[str, float], lr: float, clock: Clock
+) -> str:
     epoch = f"epoch {(step - 1) // per_epoch + 1}/{math.ceil(total / per_epoch)}"
     shown = {name: value for name, value in numbers.items() if name not in MACHINE}
     mfu = f"MFU {numbers['mfu']:.0%}  " if "mfu" in numbers else ""

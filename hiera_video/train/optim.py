@@ -27,7 +27,9 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
     """
     layered: Any = model
     undecayed = layered.no_weight_decay()
-    named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    named = {
+        name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
+    }
     missing = undecayed - {name for name, _ in model.named_parameters()}
     assert not missing, f"no_weight_decay names parameters that do not exist: {sorted(missing)}"
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
@@ -52,7 +54,9 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
     """AdamW (fused) or SGD over `parameter_groups`; the loop sets each step's rate with `set_lr`."""
     groups = parameter_groups(model, config)
     if config.name == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
+        return torch.optim.SGD(
+            groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0
+        )
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
 
 
@@ -65,7 +69,9 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 def clip_gradients(model: nn.Module, largest: float | None) -> float:
     """The norm of all gradients together, of a sharded model's too; where it is over `largest` they are scaled down to it."""
     parameters = list(model.parameters())
-    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    norm = nn.utils.get_total_norm(
+        [parameter.grad for parameter in parameters if parameter.grad is not None]
+    )
     if largest is not None:
         nn.utils.clip_grads_with_norm_(parameters, largest, norm)
     return float(whole(norm))

@@ -2,7 +2,7 @@
 
     shard(model, world)             in place, before the optimizer is made; block by block
     wrapped = wrap(model, world)    what the task calls
-    with no_exchange(wrapped): …    the parts of a batch but the last
+    with no_sync(wrapped): …    the parts of a batch but the last
 
 A sharded tensor is a `DTensor`; `whole` and `cut_like` go from one to a plain tensor and back.
 """
@@ -66,7 +66,7 @@ def require_visible(model: nn.Module, arguments: Any, output: Any) -> None:
 
 
 @contextmanager
-def no_exchange(model: nn.Module) -> Iterator[None]:
+def no_sync(model: nn.Module) -> Iterator[None]:
     """While entered, gradients add up on each rank alone."""
     if isinstance(model, nn.parallel.DistributedDataParallel):
         with model.no_sync():
@@ -107,4 +107,6 @@ def cut_like(value: Tensor, reference: Tensor) -> Tensor:
     if not isinstance(reference, DTensor):
         return value
     mesh, placements = reference.device_mesh, reference.placements
-    return distribute_tensor(value.detach().to(reference.device), mesh, placements, src_data_rank=None)
+    return distribute_tensor(
+        value.detach().to(reference.device), mesh, placements, src_data_rank=None
+    )

@@ -19,7 +19,7 @@ from hiera_video.train.parallel import cut_like, shard
 
 
 @dataclass
-class Progress:
+class TrainProgress:
     """What a checkpoint remembers beside tensors."""
 
     step: int = 0
@@ -45,7 +45,7 @@ class TrainState:
     """Exponential moving average of the weights, None where `train.ema` is unset."""
     skeleton: nn.Module | None = None
     """The model without weights, into which a sharded one is gathered to be validated; None where it is not sharded."""
-    progress: Progress = field(default_factory=Progress)
+    progress: TrainProgress = field(default_factory=TrainProgress)
 
     @property
     def validated(self) -> nn.Module:
@@ -74,7 +74,7 @@ class TrainState:
                 _load(self.model, found.state["model"])
             self.optimizer.load_state_dict(_cut_optimizer(self.optimizer, found.state["optimizer"]))
             self.scaler.load_state_dict(found.state["scaler"])
-            self.progress = Progress(**found.meta["progress"])
+            self.progress = TrainProgress(**found.meta["progress"])
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             text = " ".join(str(error).split())
             raise CheckpointError(
@@ -84,7 +84,9 @@ class TrainState:
             self.ema.n_averaged.fill_(self.progress.step)
 
 
-def make_state(model: nn.Module, optim: OptimConfig, train: TrainConfig, world: World) -> TrainState:
+def make_state(
+    model: nn.Module, optim: OptimConfig, train: TrainConfig, world: World
+) -> TrainState:
     """The state of a run's first step; `model` is sharded in place where `train.parallel=fsdp` and there are ranks."""
     ema, skeleton = averaged(model, train.ema), None
     if train.parallel == "fsdp" and world.size > 1:
@@ -108,7 +110,9 @@ def averaged(model: nn.Module, decay: float | None) -> AveragedModel | None:
 
 def _load(model: nn.Module, weights: dict[str, Tensor]) -> None:
     here = model.state_dict()
-    model.load_state_dict({name: cut_like(value, here.get(name, value)) for name, value in weights.items()})
+    model.load_state_dict(
+        {name: cut_like(value, here.get(name, value)) for name, value in weights.items()}
+    )
 
 
 def _cut_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
@@ -123,7 +127,9 @@ def _cut_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> d
             for name, value in saved["state"].get(key, {}).items():
                 if isinstance(value, Tensor) and value.ndim:
                     if value.shape != parameter.shape:
-                        raise ValueError(f"its optimizer's {name} is {list(value.shape)} for a {list(parameter.shape)}")
+                        raise ValueError(
+                            f"its optimizer's {name} is {list(value.shape)} for a {list(parameter.shape)}"
+                        )
                     value = cut_like(value, parameter)
                 state.setdefault(key, {})[name] = value
     return {**saved, "state": state}

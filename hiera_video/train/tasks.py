@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hiera_video.data.config import AugmentConfig
-from hiera_video.data.loader import ClipBatch
-from hiera_video.data.mixing import mix, soft_targets
-from hiera_video.data.records import Label, as_tuple
+from hiera_video.data.loading.loader import ClipBatch
+from hiera_video.data.manifest.record import Label, as_tuple
+from hiera_video.data.transforms.mixup import mix, soft_targets
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,14 @@ def path_draws(seed: int, step: int, position: Tensor, depth: int) -> Tensor:
     return torch.stack([torch.rand(depth, 2, generator=generator) for generator in generators])
 
 
-def sample_generators(purpose: str, seed: int, step: int, position: Tensor) -> list[torch.Generator]:
+def sample_generators(
+    purpose: str, seed: int, step: int, position: Tensor
+) -> list[torch.Generator]:
     """A generator for each clip of a batch, from nothing but (purpose, seed, step, position in the global batch)."""
-    numbers = [random.Random(f"{purpose}/{seed}/{step}/{index}").getrandbits(63) for index in position.tolist()]
+    numbers = [
+        random.Random(f"{purpose}/{seed}/{step}/{index}").getrandbits(63)
+        for index in position.tolist()
+    ]
     return [torch.Generator().manual_seed(number) for number in numbers]
 
 
@@ -66,19 +71,25 @@ class Classify:
         else:
             targets = soft_targets(labels, self.num_classes, augment.label_smoothing)
         mixer = random.Random(f"mix/{self.seed}/{step}")
-        clips, targets = mix(batch.clips, targets, mixup=augment.mixup, cutmix=augment.cutmix, generator=mixer)
+        clips, targets = mix(
+            batch.clips, targets, mixup=augment.mixup, cutmix=augment.cutmix, generator=mixer
+        )
         draws = path_draws(self.seed, step, batch.position, self.depth).to(clips.device)
         logits = model(clips, path_draws=draws).float()
         weights = None if self.class_weights is None else logits.new_tensor(self.class_weights)
         if self.multi_label:
-            return TaskOutput(F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weights))
+            return TaskOutput(
+                F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weights)
+            )
         logs = {}
         if augment.mixup == augment.cutmix == 0:
             logs["top1"] = ((logits.argmax(dim=1) == labels).sum().detach(), len(labels))
         return TaskOutput(F.cross_entropy(logits, targets, weight=weights), logs)
 
 
-def class_weights(labels: Sequence[Label], num_classes: int, *, multi_label: bool) -> tuple[float, ...]:
+def class_weights(
+    labels: Sequence[Label], num_classes: int, *, multi_label: bool
+) -> tuple[float, ...]:
     """One label a video: N / (K · n) for a class with n of the N videos, K classes having any, so that the mean weight
     of a video is 1. Several labels a video: the factor of positives, (N - n) / n. 0 for a class without a video.
 
@@ -115,7 +126,9 @@ class Pretrain:
         generators = sample_generators("keep", self.seed, step, batch.position)
         keep = self.draw_keep(len(clips), generators)
         draws = path_draws(self.seed, step, batch.position, self.depth)
-        decoder_draws = torch.stack([torch.rand(self.tokens, generator=generator) for generator in generators])
+        decoder_draws = torch.stack(
+            [torch.rand(self.tokens, generator=generator) for generator in generators]
+        )
         output = model(
             clips,
             keep=keep.to(clips.device),
@@ -132,7 +145,9 @@ def collapse_monitors(latent: Tensor) -> tuple[Tensor, Tensor]:
     participation ratio (Σλ)² / Σλ² of the covariance's eigenvalues λ, from 1 (one direction) to C (all alike)."""
     features = latent.float().flatten(0, 1)
     centred = features - features.mean(dim=0)
-    with torch.autocast(latent.device.type, enabled=False):  # the sums of a large batch overflow fp16
+    with torch.autocast(
+        latent.device.type, enabled=False
+    ):  # the sums of a large batch overflow fp16
         covariance = centred.T @ centred / len(centred)
     rank = covariance.trace() ** 2 / covariance.square().sum().clamp_min(1e-30)
     return centred.square().mean(dim=0).sqrt().mean(), rank

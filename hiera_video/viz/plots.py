@@ -24,7 +24,12 @@ def loss_curve(rows: Sequence[dict[str, Any]]) -> bytes:
         if line:
             steps, losses = ([row[key] for row in line] for key in ("step", "loss"))
             axis.plot(
-                steps, losses, color=colour, marker=marker, ms=4, label={"train": "training"}.get(split, "validation")
+                steps,
+                losses,
+                color=colour,
+                marker=marker,
+                ms=4,
+                label={"train": "training"}.get(split, "validation"),
             )
     axis.legend(frameon=False)
     return _png(figure)
@@ -34,7 +39,9 @@ def score_curve(rows: Sequence[dict[str, Any]], score: str) -> bytes:
     """The validation's `score` over steps."""
     figure, axis = _plot("step", f"{_spoken(score)}, percent")
     val = [row for row in rows if row["split"] == "val" and score in row]
-    axis.plot([row["step"] for row in val], [row[score] for row in val], color=ORANGE, marker="o", ms=4)
+    axis.plot(
+        [row["step"] for row in val], [row[score] for row in val], color=ORANGE, marker="o", ms=4
+    )
     return _png(figure)
 
 
@@ -44,7 +51,13 @@ def accuracy_by_views(rows: Sequence[dict[str, Any]], score: str) -> bytes:
     for crops, colour in zip(sorted({row["crops"] for row in rows}), (GREY, BLUE)):
         line = [row for row in rows if row["crops"] == crops]
         name = "middle crop" if crops == 1 else f"{crops} crops"
-        axis.plot([row["clips"] for row in line], [row[score] for row in line], color=colour, marker="o", label=name)
+        axis.plot(
+            [row["clips"] for row in line],
+            [row[score] for row in line],
+            color=colour,
+            marker="o",
+            label=name,
+        )
     axis.set_xticks(sorted({row["clips"] for row in rows}))
     axis.margins(0.08)
     axis.legend(frameon=False)
@@ -58,7 +71,14 @@ def calibration_curve(bins: Sequence[dict[str, Any]]) -> bytes:
     across, up = ([100 * row[key] for row in bins] for key in ("confidence", "accuracy"))
     most = max((row["videos"] for row in bins), default=1)
     axis.plot(across, up, color=BLUE, linewidth=1.5)
-    axis.scatter(across, up, s=[20 + 180 * row["videos"] / most for row in bins], color=BLUE, alpha=0.55, linewidth=0)
+    axis.scatter(
+        across,
+        up,
+        s=[20 + 180 * row["videos"] / most for row in bins],
+        color=BLUE,
+        alpha=0.55,
+        linewidth=0,
+    )
     axis.set(xlim=(-3, 103), ylim=(-5, 105))
     return _png(figure)
 
@@ -69,15 +89,27 @@ def confusion_matrix(counts: NDArray[np.int64], names: Sequence[str]) -> bytes:
     side = min(0.8 + 0.45 * classes, 14)
     figure = Figure(figsize=(side + 2.2, side), layout="constrained")
     axis = figure.subplots()
-    axis.imshow(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
+    axis.imshow(
+        counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1
+    )
     # across stand the classes' numbers alone: names there would double the picture's height
-    axis.set_xticks(range(classes), [str(index) for index in range(classes)], rotation=90 if classes > 30 else 0)
-    axis.set_yticks(range(classes), [f"{textwrap.fill(name, 24)}  {index}" for index, name in enumerate(names)])
+    axis.set_xticks(
+        range(classes), [str(index) for index in range(classes)], rotation=90 if classes > 30 else 0
+    )
+    axis.set_yticks(
+        range(classes), [f"{textwrap.fill(name, 24)}  {index}" for index, name in enumerate(names)]
+    )
     if classes <= 30:
         for row, column in zip(*counts.nonzero()):
             dark = counts[row, column] > counts[row].sum() / 2
             axis.text(
-                column, row, str(counts[row, column]), ha="center", va="center", color="w" if dark else "k", size=9
+                column,
+                row,
+                str(counts[row, column]),
+                ha="center",
+                va="center",
+                color="w" if dark else "k",
+                size=9,
             )
     return _png(figure)
 

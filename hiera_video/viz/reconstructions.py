@@ -26,7 +26,9 @@ def reconstruction_sheet(
     rows = []
     for clips in zip(*((kind.cpu() * scale + shift).clamp(0, 1) for kind in pictures)):
         for clip in clips:
-            frames = clip[:, torch.linspace(0, clip.shape[1] - 1, min(FRAMES, clip.shape[1])).long()]
+            frames = clip[
+                :, torch.linspace(0, clip.shape[1] - 1, min(FRAMES, clip.shape[1])).long()
+            ]
             rows.append(rearrange((frames * 255).round().byte(), "c t h w -> h t w c").numpy())
         rows.append(None)
     height = rows[0].shape[0]

@@ -48,7 +48,9 @@ def contact_sheet(strips: Sequence[Strip]) -> bytes:
     sheet = Image.new("RGB", (max(widths, default=0) + 2 * MARGIN, bottom), (255, 255, 255))
     draw = ImageDraw.Draw(sheet)
     for strip, picture, indent, top in zip(strips, pictures, indents, tops):
-        draw.text((MARGIN + indent, top), strip.title, fill=INK if strip.heading else PALE, font=font)
+        draw.text(
+            (MARGIN + indent, top), strip.title, fill=INK if strip.heading else PALE, font=font
+        )
         sheet.paste(picture, (MARGIN + indent, top + TEXT))
     buffer = io.BytesIO()
     sheet.save(buffer, format="PNG")

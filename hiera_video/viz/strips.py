@@ -20,5 +20,7 @@ def film_strip(frames: NDArray[np.uint8], *, height: int = 96) -> bytes:
     if height > strip.height:
         strip.resize((width, height), Image.Resampling.NEAREST).save(buffer, format="PNG")
     else:
-        strip.resize((width, height), Image.Resampling.LANCZOS).save(buffer, format="JPEG", quality=85)
+        strip.resize((width, height), Image.Resampling.LANCZOS).save(
+            buffer, format="JPEG", quality=85
+        )
     return buffer.getvalue()

@@ -9,16 +9,27 @@ import pytest
 import speed_floor
 import torch
 from speed_contestants import Case
-from speed_floor import Attention, Floor, Product, Way, by_fused_linear, by_mm, layers_of, total_macs
+from speed_floor import (
+    Attention,
+    Floor,
+    Product,
+    Way,
+    by_fused_linear,
+    by_mm,
+    layers_of,
+    total_macs,
+)
 from torch.utils.flop_counter import FlopCounterMode
 
 from hiera_video.models.hiera import Hiera
-from hiera_video.models.layout import MaeConfig, config_for, default_mae
 from hiera_video.models.macs import count_macs
 from hiera_video.models.mae import MaskedAutoencoderHiera
+from hiera_video.models.registry import MaeConfig, config_for, default_mae
 
 
-@pytest.mark.parametrize("name", ["hiera_micro_16x32", "hiera_base_16x224", "hiera_large_16x224", "hiera_tiny_224"])
+@pytest.mark.parametrize(
+    "name", ["hiera_micro_16x32", "hiera_base_16x224", "hiera_large_16x224", "hiera_tiny_224"]
+)
 def test_the_products_of_the_block_table_are_those_that_torch_counts(name: str) -> None:
     config = config_for(name)
     with torch.device("meta"):
@@ -28,7 +39,9 @@ def test_the_products_of_the_block_table_are_those_that_torch_counts(name: str) 
 
 @pytest.mark.parametrize("tokens", ["all", "running_cell", "random"])
 @pytest.mark.parametrize("name", ["mae_hiera_micro_16x32", "mae_hiera_base_16x224"])
-def test_the_masked_autoencoder_s_products_are_those_that_torch_counts(name: str, tokens: str) -> None:
+def test_the_masked_autoencoder_s_products_are_those_that_torch_counts(
+    name: str, tokens: str
+) -> None:
     config, default = config_for(name), default_mae(name)
     depth, heads = default.decoder_depth, default.decoder_num_heads
     mae = MaeConfig(
@@ -47,13 +60,21 @@ def test_the_masked_autoencoder_s_products_are_those_that_torch_counts(name: str
 def test_work_of_base_in_the_paper_s_unit() -> None:
     layers = layers_of(config_for("hiera_base_16x224"))
     assert round(total_macs(layers) / 1e9, 1) == 101.7
-    assert round(total_macs(layers, backward=True) / 1e9, 1) == 304.1  # three times, less the gradient of the pixels
+    assert (
+        round(total_macs(layers, backward=True) / 1e9, 1) == 304.1
+    )  # three times, less the gradient of the pixels
     whole = [layer for layer in layers if isinstance(layer, Attention) and layer.whole]
     # stage 3: 16 blocks less the first, which lags; stage 4: its first, the lagging one, and two on the pooled map
-    assert sorted((a.queries, a.keys, a.times) for a in whole) == [(392, 392, 2), (392, 1568, 1), (1568, 1568, 15)]
+    assert sorted((a.queries, a.keys, a.times) for a in whole) == [
+        (392, 392, 2),
+        (392, 1568, 1),
+        (1568, 1568, 15),
+    ]
 
 
-def linear_flops(x_shape: Sequence[int], weight_shape: Sequence[int], *_: object, **__: object) -> int:
+def linear_flops(
+    x_shape: Sequence[int], weight_shape: Sequence[int], *_: object, **__: object
+) -> int:
     """Of oneDNN's product, which torch's counter does not know."""
     return 2 * math.prod(x_shape) * weight_shape[0]
 
@@ -63,7 +84,9 @@ def linear_flops(x_shape: Sequence[int], weight_shape: Sequence[int], *_: object
 @pytest.mark.parametrize("mode", ["model", "mae"])
 def test_a_run_multiplies_as_much_as_its_layers_say(mode: str, backward: bool, way: Way) -> None:
     case = Case(mode=mode, size="micro", resolution=32)  # type: ignore[arg-type]
-    products = [layer for layer in layers_of(case.config, case.mae()) if not isinstance(layer, Attention)]
+    products = [
+        layer for layer in layers_of(case.config, case.mae()) if not isinstance(layer, Attention)
+    ]
     floor = Floor(products, 2, torch.float32, torch.device("cpu"), backward)
     floor.quickest = dict.fromkeys(floor.quickest, way)
     fused = torch.ops.mkldnn._linear_pointwise
@@ -86,9 +109,16 @@ def test_the_quicker_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         return 2.0 if way is by_fused_linear else 1.0 if operands[0].is_contiguous() else 3.0
 
     monkeypatch.setattr(speed_floor, "_seconds", seconds)
-    products = [Product(label="a", rows=6, inner=4, columns=5), Product(label="b", rows=7, inner=4, columns=5)]
+    products = [
+        Product(label="a", rows=6, inner=4, columns=5),
+        Product(label="b", rows=7, inner=4, columns=5),
+    ]
     floor = Floor(products, 1, torch.float32, torch.device("cpu"), backward=True)
-    assert [floor.quickest[layer, n] for layer in products for n in range(3)] == [by_mm, by_fused_linear, by_mm] * 2
+    assert [floor.quickest[layer, n] for layer in products for n in range(3)] == [
+        by_mm,
+        by_fused_linear,
+        by_mm,
+    ] * 2
     in_halves = Floor(products, 1, torch.bfloat16, torch.device("cpu"), backward=True)
     assert set(in_halves.quickest.values()) == {by_mm}
 
@@ -100,6 +130,10 @@ def test_attention_runs_with_its_backward_pass() -> None:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiled:
         floor.run()
     calls = {event.key: event.count for event in profiled.key_averages()}
-    forward = next(count for key, count in calls.items() if "scaled_dot_product_attention" in key and "back" not in key)
+    forward = next(
+        count
+        for key, count in calls.items()
+        if "scaled_dot_product_attention" in key and "back" not in key
+    )
     assert forward == sum(layer.times for layer in attentions)
     assert any("attention" in key and "backward" in key for key in calls)

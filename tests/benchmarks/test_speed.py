@@ -16,7 +16,17 @@ from speed_contestants import Case, make
 from speed_measure import ratios, spread
 from speed_rows import add_row
 
-ARGUMENTS = ["--size", "micro", "--resolution", "32", "--clock", "cpu", "--rounds", "1", "--no-memory"]
+ARGUMENTS = [
+    "--size",
+    "micro",
+    "--resolution",
+    "32",
+    "--clock",
+    "cpu",
+    "--rounds",
+    "1",
+    "--no-memory",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +88,10 @@ def test_half_a_decoder_has_the_same_weights_and_less_work() -> None:
     case = Case(mode="mae", size="micro", resolution=32)
     full = make("ours", case)
     half = make("ours_half", case, full.model.state_dict())
-    predicted = [int(contestant.model(torch.zeros(1, 3, 16, 32, 32)).masked.sum()) for contestant in (full, half)]
+    predicted = [
+        int(contestant.model(torch.zeros(1, 3, 16, 32, 32)).masked.sum())
+        for contestant in (full, half)
+    ]
     assert predicted[1] * 2 == predicted[0]
 
 

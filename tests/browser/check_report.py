@@ -18,15 +18,18 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
-from hiera_video.data.dataset import BrokenVideo
-from hiera_video.data.encode import write_video
-from hiera_video.data.manifest import Manifest, Record
+from hiera_video.data.dataset import UnreadableVideo
+from hiera_video.data.manifest.record import Manifest, Record
 from hiera_video.eval.report import write_report
 from hiera_video.eval.results import Tested, write_results
 from hiera_video.eval.views import Predictions
+from hiera_video.video.encode import write_video
 
 NAMES = (
-    *("Pretending to put something next to something else that is not there", "Donaudampfschifffahrtsgesellschaft" * 3),
+    *(
+        "Pretending to put something next to something else that is not there",
+        "Donaudampfschifffahrtsgesellschaft" * 3,
+    ),
     *(f"class {index}" for index in range(2, 40)),
 )
 SCREENS = {"desk": (1280, 900, False, 1), "phone": (390, 844, True, 2)}
@@ -35,7 +38,11 @@ LIMIT_BYTES = 200_000
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    program = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     assert program, "no chromium on this machine; `make test-browser` installs it"
     with sync_playwright() as playwright:
         found = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
@@ -50,26 +57,53 @@ def report(folder: Path, *, several: bool) -> Path:
     for row in range(30):
         size = (240, 320) if row % 2 else (48, 64)
         if row < 12:
-            write_video(folder / f"{row}.mp4", generator.integers(0, 255, (8, *size, 3), dtype=np.uint8))
-        path = folder / f"{row % 12 if row < 28 else 'a_missing_file_with_a_name_that_is_far_too_long_' * 3}.mp4"
-        records.append(Record(path=str(path), label=(row % 40, 39 - row) if several else row % 40, row=row))
-    manifest = Manifest(records=tuple(records), class_names=NAMES, multi_label=several, source=str(folder / "val.csv"))
-    broken = tuple(BrokenVideo(row=row, path=records[row].path, reason="missing", message="-") for row in (28, 29))
+            write_video(
+                folder / f"{row}.mp4", generator.integers(0, 255, (8, *size, 3), dtype=np.uint8)
+            )
+        path = (
+            folder
+            / f"{row % 12 if row < 28 else 'a_missing_file_with_a_name_that_is_far_too_long_' * 3}.mp4"
+        )
+        records.append(
+            Record(path=str(path), label=(row % 40, 39 - row) if several else row % 40, row=row)
+        )
+    manifest = Manifest(
+        records=tuple(records),
+        class_names=NAMES,
+        multi_label=several,
+        source=str(folder / "val.csv"),
+    )
+    broken = tuple(
+        UnreadableVideo(row=row, path=records[row].path, reason="missing", message="-")
+        for row in (28, 29)
+    )
     logits = generator.normal(0, 3, (28, 15, 40)).astype(np.float32)
     logits[::2, :, :] += 9 * np.eye(40, dtype=np.float32)[np.arange(0, 28, 2)][:, None]
     predictions = Predictions(np.arange(28), logits, broken, generator.random(28))
     tested = Tested(
-        model="hiera_base_16x224", checkpoint="runs/" + "long_name_" * 12, clips=5, crops=3, precision="bf16"
+        model="hiera_base_16x224",
+        checkpoint="runs/" + "long_name_" * 12,
+        clips=5,
+        crops=3,
+        precision="bf16",
     )
-    metrics = [{"step": 10, "split": "train", "loss": 2.0}, {"step": 20, "split": "val", "top1": 3.0, "mAP": 3.0}]
-    return write_report(folder, write_results(folder, tested, predictions, manifest), predictions, manifest, metrics)
+    metrics = [
+        {"step": 10, "split": "train", "loss": 2.0},
+        {"step": 20, "split": "val", "top1": 3.0, "mAP": 3.0},
+    ]
+    return write_report(
+        folder, write_results(folder, tested, predictions, manifest), predictions, manifest, metrics
+    )
 
 
 def look(browser: Browser, page_path: Path, screen: str) -> bytes:
     """Open the page, fail on anything wrong; a picture of its top, on a phone of its film strips."""
     width, height, mobile, scale = SCREENS[screen]
     context = browser.new_context(
-        viewport={"width": width, "height": height}, is_mobile=mobile, device_scale_factor=scale, offline=True
+        viewport={"width": width, "height": height},
+        is_mobile=mobile,
+        device_scale_factor=scale,
+        offline=True,
     )
     page = context.new_page()
     said: list[str] = []
@@ -92,7 +126,9 @@ def look(browser: Browser, page_path: Path, screen: str) -> bytes:
         })"""
     )
     assert facts["wide"] <= facts["screen"] == width and facts["outside"] == [], facts
-    assert facts["images"] and all(complete and natural for complete, natural, _ in facts["images"]), facts["images"]
+    assert facts["images"] and all(
+        complete and natural for complete, natural, _ in facts["images"]
+    ), facts["images"]
     assert facts["smallest"] >= 12
     if mobile:
         page.evaluate("document.querySelector('.clips').previousElementSibling.scrollIntoView()")
@@ -103,7 +139,9 @@ def look(browser: Browser, page_path: Path, screen: str) -> bytes:
 
 @pytest.mark.parametrize("screen", SCREENS)
 @pytest.mark.parametrize("several", [False, True], ids=["one label", "several labels"])
-def test_the_page_is_whole_and_fits(browser: Browser, tmp_path: Path, several: bool, screen: str) -> None:
+def test_the_page_is_whole_and_fits(
+    browser: Browser, tmp_path: Path, several: bool, screen: str
+) -> None:
     assert len(look(browser, report(tmp_path, several=several), screen)) > 10_000
 
 
@@ -116,7 +154,8 @@ def test_a_real_page_and_its_picture(browser: Browser, tmp_path: Path) -> None:
         (tmp_path / "one.png").write_bytes(look(browser, source, screen))
         pictures.append(Image.open(tmp_path / "one.png").convert("RGB"))
     desk, phone = (
-        picture.resize((picture.width * 780 // picture.height, 780), Image.Resampling.LANCZOS) for picture in pictures
+        picture.resize((picture.width * 780 // picture.height, 780), Image.Resampling.LANCZOS)
+        for picture in pictures
     )
     both = Image.new("RGB", (desk.width + phone.width + 24, 780), (200, 206, 216))
     both.paste(desk, (0, 0))

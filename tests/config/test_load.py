@@ -29,7 +29,9 @@ def write(folder: Path, text: str, name: str = "x.yaml") -> Path:
 
 
 def test_bases_are_read_first_and_overrides_last() -> None:
-    config = load_config(CONFIGS / "k400_hiera_h.yaml", ["optim.weight_decay=0.1", "model.input_size=[16,256,256]"])
+    config = load_config(
+        CONFIGS / "k400_hiera_h.yaml", ["optim.weight_decay=0.1", "model.input_size=[16,256,256]"]
+    )
     assert config.model.name == "hiera_huge_16x224"  # its own
     assert config.model.head_dropout == 0.5  # of k400_hiera_l
     assert config.augment.mixup == 0.8  # of k400_hiera_b
@@ -43,7 +45,9 @@ def test_saved_config_reads_back_equal(tmp_path: Path) -> None:
     assert flatten(load_config(tmp_path / "config.yaml")) == flatten(config)
 
 
-def test_a_full_disk_leaves_the_configuration_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_configuration_that_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save_config(load_config(MOTION, ["seed=7"]), tmp_path / "config.yaml")
 
     def full(_: int) -> None:
@@ -57,8 +61,15 @@ def test_a_full_disk_leaves_the_configuration_that_was_there(tmp_path: Path, mon
 
 
 def test_a_value_may_refer_to_another(tmp_path: Path) -> None:
-    assert load_config(MOTION, ["train.accumulate=2", "train.batch_size=${train.accumulate}"]).train.batch_size == 2
-    path = write(tmp_path, f"_base_: {MOTION}\ntrain: {{batch_size: 8, accumulate: '${{train.batch_size}}'}}")
+    assert (
+        load_config(
+            MOTION, ["train.accumulate=2", "train.batch_size=${train.accumulate}"]
+        ).train.batch_size
+        == 2
+    )
+    path = write(
+        tmp_path, f"_base_: {MOTION}\ntrain: {{batch_size: 8, accumulate: '${{train.batch_size}}'}}"
+    )
     assert load_config(path).train.accumulate == 8
 
 
@@ -75,7 +86,10 @@ def test_a_value_may_refer_to_another(tmp_path: Path) -> None:
         ("optim.min_lr=1", "optim.min_lr=1.0: must be between 0 and optim.lr=0.001"),
         ("optim.betas=[0.9,1.0]", "optim.betas=[0.9, 1.0]: must be in [0, 1)"),
         ("optim.momentum=1", "optim.momentum=1.0: must be in [0, 1)"),
-        ("train.keep_every=0", "train.keep_every=0: must be 1 or more, or null to keep none for good"),
+        (
+            "train.keep_every=0",
+            "train.keep_every=0: must be 1 or more, or null to keep none for good",
+        ),
         ("optim.weight_decay=-1", "optim.weight_decay=-1.0: must be 0 or more"),
         ("optim.layer_decay=0", "optim.layer_decay=0.0: must be in (0, 1]; 1 switches it off"),
         ("optim.clip_grad=0", "optim.clip_grad=0.0: must be above 0, or null for no clipping"),
@@ -87,13 +101,19 @@ def test_a_value_may_refer_to_another(tmp_path: Path) -> None:
         ("train.max_loss=0", "train.max_loss=0.0: must be above 0, or null for no limit"),
         ("train.max_loss=nan", "train.max_loss=nan: must be above 0, or null for no limit"),
         ("test.crops=0", "test.crops=0: must be 1 or more"),
-        ("test.precision=half", "test.precision: Invalid value 'half', expected one of ['fp32', 'bf16', 'fp16']"),
+        (
+            "test.precision=half",
+            "test.precision: Invalid value 'half', expected one of ['fp32', 'bf16', 'fp16']",
+        ),
         ("test.max_broken=2", "test.max_broken=2.0: must be in [0, 1]"),
         ("data.workers=-1", "data.workers=-1: must be 0 or more"),
         ("data.max_broken=nan", "data.max_broken=nan: must be in [0, 1]"),
         ("data.deadline_seconds=nan", "data.deadline_seconds=nan: must be above 0"),
         ("data.separator=''", "data.separator='': must not be empty"),
-        ("augment.scale=[0.5,2]", "augment.scale=[0.5, 2.0]: must be two shares, 0 < low <= high <= 1"),
+        (
+            "augment.scale=[0.5,2]",
+            "augment.scale=[0.5, 2.0]: must be two shares, 0 < low <= high <= 1",
+        ),
         ("augment.ratio=[2,1]", "augment.ratio=[2.0, 1.0]: must be two ratios, 0 < low <= high"),
         ("augment.flip=1.5", "augment.flip=1.5: is a probability, must be in [0, 1]"),
         ("augment.rand_augment=11", "augment.rand_augment=11.0: must be in [0, 10]"),
@@ -103,11 +123,20 @@ def test_a_value_may_refer_to_another(tmp_path: Path) -> None:
         ("augment.label_smoothing=1", "augment.label_smoothing=1.0: must be in [0, 1)"),
         ("augment.std=[0,1,1]", "augment.std=[0.0, 1.0, 1.0]: must be above 0"),
         ("augment.mean=[nan,0,0]", "augment.mean=[nan, 0.0, 0.0]: must be finite numbers"),
-        ("train.batch_size=${train.gone}", "train.batch_size: Interpolation key 'train.gone' not found"),
+        (
+            "train.batch_size=${train.gone}",
+            "train.batch_size: Interpolation key 'train.gone' not found",
+        ),
         ("model.name=hiera_bose_16x224", "unknown model; did you mean hiera_base_16x224"),
-        ("model.name=hiera_base_224", "model.name=hiera_base_224: is an image model; choose a video model such as"),
+        (
+            "model.name=hiera_base_224",
+            "model.name=hiera_base_224: is an image model; choose a video model such as",
+        ),
         ("model.input_size=[16,225,225]", "the nearest that fit are "),
-        ("model.input_size=[32,32,32]", "has 32 frames, clip.num_frames=16: must be equal; set clip.num_frames=32"),
+        (
+            "model.input_size=[32,32,32]",
+            "has 32 frames, clip.num_frames=16: must be equal; set clip.num_frames=32",
+        ),
         ("model.input_size=[16,32,64]", "clips are cropped to squares; make both sides equal"),
         ("model=3", "'model' is a section; write its keys below it, like model.name=…"),
         ("model", "an override is written key=value, like optim.lr=4e-4"),
@@ -124,10 +153,14 @@ def test_segments_need_views_that_they_have() -> None:
     assert "test.clips=5: clip.sampling=segments has 1 view (midpoints) or 2" in refusal(
         MOTION, segments, "test.clips=5"
     )
-    assert load_config(CONFIGS / "motion_hiera_micro_mae.yaml", [segments, "test.clips=5"])  # which uses none
+    assert load_config(
+        CONFIGS / "motion_hiera_micro_mae.yaml", [segments, "test.clips=5"]
+    )  # which uses none
     probing = [segments, "train.task=probe", "model.pretrained=runs/x"]
     assert load_config(MOTION, probing).probe.clips == 2
-    assert "probe.clips=3: clip.sampling=segments has 1 view" in refusal(MOTION, *probing, "probe.clips=3")
+    assert "probe.clips=3: clip.sampling=segments has 1 view" in refusal(
+        MOTION, *probing, "probe.clips=3"
+    )
 
 
 @pytest.mark.parametrize(
@@ -173,10 +206,16 @@ def test_text_may_be_quoted_and_unset() -> None:
         ("3", "cannot be read as `section: key: value` lines: Invalid loaded object type: int"),
         ("[1, 2]", "must hold `section: key: value` lines"),
         ("model: {name: hiera_micro_16x32}\nseed: 1\nseed: 2", "found duplicate key seed"),
-        ("model: !!python/object/apply:os.system ['touch pwned']", "not valid YAML: could not determine a constructor"),
+        (
+            "model: !!python/object/apply:os.system ['touch pwned']",
+            "not valid YAML: could not determine a constructor",
+        ),
         ("_base_: missing.yaml", "missing.yaml: no such configuration file (named as _base_ in "),
         ("_base_: x.yaml", "_base_ goes in a circle (x.yaml → x.yaml); remove one of them"),
-        ("_base_:", "x.yaml: _base_: None: must be a file's name or a list of them, such as k400_hiera_b.yaml"),
+        (
+            "_base_:",
+            "x.yaml: _base_: None: must be a file's name or a list of them, such as k400_hiera_b.yaml",
+        ),
         ("_base_: 5", "x.yaml: _base_: 5: must be a file's name or a list of them"),
         ("_base_: [1]", "x.yaml: _base_: [1]: must be a file's name or a list of them"),
         ("_base_: {a: b}", "x.yaml: _base_: {'a': 'b'}: must be a file's name or a list of them"),
@@ -185,7 +224,9 @@ def test_text_may_be_quoted_and_unset() -> None:
         ("model: {name: hiera_micro_16x32}\noptim: 3", "'optim' is a section"),
     ],
 )
-def test_refused_file(tmp_path: Path, text: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_file(
+    tmp_path: Path, text: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert words in refusal(write(tmp_path, text))
     assert not (tmp_path / "pwned").exists()
@@ -193,7 +234,9 @@ def test_refused_file(tmp_path: Path, text: str, words: str, monkeypatch: pytest
 
 def test_a_missing_file_names_its_neighbours(tmp_path: Path) -> None:
     write(tmp_path, "seed: 1", "a.yaml")
-    assert "b.yaml: no such configuration file; *.yaml files in that folder: a.yaml" in refusal(tmp_path / "b.yaml")
+    assert "b.yaml: no such configuration file; *.yaml files in that folder: a.yaml" in refusal(
+        tmp_path / "b.yaml"
+    )
 
 
 def test_binary_file_is_not_yaml(tmp_path: Path) -> None:
@@ -203,7 +246,7 @@ def test_binary_file_is_not_yaml(tmp_path: Path) -> None:
 
 def test_nothing_imports_torch_before_the_configuration_is_known() -> None:
     code = (
-        "import sys, hiera_video, hiera_video.config, hiera_video.config.build, hiera_video.runtime.cli\n"
+        "import sys, hiera_video, hiera_video.config, hiera_video.workflows.build, hiera_video.cli.run\n"
         f"hiera_video.load_config({str(MOTION)!r})\n"
         "assert 'torch' not in sys.modules"
     )

@@ -31,18 +31,43 @@ def recipe(name: str) -> Config:
     ],
 )
 def test_fine_tuning_on_kinetics(
-    name: str, model: str, lr: float, effective_epochs: int, drop_path: float, dropout: float, layer_decay: float
+    name: str,
+    model: str,
+    lr: float,
+    effective_epochs: int,
+    drop_path: float,
+    dropout: float,
+    layer_decay: float,
 ) -> None:
     config = recipe(name)
     optim, augment, clip = config.optim, config.augment, config.clip
-    assert (config.model.name, config.model.drop_path_rate, config.model.head_dropout) == (model, drop_path, dropout)
-    assert (optim.name, optim.lr, optim.betas, optim.weight_decay) == ("adamw", lr, (0.9, 0.999), 0.05)
+    assert (config.model.name, config.model.drop_path_rate, config.model.head_dropout) == (
+        model,
+        drop_path,
+        dropout,
+    )
+    assert (optim.name, optim.lr, optim.betas, optim.weight_decay) == (
+        "adamw",
+        lr,
+        (0.9, 0.999),
+        0.05,
+    )
     assert (optim.layer_decay, optim.clip_grad) == (layer_decay, 5.0)
     assert config.train.epochs * clip.repeats == effective_epochs and clip.repeats == 2
     assert optim.warmup_epochs * clip.repeats == 10
-    assert (config.train.batch_size, clip.num_frames, clip.frame_stride, clip.target_fps) == (256, 16, 4, 30.0)
+    assert (config.train.batch_size, clip.num_frames, clip.frame_stride, clip.target_fps) == (
+        256,
+        16,
+        4,
+        30.0,
+    )
     assert (augment.rand_augment, augment.mixup, augment.cutmix) == (7, 0.8, 1.0)
-    assert (augment.label_smoothing, augment.erase, augment.flip, augment.scale) == (0.1, 0.25, 0.5, (0.08, 1.0))
+    assert (augment.label_smoothing, augment.erase, augment.flip, augment.scale) == (
+        0.1,
+        0.25,
+        0.5,
+        (0.08, 1.0),
+    )
     assert (config.test.clips, config.test.crops) == (5, 3)
     assert config.model.num_classes == int(name[1:4]) and config.model.pretrained is None
 
@@ -63,27 +88,59 @@ def test_fine_tuning_on_kinetics(
 def test_pre_training_on_kinetics(name: str, lr: float, drop_path: float) -> None:
     config = recipe(name)
     optim, mae, clip = config.optim, config.mae, config.clip
-    assert (optim.lr, optim.betas, optim.weight_decay, optim.clip_grad) == (lr, (0.9, 0.95), 0.05, 0.02)
+    assert (optim.lr, optim.betas, optim.weight_decay, optim.clip_grad) == (
+        lr,
+        (0.9, 0.95),
+        0.05,
+        0.02,
+    )
     assert optim.min_lr == optim.warmup_lr == pytest.approx(lr / 100)
     assert config.train.epochs * clip.repeats == 3200 and optim.warmup_epochs * clip.repeats == 120
-    assert (mae.mask_ratio, mae.decoder_embed_dim, mae.decoder_depth, mae.decoder_num_heads) == (0.9, 512, 8, 8)
-    assert (config.train.batch_size, clip.repeats, config.model.drop_path_rate) == (512, 4, drop_path)
-    assert (config.augment.scale, config.augment.flip, config.augment.rand_augment) == ((0.5, 1.0), 0.5, 0.0)
+    assert (mae.mask_ratio, mae.decoder_embed_dim, mae.decoder_depth, mae.decoder_num_heads) == (
+        0.9,
+        512,
+        8,
+        8,
+    )
+    assert (config.train.batch_size, clip.repeats, config.model.drop_path_rate) == (
+        512,
+        4,
+        drop_path,
+    )
+    assert (config.augment.scale, config.augment.flip, config.augment.rand_augment) == (
+        (0.5, 1.0),
+        0.5,
+        0.0,
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "frames", "lr", "batch", "drop_path", "mixup", "cutmix", "smoothing"),
-    [("ssv2_hiera_l", 16, 0.16, 256, 0.1, 0.8, 1.0, 0.1), ("ssv2_hiera_l_32", 32, 0.08, 128, 0.2, 0.0, 0.0, 0.0)],
+    [
+        ("ssv2_hiera_l", 16, 0.16, 256, 0.1, 0.8, 1.0, 0.1),
+        ("ssv2_hiera_l_32", 32, 0.08, 128, 0.2, 0.0, 0.0, 0.0),
+    ],
 )
 def test_something_something(
-    name: str, frames: int, lr: float, batch: int, drop_path: float, mixup: float, cutmix: float, smoothing: float
+    name: str,
+    frames: int,
+    lr: float,
+    batch: int,
+    drop_path: float,
+    mixup: float,
+    cutmix: float,
+    smoothing: float,
 ) -> None:
     config = recipe(name)
     optim, augment = config.optim, config.augment
     assert config.input_size == (frames, 224, 224)
     assert (optim.name, optim.lr, optim.momentum, optim.weight_decay) == ("sgd", lr, 0.9, 1e-4)
     assert (optim.layer_decay, optim.warmup_epochs, config.train.epochs) == (0.875, 3, 40)
-    assert (config.train.batch_size, config.model.drop_path_rate, config.model.head_dropout) == (batch, drop_path, 0.5)
+    assert (config.train.batch_size, config.model.drop_path_rate, config.model.head_dropout) == (
+        batch,
+        drop_path,
+        0.5,
+    )
     assert (augment.mixup, augment.cutmix, augment.label_smoothing, augment.rand_augment) == (
         mixup,
         cutmix,
@@ -97,4 +154,8 @@ def test_pre_training_on_something_something() -> None:
     config = recipe("ssv2_hiera_l_mae")
     assert config.train.epochs * config.clip.repeats == 1600 and config.train.batch_size == 1024
     assert config.optim.warmup_epochs * config.clip.repeats == 30 and config.optim.clip_grad == 0.02
-    assert config.augment.flip == 0 and config.augment.scale == (0.5, 1.0) and config.model.drop_path_rate == 0.2
+    assert (
+        config.augment.flip == 0
+        and config.augment.scale == (0.5, 1.0)
+        and config.model.drop_path_rate == 0.2
+    )

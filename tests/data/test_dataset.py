@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from hiera_video.data.clips import ClipConfig, test_clips, training_clip
 from hiera_video.data.config import AugmentConfig
-from hiera_video.data.crops import Crops
-from hiera_video.data.dataset import SUBSTITUTES, BrokenVideo, TestViews, TrainClips, VideoViews
-from hiera_video.data.decode.pyav import PyAVReader
-from hiera_video.data.manifest import Manifest, Record, read_manifest
-from hiera_video.data.transforms import EvalTransform, TrainTransform
+from hiera_video.data.dataset import SUBSTITUTES, TestViews, TrainClips, UnreadableVideo, VideoViews
+from hiera_video.data.manifest.read import read_manifest
+from hiera_video.data.manifest.record import Manifest, Record
+from hiera_video.data.sampling import ClipConfig, test_clips, training_clip
+from hiera_video.data.transforms.multicrop import Crops
+from hiera_video.data.transforms.train_eval import EvalTransform, TrainTransform
 from hiera_video.errors import ConfigError, DecodeError, ManifestError
+from hiera_video.video.pyav import PyAVReader
 
 CLIP = ClipConfig(num_frames=4, frame_stride=2)
 
@@ -34,7 +35,9 @@ class whole:
 
     @staticmethod
     def views_of(frames: Any, clips: list[list[int]]) -> Crops:
-        shown = torch.stack([torch.from_numpy(frames[clip]).permute(3, 0, 1, 2).float() for clip in clips])
+        shown = torch.stack(
+            [torch.from_numpy(frames[clip]).permute(3, 0, 1, 2).float() for clip in clips]
+        )
         height, width = frames.shape[1:3]
         both = torch.cat([shown, 255 - shown], dim=-1)
         return Crops(clips=both, boxes=((0, 0, height, width), (0, width, height, width)))
@@ -56,7 +59,11 @@ def manifest(shared_videos: Any) -> Manifest:
 
 def with_broken(manifest: Manifest, *rows: int) -> Manifest:
     records = [
-        Record(path=str(Path(r.path).with_name("gone.mp4")) if r.row in rows else r.path, label=r.label, row=r.row)
+        Record(
+            path=str(Path(r.path).with_name("gone.mp4")) if r.row in rows else r.path,
+            label=r.label,
+            row=r.row,
+        )
         for r in manifest.records
     ]
     return Manifest(records=tuple(records), class_names=None, multi_label=False, source="list.csv")
@@ -82,7 +89,9 @@ def test_a_training_sample_is_its_records_clip(manifest: Manifest, videos: Any) 
 def test_repeats(manifest: Manifest, videos: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     frames = PyAVReader.frames
-    monkeypatch.setattr(PyAVReader, "frames", lambda self, indices: calls.append(1) or frames(self, indices))
+    monkeypatch.setattr(
+        PyAVReader, "frames", lambda self, indices: calls.append(1) or frames(self, indices)
+    )
     clip = ClipConfig(num_frames=4, frame_stride=2, repeats=3)
     same = TrainClips(manifest, clip, plain, seed=0)[0, 0]
     assert len({tuple(numbers_of(videos, clip)) for clip in same.clips}) == 1
@@ -108,7 +117,9 @@ def test_bits_do_not_depend_on_the_number_of_threads(videos: Any) -> None:
     listing.write_text("flat/a.mp4 0\n")
     large = read_manifest(str(listing))
     train = TrainClips(large, CLIP, TrainTransform(AugmentConfig(), 224), seed=0)
-    test = TestViews(large, CLIP, EvalTransform(224, 3, (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)), num_clips=1)
+    test = TestViews(
+        large, CLIP, EvalTransform(224, 3, (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)), num_clips=1
+    )
     found = []
     threads = torch.get_num_threads()
     try:
@@ -130,7 +141,10 @@ def test_broken_videos_are_substituted_in_training(manifest: Manifest) -> None:
     assert first.row == again.row
     assert first.row not in (1, 2)
     assert first.labels == (manifest.records[first.row].label,)
-    assert first.substituted[0] == (str(Path(manifest.records[1].path).with_name("gone.mp4")), "missing")
+    assert first.substituted[0] == (
+        str(Path(manifest.records[1].path).with_name("gone.mp4")),
+        "missing",
+    )
     assert torch.equal(first.clips[0], again.clips[0])
     assert len({dataset[epoch, 1].row for epoch in range(20)}) > 1
     strict = TrainClips(with_broken(manifest, 1), CLIP, plain, seed=0, on_broken="error")
@@ -154,8 +168,13 @@ def test_windows_of_untrimmed_videos(manifest: Manifest, videos: Any) -> None:
     )
     part = Manifest(records=records, class_names=None, multi_label=False, source="x")
     dataset = TrainClips(part, CLIP, plain, seed=0, on_broken="error")
-    seen = {number for epoch in range(30) for number in numbers_of(videos, dataset[epoch, 0].clips[0])}
-    assert (min(seen), max(seen)) == (15, 28)  # frames 15 to 29; the last one only from the last possible start
+    seen = {
+        number for epoch in range(30) for number in numbers_of(videos, dataset[epoch, 0].clips[0])
+    }
+    assert (min(seen), max(seen)) == (
+        15,
+        28,
+    )  # frames 15 to 29; the last one only from the last possible start
     with pytest.raises(
         DecodeError, match=r"has no frame from 8.0 to 9.0 s; its frames are at 0.00 to 1.30 s"
     ) as caught:
@@ -181,7 +200,7 @@ def test_test_views(manifest: Manifest, videos: Any) -> None:
 
 def test_broken_videos_are_reported_in_tests(manifest: Manifest) -> None:
     item = TestViews(with_broken(manifest, 1), CLIP, whole, num_clips=1)[1]
-    assert isinstance(item, BrokenVideo)
+    assert isinstance(item, UnreadableVideo)
     assert (item.row, item.reason, Path(item.path).name) == (1, "missing", "gone.mp4")
     assert "gone.mp4: no such file" in item.message
 
@@ -189,10 +208,10 @@ def test_broken_videos_are_reported_in_tests(manifest: Manifest) -> None:
 def test_clips_that_do_not_fit_into_memory_together_are_decoded_apart(
     manifest: Manifest, videos: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hiera_video.data.decode.protocol import Limits
+    from hiera_video.video.reader import Limits
 
     # room for one clip of four frames, not for the nine different frames of three
-    monkeypatch.setattr("hiera_video.data.decode.pyav.Limits", lambda: Limits(max_bytes=64 * 48 * 3 * 4))
+    monkeypatch.setattr("hiera_video.video.pyav.Limits", lambda: Limits(max_bytes=64 * 48 * 3 * 4))
     views = TestViews(manifest, CLIP, whole, num_clips=3)[0]
     assert isinstance(views, VideoViews)
     assert [numbers_of(videos, views.views[2 * i])[0] for i in range(3)] == [0, 16, 32]
@@ -200,11 +219,18 @@ def test_clips_that_do_not_fit_into_memory_together_are_decoded_apart(
 
 def test_what_stops_before_the_first_video(manifest: Manifest) -> None:
     unlabelled = Manifest(
-        records=(Record(path="a.mp4", label=None, row=0),), class_names=None, multi_label=False, source="list.csv"
+        records=(Record(path="a.mp4", label=None, row=0),),
+        class_names=None,
+        multi_label=False,
+        source="list.csv",
     )
-    with pytest.raises(ManifestError, match=r"list.csv: a.mp4 has no label; write `path label` lines"):
+    with pytest.raises(
+        ManifestError, match=r"list.csv: a.mp4 has no label; write `path label` lines"
+    ):
         TrainClips(unlabelled, CLIP, plain, seed=0)
-    TrainClips(unlabelled, CLIP, plain, seed=0, fresh_repeats=True)  # pre-training looks at no labels
+    TrainClips(
+        unlabelled, CLIP, plain, seed=0, fresh_repeats=True
+    )  # pre-training looks at no labels
     empty = Manifest(records=(), class_names=None, multi_label=False, source="list.csv")
     with pytest.raises(ManifestError, match=r"list.csv: holds no videos to train on"):
         TrainClips(empty, CLIP, plain, seed=0)

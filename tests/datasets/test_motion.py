@@ -61,9 +61,14 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_annotations_agree(small: Path) -> None:
     names = (small / "labels.txt").read_text().splitlines()
     assert len(names) == 8 and names[0] == "Moving something from left to right"
-    assert json.loads((small / "labels.json").read_text()) == {name: str(index) for index, name in enumerate(names)}
+    assert json.loads((small / "labels.json").read_text()) == {
+        name: str(index) for index, name in enumerate(names)
+    }
     ids = []
-    for entries_file, listing, count in (("train.json", "train.csv", 16), ("validation.json", "val.csv", 8)):
+    for entries_file, listing, count in (
+        ("train.json", "train.csv", 16),
+        ("validation.json", "val.csv", 8),
+    ):
         entries = json.loads((small / entries_file).read_text())
         lines = [line.split() for line in (small / listing).read_text().splitlines()]
         assert len(entries) == len(lines) == count
@@ -71,7 +76,10 @@ def test_annotations_agree(small: Path) -> None:
             assert set(entry) == {"id", "label", "template", "placeholders"}
             assert path == f"videos/{entry['id']}.mp4" and (small / path).is_file()
             assert entry["template"].replace("[", "").replace("]", "") == names[int(label)]
-            assert entry["template"].replace("[something]", entry["placeholders"][0]).lower() == entry["label"]
+            assert (
+                entry["template"].replace("[something]", entry["placeholders"][0]).lower()
+                == entry["label"]
+            )
             ids.append(entry["id"])
         labels = [int(label) for _, label in lines]
         assert {labels.count(label) for label in range(8)} == {count // 8}
@@ -82,12 +90,19 @@ def test_videos_are_short_h264(small: Path) -> None:
     with av.open(str(small / "videos" / "1.mp4")) as container:
         stream = container.streams.video[0]
         assert stream.codec_context.name == "h264" and stream.average_rate == motion.FPS
-    assert frames_of(small / "videos" / "1.mp4").shape == (motion.FRAMES, motion.HEIGHT, motion.WIDTH, 3)
+    assert frames_of(small / "videos" / "1.mp4").shape == (
+        motion.FRAMES,
+        motion.HEIGHT,
+        motion.WIDTH,
+        3,
+    )
 
 
 def test_a_class_is_its_mirror_backwards(small: Path) -> None:
     for label in range(0, 8, 2):
-        forward, backward = (frames_of(small / "videos" / f"{label + 1 + i}.mp4").astype(int) for i in (0, 1))
+        forward, backward = (
+            frames_of(small / "videos" / f"{label + 1 + i}.mp4").astype(int) for i in (0, 1)
+        )
         assert np.abs(forward - backward[::-1]).mean() < 2  # compression alone
         assert np.abs(forward[0] - forward[-1]).max() > 50  # and something moves
 
@@ -114,14 +129,18 @@ def test_a_frame_at_random_looks_alike_in_all_classes() -> None:
     """Place, log size and angle of one random frame: the same mean and spread whatever moves, in both directions."""
     statistics = []
     for _, axis, direction in motion.CLASSES:
-        tracks = np.stack([motion.draw_scene("train", axis, number, 0).track(direction) for number in range(400)])
+        tracks = np.stack(
+            [motion.draw_scene("train", axis, number, 0).track(direction) for number in range(400)]
+        )
         statistics.append([tracks.mean((0, 1)), tracks.std((0, 1))])
     spread = np.mean(statistics, axis=0)[1]
     assert (np.ptp(np.array(statistics), axis=0) < 0.25 * spread).all()
 
 
 def test_mirrors_are_exact_in_the_parameters() -> None:
-    for (_, axis, direction), (_, mirror_axis, mirror_direction) in zip(motion.CLASSES[::2], motion.CLASSES[1::2]):
+    for (_, axis, direction), (_, mirror_axis, mirror_direction) in zip(
+        motion.CLASSES[::2], motion.CLASSES[1::2]
+    ):
         assert axis == mirror_axis and direction == -mirror_direction == 1
         scene = motion.draw_scene("train", axis, 5, 0)
         assert np.array_equal(scene.track(1), scene.track(-1)[::-1])
@@ -134,7 +153,9 @@ def test_training_and_validation_share_no_picture() -> None:
     assert not set(motion.DIGITS["train"]) & set(motion.DIGITS["validation"])
 
 
-def test_made_once_completed_or_remade(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_made_once_completed_or_remade(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     wanted = hashes(small)
     assert run("--out", small, "--clips-per-class", "2") == 0
     assert capsys.readouterr().out == f"{small}: there already: 16 training and 8 held-out clips\n"
@@ -145,7 +166,7 @@ def test_made_once_completed_or_remade(small: Path, tmp_path: Path, capsys: pyte
     (half / "train.csv").unlink()
     for number in range(2, 25):
         (half / "videos" / f"{number}.mp4").unlink()
-    (half / "videos" / ".3.99.tmp.mp4").write_bytes(b"half")
+    (half / "videos" / ".3.mp4.99.partial.mp4").write_bytes(b"half")
     kept = (half / "videos" / "1.mp4").stat().st_mtime_ns
     assert run("--out", half, "--clips-per-class", "2", "--workers", "1") == 0
     assert hashes(half) == wanted
@@ -161,7 +182,10 @@ def test_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "--clips-per-class 0: must be 1 or more" in capsys.readouterr().err
     (tmp_path / "thesis.txt").write_text("precious")
     assert run("--out", tmp_path) == 2
-    assert capsys.readouterr().err == f"error: --out {tmp_path}: exists and is not a motion set; name a new folder\n"
+    assert (
+        capsys.readouterr().err
+        == f"error: --out {tmp_path}: exists and is not a motion set; name a new folder\n"
+    )
     assert (tmp_path / "thesis.txt").read_text() == "precious" and not (tmp_path / "new").exists()
     (tmp_path / "file").write_text("")
     assert run("--out", tmp_path / "file" / "below") == 2

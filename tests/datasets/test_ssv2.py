@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hiera_video.data.manifest import read_manifest
+from hiera_video.data.manifest.read import read_manifest
 
 PREPARE = Path(__file__).parents[2] / "datasets" / "ssv2" / "prepare.py"
 
@@ -18,14 +18,23 @@ def prepare(folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_frames_and_annotations_become_a_list(tmp_path: Path) -> None:
-    assert "ssv2/train.json: does not exist; see datasets/ssv2/README.md" in prepare(tmp_path).stderr
+    assert (
+        "ssv2/train.json: does not exist; see datasets/ssv2/README.md" in prepare(tmp_path).stderr
+    )
     folder = tmp_path / "ssv2"
     for name in ("7/7_01.jpg", "7/7_02.jpg", "7/notes.txt", "9/9_01.jpg"):
         (folder / "frames" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "frames" / name).write_bytes(b"")
-    (folder / "labels.json").write_text(json.dumps({"Moving something up": "0", "Pushing something": "1"}))
+    (folder / "labels.json").write_text(
+        json.dumps({"Moving something up": "0", "Pushing something": "1"})
+    )
     entries = [
-        {"id": "7", "label": "pushing a cup", "template": "Pushing [something]", "placeholders": ["a cup"]},
+        {
+            "id": "7",
+            "label": "pushing a cup",
+            "template": "Pushing [something]",
+            "placeholders": ["a cup"],
+        },
         {"id": "8", "template": "Pushing [something]"},
         {"id": "9", "template": "Moving [something] up"},
     ]
@@ -40,7 +49,8 @@ def test_frames_and_annotations_become_a_list(tmp_path: Path) -> None:
     unlabelled = prepare(tmp_path)
     assert unlabelled.returncode == 2 and "Traceback" not in unlabelled.stderr
     assert (
-        "ssv2/train.json: 7 has no template, as in the release's test.json, and a list of frames" in unlabelled.stderr
+        "ssv2/train.json: 7 has no template, as in the release's test.json, and a list of frames"
+        in unlabelled.stderr
     )
     (folder / "train.json").write_text(json.dumps([{"id": "7", "template": "Eating [something]"}]))
     assert "template 'Eating something' of 7 is not in ssv2/labels.json" in prepare(tmp_path).stderr

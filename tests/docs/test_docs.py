@@ -14,15 +14,17 @@ import torch
 from torch import nn
 
 from hiera_video.config.load import flatten, load_config
-from hiera_video.data.encode import write_video
 from hiera_video.runtime.log import read_metrics
+from hiera_video.video.encode import write_video
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 
 
 def snippets() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(), flags=re.DOTALL)
+    return re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(), flags=re.DOTALL
+    )
 
 
 def test_the_new_task_trains_and_goes_on(tmp_path: Path) -> None:
@@ -35,13 +37,27 @@ def test_the_new_task_trains_and_goes_on(tmp_path: Path) -> None:
         write_video(videos / f"{number}.mp4", frames, fps=12)
     (tmp_path / "arrow.py").write_text(snippets()[0])
     command = [
-        *(sys.executable, str(tmp_path / "arrow.py"), f"data.train={videos}", "data.val=null", f"out_dir={run}"),
-        *("data.workers=0", "train.epochs=2", "train.batch_size=4", "train.log_every=1", "model.drop_path_rate=0.1"),
+        *(
+            sys.executable,
+            str(tmp_path / "arrow.py"),
+            f"data.train={videos}",
+            "data.val=null",
+            f"out_dir={run}",
+        ),
+        *(
+            "data.workers=0",
+            "train.epochs=2",
+            "train.batch_size=4",
+            "train.log_every=1",
+            "model.drop_path_rate=0.1",
+        ),
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     rows = read_metrics(run / "metrics.jsonl")
-    assert [row["step"] for row in rows] == [0, 1, 2, 3] and all(0 <= row["top1"] <= 1 for row in rows)
+    assert [row["step"] for row in rows] == [0, 1, 2, 3] and all(
+        0 <= row["top1"] <= 1 for row in rows
+    )
     assert (run / "checkpoints" / "last" / "meta.json").is_file()
 
 
@@ -58,7 +74,9 @@ def test_every_test_file_and_key_that_a_page_names_exists(page: Path) -> None:
     text = page.read_text()
     for file, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text):
         defined = {
-            node.name for node in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(node, ast.FunctionDef)
+            node.name
+            for node in ast.walk(ast.parse((ROOT / file).read_text()))
+            if isinstance(node, ast.FunctionDef)
         }
         assert not name or name in defined, f"{file}::{name}"
     keys = set(flatten(load_config(ROOT / "configs" / "motion_hiera_micro.yaml")))

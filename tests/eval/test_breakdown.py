@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hiera_video.eval.breakdown import average_precisions, by_class, by_views, confusion_pairs, view_choices
+from hiera_video.eval.breakdown import (
+    average_precisions,
+    by_class,
+    by_views,
+    confusion_pairs,
+    view_choices,
+)
 from hiera_video.eval.calibration import calibration, calibration_error, fit_temperature, scale
 from hiera_video.eval.metrics import bootstrap, intervals
 from hiera_video.eval.views import Predictions
@@ -26,7 +32,9 @@ def test_scaling_keeps_the_order_and_the_sum() -> None:
     scaled = scale(np.array([[0.7, 0.2, 0.1]]), 2.0)
     roots = np.sqrt([0.7, 0.2, 0.1])
     assert scaled[0] == pytest.approx(roots / roots.sum())
-    assert fit_temperature(np.array([[0.6, 0.4]]), np.array([0])) < 0.06  # nothing was wrong: as sure as it may be
+    assert (
+        fit_temperature(np.array([[0.6, 0.4]]), np.array([0])) < 0.06
+    )  # nothing was wrong: as sure as it may be
 
 
 def test_intervals_are_the_binomials_and_the_same_every_time() -> None:
@@ -42,8 +50,19 @@ def test_intervals_are_the_binomials_and_the_same_every_time() -> None:
 
 
 def test_which_views_are_chosen() -> None:
-    assert view_choices(2, 3) == [(1, 1, [1]), (1, 3, [0, 1, 2]), (2, 1, [1, 4]), (2, 3, [0, 1, 2, 3, 4, 5])]
-    assert [views for _, _, views in view_choices(5, 1)] == [[2], [0, 4], [0, 2, 4], [0, 1, 2, 4], [0, 1, 2, 3, 4]]
+    assert view_choices(2, 3) == [
+        (1, 1, [1]),
+        (1, 3, [0, 1, 2]),
+        (2, 1, [1, 4]),
+        (2, 3, [0, 1, 2, 3, 4, 5]),
+    ]
+    assert [views for _, _, views in view_choices(5, 1)] == [
+        [2],
+        [0, 4],
+        [0, 2, 4],
+        [0, 1, 2, 4],
+        [0, 1, 2, 3, 4],
+    ]
 
 
 def test_accuracy_by_views() -> None:
@@ -69,6 +88,9 @@ def test_classes_and_pairs() -> None:
 
 
 def test_average_precision_of_each_class_that_occurs() -> None:
-    shares, hot = np.array([[0.9, 0.8, 0.5], [0.1, 0.2, 0.5]]), np.array([[1, 0, 0], [0, 1, 0]], np.float32)
+    shares, hot = (
+        np.array([[0.9, 0.8, 0.5], [0.1, 0.2, 0.5]]),
+        np.array([[1, 0, 0], [0, 1, 0]], np.float32),
+    )
     rows = average_precisions(shares, hot, ["a", "b", "c"])
     assert [(row["name"], row["average_precision"]) for row in rows] == [("a", 100), ("b", 50)]

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from hiera_video.data.manifest import Label, Manifest, Record
+from hiera_video.data.manifest.record import Label, Manifest, Record
 from hiera_video.errors import ManifestError
 from hiera_video.eval.class_names import align_classes, listed, names_of
 
@@ -14,7 +14,9 @@ NAMES = ("archery", "bowling", "crying")
 
 
 def manifest(names: tuple[str, ...] | None, *labels: Label) -> Manifest:
-    records = tuple(Record(path=f"/{row}.mp4", label=label, row=row) for row, label in enumerate(labels))
+    records = tuple(
+        Record(path=f"/{row}.mp4", label=label, row=row) for row, label in enumerate(labels)
+    )
     return Manifest(records=records, class_names=names, multi_label=False, source="val.csv")
 
 
@@ -26,7 +28,9 @@ def test_the_same_names_or_none_are_taken_as_they_are() -> None:
     for names in (NAMES, None, NAMES[:2]):
         found = align_classes(manifest(names, 0, 1), NAMES, checkpoint="runs/x", remap=False)
         assert labels(found) == [0, 1] and found.class_names == NAMES
-    assert align_classes(manifest(("x",), 0), None, checkpoint="x.pth", remap=False).class_names == ("x",)
+    assert align_classes(
+        manifest(("x",), 0), None, checkpoint="x.pth", remap=False
+    ).class_names == ("x",)
 
 
 def test_another_order_is_an_error_that_offers_the_remap() -> None:
@@ -35,8 +39,12 @@ def test_another_order_is_an_error_that_offers_the_remap() -> None:
         "set test.remap_classes=true to map the labels by name"
     )
     with pytest.raises(ManifestError, match=re.escape(words)):
-        align_classes(manifest(("crying", "archery"), 0, 1), NAMES, checkpoint="runs/x", remap=False)
-    found = align_classes(manifest(("crying", "archery"), 0, (0, 1), None), NAMES, checkpoint="runs/x", remap=True)
+        align_classes(
+            manifest(("crying", "archery"), 0, 1), NAMES, checkpoint="runs/x", remap=False
+        )
+    found = align_classes(
+        manifest(("crying", "archery"), 0, (0, 1), None), NAMES, checkpoint="runs/x", remap=True
+    )
     assert labels(found) == [2, (0, 2), None] and found.class_names == NAMES
 
 
@@ -47,7 +55,9 @@ def test_unknown_names_are_an_error_that_lists_them(remap: bool) -> None:
         "'bowling', 'crying'); test on the classes of the training, or write its names into the manifest's labels file"
     )
     with pytest.raises(ManifestError, match=re.escape(words)):
-        align_classes(manifest(("archery", "diving"), 0, 1), NAMES, checkpoint="runs/x", remap=remap)
+        align_classes(
+            manifest(("archery", "diving"), 0, 1), NAMES, checkpoint="runs/x", remap=remap
+        )
 
 
 def test_long_lists_are_counted() -> None:

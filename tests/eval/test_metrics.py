@@ -40,7 +40,9 @@ def test_fewer_than_five_classes() -> None:
 def test_cross_entropy_of_one_label_and_of_several() -> None:
     logs = [math.log(share) for share in (0.5, 0.3, 0.6, 0.02)]
     assert cross_entropy(PROBABILITIES, LABELS) == pytest.approx(-sum(logs) / 4)
-    assert math.isfinite(cross_entropy(np.array([[1.0, 0.0]]), np.array([1])))  # wrong and sure of it
+    assert math.isfinite(
+        cross_entropy(np.array([[1.0, 0.0]]), np.array([1]))
+    )  # wrong and sure of it
     hot = np.array([[1, 0], [1, 1]], np.float32)
     expected = -(math.log(0.9) + math.log(0.8) + math.log(0.3) + math.log(0.6)) / 4
     assert cross_entropy(np.array([[0.9, 0.2], [0.3, 0.6]]), hot) == pytest.approx(expected)

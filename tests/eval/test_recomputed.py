@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from hiera_video.data.clips import ClipConfig
 from hiera_video.data.dataset import TestViews
-from hiera_video.data.manifest import Manifest
-from hiera_video.data.transforms import EvalTransform
+from hiera_video.data.manifest.record import Manifest
+from hiera_video.data.sampling import ClipConfig
+from hiera_video.data.transforms.train_eval import EvalTransform
 from hiera_video.eval.evaluate import predict_views
 from hiera_video.models.hiera import Hiera
 from hiera_video.runtime.distributed import World
@@ -37,14 +37,18 @@ def dense_clips(count: int, fps: Fraction) -> list[list[int]]:
     clips = []
     for clip in range(5):
         places = [clip * step + (span - 1) * i / 15 for i in range(16)]
-        clips.append([math.floor(min(max(place, Fraction(0)), Fraction(count - 1))) for place in places])
+        clips.append(
+            [math.floor(min(max(place, Fraction(0)), Fraction(count - 1))) for place in places]
+        )
     return clips
 
 
 def segment_clips(count: int) -> list[list[int]]:
     """VideoMAE's two views: starts and middles of sixteen segments, sorted, dealt out in turn."""
     tick = count / 16
-    places = sorted([int(tick / 2 + tick * x) for x in range(16)] + [int(tick * x) for x in range(16)])
+    places = sorted(
+        [int(tick / 2 + tick * x) for x in range(16)] + [int(tick * x) for x in range(16)]
+    )
     return [places[0::2], places[1::2]]
 
 
@@ -74,21 +78,33 @@ def three_crops(frames: list[np.ndarray]) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize(("sampling", "clips"), [("dense", 5), ("segments", 2)])
-def test_an_independent_computation_agrees(varied: Manifest, sensitive: Hiera, sampling: str, clips: int) -> None:
+def test_an_independent_computation_agrees(
+    varied: Manifest, sensitive: Hiera, sampling: str, clips: int
+) -> None:
     config = ClipConfig(num_frames=16, frame_stride=4, sampling=sampling)  # type: ignore[arg-type]
-    views = TestViews(varied, config, EvalTransform(SIZE, 3, (0.45,) * 3, (0.225,) * 3), num_clips=clips)
-    ours = predict_views(sensitive, views, batch_size=8, workers=0, world=World(0, 1, torch.device("cpu")))
+    views = TestViews(
+        varied, config, EvalTransform(SIZE, 3, (0.45,) * 3, (0.225,) * 3), num_clips=clips
+    )
+    ours = predict_views(
+        sensitive, views, batch_size=8, workers=0, world=World(0, 1, torch.device("cpu"))
+    )
     assert ours.rows.tolist() == list(range(21)) and ours.logits.shape == (21, clips * 3, 3)
     found = ours.probabilities()
     spread = []
     for record in varied.records:
         frames, fps = decoded(record.path)
-        indices = dense_clips(len(frames), fps) if sampling == "dense" else segment_clips(len(frames))
-        crops = [crop for clip in indices for crop in three_crops([frames[index] for index in clip])]
+        indices = (
+            dense_clips(len(frames), fps) if sampling == "dense" else segment_clips(len(frames))
+        )
+        crops = [
+            crop for clip in indices for crop in three_crops([frames[index] for index in clip])
+        ]
         with torch.inference_mode():
             logits = sensitive(torch.stack(crops)).double().tolist()
         shares = [[math.exp(x) / sum(math.exp(y) for y in view) for x in view] for view in logits]
         expected = [sum(column) / len(shares) for column in zip(*shares)]
         assert found[record.row] == pytest.approx(expected, abs=1e-6), record.path
         spread.append(max(max(column) - min(column) for column in zip(*shares)))
-    assert len(spread) == 21 and np.median(spread) > 1e-3  # the views of a video do get different answers
+    assert (
+        len(spread) == 21 and np.median(spread) > 1e-3
+    )  # the views of a video do get different answers

@@ -11,20 +11,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hiera_video.data.decode.settings import Backend, FrameFolder
-from hiera_video.data.encode import write_video
-from hiera_video.data.manifest import Manifest, Record
+from hiera_video.data.manifest.record import Manifest, Record
 from hiera_video.eval.report import write_report
 from hiera_video.eval.results import Tested, write_results
 from hiera_video.eval.views import Predictions
+from hiera_video.video.encode import write_video
+from hiera_video.video.options import Backend, FrameFolder
 
 SHADES = [10, 50, 90, 130, 170, 210]
 
 
-def shown(folder: Path, paths: list[Path], decoder: Backend, *, num_frames: int | None = None) -> list[np.ndarray]:
+def shown(
+    folder: Path, paths: list[Path], decoder: Backend, *, num_frames: int | None = None
+) -> list[np.ndarray]:
     """The film strips on the page of a test in which the first video was taken for the other class."""
     records = tuple(
-        Record(path=str(path), label=row % 2, row=row, num_frames=num_frames) for row, path in enumerate(paths)
+        Record(path=str(path), label=row % 2, row=row, num_frames=num_frames)
+        for row, path in enumerate(paths)
     )
     manifest = Manifest(records=records, class_names=("a", "b"), multi_label=False, source="list")
     logits = np.array([[[0.0, 2.0]]] * len(paths), np.float32)
@@ -33,7 +36,10 @@ def shown(folder: Path, paths: list[Path], decoder: Backend, *, num_frames: int 
     results = write_results(folder, tested, predictions, manifest)
     page = write_report(folder, results, predictions, manifest, [], decoder).read_text()
     strips = re.findall(r'<img src="data:image/\w+;base64,([^"]+)" alt="frames of', page)
-    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(strip))).convert("RGB")) for strip in strips]
+    return [
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(strip))).convert("RGB"))
+        for strip in strips
+    ]
 
 
 @pytest.mark.parametrize("kind", ["files", "folders"])
@@ -46,7 +52,9 @@ def test_strips_show_the_frames_in_order(tmp_path: Path, kind: str) -> None:
             paths.append(tmp_path / f"{name}.mp4")
         else:
             (tmp_path / name).mkdir()
-            for number, frame in enumerate([*frames, np.zeros((96, 96, 3), np.uint8)]):  # one more than the list uses
+            for number, frame in enumerate(
+                [*frames, np.zeros((96, 96, 3), np.uint8)]
+            ):  # one more than the list uses
                 Image.fromarray(frame).save(tmp_path / name / f"img_{number:05d}.png")
             paths.append(tmp_path / name)
     decoder: Backend = FrameFolder(template="img_%05d.png") if kind == "folders" else "pyav"

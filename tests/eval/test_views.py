@@ -16,7 +16,9 @@ def test_softmax_per_view_then_mean_over_views() -> None:
 
 
 def test_sigmoid_per_view_for_several_labels() -> None:
-    predictions = Predictions(np.array([0]), np.array([[[0.0, 100.0], [0.0, -100.0]]], np.float32), ())
+    predictions = Predictions(
+        np.array([0]), np.array([[[0.0, 100.0], [0.0, -100.0]]], np.float32), ()
+    )
     assert predictions.probabilities(multi_label=True) == pytest.approx(np.array([[0.5, 0.5]]))
 
 

@@ -13,18 +13,23 @@ import ray
 from ray.cluster_utils import Cluster
 
 import hiera_video as hv
-from hiera_video.config.extracting import read_input, run_extraction
 from hiera_video.config.schema import Config
 from hiera_video.errors import FeatureError
 from hiera_video.features import engine_ray
 from hiera_video.features.shard_reading import PART_BYTES
+from hiera_video.workflows.extract import read_input, run_extraction
 
 from .conftest import BROKEN
 
 Configured = Callable[..., Config]
 
 
-AGENTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
+AGENTS = (
+    "metrics_agent_port",
+    "metrics_export_port",
+    "dashboard_agent_listen_port",
+    "runtime_env_agent_port",
+)
 
 
 def node() -> dict[str, Any]:
@@ -47,15 +52,25 @@ def cluster() -> Iterator[None]:
 
 
 def contents(output: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(output)): path.read_bytes() for path in output.rglob("*.*") if path.is_file()}
+    return {
+        str(path.relative_to(output)): path.read_bytes()
+        for path in output.rglob("*.*")
+        if path.is_file()
+    }
 
 
-def test_two_nodes_give_the_bytes_of_one_process(undisturbed: Path, configured: Configured, tmp_path: Path) -> None:
+def test_two_nodes_give_the_bytes_of_one_process(
+    undisturbed: Path, configured: Configured, tmp_path: Path
+) -> None:
     config = configured(tmp_path / "out")
     assert run_extraction(config, read_input(config), engine="ray", actors=2) == 0
     assert contents(tmp_path / "out") == contents(undisturbed)
-    (tmp_path / "out" / "shards" / "00000" / "00000001.json").unlink()  # interrupted: the same again
-    assert run_extraction(config, read_input(config), engine="ray", actors=1) == 3  # half of what was left is broken
+    (
+        tmp_path / "out" / "shards" / "00000" / "00000001.json"
+    ).unlink()  # interrupted: the same again
+    assert (
+        run_extraction(config, read_input(config), engine="ray", actors=1) == 3
+    )  # half of what was left is broken
     assert contents(tmp_path / "out") == contents(undisturbed)
 
 
@@ -68,7 +83,11 @@ def test_a_mistake_comes_back_as_one(configured: Configured, tmp_path: Path) -> 
 
 
 def test_reading_ahead_is_bounded_by_the_object_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    for store, cpus, actors, expected in ((0, 2, 1, 2), (100 * PART_BYTES, 16, 2, 16), (100 * PART_BYTES, 64, 2, 25)):
+    for store, cpus, actors, expected in (
+        (0, 2, 1, 2),
+        (100 * PART_BYTES, 16, 2, 16),
+        (100 * PART_BYTES, 64, 2, 25),
+    ):
         resources = {"object_store_memory": store, "CPU": cpus}
         monkeypatch.setattr(engine_ray, "_resources", lambda found=resources: found)
         assert engine_ray._in_flight(actors) == expected
@@ -84,8 +103,8 @@ def test_a_video_that_hangs_costs_its_own_row(configured: Configured, tmp_path: 
             ctypes.PyDLL(None).sleep(1000)
         return hv.open_video(*given)
 
-    from hiera_video.config import extracting
     from hiera_video.features.shard_reading import ReadWindows
+    from hiera_video.workflows import extract as extracting
 
     class Hanging(ReadWindows):
         def _open(self, record: Any) -> Any:
@@ -98,4 +117,6 @@ def test_a_video_that_hangs_costs_its_own_row(configured: Configured, tmp_path: 
     tally = engine_ray.run_ray(work, lambda: extracting.make_encoder(config), actors=1)
     store = hv.FeatureStore(tmp_path / "out")
     assert tally.broken == 2 and store.is_complete
-    assert (store[2].reason, store[BROKEN].reason) == ("hung", "container") and len(store[3].features) == 6
+    assert (store[2].reason, store[BROKEN].reason) == ("hung", "container") and len(
+        store[3].features
+    ) == 6

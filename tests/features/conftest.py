@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from hiera_video.config.extracting import config_of, read_input, run_extraction
 from hiera_video.config.schema import Config
-from hiera_video.data.encode import write_video
-from hiera_video.models.weights import save_pretrained
-from hiera_video.models.zoo import create_model
+from hiera_video.models.factory import create_model
+from hiera_video.models.weights.save import save_pretrained
+from hiera_video.video.encode import write_video
+from hiera_video.workflows.extract import config_of, read_input, run_extraction
 
 MOTION = Path(__file__).parents[2] / "configs" / "motion_hiera_micro.yaml"
 FRAMES = (40, 16, 7, 90, 33, 50, 16, 64)
@@ -27,7 +27,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("videos")
     for number, count in enumerate(FRAMES):
         still = np.random.default_rng(number).integers(0, 255, (36, 48, 3), dtype=np.uint8)
-        write_video(folder / f"{number}.mp4", (np.roll(still, 3 * t, axis=(0, 1)[t % 2]) for t in range(count)), fps=12)
+        write_video(
+            folder / f"{number}.mp4",
+            (np.roll(still, 3 * t, axis=(0, 1)[t % 2]) for t in range(count)),
+            fps=12,
+        )
     (folder / f"{BROKEN}.mp4").write_bytes(b"no video at all")
     return folder
 
@@ -40,7 +44,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
-                parameter.normal_(std=0.1, generator=torch.Generator().manual_seed(parameter.numel()))
+                parameter.normal_(
+                    std=0.1, generator=torch.Generator().manual_seed(parameter.numel())
+                )
     return save_pretrained(model, tmp_path_factory.mktemp("weights") / "model")
 
 
@@ -49,8 +55,17 @@ def configured(folder: Path, weights: Path) -> Callable[..., Config]:
     """`configured(output, "features.window=2")`: three videos a shard, batches of four, no workers."""
 
     def make(output: Path, *overrides: str) -> Config:
-        common = (f"model.pretrained={weights}", f"features.input={folder}", f"features.output={output}")
-        small = ("features.shard_videos=3", "features.batch_size=4", "data.workers=0", "features.max_broken=0.2")
+        common = (
+            f"model.pretrained={weights}",
+            f"features.input={folder}",
+            f"features.output={output}",
+        )
+        small = (
+            "features.shard_videos=3",
+            "features.batch_size=4",
+            "data.workers=0",
+            "features.max_broken=0.2",
+        )
         return config_of(MOTION, (*common, *small, *overrides))
 
     return make

@@ -17,14 +17,14 @@ import pytest
 import torch
 
 import hiera_video as hv
-from hiera_video.config.extracting import make_encoder, make_work, read_input
 from hiera_video.config.schema import Config
-from hiera_video.data.dataset import BrokenVideo
+from hiera_video.data.dataset import UnreadableVideo
 from hiera_video.features import shard_reading
 from hiera_video.features.engines import Tally, make, place, run_here
 from hiera_video.features.shard_claims import Claims, _order
 from hiera_video.features.shard_reading import Ask, VideoPart
 from hiera_video.features.shards import Work
+from hiera_video.workflows.extract import make_encoder, make_work, read_input
 
 from .conftest import BROKEN, FRAMES
 
@@ -34,7 +34,11 @@ Extract = Callable[..., int]
 
 def contents(output: Path) -> dict[str, bytes]:
     """Every file of an extraction, by its path."""
-    return {str(path.relative_to(output)): path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(output)): path.read_bytes()
+        for path in output.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_every_window_is_there_once_and_a_broken_video_costs_its_own_row(undisturbed: Path) -> None:
@@ -43,11 +47,16 @@ def test_every_window_is_there_once_and_a_broken_video_costs_its_own_row(undistu
     for row, count in enumerate(FRAMES):
         video = store[row]
         if row == BROKEN:
-            assert (video.status, video.reason) == ("broken", "container") and "cannot be opened" in str(video.message)
+            assert (video.status, video.reason) == (
+                "broken",
+                "container",
+            ) and "cannot be opened" in str(video.message)
             continue
         windows = -(-count // 16)
         assert video.status == "ok" and video.features.shape == (windows, 256)
-        assert video.start_seconds.tolist() == pytest.approx([number * 16 / 12 for number in range(windows)])
+        assert video.start_seconds.tolist() == pytest.approx(
+            [number * 16 / 12 for number in range(windows)]
+        )
         assert video.end_seconds[-1] == pytest.approx(count / 12)
         assert video.tail.tolist() == [False] * (windows - 1) + [count % 16 > 0]
     assert store.table().num_rows == store.clips().num_rows + 1
@@ -58,15 +67,19 @@ def test_every_window_is_there_once_and_a_broken_video_costs_its_own_row(undistu
     ]
 
 
-def test_features_are_the_models_own(undisturbed: Path, configured: Configured, tmp_path: Path) -> None:
+def test_features_are_the_models_own(
+    undisturbed: Path, configured: Configured, tmp_path: Path
+) -> None:
     """Computed again without anything of the extraction but the file's frames."""
-    from hiera_video.data.transforms import EvalTransform
+    from hiera_video.data.transforms.train_eval import EvalTransform
 
     store, config = hv.FeatureStore(undisturbed), configured(tmp_path)
     encoder = make_encoder(config, torch.device("cpu"))
     transform = EvalTransform(32, 1, config.augment.mean, config.augment.std)
     with hv.open_video(store[3].path) as video:
-        clips = torch.cat([transform(video.frames(range(start, start + 16))) for start in (0, 16, 32, 48, 64)])
+        clips = torch.cat(
+            [transform(video.frames(range(start, start + 16))) for start in (0, 16, 32, 48, 64)]
+        )
     with torch.inference_mode():
         maps = encoder.model.forward_features(clips)
     assert torch.allclose(store[3].features[:5], maps.mean(dim=(1, 2, 3)), atol=1e-5)
@@ -107,7 +120,9 @@ def test_an_interrupted_extraction_goes_on(
     assert (shards / "00000000.safetensors").stat().st_mtime_ns == before
 
 
-def test_other_settings_or_weights_are_refused(undisturbed: Path, extract: Extract, tmp_path: Path) -> None:
+def test_other_settings_or_weights_are_refused(
+    undisturbed: Path, extract: Extract, tmp_path: Path
+) -> None:
     words = r"was begun with other settings \(features.window was None, now 2.0\); make them equal or choose another"
     with pytest.raises(ValueError, match=words):
         extract(undisturbed, "features.window=2.0")
@@ -133,7 +148,9 @@ def test_what_was_done_in_words() -> None:
         "300 clips of 40 videos in 2 shards, 30.0 clips/s; 1 videos could not be read: rows with status=broken say why"
     )
     bound = Tally(shards=2, clips=300, videos=40, seconds=10.0, waited=6.2)
-    assert bound.in_words(4).endswith("decode-bound: the model waited for frames 62% of the time, raise data.workers=4")
+    assert bound.in_words(4).endswith(
+        "decode-bound: the model waited for frames 62% of the time, raise data.workers=4"
+    )
 
 
 # -- claims ------------------------------------------------------------------------------------------------------------
@@ -153,7 +170,13 @@ def test_ranks_begin_with_their_own_and_help_the_others() -> None:
 def test_a_shard_has_one_maker_at_a_time(work: Work) -> None:
     first, second = Claims(work, rank=0, world=2), Claims(work, rank=1, world=2)
     assert [next(first), next(second), next(first)] == [0, 1, 2]
-    assert list(second) == [3, 5, 7, 6, 4]  # the first one's, from their end, but for those it holds
+    assert list(second) == [
+        3,
+        5,
+        7,
+        6,
+        4,
+    ]  # the first one's, from their end, but for those it holds
     assert second.elsewhere == 2 and list(first) == []
     first.release(0)
     assert next(Claims(work)) == 0  # it was given up unfinished
@@ -182,7 +205,10 @@ def test_two_processes_at_once_share_the_shards(
     assert next(held) == 0
     with caplog.at_level(logging.INFO):
         assert run_here(work, encoder, rank=1, world=2, progress=False).shards == 2
-    assert "other processes are busy with shards here; once they end, the same command finishes" in caplog.text
+    assert (
+        "other processes are busy with shards here; once they end, the same command finishes"
+        in caplog.text
+    )
     held.release(0)
     assert run_here(work, encoder, progress=False).shards == 1
     assert contents(tmp_path / "out") == contents(undisturbed)
@@ -210,7 +236,9 @@ def test_a_video_that_hangs_costs_its_own_row(
         assert torch.allclose(ours[row].features, reference[row].features, atol=1e-5)
     assert json.loads((out / "quarantine.jsonl").read_text())["path"] == hung
     first = contents(out)
-    shutil.rmtree(out / "shards")  # made again, it is known from the start, and the bytes are the same
+    shutil.rmtree(
+        out / "shards"
+    )  # made again, it is known from the start, and the bytes are the same
     assert extract(out, "data.workers=1", "features.max_broken=0.3") == 0
     assert contents(out) == first
 
@@ -226,10 +254,12 @@ def test_a_long_video_that_breaks_late_leaves_no_trace_in_its_shard(
         work = make_work(config, read_input(config), encoder)
         work.read.part = 2
 
-        def results(asks: Iterable[Ask]) -> Iterator[VideoPart | BrokenVideo]:
+        def results(asks: Iterable[Ask]) -> Iterator[VideoPart | UnreadableVideo]:
             for ask in asks:
                 if (ask.record.row, ask.first) == (3, bad):  # noqa: B023
-                    yield BrokenVideo(row=3, path=ask.record.path, reason="corrupt", message="torn")
+                    yield UnreadableVideo(
+                        row=3, path=ask.record.path, reason="corrupt", message="torn"
+                    )
                 else:
                     yield work.read(ask, lambda path: None)  # noqa: B023
 
@@ -245,12 +275,19 @@ def test_a_long_video_that_breaks_late_leaves_no_trace_in_its_shard(
 
 
 @pytest.mark.parametrize("kind", ["npy", "npz"])
-def test_a_file_a_video_for_those_who_expect_it(undisturbed: Path, extract: Extract, tmp_path: Path, kind: str) -> None:
+def test_a_file_a_video_for_those_who_expect_it(
+    undisturbed: Path, extract: Extract, tmp_path: Path, kind: str
+) -> None:
     out = tmp_path / "out"
     stages = "[2,3]" if kind == "npz" else "[3]"
-    assert extract(out, f"features.format={kind}", f"features.stages={stages}", "features.dtype=fp16") == 0
+    assert (
+        extract(out, f"features.format={kind}", f"features.stages={stages}", "features.dtype=fp16")
+        == 0
+    )
     files = sorted((out / "arrays" / "00000").iterdir())
-    assert [path.name for path in files] == [f"{row:08d}_{row}.{kind}" for row in range(8) if row != BROKEN]
+    assert [path.name for path in files] == [
+        f"{row:08d}_{row}.{kind}" for row in range(8) if row != BROKEN
+    ]
     reference, store = hv.FeatureStore(undisturbed), hv.FeatureStore(out)
     content = np.load(files[3])
     array = content if kind == "npy" else content["stage3"]
@@ -258,7 +295,10 @@ def test_a_file_a_video_for_those_who_expect_it(undisturbed: Path, extract: Extr
     assert np.allclose(array, reference[3].features.numpy(), atol=2e-2)
     if kind == "npz":
         assert content["stage2"].shape == (6, *store.notes["names"]["stage2"])
-        assert content["start_seconds"].tolist() == store[3].start_seconds.tolist() and content["tail"][-1]
+        assert (
+            content["start_seconds"].tolist() == store[3].start_seconds.tolist()
+            and content["tail"][-1]
+        )
 
 
 def test_short_videos_without_tails_say_so(extract: Extract, tmp_path: Path) -> None:
@@ -271,7 +311,11 @@ def test_short_videos_without_tails_say_so(extract: Extract, tmp_path: Path) -> 
 def test_the_size_of_a_shard_comes_from_a_sample(configured: Configured, tmp_path: Path) -> None:
     """18 windows in 7 videos that can be read: 2.6 a video."""
     for workers in (0, 2):
-        overrides = ("features.shard_videos=null", "features.shard_clips=8", f"data.workers={workers}")
+        overrides = (
+            "features.shard_videos=null",
+            "features.shard_clips=8",
+            f"data.workers={workers}",
+        )
         config = configured(tmp_path / str(workers), *overrides)
         work = make_work(config, read_input(config), make_encoder(config))
         assert work.shard_videos == 3 and work.num_shards == 3
@@ -287,10 +331,18 @@ def test_too_many_broken_videos_are_exit_code_3(
     assert "row 4 cannot be read (container): " in caplog.text
 
 
-def test_from_python(configured: Configured, undisturbed: Path, folder: Path, tmp_path: Path) -> None:
+def test_from_python(
+    configured: Configured, undisturbed: Path, folder: Path, tmp_path: Path
+) -> None:
     config = configured(tmp_path)
-    store = hv.extract_features(config, f"{folder}/[13].mp4", tmp_path / "out", window=2.0, stride=1.0, workers=0)
+    store = hv.extract_features(
+        config, f"{folder}/[13].mp4", tmp_path / "out", window=2.0, stride=1.0, workers=0
+    )
     assert [Path(video.path).name for video in store] == ["1.mp4", "3.mp4"]
-    assert np.diff(store[1].start_seconds).tolist() == pytest.approx([1.0] * (len(store[1].start_seconds) - 1))
-    with pytest.raises(ValueError, match="'windows' is no key of features; it has input, output, stages, pooling"):
+    assert np.diff(store[1].start_seconds).tolist() == pytest.approx(
+        [1.0] * (len(store[1].start_seconds) - 1)
+    )
+    with pytest.raises(
+        ValueError, match="'windows' is no key of features; it has input, output, stages, pooling"
+    ):
         hv.extract_features(config, folder, tmp_path / "x", windows=2)

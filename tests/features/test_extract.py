@@ -13,12 +13,13 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 import hiera_video as hv
-from hiera_video.config.extracting import make_encoder
 from hiera_video.config.schema import Config
-from hiera_video.data.encode import write_video
 from hiera_video.features.config import FeaturesConfig
-from hiera_video.features.extract import BatchRunner, ClipEncoder, check_finite, device_of, weights_digest
+from hiera_video.features.extract import BatchRunner, ClipEncoder, check_finite, device_of
 from hiera_video.models.hiera import Hiera
+from hiera_video.models.weights.digest import weights_digest
+from hiera_video.video.encode import write_video
+from hiera_video.workflows.extract import make_encoder
 
 CPU = torch.device("cpu")
 
@@ -55,7 +56,11 @@ def test_pooled_features_are_means_and_maxima_of_the_map(model: Hiera, clips: to
     with torch.inference_mode():
         maps = model.forward_features(clips)
     name = f"stage{len(model.stages)}"
-    expected = {"mean": maps.mean(dim=(1, 2, 3)), "max": maps.amax(dim=(1, 2, 3)), "temporal": maps.mean(dim=(2, 3))}
+    expected = {
+        "mean": maps.mean(dim=(1, 2, 3)),
+        "max": maps.amax(dim=(1, 2, 3)),
+        "temporal": maps.mean(dim=(2, 3)),
+    }
     for pooling, value in expected.items():
         pooled = encoder(model, pooling=pooling)
         assert pooled.names == {name: list(value.shape[1:])}
@@ -65,7 +70,9 @@ def test_pooled_features_are_means_and_maxima_of_the_map(model: Hiera, clips: to
     assert half.dtype == torch.float32 and 1e-4 < (half - expected["mean"]).abs().max() < 0.2
 
 
-@pytest.mark.parametrize(("top", "left"), [(True, True), (True, False), (False, True), (False, False)])
+@pytest.mark.parametrize(
+    ("top", "left"), [(True, True), (True, False), (False, True), (False, False)]
+)
 @pytest.mark.parametrize("late", [False, True])
 def test_a_marked_corner_is_at_that_corner(
     configured: Callable[..., Config], tmp_path: Path, top: bool, left: bool, late: bool
@@ -76,7 +83,9 @@ def test_a_marked_corner_is_at_that_corner(
     plain = np.full((16, 36, 36, 3), 120, np.uint8)
     marked = plain.copy()
     box = np.s_[
-        8 * late : 8 * late + 8, (0 if top else 26) : (10 if top else 36), (0 if left else 26) : (10 if left else 36)
+        8 * late : 8 * late + 8,
+        (0 if top else 26) : (10 if top else 36),
+        (0 if left else 26) : (10 if left else 36),
     ]
     marked[box] = 250
     for name, frames in (("a", plain), ("b", marked)):
@@ -167,9 +176,7 @@ def test_a_gpus_results_are_copied_before_the_next_batch_is_queued(
 
 def test_features_that_are_not_numbers_are_refused() -> None:
     bad = {"stage4": torch.tensor([[1.0, float("inf")]])}
-    words = (
-        r"shard 0: stage4 holds values that are not finite; set features.dtype and features.precision to bf16 or fp32"
-    )
+    words = r"shard 0: stage4 holds values that are not finite; set features.dtype and features.precision to bf16 or fp32"
     with pytest.raises(ValueError, match=words):
         check_finite(bad, FeaturesConfig(dtype="fp16"), "shard 0")
     with pytest.raises(ValueError, match="not finite; check the weights"):
@@ -191,10 +198,14 @@ def test_the_digest_is_of_every_weight(model: Hiera, weights: Path) -> None:
         model.norm.bias[-1] -= 1
 
 
-def test_an_autoencoders_encoder_gives_features_too(configured: Callable[..., Config], tmp_path: Path) -> None:
+def test_an_autoencoders_encoder_gives_features_too(
+    configured: Callable[..., Config], tmp_path: Path
+) -> None:
     config = configured(tmp_path)
     hv.save_pretrained(hv.create_model("mae_hiera_micro_16x32", mae=config.mae), tmp_path / "mae")
-    model = dataclasses.replace(config.model, name="mae_hiera_micro_16x32", pretrained=str(tmp_path / "mae"))
+    model = dataclasses.replace(
+        config.model, name="mae_hiera_micro_16x32", pretrained=str(tmp_path / "mae")
+    )
     train = dataclasses.replace(config.train, task="pretrain")
     found = make_encoder(dataclasses.replace(config, model=model, train=train), device_of(0))
     assert found(torch.zeros(1, 3, 16, 32, 32, device=found.device))["stage3"].shape == (1, 256)
@@ -206,7 +217,9 @@ def test_a_gpu_gives_the_same_but_for_rounding(weights: Path, clips: torch.Tenso
     model = hv.create_model("hiera_micro_16x32", pretrained=str(weights))
     assert isinstance(model, Hiera)
     expected = encoder(model)(clips)["stage3"]
-    runner = BatchRunner(ClipEncoder(model, FeaturesConfig(), torch.device("cuda")), 2, (3, 16, 32, 32))
+    runner = BatchRunner(
+        ClipEncoder(model, FeaturesConfig(), torch.device("cuda")), 2, (3, 16, 32, 32)
+    )
     for clip in clips:
         runner.add(clip)
     assert torch.allclose(runner.finish()["stage3"], expected, atol=1e-3)

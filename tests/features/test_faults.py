@@ -13,7 +13,9 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 @pytest.fixture(scope="module")
 def faults() -> Any:
-    spec = importlib.util.spec_from_file_location("features_faults", BENCHMARKS / "features_faults.py")
+    spec = importlib.util.spec_from_file_location(
+        "features_faults", BENCHMARKS / "features_faults.py"
+    )
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -40,4 +42,7 @@ def test_a_difference_is_seen(faults: Any, undisturbed: Path, tmp_path: Path) ->
     (shards / "00000000.parquet").unlink()
     (shards / ".00000002.json.7.partial").write_text("{")
     found = faults._differences(undisturbed, output, whole=False)
-    assert sorted(found) == ["shards/00000/00000000.parquet differs", "shards/00000/00000001.safetensors differs"]
+    assert sorted(found) == [
+        "shards/00000/00000000.parquet differs",
+        "shards/00000/00000001.safetensors differs",
+    ]

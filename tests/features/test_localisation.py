@@ -15,11 +15,11 @@ import pytest
 import torch
 
 import hiera_video as hv
-from hiera_video.config.extracting import config_of, read_input, run_extraction
-from hiera_video.data.encode import write_video
 from hiera_video.errors import FeatureError
 from hiera_video.features.localisation import grid_of, read_annotations, write_localisation
 from hiera_video.features.shard_files import INDEX, ShardFiles
+from hiera_video.video.encode import write_video
+from hiera_video.workflows.extract import config_of, read_input, run_extraction
 
 ROOT = Path(__file__).parents[2]
 EVENTS = {"slow": (12, 3.0, 4.0), "fast": (24, 2.0, 3.5)}
@@ -32,7 +32,9 @@ def eventful(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("eventful")
     still = np.random.default_rng(0).integers(0, 60, (36, 48, 3), dtype=np.uint8)
     for name, (fps, start, end) in EVENTS.items():
-        frames = [255 - still if start <= number / fps < end else still for number in range(6 * fps)]
+        frames = [
+            255 - still if start <= number / fps < end else still for number in range(6 * fps)
+        ]
         write_video(folder / f"{name}.mp4", iter(frames), fps=fps)
     write_video(folder / "short.mp4", iter([still] * 5), fps=12)
     (folder / "broken.mp4").write_bytes(b"no video at all")
@@ -42,8 +44,17 @@ def eventful(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def make(eventful: Path, weights: Path) -> Callable[..., hv.FeatureStore]:
     def extracted(output: Path, *overrides: str) -> hv.FeatureStore:
-        common = (f"model.pretrained={weights}", f"features.input={eventful}", f"features.output={output}")
-        small = ("features.batch_size=8", "data.workers=0", "features.max_broken=0.5", "clip.short_videos=repeat")
+        common = (
+            f"model.pretrained={weights}",
+            f"features.input={eventful}",
+            f"features.output={output}",
+        )
+        small = (
+            "features.batch_size=8",
+            "data.workers=0",
+            "features.max_broken=0.5",
+            "clip.short_videos=repeat",
+        )
         config = config_of(ROOT / "configs/motion_hiera_micro.yaml", (*common, *small, *overrides))
         assert run_extraction(config, read_input(config)) == 0
         return hv.FeatureStore(output)
@@ -68,26 +79,45 @@ def event_by_their_rule(folder: Path, name: str) -> tuple[float, float, float]:
 @pytest.mark.parametrize(
     ("overrides", "layout", "rates"),
     [
-        (("features.unit=frames", "features.window=16", "features.stride=4"), (4, 16, None, 8), (12, 24)),
+        (
+            ("features.unit=frames", "features.window=16", "features.stride=4"),
+            (4, 16, None, 8),
+            (12, 24),
+        ),
         (("features.window=0.8", "features.stride=0.2"), (6, 24, 30.0, 12), (30, 30)),
     ],
 )
 def test_the_event_is_where_it_was(
-    make: Any, tmp_path: Path, overrides: tuple[str, ...], layout: tuple[Any, ...], rates: tuple[float, float]
+    make: Any,
+    tmp_path: Path,
+    overrides: tuple[str, ...],
+    layout: tuple[Any, ...],
+    rates: tuple[float, float],
 ) -> None:
     store, out = make(tmp_path / "features", *overrides), tmp_path / "tad"
     found = write_localisation(store, out)
-    assert tuple(found["actionformer"][key] for key in ("feat_stride", "num_frames", "default_fps")) == layout[:3]
-    assert found["opentad"] == {"feature_stride": layout[0], "sample_stride": 1, "offset_frames": layout[3]}
+    assert (
+        tuple(found["actionformer"][key] for key in ("feat_stride", "num_frames", "default_fps"))
+        == layout[:3]
+    )
+    assert found["opentad"] == {
+        "feature_stride": layout[0],
+        "sample_stride": 1,
+        "offset_frames": layout[3],
+    }
     assert (out / "missing_files.txt").read_text() == "broken\nshort\n" and found["missing"] == 2
     database = json.loads((out / "annotations.json").read_text())["database"]
     for (name, (_, start, end)), rate in zip(EVENTS.items(), rates):
         entry = database[name]
         assert entry["subset"] == "validation" and entry["annotations"] == []
-        assert (entry["duration"], entry["fps"], entry["frame"]) == pytest.approx((6.0, rate, 6 * rate))
+        assert (entry["duration"], entry["fps"], entry["frame"]) == pytest.approx(
+            (6.0, rate, 6 * rate)
+        )
         first, last, half = event_by_their_rule(out, name)
         stride = layout[0] / rate
-        assert start - half - 1e-6 <= first <= start - half + stride + 1 / rate  # the first window that reaches it
+        assert (
+            start - half - 1e-6 <= first <= start - half + stride + 1 / rate
+        )  # the first window that reaches it
         assert end + half - stride - 1 / rate <= last <= end + half + 1e-6
         # OpenTAD: fps is frame / duration; segments go to the grid and come back
         fps, grid = entry["frame"] / entry["duration"], found["opentad"]
@@ -96,17 +126,35 @@ def test_the_event_is_where_it_was(
         )
 
 
-def made_up(folder: Path, videos: list[list[tuple[float, float, bool]]], **identity: Any) -> hv.FeatureStore:
+def made_up(
+    folder: Path, videos: list[list[tuple[float, float, bool]]], **identity: Any
+) -> hv.FeatureStore:
     """A store with the given windows (start, end, tail) of each video; feature j of all is [j, 0]."""
-    facts = {"features.unit": "seconds", "features.window": None, "features.stride": None, "features.tail": "keep"}
+    facts = {
+        "features.unit": "seconds",
+        "features.window": None,
+        "features.stride": None,
+        "features.tail": "keep",
+    }
     files, entries = ShardFiles(folder), list[dict[str, Any]]()
     notes = {"names": {"stage4": [2]}, "dtype": "fp16", "videos": len(videos), "shard_videos": 9}
     files.begin({"identity": {**facts, **identity}, **notes})
     for row, windows in enumerate(videos):
         for start, end, tail in windows:
             stride = identity.get("features.stride") or windows[0][1]
-            known = {"path": f"/v/{row}.mp4", "row": row, "clip": round(start / stride), "shard": 0, "status": "ok"}
-            times = {"start_seconds": start, "end_seconds": end, "tail": tail, "offset": len(entries)}
+            known = {
+                "path": f"/v/{row}.mp4",
+                "row": row,
+                "clip": round(start / stride),
+                "shard": 0,
+                "status": "ok",
+            }
+            times = {
+                "start_seconds": start,
+                "end_seconds": end,
+                "tail": tail,
+                "offset": len(entries),
+            }
             entries.append({**dict.fromkeys(INDEX.names), **known, **times})
     features = torch.stack([torch.arange(float(len(entries))), torch.zeros(len(entries))], 1).half()
     files.write(0, pa.Table.from_pylist(entries, schema=INDEX), {"stage4": features})
@@ -118,18 +166,35 @@ def test_gaps_are_filled_and_tails_left_out(tmp_path: Path) -> None:
     found = write_localisation(made_up(tmp_path / "in", [windows]), tmp_path / "out")
     assert np.load(tmp_path / "out" / "features" / "0.npy")[:, 0].tolist() == [0, 1, 1, 1, 2]
     assert found["windows_filled_from_the_one_before"] == 2
-    assert json.loads((tmp_path / "out" / "annotations.json").read_text())["database"]["0"]["duration"] == 10.5
+    assert (
+        json.loads((tmp_path / "out" / "annotations.json").read_text())["database"]["0"]["duration"]
+        == 10.5
+    )
 
 
 def test_segments_are_taken_over(tmp_path: Path) -> None:
     store = made_up(tmp_path / "in", [[(5.0, 7.0, False)], [(0.0, 2.0, False)]])
     segments = [{"label": "jump", "segment": [0.5, 1.5], "label_id": 0}]
-    known = {"database": {"0": {"subset": "training", "duration": 1.9, "annotations": segments}, "9": {}}}
+    known = {
+        "database": {"0": {"subset": "training", "duration": 1.9, "annotations": segments}, "9": {}}
+    }
     (tmp_path / "a.json").write_text(json.dumps(known))
-    found = write_localisation(store, tmp_path / "out", annotations=tmp_path / "a.json", subset="test")
+    found = write_localisation(
+        store, tmp_path / "out", annotations=tmp_path / "a.json", subset="test"
+    )
     database = json.loads((tmp_path / "out" / "annotations.json").read_text())["database"]
-    assert database["0"] == {"subset": "training", "annotations": segments, "duration": 2.0, "fps": 30.0, "frame": 60}
-    assert database["1"]["subset"] == "test" and found["not_annotated"] == ["1"] and set(database) == {"0", "1"}
+    assert database["0"] == {
+        "subset": "training",
+        "annotations": segments,
+        "duration": 2.0,
+        "fps": 30.0,
+        "frame": 60,
+    }
+    assert (
+        database["1"]["subset"] == "test"
+        and found["not_annotated"] == ["1"]
+        and set(database) == {"0", "1"}
+    )
 
 
 @pytest.mark.parametrize(
@@ -141,8 +206,12 @@ def test_segments_are_taken_over(tmp_path: Path) -> None:
         (0.346, 0.173, (173, 346, 1000)),
     ],
 )
-def test_seconds_find_a_clock(tmp_path: Path, window: float, stride: float, wanted: tuple[int, int, int]) -> None:
-    store = made_up(tmp_path, [[(0.0, window, False)]], **{"features.window": window, "features.stride": stride})
+def test_seconds_find_a_clock(
+    tmp_path: Path, window: float, stride: float, wanted: tuple[int, int, int]
+) -> None:
+    store = made_up(
+        tmp_path, [[(0.0, window, False)]], **{"features.window": window, "features.stride": stride}
+    )
     grid = grid_of(store)
     assert (grid.stride, grid.window, grid.fps) == wanted
 
@@ -155,8 +224,16 @@ def test_seconds_find_a_clock(tmp_path: Path, window: float, stride: float, want
             {"features.tail": "drop"},
             "features.tail=drop: nobody knows how long the videos are; extract",
         ),
-        ([(0, 1, True)], {}, "no video is as long as a window; extract with a shorter features.window"),
-        ([(0, 2, False)], {"features.unit": "frames"}, "features.window is not set; extract with a number of frames"),
+        (
+            [(0, 1, True)],
+            {},
+            "no video is as long as a window; extract with a shorter features.window",
+        ),
+        (
+            [(0, 2, False)],
+            {"features.unit": "frames"},
+            "features.window is not set; extract with a number of frames",
+        ),
         (
             [(0, 1, False), (1, 2.5, False)],
             {"features.unit": "frames", "features.window": 16},
@@ -169,7 +246,9 @@ def test_seconds_find_a_clock(tmp_path: Path, window: float, stride: float, want
         ),
     ],
 )
-def test_what_has_no_grid_is_told(tmp_path: Path, windows: Any, identity: dict[str, Any], words: str) -> None:
+def test_what_has_no_grid_is_told(
+    tmp_path: Path, windows: Any, identity: dict[str, Any], words: str
+) -> None:
     with pytest.raises(FeatureError, match=words):
         grid_of(made_up(tmp_path, [windows], **identity))
 
@@ -177,23 +256,38 @@ def test_what_has_no_grid_is_told(tmp_path: Path, windows: Any, identity: dict[s
 def test_what_cannot_stand_side_by_side_is_told(tmp_path: Path) -> None:
     store = made_up(tmp_path / "a", [[(0, 2, False)], [(0, 1, False)]])
     with pytest.raises(
-        FeatureError, match=r"1.mp4: has windows of 1.000 s, others of 2.000 s; extract with features.win"
+        FeatureError,
+        match=r"1.mp4: has windows of 1.000 s, others of 2.000 s; extract with features.win",
     ):
         grid_of(store)
     store.notes["names"]["stage4"] = [8, 2]
     store.notes["identity"]["features.pooling"] = "temporal"
-    with pytest.raises(FeatureError, match=r"features.pooling=temporal: a window has to be one vector; extract with"):
+    with pytest.raises(
+        FeatureError,
+        match=r"features.pooling=temporal: a window has to be one vector; extract with",
+    ):
         grid_of(store)
     files = ShardFiles(tmp_path / "b")
     files.begin({**store.notes, "names": {"stage4": [2]}})
     entries = [
-        {**dict.fromkeys(INDEX.names), "path": path, "row": row, "clip": 0, "tail": False, "shard": 0, "offset": row}
+        {
+            **dict.fromkeys(INDEX.names),
+            "path": path,
+            "row": row,
+            "clip": 0,
+            "tail": False,
+            "shard": 0,
+            "offset": row,
+        }
         | {"start_seconds": 0.0, "end_seconds": 2.0, "status": "ok"}
         for row, path in enumerate(["/x/1.mp4", "/y/1.avi"])
     ]
-    files.write(0, pa.Table.from_pylist(entries, schema=INDEX), {"stage4": torch.zeros(2, 2).half()})
+    files.write(
+        0, pa.Table.from_pylist(entries, schema=INDEX), {"stage4": torch.zeros(2, 2).half()}
+    )
     with pytest.raises(
-        FeatureError, match="rows 0 and 1 are both called '1', and a toolkit knows videos by name alone"
+        FeatureError,
+        match="rows 0 and 1 are both called '1', and a toolkit knows videos by name alone",
     ):
         write_localisation(hv.FeatureStore(tmp_path / "b"), tmp_path / "out")
 
@@ -201,9 +295,13 @@ def test_what_cannot_stand_side_by_side_is_told(tmp_path: Path) -> None:
 def test_annotations_of_another_form_are_told(tmp_path: Path) -> None:
     for text in ("{", "[]", '{"videos": {}}', '{"database": {"a": 1}}', '{"database": []}'):
         (tmp_path / "a.json").write_text(text)
-        with pytest.raises(FeatureError, match=r"a.json: is not in ActivityNet's form, \{\"database\": \{video: "):
+        with pytest.raises(
+            FeatureError, match=r"a.json: is not in ActivityNet's form, \{\"database\": \{video: "
+        ):
             read_annotations(tmp_path / "a.json")
-    with pytest.raises(FeatureError, match=r"gone.json: cannot be read \(No such file or directory\)"):
+    with pytest.raises(
+        FeatureError, match=r"gone.json: cannot be read \(No such file or directory\)"
+    ):
         read_annotations(tmp_path / "gone.json")
 
 

@@ -13,13 +13,26 @@ from torch.utils.data import DataLoader
 
 import hiera_video as hv
 from hiera_video.errors import FeatureError
-from hiera_video.features.shard_files import INDEX, ShardFiles, checksum, write_whole
+from hiera_video.features.shard_files import INDEX, ShardFiles, checksum, write_file
 
-NOTES = {"identity": {}, "names": {"stage3": [4], "stage4": [2, 3]}, "dtype": "fp16", "videos": 5, "shard_videos": 2}
+NOTES = {
+    "identity": {},
+    "names": {"stage3": [4], "stage4": [2, 3]},
+    "dtype": "fp16",
+    "videos": 5,
+    "shard_videos": 2,
+}
 
 
 def entry(row: int, clip: int, offset: int | None, **others: Any) -> dict[str, Any]:
-    facts = {"path": f"/v/{row}.mp4", "row": row, "clip": clip, "shard": row // 2, "offset": offset, "tail": clip == 2}
+    facts = {
+        "path": f"/v/{row}.mp4",
+        "row": row,
+        "clip": clip,
+        "shard": row // 2,
+        "offset": offset,
+        "tail": clip == 2,
+    }
     times = {"start_seconds": 2.0 * clip, "end_seconds": 2.0 * clip + 2}
     return {**dict.fromkeys(INDEX.names), **facts, **times, "status": "ok", **others}
 
@@ -42,7 +55,9 @@ def written(tmp_path: Path) -> tuple[Path, list[dict[str, torch.Tensor]]]:
     files.begin(NOTES)
     gone = {"status": "broken", "reason": "missing", "message": "/v/1.mp4: no such file"}
     return tmp_path / "out", [
-        shard(files, 0, [entry(0, 0, 0), entry(0, 1, 1), entry(0, 2, 2), entry(1, 0, None, **gone)]),
+        shard(
+            files, 0, [entry(0, 0, 0), entry(0, 1, 1), entry(0, 2, 2), entry(1, 0, None, **gone)]
+        ),
         shard(files, 1, [entry(2, 0, 0), entry(3, 0, None, status="short")]),
     ]
 
@@ -53,16 +68,26 @@ def test_a_video_by_row_and_by_path(written: tuple[Path, list[dict[str, torch.Te
     assert len(store) == 4 and store.num_videos == 5 and not store.is_complete
     assert store.names == ("stage3", "stage4")
     video = store[0]
-    assert torch.equal(video.features, features[0]["stage4"]) and video.features.dtype == torch.float16
+    assert (
+        torch.equal(video.features, features[0]["stage4"]) and video.features.dtype == torch.float16
+    )
     assert torch.equal(video.by_name["stage3"], features[0]["stage3"])
     assert video.start_seconds.tolist() == [0, 2, 4] and video.tail.tolist() == [False, False, True]
-    assert store["/v/2.mp4"].row == 2 and torch.equal(store["/v/2.mp4"].features, features[1]["stage4"])
+    assert store["/v/2.mp4"].row == 2 and torch.equal(
+        store["/v/2.mp4"].features, features[1]["stage4"]
+    )
     assert [item.row for item in store] == [0, 1, 2, 3]
 
 
-def test_a_broken_video_has_a_reason_and_no_features(written: tuple[Path, list[dict[str, torch.Tensor]]]) -> None:
+def test_a_broken_video_has_a_reason_and_no_features(
+    written: tuple[Path, list[dict[str, torch.Tensor]]],
+) -> None:
     store = hv.FeatureStore(written[0])
-    assert (store[1].status, store[1].reason, store[1].message) == ("broken", "missing", "/v/1.mp4: no such file")
+    assert (store[1].status, store[1].reason, store[1].message) == (
+        "broken",
+        "missing",
+        "/v/1.mp4: no such file",
+    )
     assert store[1].features.shape == (0, 2, 3) and len(store[1].start_seconds) == 0
     assert store[3].status == "short" and store[3].reason is None
     assert store.table().num_rows == 6 and store.clips().num_rows == 4
@@ -81,9 +106,13 @@ def test_all_at_once_and_as_a_data_set(written: tuple[Path, list[dict[str, torch
     assert torch.equal(copied.matrix(), store.matrix())
 
 
-def test_what_is_not_there_is_one_line(written: tuple[Path, list[dict[str, torch.Tensor]]], tmp_path: Path) -> None:
+def test_what_is_not_there_is_one_line(
+    written: tuple[Path, list[dict[str, torch.Tensor]]], tmp_path: Path
+) -> None:
     store = hv.FeatureStore(written[0])
-    with pytest.raises(ValueError, match="row 4 is not extracted yet; run the same command to its end"):
+    with pytest.raises(
+        ValueError, match="row 4 is not extracted yet; run the same command to its end"
+    ):
         store[4]
     with pytest.raises(IndexError, match="row 5: the manifest has rows 0 to 4"):
         store[5]
@@ -116,7 +145,9 @@ def test_a_relative_path_is_found_too(tmp_path: Path, monkeypatch: pytest.Monkey
     files.begin(NOTES)
     shard(files, 0, [entry(0, 0, 0, path=str(tmp_path / "a.mp4"))])
     monkeypatch.chdir(tmp_path)
-    assert hv.FeatureStore(tmp_path)["a.mp4"].row == hv.FeatureStore(tmp_path)[Path("a.mp4")].row == 0
+    assert (
+        hv.FeatureStore(tmp_path)["a.mp4"].row == hv.FeatureStore(tmp_path)[Path("a.mp4")].row == 0
+    )
 
 
 def test_damage_is_found(written: tuple[Path, list[dict[str, torch.Tensor]]]) -> None:
@@ -126,15 +157,21 @@ def test_damage_is_found(written: tuple[Path, list[dict[str, torch.Tensor]]]) ->
     target.write_bytes(target.read_bytes()[:-1] + b"?")
     assert hv.FeatureStore(path).verify() == [str(target)]
     target.write_bytes(b"?")
-    with pytest.raises(ValueError, match=r"safetensors: cannot be read .*; delete its .json and extract again"):
+    with pytest.raises(
+        ValueError, match=r"safetensors: cannot be read .*; delete its .json and extract again"
+    ):
         hv.FeatureStore(path).matrix()
     files.path(1, "json").write_text("{")
-    with pytest.raises(ValueError, match=r"json: damaged .*; delete it, and extract again to make the shard anew"):
+    with pytest.raises(
+        ValueError, match=r"json: damaged .*; delete it, and extract again to make the shard anew"
+    ):
         files.seal(1)
     index = files.path(0, "parquet")
     for damage in (lambda: index.write_bytes(index.read_bytes()[:50]), index.unlink):
         damage()
-        with pytest.raises(FeatureError, match=r"00.parquet: cannot be read .*; delete its .json and extract again"):
+        with pytest.raises(
+            FeatureError, match=r"00.parquet: cannot be read .*; delete its .json and extract again"
+        ):
             hv.FeatureStore(path)
 
 
@@ -158,12 +195,15 @@ def test_the_first_notes_stay_and_nothing_is_left_over(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["features.json"]
     (tmp_path / "shards").write_text("in the way")
     with pytest.raises(
-        ValueError, match=r"json: cannot be written \(.*\); free disk space or choose another output; what"
+        ValueError,
+        match=r"json: cannot be written \(.*\); free disk space or choose another output; what",
     ):
-        write_whole(files.path(0, "json"), b"")
+        write_file(files.path(0, "json"), b"")
 
 
 def test_checksums_are_of_the_bytes() -> None:
     ones, zeros = torch.ones(3), torch.zeros(3)
-    assert checksum([ones, zeros]) == checksum([torch.cat([ones, zeros])]) != checksum([zeros, ones])
+    assert (
+        checksum([ones, zeros]) == checksum([torch.cat([ones, zeros])]) != checksum([zeros, ones])
+    )
     assert len(checksum([ones.bfloat16()])) == 16

@@ -6,16 +6,24 @@ from typing import Any
 
 import pytest
 
-from hiera_video.data.clips import ClipConfig, Window
+from hiera_video.data.sampling import ClipConfig, FrameRange
 from hiera_video.features.config import FeaturesConfig
 from hiera_video.features.windows import check_windows, starts_along, stretches
 
 CLIP = ClipConfig(num_frames=4, frame_stride=2, target_fps=None)  # spans 8 frames
 
 
-def cut(count: int, *, fps: float = 10.0, clip: ClipConfig = CLIP, first: int = 0, **options: Any) -> list[Any]:
+def cut(
+    count: int, *, fps: float = 10.0, clip: ClipConfig = CLIP, first: int = 0, **options: Any
+) -> list[Any]:
     times = [frame / fps for frame in range(first + count)]
-    found = stretches(times, fps, Window(first=first, num_frames=count, fps=fps), clip, FeaturesConfig(**options))
+    found = stretches(
+        times,
+        fps,
+        FrameRange(first=first, num_frames=count, fps=fps),
+        clip,
+        FeaturesConfig(**options),
+    )
     return [(round(s.start_seconds, 6), round(s.end_seconds, 6), s.tail, s.frames) for s in found]
 
 
@@ -48,7 +56,11 @@ def test_seconds_hold_whatever_the_frame_rate() -> None:
         found = cut(round(3 * fps), fps=fps, clip=clip, window=1.0, stride=0.5)
         assert [start for start, *_ in found] == [0.0, 0.5, 1.0, 1.5, 2.0]
         assert not any(tail for _, _, tail, _ in found)
-        assert all(start - 0.2 / fps <= frame / fps < end for start, end, _, frames in found for frame in frames)
+        assert all(
+            start - 0.2 / fps <= frame / fps < end
+            for start, end, _, frames in found
+            for frame in frames
+        )
 
 
 def test_windows_longer_than_the_clip_show_their_middle() -> None:
@@ -79,7 +91,7 @@ def test_a_record_of_a_stretch_keeps_the_files_clock() -> None:
 def test_a_gap_has_no_window() -> None:
     times = [0.0, 0.1, 0.2, 0.3, 2.0, 2.1]
     config = FeaturesConfig(window=0.5)
-    found = stretches(times, 10.0, Window(first=0, num_frames=6, fps=10.0), CLIP, config)
+    found = stretches(times, 10.0, FrameRange(first=0, num_frames=6, fps=10.0), CLIP, config)
     assert [(stretch.number, stretch.tail) for stretch in found] == [(0, False), (4, True)]
     assert {frame for stretch in found for frame in stretch.frames} <= set(range(6))
 
@@ -87,14 +99,20 @@ def test_a_gap_has_no_window() -> None:
 def test_segments_are_of_the_whole_video_unless_a_window_is_set() -> None:
     clip = ClipConfig(num_frames=4, sampling="segments")
     assert cut(41, clip=clip) == [(0.0, 4.1, False, (5, 15, 25, 35))]
-    assert [row[:3] for row in cut(40, clip=clip, window=2.0)] == [(0.0, 2.0, False), (2.0, 4.0, False)]
+    assert [row[:3] for row in cut(40, clip=clip, window=2.0)] == [
+        (0.0, 2.0, False),
+        (2.0, 4.0, False),
+    ]
 
 
 def test_what_makes_no_windows_is_refused() -> None:
-    with pytest.raises(ValueError, match="short_videos=error: the tail of a video is shorter than a clip; set"):
+    with pytest.raises(
+        ValueError, match="short_videos=error: the tail of a video is shorter than a clip; set"
+    ):
         check_windows(FeaturesConfig(), ClipConfig(short_videos="error"))
     with pytest.raises(
-        ValueError, match=r"features.stride=2.0: clip.sampling=segments spreads its frames over any length"
+        ValueError,
+        match=r"features.stride=2.0: clip.sampling=segments spreads its frames over any length",
     ):
         check_windows(FeaturesConfig(stride=2.0), ClipConfig(sampling="segments"))
     check_windows(FeaturesConfig(stride=2.0, window=2.0), ClipConfig(sampling="segments"))
@@ -105,7 +123,10 @@ def test_what_makes_no_windows_is_refused() -> None:
     [
         ({"window": 0.0}, "features.window=0.0: must be above 0 seconds"),
         ({"stride": float("nan")}, "features.stride=nan: must be above 0 seconds"),
-        ({"window": 2.5, "unit": "frames"}, "features.window=2.5: features.unit=frames counts whole frames"),
+        (
+            {"window": 2.5, "unit": "frames"},
+            "features.window=2.5: features.unit=frames counts whole frames",
+        ),
         ({"pooling": "avg"}, "features.pooling='avg': choose one of mean, max, temporal, none"),
         ({"batch_size": 0}, "features.batch_size=0: must be 1 or more"),
         ({"shard_videos": 0}, "features.shard_videos=0: must be 1 or more"),
@@ -113,8 +134,14 @@ def test_what_makes_no_windows_is_refused() -> None:
         ({"stages": (1, 1)}, r"features.stages=\[1, 1\]: stages are counted from 1, each once"),
         ({"stages": ()}, r"features.stages=\[\]: stages are counted from 1, each once"),
         ({"max_broken": 1.5}, r"features.max_broken=1.5: must be in \[0, 1\]"),
-        ({"format": "npy", "stages": (1, 2)}, r"features.format=npy: holds one array, features.stages=\[1, 2\] are"),
-        ({"format": "npz", "dtype": "bf16"}, "features.format=npz: numpy has no bf16; set features.dtype to fp16 or"),
+        (
+            {"format": "npy", "stages": (1, 2)},
+            r"features.format=npy: holds one array, features.stages=\[1, 2\] are",
+        ),
+        (
+            {"format": "npz", "dtype": "bf16"},
+            "features.format=npz: numpy has no bf16; set features.dtype to fp16 or",
+        ),
     ],
 )
 def test_wrong_values_are_told(options: dict[str, Any], words: str) -> None:

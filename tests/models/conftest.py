@@ -13,12 +13,29 @@ import torch
 from torch import Tensor, nn
 
 from hiera_video.models.hiera import Hiera
-from hiera_video.models.layout import HieraConfig, MaeConfig
+from hiera_video.models.layout import HieraConfig
 from hiera_video.models.mae import MaskedAutoencoderHiera
+from hiera_video.models.registry import MaeConfig
 
 SHARED = (
-    *("input_size", "in_chans", "num_classes", "embed_dim", "num_heads", "stages", "q_pool", "q_stride"),
-    *("mask_unit_size", "mask_unit_attn", "patch_kernel", "patch_stride", "patch_padding", "mlp_ratio"),
+    *(
+        "input_size",
+        "in_chans",
+        "num_classes",
+        "embed_dim",
+        "num_heads",
+        "stages",
+        "q_pool",
+        "q_stride",
+    ),
+    *(
+        "mask_unit_size",
+        "mask_unit_attn",
+        "patch_kernel",
+        "patch_stride",
+        "patch_padding",
+        "mlp_ratio",
+    ),
     "sep_pos_embed",
 )
 
@@ -39,7 +56,9 @@ def no_init() -> Iterator[None]:
 def redraw(model: nn.Module, seed: int = 0) -> None:
     """The oracle scales its head by 0.001, so that any two networks agree; with these weights they do not."""
     generator = torch.Generator().manual_seed(seed)
-    pool = torch.randn(1_000_003, generator=generator) * 0.05  # prime, so that rows of a matrix never line up
+    pool = (
+        torch.randn(1_000_003, generator=generator) * 0.05
+    )  # prime, so that rows of a matrix never line up
     for parameter in model.parameters():
         if parameter.ndim > 1:
             tiled = pool.roll(int(torch.randint(len(pool), (), generator=generator)))
@@ -47,7 +66,9 @@ def redraw(model: nn.Module, seed: int = 0) -> None:
                 part = parameter.view(-1)[start : start + len(pool)]
                 part.copy_(tiled[: len(part)])
         else:
-            parameter.uniform_(-0.1, 0.1, generator=generator).add_(1.0 if parameter.mean() > 0.5 else 0.0)
+            parameter.uniform_(-0.1, 0.1, generator=generator).add_(
+                1.0 if parameter.mean() > 0.5 else 0.0
+            )
 
 
 @pytest.fixture
@@ -70,7 +91,9 @@ def twins() -> Callable[[HieraConfig], tuple[nn.Module, Hiera]]:
                 arguments["decoder_num_heads"] = mae.decoder_num_heads
                 oracle, ours = OracleMae(**arguments), MaskedAutoencoderHiera(config, mae)
         redraw(oracle)
-        ours.load_state_dict(oracle.state_dict(), strict=True, assign=True)  # shared: a huge one is 2.7 GB
+        ours.load_state_dict(
+            oracle.state_dict(), strict=True, assign=True
+        )  # shared: a huge one is 2.7 GB
         oracle.load_state_dict(ours.state_dict(), strict=True, assign=True)
         return oracle.eval(), ours.eval()
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hiera_video.errors import ConfigError, InputSizeError
-from hiera_video.models.zoo import create_model
+from hiera_video.models.factory import create_model
 
 
 @pytest.fixture
@@ -12,13 +12,21 @@ def clips():
     return torch.randn(4, 3, 16, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("size", [(8, 224, 224), (32, 224, 224), (16, 256, 256), (16, 288, 288), (16, 224, 288)])
+@pytest.mark.parametrize(
+    "size", [(8, 224, 224), (32, 224, 224), (16, 256, 256), (16, 288, 288), (16, 224, 288)]
+)
 def test_other_lengths_and_sizes(size):
     with torch.device("meta"):
         model = create_model("hiera_base_16x224", num_classes=7, input_size=size)
         clips = torch.empty(2, 3, *size)
     assert model(clips).shape == (2, 7)
-    assert model.forward_features(clips).shape == (2, size[0] // 2, size[1] // 32, size[2] // 32, 768)
+    assert model.forward_features(clips).shape == (
+        2,
+        size[0] // 2,
+        size[1] // 32,
+        size[2] // 32,
+        768,
+    )
 
 
 def test_logits_in_training_and_evaluation(clips):
@@ -33,7 +41,11 @@ def test_features_are_the_last_map_in_spatial_order(clips):
     with torch.no_grad():
         maps, features = model.forward_intermediates(clips), model.forward_features(clips)
         pooled = model.head(model.norm(features.mean(dim=(1, 2, 3))))
-        assert [tuple(map_.shape) for map_ in maps] == [(4, 8, 8, 8, 64), (4, 8, 4, 4, 128), (4, 8, 2, 2, 256)]
+        assert [tuple(map_.shape) for map_ in maps] == [
+            (4, 8, 8, 8, 64),
+            (4, 8, 4, 4, 128),
+            (4, 8, 2, 2, 256),
+        ]
         assert torch.equal(maps[-1], features)
         assert torch.allclose(pooled, model(clips), atol=1e-5)
 
@@ -41,9 +53,17 @@ def test_features_are_the_last_map_in_spatial_order(clips):
 @pytest.mark.parametrize(
     ("shape", "dtype", "words"),
     [
-        ((1, 3, 16, 64, 64), torch.float32, r"clips are \[1, 3, 16, 64, 64\]; this model takes \[B, 3, 16, 32, 32\]"),
+        (
+            (1, 3, 16, 64, 64),
+            torch.float32,
+            r"clips are \[1, 3, 16, 64, 64\]; this model takes \[B, 3, 16, 32, 32\]",
+        ),
         ((3, 16, 32, 32), torch.float32, r"create the model with the input_size that they have"),
-        ((1, 3, 16, 32, 32), torch.uint8, "clips are torch.uint8; the model takes normalised floats"),
+        (
+            (1, 3, 16, 32, 32),
+            torch.uint8,
+            "clips are torch.uint8; the model takes normalised floats",
+        ),
     ],
 )
 def test_wrong_clips_are_told(shape, dtype, words):
@@ -69,12 +89,17 @@ def test_layer_ids_cover_every_parameter():
         model = create_model("hiera_base_16x224")
     levels = {name: model.layer_id(name) for name, _ in model.named_parameters()}
     assert model.num_layers == 25
-    assert {levels[name] for name in ("pos_embed_spatial", "pos_embed_temporal", "patch_embed.proj.weight")} == {0}
+    assert {
+        levels[name]
+        for name in ("pos_embed_spatial", "pos_embed_temporal", "patch_embed.proj.weight")
+    } == {0}
     assert levels["blocks.0.norm1.weight"] == 1
     assert levels["blocks.23.mlp.fc2.bias"] == 24
     assert {levels[name] for name in ("norm.weight", "head.projection.bias")} == {25}
     assert set(levels.values()) == set(range(26))
-    with pytest.raises(ConfigError, match=r"'blocks.99.norm1.weight' is no parameter of this model"):
+    with pytest.raises(
+        ConfigError, match=r"'blocks.99.norm1.weight' is no parameter of this model"
+    ):
         model.layer_id("blocks.99.norm1.weight")
 
 
@@ -82,7 +107,10 @@ def test_no_weight_decay_names_exist():
     for name, expected in [
         ("hiera_micro_16x32", {"pos_embed_spatial", "pos_embed_temporal"}),
         ("hiera_tiny_224", {"pos_embed"}),
-        ("mae_hiera_micro_16x32", {"pos_embed_spatial", "pos_embed_temporal", "decoder_pos_embed", "mask_token"}),
+        (
+            "mae_hiera_micro_16x32",
+            {"pos_embed_spatial", "pos_embed_temporal", "decoder_pos_embed", "mask_token"},
+        ),
     ]:
         with torch.device("meta"):
             model = create_model(name)
@@ -97,13 +125,17 @@ def test_reset_classifier(clips):
     assert model.config.num_classes == 11
     dropping = create_model("hiera_micro_16x32", head_dropout=0.5).eval()
     dropping.reset_classifier(11)
-    assert torch.equal(dropping(clips), dropping(clips))  # a fresh head is in evaluation with its model
+    assert torch.equal(
+        dropping(clips), dropping(clips)
+    )  # a fresh head is in evaluation with its model
 
 
 def test_no_classes_give_pooled_features(clips):
     model = create_model("hiera_micro_16x32", num_classes=5).eval()
     bare = create_model("hiera_micro_16x32", num_classes=0).eval()
-    bare.load_state_dict({name: value for name, value in model.state_dict().items() if not name.startswith("head.")})
+    bare.load_state_dict(
+        {name: value for name, value in model.state_dict().items() if not name.startswith("head.")}
+    )
     with torch.no_grad():
         logits, pooled = model(clips), bare(clips)
         assert pooled.shape == (4, model.num_features) == (4, 256)
@@ -128,7 +160,10 @@ def test_path_draws_do_not_depend_on_how_the_batch_is_split(clips):
         undropped = model(clips, path_draws=torch.ones(4, 4, 2))
     assert torch.allclose(whole, parts, atol=1e-5)
     assert not torch.allclose(whole, undropped, atol=1e-3)
-    with pytest.raises(InputSizeError, match=r"path_draws is \[4, 4\]; it has to be \[4, 4, 2\]: clips x blocks x 2"):
+    with pytest.raises(
+        InputSizeError,
+        match=r"path_draws is \[4, 4\]; it has to be \[4, 4, 2\]: clips x blocks x 2",
+    ):
         model(clips, path_draws=draws[..., 0])
 
 
@@ -154,4 +189,6 @@ def test_initial_weights():
     assert micro.blocks[3].mlp.fc1.bias.abs().max() == 0
     assert micro.blocks[3].mlp.fc1.weight.abs().max() <= (6 / (256 + 1024)) ** 0.5
     patches = micro.patch_embed.proj.weight  # as a linear layer on flattened patches
-    assert patches.std() == pytest.approx((2 / (len(patches) + patches[0].numel())) ** 0.5, rel=0.05)
+    assert patches.std() == pytest.approx(
+        (2 / (len(patches) + patches[0].numel())) ** 0.5, rel=0.05
+    )

@@ -1,81 +1,91 @@
 from __future__ import annotations
 
-import subprocess
-import sys
+from dataclasses import replace
 
 import pytest
 
 from hiera_video.errors import ConfigError, InputSizeError
-from hiera_video.models.layout import MaeConfig, ModelConfig, config_for, default_mae, list_names, num_visible
+from hiera_video.models.layout import HieraConfig, block_table, nearest_sizes, stage_table
+from hiera_video.models.registry import config_for
 
 
-def test_every_size_has_its_four_names():
-    names = list_names()
-    for size in ("tiny", "small", "base", "base_plus", "large", "huge"):
-        for shape in ("16x224", "224"):
-            assert f"hiera_{size}_{shape}" in names
-            assert f"mae_hiera_{size}_{shape}" in names
+def test_stages_of_base():
+    stages = stage_table(HieraConfig())
+    assert [stage.grid for stage in stages] == [(8, 56, 56), (8, 28, 28), (8, 14, 14), (8, 7, 7)]
+    assert [stage.unit_shape for stage in stages] == [(1, 8, 8), (1, 4, 4), (1, 2, 2), (1, 1, 1)]
+    assert [stage.dim for stage in stages] == [96, 192, 384, 768]
+    assert [stage.heads for stage in stages] == [1, 2, 4, 8]
+    assert [(stage.first_block, stage.last_block) for stage in stages] == [
+        (0, 1),
+        (2, 4),
+        (5, 20),
+        (21, 23),
+    ]
+    assert [stage.pools for stage in stages] == [False, True, True, True]
 
 
-def test_torch_is_not_imported():
-    code = "import sys, hiera_video.models.layout, hiera_video.models.tags; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_global_attention_lags_by_one_block():
+    stages = stage_table(HieraConfig())
+    assert [stage.attention for stage in stages] == ["unit", "unit", "global", "global"]
+    assert [stage.first_attention for stage in stages] == ["unit", "unit", "unit", "global"]
+    blocks = block_table(HieraConfig())
+    assert [blocks[index].attention for index in (4, 5, 6)] == ["unit", "unit", "global"]
 
 
-def test_config_for():
-    config = config_for("hiera_large_16x224", input_size=(32, 256, 288), num_classes=174, drop_path_rate=0.1)
-    assert (config.token_grid, config.num_classes, config.stages) == ((16, 64, 72), 174, (2, 6, 36, 4))
-    assert config_for("hiera_base_224").num_classes == 1000
-    assert config_for("mae_hiera_base_16x224").q_pool == 2
+def test_autoencoder_keeps_four_tokens_a_unit():
+    config = config_for("mae_hiera_base_16x224")
+    assert [stage.grid for stage in stage_table(config)][-2:] == [(8, 14, 14), (8, 14, 14)]
+    assert (config.num_units, config.unit_rest, config.final_grid) == (392, (1, 2, 2), (8, 14, 14))
 
 
-def test_unknown_name_is_answered_with_the_nearest():
-    with pytest.raises(
-        ConfigError, match=r"model.name='hiera_bse_16x224': unknown model; did you mean hiera_base_16x224"
-    ):
-        ModelConfig(name="hiera_bse_16x224")
-    with pytest.raises(ConfigError, match="unknown model; choose one of hiera_tiny_16x224, hiera_small"):
-        config_for("???")
+def test_micro_mixes_time():
+    for name in ("hiera_micro_16x32", "mae_hiera_micro_16x32"):
+        assert [block.attention for block in block_table(config_for(name))] == [
+            "unit",
+            "unit",
+            "global",
+            "global",
+        ]
 
 
-def test_wrong_size_is_answered_with_the_nearest():
-    with pytest.raises(
-        InputSizeError, match=r"model.input_size=\[16, 225, 225\].*\[16, 224, 224\] or \[16, 256, 256\]"
-    ):
-        ModelConfig(name="hiera_base_16x224", input_size=(16, 225, 225))
-    with pytest.raises(ConfigError, match=r"hiera_base_16x224 takes \(frames, height, width\), like \[16, 224, 224\]"):
-        ModelConfig(name="hiera_base_16x224", input_size=(224, 224))
+def test_drop_path_grows_linearly():
+    rates = [block.drop_path for block in block_table(replace(HieraConfig(), drop_path_rate=0.23))]
+    assert rates[0] == 0
+    assert rates[-1] == pytest.approx(0.23)
+    assert rates[10] == pytest.approx(0.1)
 
 
-def test_class_count_has_to_be_positive():
-    with pytest.raises(ConfigError, match=r"model.num_classes=0: must be 1 or more"):
-        ModelConfig(name="hiera_base_16x224", num_classes=0)
+def test_nearest_sizes():
+    assert nearest_sizes((17, 225, 5), (2, 32, 32)) == ((16, 224, 32), (18, 256, 32))
+    message = (
+        r"input_size=\[17, 224, 225\]: frames 17 is not a multiple of 2, width 225 is not a multiple of 32 .*"
+        r"the nearest that fit are \[16, 224, 224\] or \[18, 224, 256\]"
+    )
+    with pytest.raises(InputSizeError, match=message):
+        HieraConfig(input_size=(17, 224, 225))
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"mask_ratio": 1.0}, "mae.mask_ratio=1.0: must be above 0 and below 1"),
-        ({"mask_ratio": float("nan")}, "mae.mask_ratio=nan"),
-        ({"decoder_depth": 0}, "mae.decoder_depth=0: must be 1 or more"),
-        ({"decoder_num_heads": 7}, "mae.decoder_embed_dim=512: not a multiple of decoder_num_heads=7"),
-        ({"decoder_share": 0.0}, "mae.decoder_share=0.0: must be above 0, at most 1"),
-        ({"target": "depth"}, "mae.target='depth': choose one of pixels, hog"),
+        ({"input_size": (16,)}, r"input_size=\[16\]: give \(frames, height, width\)"),
+        ({"q_stride": (2, 2)}, r"q_stride=\[2, 2\]: has to have 3 numbers"),
+        ({"embed_dim": 0}, "embed_dim=0: must be 1 or more"),
+        ({"stages": ()}, r"stages=\[\]: every stage needs 1 block or more"),
+        (
+            {"mask_unit_attn": (True,)},
+            r"mask_unit_attn=\[True\]: needs one entry for each of the 4 stages",
+        ),
+        ({"q_pool": 4}, "q_pool=4: 4 stages have 3 changes, so 0 to that many"),
+        (
+            {"mask_unit_size": (1, 4, 4)},
+            r"mask_unit_size=\[1, 4, 4\]: must be a multiple .* \[1, 8, 8\]",
+        ),
+        ({"num_heads": 5}, "embed_dim=96: not a multiple of num_heads=5"),
+        ({"drop_path_rate": float("nan")}, "drop_path_rate=nan: must be in"),
+        ({"head_dropout": 1.0}, "head_dropout=1.0: must be in"),
     ],
 )
-def test_wrong_mae_settings_are_told(changes, words):
+def test_wrong_values_are_told(changes, words):
     with pytest.raises(ConfigError, match=words):
-        MaeConfig(**changes)
-
-
-def test_visible_units():
-    assert num_visible(392, 0.9) == 39
-    assert num_visible(10, 0.9) == 1  # int(10 * (1 - 0.9)) would be 0
-    assert (num_visible(49, 0.6), num_visible(784, 0.9)) == (19, 78)
-    with pytest.raises(ConfigError, match=r"mask_ratio=0.9: keeps 0 of 4 units; choose a ratio between 0.25 and 0.75"):
-        num_visible(4, 0.9)
-
-
-def test_decoder_heads_are_the_papers():
-    assert default_mae("mae_hiera_base_16x224") == MaeConfig(mask_ratio=0.9, decoder_num_heads=8)
-    assert default_mae("mae_hiera_base_224").mask_ratio == 0.6
+        HieraConfig(**changes)

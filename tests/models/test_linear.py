@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hiera_video.models import linear
-from hiera_video.models.attention import Mlp
+from hiera_video.models.blocks import Mlp
 from hiera_video.models.linear import Linear
 
 
@@ -23,10 +23,14 @@ def layer() -> Linear:
 
 
 @pytest.mark.parametrize("gelu", [False, True])
-def test_the_kernel_is_used_and_equal(layer: Linear, gelu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kernel_is_used_and_equal(
+    layer: Linear, gelu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = []
     kernel = linear.fused_linear
-    monkeypatch.setattr(linear, "fused_linear", lambda *given: calls.append(given) or kernel(*given))
+    monkeypatch.setattr(
+        linear, "fused_linear", lambda *given: calls.append(given) or kernel(*given)
+    )
     x = torch.randn(2, 50, 96)
     with torch.no_grad():
         plain = F.linear(x, layer.weight, layer.bias)
@@ -42,7 +46,9 @@ def test_gradients_are_equal(layer: Linear, gelu: str | None) -> None:
     weights = torch.randn_like(plain)
     inputs = (x, layer.weight, layer.bias)
     expected = torch.autograd.grad((plain * weights).sum(), inputs)
-    found = torch.autograd.grad((layer(x, **({gelu: True} if gelu else {})) * weights).sum(), inputs)
+    found = torch.autograd.grad(
+        (layer(x, **({gelu: True} if gelu else {})) * weights).sum(), inputs
+    )
     for ours, theirs in zip(found, expected):
         assert ((ours - theirs).norm() / theirs.norm()).item() <= 1e-5
 
@@ -78,13 +84,17 @@ def test_frozen_weights_get_no_gradient(layer: Linear) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_other_types_take_the_plain_way(layer: Linear, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_types_take_the_plain_way(
+    layer: Linear, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(linear, "fused_linear", None)
     with torch.no_grad():
         assert layer.to(dtype)(torch.randn(3, 96, dtype=dtype)).dtype == dtype
 
 
-def test_autocast_and_compiled_graphs_take_the_plain_way(layer: Linear, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_autocast_and_compiled_graphs_take_the_plain_way(
+    layer: Linear, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(linear, "fused_linear", None)
     x = torch.randn(3, 96)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):

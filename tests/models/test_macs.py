@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from hiera_video.models.factory import create_model
 from hiera_video.models.macs import count_macs, count_parameters
-from hiera_video.models.zoo import create_model
 
 # the paper's table 2 and measurements: parameters in millions, multiply-accumulates in billions a 16x224 view
 PUBLISHED = {
@@ -31,7 +31,9 @@ def test_longer_clips_and_the_autoencoder():
         large = create_model("hiera_large_16x224", input_size=(32, 224, 224))
         autoencoder = create_model("mae_hiera_base_16x224")
     assert count_macs(large, (3, 32, 224, 224)) / 1e9 == pytest.approx(1027.5, rel=0.005)
-    hidden = 8 * 56 * 56 * 96 * (3 * 3 * 7 * 7) * (392 - 39) / 392  # patches that the authors' model embeds and drops
+    hidden = (
+        8 * 56 * 56 * 96 * (3 * 3 * 7 * 7) * (392 - 39) / 392
+    )  # patches that the authors' model embeds and drops
     assert count_macs(autoencoder, (3, 16, 224, 224)) == pytest.approx(71.3e9 - hidden, rel=0.001)
 
 

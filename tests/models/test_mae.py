@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from hiera_video.errors import ConfigError, InputSizeError
-from hiera_video.models.layout import MaeConfig, config_for
+from hiera_video.models.factory import create_model
 from hiera_video.models.mae import MaskedAutoencoderHiera
-from hiera_video.models.zoo import create_model
+from hiera_video.models.registry import MaeConfig, config_for
 
 MICRO = MaeConfig(decoder_embed_dim=64, decoder_depth=1, decoder_num_heads=2)
 OPTIONS = [
@@ -58,7 +58,13 @@ def test_hidden_pixels_change_the_target_and_not_the_prediction(clips):
 
 COMPILED = [  # together every branch of the step, in few compilations
     {},
-    {"target": "hog", "target_frames": "all", "decoder_tokens": "running_cell", "masking": "tube", "mask_ratio": 0.75},
+    {
+        "target": "hog",
+        "target_frames": "all",
+        "decoder_tokens": "running_cell",
+        "masking": "tube",
+        "mask_ratio": 0.75,
+    },
     {"target_frames": "all", "decoder_tokens": "random"},
 ]
 
@@ -84,7 +90,9 @@ def test_a_compiled_step_still_checks_the_mask(clips):
     model = build()
     keep = model.draw_keep(2)
     keep[1] = True
-    with pytest.raises(RuntimeError, match="keep shows another number of units than mask_ratio says"):
+    with pytest.raises(
+        RuntimeError, match="keep shows another number of units than mask_ratio says"
+    ):
         torch.compile(model, backend="eager", fullgraph=True)(clips, keep=keep)
 
 
@@ -122,7 +130,9 @@ def test_decoding_all_tokens_as_a_subset_is_the_plain_decoder(clips):
     plain, subset = build().eval(), build(decoder_tokens="random", decoder_share=1.0).eval()
     keep = plain.draw_keep(2)
     with torch.no_grad():
-        assert torch.allclose(plain(clips, keep=keep).pred, subset(clips, keep=keep).pred, atol=1e-5)
+        assert torch.allclose(
+            plain(clips, keep=keep).pred, subset(clips, keep=keep).pred, atol=1e-5
+        )
 
 
 def test_drawn_by_sample_not_by_batch(clips):
@@ -130,7 +140,9 @@ def test_drawn_by_sample_not_by_batch(clips):
     keep, draws, decoder_draws = model.draw_keep(2), torch.rand(2, 4, 2), torch.rand(2, 128)
     with torch.no_grad():
         whole = model(clips, keep=keep, path_draws=draws, decoder_draws=decoder_draws)
-        second = model(clips[1:], keep=keep[1:], path_draws=draws[1:], decoder_draws=decoder_draws[1:])
+        second = model(
+            clips[1:], keep=keep[1:], path_draws=draws[1:], decoder_draws=decoder_draws[1:]
+        )
     assert torch.equal(whole.masked[1:], second.masked)
     assert torch.allclose(whole.pred[1:], second.pred, atol=1e-5)
 
@@ -168,23 +180,32 @@ def test_wrong_masks_and_ratios_are_told(clips):
         model(clips, mask_ratio=1.0)
     with pytest.raises(ConfigError, match=r"mask_ratio=0.99: keeps 0 of 32 units"):
         model(clips, mask_ratio=0.99)
-    with pytest.raises(InputSizeError, match=r"it has to be torch.bool \[2, 32\], clips x mask units"):
+    with pytest.raises(
+        InputSizeError, match=r"it has to be torch.bool \[2, 32\], clips x mask units"
+    ):
         model(clips, keep=torch.ones(2, 31, dtype=torch.bool))
     unequal = torch.arange(32).expand(2, 32) < torch.tensor([[3], [4]])
-    with pytest.raises(InputSizeError, match="between 3 and 4 units a clip; every clip has to show equally many"):
+    with pytest.raises(
+        InputSizeError, match="between 3 and 4 units a clip; every clip has to show equally many"
+    ):
         model(clips, keep=unequal)
     with pytest.raises(InputSizeError, match="keep hides no unit; at least one has to be hidden"):
         model(clips, keep=torch.ones(2, 32, dtype=torch.bool))
     with pytest.raises(
-        InputSizeError, match=r"keep shows 3 units a clip but mask_ratio=0.5 means 16; give one of the two"
+        InputSizeError,
+        match=r"keep shows 3 units a clip but mask_ratio=0.5 means 16; give one of the two",
     ):
         model(clips, keep=model.draw_keep(2), mask_ratio=0.5)
-    with pytest.raises(InputSizeError, match=r"decoder_draws is \[2, 5\]; it has to be \[2, 128\], clips x tokens"):
+    with pytest.raises(
+        InputSizeError, match=r"decoder_draws is \[2, 5\]; it has to be \[2, 128\], clips x tokens"
+    ):
         build(decoder_tokens="random")(clips, decoder_draws=torch.rand(2, 5))
 
 
 def test_a_ratio_that_leaves_nothing_is_told_when_built():
     with pytest.raises(ConfigError, match=r"mask_ratio=0.9: keeps 0 of 4 units"):
         MaskedAutoencoderHiera(config_for("mae_hiera_micro_16x32", input_size=(2, 32, 32)), MICRO)
-    with pytest.raises(ConfigError, match="mae settings were given, but hiera_micro_16x32 is a classifier"):
+    with pytest.raises(
+        ConfigError, match="mae settings were given, but hiera_micro_16x32 is a classifier"
+    ):
         create_model("hiera_micro_16x32", mae=MICRO)

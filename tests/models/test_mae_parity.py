@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hiera_video.models.layout import MaeConfig, config_for, default_mae
+from hiera_video.models.registry import MaeConfig, config_for, default_mae
 
 CASES = [
     ("mae_hiera_base_16x224", (16, 96, 96)),
@@ -35,12 +35,17 @@ def test_equals_the_oracle(name, size, twins, draw_clips, worst):
     assert worst(output.latent, latents[0].flatten(1, -2)) <= 1e-5
 
 
-@pytest.mark.parametrize(("name", "size"), [("mae_hiera_base_16x224", (16, 64, 64)), ("mae_hiera_base_224", (96, 96))])
+@pytest.mark.parametrize(
+    ("name", "size"), [("mae_hiera_base_16x224", (16, 64, 64)), ("mae_hiera_base_224", (96, 96))]
+)
 def test_gradients_equal_the_oracle(name, size, twins, draw_clips):
     config = config_for(name, input_size=size)
     mae = MaeConfig(mask_ratio=0.75, decoder_depth=2)
     oracle, ours = twins(config, mae)
-    oracle, ours = oracle.double().train(), ours.double().train()  # float64 for the reason given in test_parity
+    oracle, ours = (
+        oracle.double().train(),
+        ours.double().train(),
+    )  # float64 for the reason given in test_parity
     clips = draw_clips(config).double()
     keep = ours.draw_keep(1, torch.Generator().manual_seed(2))
     ours(clips, keep=keep).loss.backward()
@@ -49,4 +54,6 @@ def test_gradients_equal_the_oracle(name, size, twins, draw_clips):
     for parameter_name, parameter in ours.named_parameters():
         reference = theirs[parameter_name].grad
         difference = (parameter.grad - reference).norm()
-        assert difference <= 1e-6 * reference.norm(), parameter_name  # not closer: the loss itself is float32
+        assert difference <= 1e-6 * reference.norm(), (
+            parameter_name
+        )  # not closer: the loss itself is float32

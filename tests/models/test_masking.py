@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from hiera_video.errors import ConfigError
-from hiera_video.models.layout import MaeConfig, config_for
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.models.masking import random_hidden, random_keep, running_cells
+from hiera_video.models.registry import MaeConfig, config_for
 
 
 def seeded(*seeds):
@@ -31,7 +31,9 @@ def test_tubes_hide_the_same_place_in_every_frame():
     assert torch.equal(keep, keep[:, :1].expand_as(keep))
     assert keep[:, 0].sum(1).unique().tolist() == [4]
     config = config_for("mae_hiera_micro_16x32", input_size=(16, 64, 64))
-    model = MaskedAutoencoderHiera(config, MaeConfig(masking="tube", decoder_embed_dim=64, decoder_depth=1))
+    model = MaskedAutoencoderHiera(
+        config, MaeConfig(masking="tube", decoder_embed_dim=64, decoder_depth=1)
+    )
     drawn = model.draw_keep(2).view(2, 8, 16)
     assert torch.equal(drawn, drawn[:, :1].expand_as(drawn))
     assert model(torch.randn(2, 3, 16, 64, 64)).keep.sum(1).tolist() == [model.visible_units()] * 2
@@ -45,17 +47,26 @@ def test_the_future_is_the_last_frames():
     assert keep[:, :5].all() and not keep[:, 5:].any()
     output = model(torch.randn(3, 3, 16, 32, 32))
     assert torch.equal(output.keep.view(3, 8, 4), keep)
-    assert output.masked.view(3, 8, -1).sum(2).unique(dim=0).tolist() == [[0] * 5 + [output.masked[0].numel() // 8] * 3]
+    assert output.masked.view(3, 8, -1).sum(2).unique(dim=0).tolist() == [
+        [0] * 5 + [output.masked[0].numel() // 8] * 3
+    ]
     with pytest.raises(
-        ConfigError, match=r"mask_ratio=0.9: keeps 0 of 8 units; choose a ratio between 0.125 and 0.875"
+        ConfigError,
+        match=r"mask_ratio=0.9: keeps 0 of 8 units; choose a ratio between 0.125 and 0.875",
     ):
         MaskedAutoencoderHiera(config, MaeConfig(masking="future", mask_ratio=0.9))
-    with pytest.raises(ConfigError, match=r"mae\.masking='future': an image has no time; use 'random'"):
-        MaskedAutoencoderHiera(config_for("mae_hiera_tiny_224"), MaeConfig(masking="future", mask_ratio=0.5))
+    with pytest.raises(
+        ConfigError, match=r"mae\.masking='future': an image has no time; use 'random'"
+    ):
+        MaskedAutoencoderHiera(
+            config_for("mae_hiera_tiny_224"), MaeConfig(masking="future", mask_ratio=0.5)
+        )
 
 
 def test_wrong_draws_are_told():
-    with pytest.raises(ConfigError, match="2 generators for 3 clips: give one each, or one for the batch"):
+    with pytest.raises(
+        ConfigError, match="2 generators for 3 clips: give one each, or one for the batch"
+    ):
         random_keep(3, 32, 0.9, seeded(0, 1))
     with pytest.raises(ConfigError, match="32 units cannot be split into tubes of 5 frames"):
         random_keep(3, 32, 0.9, tube_frames=5)
@@ -64,7 +75,9 @@ def test_wrong_draws_are_told():
 
 
 def test_running_cells_walk_round_the_unit():
-    config = config_for("mae_hiera_micro_16x32", input_size=(10, 16, 16))  # one unit a frame, 2x2 tokens each
+    config = config_for(
+        "mae_hiera_micro_16x32", input_size=(10, 16, 16)
+    )  # one unit a frame, 2x2 tokens each
     unit_tokens = torch.arange(20).view(5, 4)
     assert (running_cells(config, unit_tokens, 0.5) - unit_tokens[:, :1]).tolist() == [
         [0, 1],
@@ -73,7 +86,9 @@ def test_running_cells_walk_round_the_unit():
         [2, 0],
         [0, 1],
     ]
-    wide = config_for("mae_hiera_micro_16x32", input_size=(4, 16, 32))  # two units a frame walk together
+    wide = config_for(
+        "mae_hiera_micro_16x32", input_size=(4, 16, 32)
+    )  # two units a frame walk together
     unit_tokens = torch.arange(16).view(4, 4)
     found = running_cells(wide, unit_tokens, 0.5) - unit_tokens[:, :1]
     assert found.tolist() == [[0, 1], [0, 1], [1, 3], [1, 3]]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hiera_video.errors import ConfigError
-from hiera_video.models.layout import MaeConfig, config_for
+from hiera_video.models.registry import MaeConfig, config_for
 from hiera_video.models.targets import Target, hog
 
 VIDEO = config_for("mae_hiera_base_16x224", input_size=(4, 32, 64))
@@ -32,7 +32,10 @@ def test_order_inside_a_vector():
     clips = torch.zeros(1, 3, 4, 32, 64)
     clips[0, 2, 0, 1, 16 + 5] = 1.0  # blue, row 1, column 5 of the second token
     assert Target(VIDEO, MaeConfig()).patches(clips)[0, 1].argmax() == (1 * 16 + 5) * 3 + 2
-    assert Target(IMAGE, MaeConfig()).patches(clips[:, :, 0, :, :32])[0, 1].argmax() == 2 * 256 + 1 * 16 + 5
+    assert (
+        Target(IMAGE, MaeConfig()).patches(clips[:, :, 0, :, :32])[0, 1].argmax()
+        == 2 * 256 + 1 * 16 + 5
+    )
 
 
 def test_each_patch_is_normalised_by_itself():
@@ -56,7 +59,9 @@ def test_pictures_of_a_perfect_prediction_are_the_clip():
 
 def test_histograms_tell_the_orientation():
     ramp = torch.arange(32.0)
-    rising = torch.stack([ramp.expand(32, 32), ramp.view(-1, 1).expand(32, 32)]).unsqueeze(0)  # along x, along y
+    rising = torch.stack([ramp.expand(32, 32), ramp.view(-1, 1).expand(32, 32)]).unsqueeze(
+        0
+    )  # along x, along y
     histograms = hog(rising).view(2, 9, 4, 4)
     for channel, bin_ in ((0, 0), (1, 4)):  # the cells at the border too
         assert torch.equal(histograms[channel], torch.eye(9)[bin_].view(9, 1, 1).expand(9, 4, 4))
@@ -91,5 +96,7 @@ def test_histogram_targets():
         target.pictures(torch.rand(1, 3, 4, 32, 64), patches, torch.ones(1, 16, dtype=torch.bool))
     small = config_for("hiera_base_224", input_size=(32, 32))
     object.__setattr__(small, "q_pool", 0)  # tokens of 4x4 pixels
-    with pytest.raises(ConfigError, match="tokens are 4x4 pixels, which cells of 8x8 do not divide; use 'pixels'"):
+    with pytest.raises(
+        ConfigError, match="tokens are 4x4 pixels, which cells of 8x8 do not divide; use 'pixels'"
+    ):
         Target(small, MaeConfig(target="hog"))

@@ -5,7 +5,7 @@ import torch
 from einops import rearrange
 
 from hiera_video.errors import InputSizeError
-from hiera_video.models.layout import config_for
+from hiera_video.models.registry import config_for
 from hiera_video.models.tokens import (
     PatchEmbed,
     UnitOrder,
@@ -35,13 +35,16 @@ def test_unroll_is_the_pattern_written_down():
 
 
 @pytest.mark.parametrize(
-    "name", ["hiera_micro_16x32", "hiera_base_16x224", "mae_hiera_base_16x224", "mae_hiera_base_224"]
+    "name",
+    ["hiera_micro_16x32", "hiera_base_16x224", "mae_hiera_base_16x224", "mae_hiera_base_224"],
 )
 def test_reroll_undoes_unroll_at_every_level(name):
     config = config_for(name)
     order = UnitOrder(config)
     for level in range(config.q_pool + 1):
-        shape = [tokens // stride**level for tokens, stride in zip(config.token_grid, config.q_stride)]
+        shape = [
+            tokens // stride**level for tokens, stride in zip(config.token_grid, config.q_stride)
+        ]
         grid = torch.arange(torch.Size(shape).numel()).view(1, 1, *shape)
         rolled = order.reroll(order.unroll(grid, level), level)
         assert torch.equal(rolled.movedim(-1, 1), grid)
@@ -76,9 +79,15 @@ def test_positions_and_rows():
 @pytest.mark.parametrize(
     ("keep", "words"),
     [
-        (torch.ones(2, 3, dtype=torch.bool), r"keep is torch.bool \[2, 3\]; it has to be torch.bool \[2, 4\]"),
+        (
+            torch.ones(2, 3, dtype=torch.bool),
+            r"keep is torch.bool \[2, 3\]; it has to be torch.bool \[2, 4\]",
+        ),
         (torch.ones(2, 4), r"keep is torch.float32 \[2, 4\]"),
-        (torch.tensor([[True, True, False, False], [True, False, False, False]]), "between 1 and 2 units a clip"),
+        (
+            torch.tensor([[True, True, False, False], [True, False, False, False]]),
+            "between 1 and 2 units a clip",
+        ),
         (torch.zeros(2, 4, dtype=torch.bool), "keep shows no unit; at least one has to be visible"),
     ],
 )
@@ -87,7 +96,9 @@ def test_wrong_masks_are_told(keep, words):
         visible_count(keep, 2, 4, None)
 
 
-@pytest.mark.parametrize(("name", "size"), [("mae_hiera_base_16x224", (16, 64, 96)), ("mae_hiera_base_224", (96, 64))])
+@pytest.mark.parametrize(
+    ("name", "size"), [("mae_hiera_base_16x224", (16, 64, 96)), ("mae_hiera_base_224", (96, 64))]
+)
 def test_units_embed_as_within_the_whole_grid(name, size):
     config = config_for(name, input_size=size)
     torch.manual_seed(0)

@@ -65,7 +65,9 @@ def test_processes_wait_an_hour_for_each_other(
     machine(gpus=gpus, WORLD_SIZE=2, RANK=1, LOCAL_RANK=1)
     joined: list[tuple[str, timedelta]] = []
     monkeypatch.setattr(
-        torch.distributed, "init_process_group", lambda name, timeout=None: joined.append((name, timeout))
+        torch.distributed,
+        "init_process_group",
+        lambda name, timeout=None: joined.append((name, timeout)),
     )
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
     with world() as here:

@@ -33,22 +33,29 @@ def test_a_continued_run_drops_what_came_after_its_checkpoint(tmp_path: Path) ->
 def test_what_is_not_installed_or_no_logger_is_told(tmp_path: Path) -> None:
     require_logger(None)
     with pytest.raises(
-        ConfigError, match=r"train.logger=nowhere_found: is not installed; pip install nowhere_found, or leave"
+        ConfigError,
+        match=r"train.logger=nowhere_found: is not installed; pip install nowhere_found, or leave",
     ):
         require_logger("nowhere_found")
     with pytest.raises(
-        ConfigError, match=r"train.logger=json: has no init, log, finish; choose a module with wandb's init"
+        ConfigError,
+        match=r"train.logger=json: has no init, log, finish; choose a module with wandb's init",
     ):
         MetricLog(tmp_path, first_step=0, logger="json")
 
 
 def test_without_wandb_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_module.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"train.logger=wandb: is not installed; pip install 'hiera-video\[wandb\]'"):
+    with pytest.raises(
+        ConfigError,
+        match=r"train.logger=wandb: is not installed; pip install 'hiera-video\[wandb\]'",
+    ):
         require_logger("wandb")
 
 
-def test_a_module_like_wandb_is_given_what_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_like_wandb_is_given_what_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Begun again in the same folder it is told the same id, and no argument that its `init` does not have."""
     calls: list[tuple[str, object]] = []
 
@@ -83,7 +90,9 @@ def test_wandb_itself_writes_a_run_offline(tmp_path: Path, monkeypatch: pytest.M
     log.close()
     (data,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     assert (tmp_path / "logger_id").read_text() in data.name
-    deadline = time.monotonic() + 60  # wandb's own process may write a moment after its `finish` has returned
+    deadline = (
+        time.monotonic() + 60
+    )  # wandb's own process may write a moment after its `finish` has returned
     while b"train/loss" not in (content := data.read_bytes()) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert b"train/loss" in content and b"optim.lr" in content

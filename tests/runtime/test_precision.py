@@ -9,7 +9,12 @@ import torch
 
 from hiera_video.runtime.precision import autocast
 
-PRODUCTS = {"auto": torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRODUCTS = {
+    "auto": torch.float32,
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 
 
 @pytest.mark.parametrize("precision", PRODUCTS)

@@ -16,7 +16,9 @@ from hiera_video.runtime.run_folder import claim, write_environment
 
 
 def test_a_second_run_is_refused_and_the_lock_goes_with_the_first(tmp_path: Path) -> None:
-    refused = pytest.raises(ConfigError, match="another run is writing there; stop it or choose another out_dir")
+    refused = pytest.raises(
+        ConfigError, match="another run is writing there; stop it or choose another out_dir"
+    )
     with claim(tmp_path / "run"), refused, claim(tmp_path / "run"):
         pass
     with claim(tmp_path / "run"):
@@ -26,7 +28,9 @@ def test_a_second_run_is_refused_and_the_lock_goes_with_the_first(tmp_path: Path
 
 def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    refused = pytest.raises(ConfigError, match=re.escape("cannot be written (Not a directory); choose another out_dir"))
+    refused = pytest.raises(
+        ConfigError, match=re.escape("cannot be written (Not a directory); choose another out_dir")
+    )
     with refused, claim(tmp_path / "file" / "run"):
         pass
 

@@ -17,7 +17,10 @@ def test_a_kernel_without_a_deterministic_form_is_refused(monkeypatch: pytest.Mo
     torch.zeros(2).put_(*put)
     try:
         use_deterministic_kernels()
-        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8" and not torch.backends.cudnn.benchmark
+        assert (
+            os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+            and not torch.backends.cudnn.benchmark
+        )
         with pytest.raises(RuntimeError, match="does not have a deterministic implementation"):
             torch.zeros(2).put_(*put)
     finally:

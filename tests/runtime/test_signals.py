@@ -10,7 +10,9 @@ import pytest
 from hiera_video.runtime.signals import StopSignal
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)]
+)
 def test_a_signal_sets_the_flag_and_the_exit_code(number: signal.Signals, code: int) -> None:
     before = signal.getsignal(number)
     with StopSignal() as stop:

@@ -23,7 +23,9 @@ def test_a_cancelled_job_does_not_come_back(
     import submitit
 
     monkeypatch.setattr(submitit.helpers.TorchDistributedEnvironment, "__init__", lambda self: None)
-    monkeypatch.setattr(submitit.helpers.TorchDistributedEnvironment, "export", lambda self, **_: None)
+    monkeypatch.setattr(
+        submitit.helpers.TorchDistributedEnvironment, "export", lambda self, **_: None
+    )
     monkeypatch.setattr(sys, "argv", [""])
     tool, squeue, asked = tmp_path / "tool.py", tmp_path / "squeue", tmp_path / "asked"
     tool.write_text(f"raise SystemExit({code})")
@@ -38,7 +40,9 @@ def test_a_cancelled_job_does_not_come_back(
         if is_queued_again:
             assert training() == code
         else:
-            with pytest.raises(RuntimeError, match=r"tool.py ended with exit code 143; its log says why"):
+            with pytest.raises(
+                RuntimeError, match=r"tool.py ended with exit code 143; its log says why"
+            ):
                 training()
     finally:
         signal.signal(signal.SIGUSR1, before)

@@ -17,10 +17,14 @@ from hiera_video.errors import CheckpointError
 from hiera_video.train.checkpoint import CheckpointStore, read_checkpoint, seal
 
 
-def save(store: CheckpointStore, step: int, *, best: bool = False, milestone: str | None = None) -> Path:
+def save(
+    store: CheckpointStore, step: int, *, best: bool = False, milestone: str | None = None
+) -> Path:
     weights = {"w": torch.full((1000,), float(step))}
     meta = {"progress": {"step": step}}
-    return store.save(step, weights, {"optimizer": {"lr": 0.1}}, meta, best=best, milestone=milestone)
+    return store.save(
+        step, weights, {"optimizer": {"lr": 0.1}}, meta, best=best, milestone=milestone
+    )
 
 
 def test_round_trip_and_links(tmp_path: Path) -> None:
@@ -29,7 +33,9 @@ def test_round_trip_and_links(tmp_path: Path) -> None:
     save(store, 2)
     found = store.latest()
     assert found is not None and found.meta["step"] == 2 and found.meta["best"] is False
-    assert torch.equal(found.weights["w"], torch.full((1000,), 2.0)) and found.state == {"optimizer": {"lr": 0.1}}
+    assert torch.equal(found.weights["w"], torch.full((1000,), 2.0)) and found.state == {
+        "optimizer": {"lr": 0.1}
+    }
     assert (tmp_path / "last").resolve().name == "step_00000002"
     assert (tmp_path / "best").resolve().name == "step_00000001"
 
@@ -38,7 +44,11 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, keep=2)
     for step in range(1, 7):
         save(store, step, best=step == 2)
-    assert sorted(path.name for path in tmp_path.glob("step_*")) == ["step_00000002", "step_00000005", "step_00000006"]
+    assert sorted(path.name for path in tmp_path.glob("step_*")) == [
+        "step_00000002",
+        "step_00000005",
+        "step_00000006",
+    ]
 
 
 def test_milestones_are_kept_for_good(tmp_path: Path) -> None:
@@ -81,7 +91,9 @@ def test_damage_falls_back_to_the_one_before_and_says_so(
 def test_a_flipped_digit_in_meta_is_noticed(tmp_path: Path) -> None:
     meta = save(CheckpointStore(tmp_path, keep=2), 12) / "meta.json"
     meta.write_text(meta.read_text().replace('"step": 12', '"step": 13'))
-    with pytest.raises(CheckpointError, match=re.escape("meta.json: damaged (its sha256 is not the recorded one)")):
+    with pytest.raises(
+        CheckpointError, match=re.escape("meta.json: damaged (its sha256 is not the recorded one)")
+    ):
         read_checkpoint(meta.parent)
 
 
@@ -92,9 +104,16 @@ def test_a_damaged_newer_one_does_not_drive_out_what_is_saved_after_it(tmp_path:
     for step in (3, 4):  # the run goes on from step 1
         save(store, step)
         found = store.latest()
-        assert found is not None and found.meta["step"] == step and (tmp_path / "last").resolve() == found.folder
+        assert (
+            found is not None
+            and found.meta["step"] == step
+            and (tmp_path / "last").resolve() == found.folder
+        )
     save(store, 6)
-    assert sorted(path.name for path in tmp_path.glob("step_*")) == ["step_00000001", "step_00000006"]
+    assert sorted(path.name for path in tmp_path.glob("step_*")) == [
+        "step_00000001",
+        "step_00000006",
+    ]
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_anew(tmp_path: Path) -> None:
@@ -102,7 +121,9 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_anew(tmp_path: P
     assert store.latest() is None
     for step in (1, 2):
         (save(store, step) / "state.pt").write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"none of its 2 checkpoints can be trusted .* or delete that folder"):
+    with pytest.raises(
+        CheckpointError, match=r"none of its 2 checkpoints can be trusted .* or delete that folder"
+    ):
         store.latest()
 
 
@@ -142,8 +163,12 @@ try:
 except CheckpointError as error:
     print(error)
 """
-    assert resource.RLIMIT_FSIZE  # the limit stands in for a full disk: write() fails in the middle of a file
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert (
+        resource.RLIMIT_FSIZE
+    )  # the limit stands in for a full disk: write() fails in the middle of a file
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     assert "cannot be written" in said and "the checkpoints before it are untouched" in said
     assert sorted(tmp_path.iterdir()) == before
     found = store.latest()

@@ -5,15 +5,19 @@ from __future__ import annotations
 import pytest
 
 from hiera_video.config.load import load_config
-from hiera_video.config.training import _rate
 from hiera_video.errors import ConfigError
 from hiera_video.train.config import OptimConfig
+from hiera_video.workflows.train import _rate
 
 
 def test_rates_for_a_batch_grow_with_it_and_others_stay() -> None:
     stated = OptimConfig(lr=1e-3, warmup_lr=1e-6, min_lr=1e-5, lr_for_batch=256)
     used = stated.for_batch(1024)
-    assert (used.lr, used.warmup_lr, used.min_lr) == (4e-3, 4e-6, 4e-5) and used.weight_decay == stated.weight_decay
+    assert (used.lr, used.warmup_lr, used.min_lr) == (
+        4e-3,
+        4e-6,
+        4e-5,
+    ) and used.weight_decay == stated.weight_decay
     assert used.for_batch(1024) is used  # scaled once
     plain = OptimConfig(lr=1e-3)
     assert plain.for_batch(1024) is plain
@@ -21,7 +25,9 @@ def test_rates_for_a_batch_grow_with_it_and_others_stay() -> None:
 
 @pytest.mark.parametrize("batch", [0, -256])
 def test_a_batch_below_one_is_refused(batch: int) -> None:
-    with pytest.raises(ConfigError, match=f"optim.lr_for_batch={batch}: must be 1 or more, or null for rates used"):
+    with pytest.raises(
+        ConfigError, match=f"optim.lr_for_batch={batch}: must be 1 or more, or null for rates used"
+    ):
         OptimConfig(lr_for_batch=batch)
 
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from hiera_video.models.zoo import create_model
+from hiera_video.models.factory import create_model
 from hiera_video.runtime.distributed import World
 from hiera_video.train import meter as meter_module
 from hiera_video.train.devices import compile_blocks, peak_flops, peak_memory_gb
@@ -97,11 +97,16 @@ def test_a_slow_loader_is_told_once_until_it_is_not(caplog: pytest.LogCaptureFix
             watch.look(share)
             told.append(len(caplog.records))
     assert told == [0, 0, 1, 1, 1, 2]
-    assert "30 % of the time the model waits for clips; raise data.workers" in caplog.records[0].getMessage()
+    assert (
+        "30 % of the time the model waits for clips; raise data.workers"
+        in caplog.records[0].getMessage()
+    )
 
 
 @pytest.mark.parametrize(("system", "largest"), [("linux", 2_000_000), ("darwin", 2_048_000_000)])
-def test_memory_is_in_the_systems_own_unit(system: str, largest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_in_the_systems_own_unit(
+    system: str, largest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "platform", system)
     monkeypatch.setattr(resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=largest))
     assert peak_memory_gb(torch.device("cpu")) == 2.048

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hiera_video.config.training import _check_same_step
-from hiera_video.data.encode import write_video
 from hiera_video.errors import CheckpointError
+from hiera_video.video.encode import write_video
+from hiera_video.workflows.train import _check_same_step
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,13 +35,33 @@ def test_one_process_equals_two(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     lines = []
     for number in range(8):
-        write_video(tmp_path / f"{number}.mp4", generator.integers(0, 255, (18, 40, 48, 3), dtype=np.uint8), fps=12)
+        write_video(
+            tmp_path / f"{number}.mp4",
+            generator.integers(0, 255, (18, 40, 48, 3), dtype=np.uint8),
+            fps=12,
+        )
         lines.append(f"{number}.mp4 {number % 2}\n")
     (tmp_path / "list.csv").write_text("".join(lines))
     common = [
-        *("tools/train_net.py", "--cfg", "configs/motion_hiera_micro.yaml", f"data.train={tmp_path / 'list.csv'}"),
-        *(f"data.val={tmp_path / 'list.csv'}", "data.workers=0", "train.epochs=2", "train.batch_size=8"),
-        *("train.log_every=1", "model.drop_path_rate=0.2", "augment.mixup=0.8", "augment.erase=0.5", "clip.repeats=2"),
+        *(
+            "tools/train_net.py",
+            "--cfg",
+            "configs/motion_hiera_micro.yaml",
+            f"data.train={tmp_path / 'list.csv'}",
+        ),
+        *(
+            f"data.val={tmp_path / 'list.csv'}",
+            "data.workers=0",
+            "train.epochs=2",
+            "train.batch_size=8",
+        ),
+        *(
+            "train.log_every=1",
+            "model.drop_path_rate=0.2",
+            "augment.mixup=0.8",
+            "augment.erase=0.5",
+            "clip.repeats=2",
+        ),
     ]
     one, two = tmp_path / "one", tmp_path / "two"
     single = [sys.executable, *common, "train.accumulate=2", f"out_dir={one}"]
@@ -62,7 +82,11 @@ def test_one_process_equals_two(tmp_path: Path) -> None:
     assert len(losses(one)) == 2
     assert losses(two) == pytest.approx(losses(one), abs=1e-5)
     validation = [
-        [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines() if '"val"' in line]
+        [
+            json.loads(line)
+            for line in (run / "metrics.jsonl").read_text().splitlines()
+            if '"val"' in line
+        ]
         for run in (one, two)
     ]
     assert validation[0][-1]["evaluated"] == validation[1][-1]["evaluated"] == 8

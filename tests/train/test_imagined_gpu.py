@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hiera_video.data.config import AugmentConfig
-from hiera_video.data.finishing import Erasure, Finishing
-from hiera_video.data.loader import ClipBatch
+from hiera_video.data.loading.loader import ClipBatch
+from hiera_video.data.transforms.on_device import Erasure, Finishing
 from hiera_video.eval.forward import compute_logits
 from hiera_video.features.config import FeaturesConfig
 from hiera_video.features.extract import ClipEncoder
 from hiera_video.models.hiera import Hiera
-from hiera_video.models.layout import MaeConfig, config_for
 from hiera_video.models.mae import MaskedAutoencoderHiera
+from hiera_video.models.registry import MaeConfig, config_for
 from hiera_video.train.tasks import Classify, Pretrain, TaskOutput
 
 GPU = torch.device("cuda", 0)
@@ -51,7 +51,9 @@ def batch() -> ClipBatch:
     """As it comes from a loader, real and on the CPU: seeds are made of its numbers."""
     numbers = torch.arange(2)
     clips = torch.zeros(2, 3, *MICRO.input_size)
-    return ClipBatch(clips=clips, labels=numbers, row=numbers, view=numbers, position=numbers, substituted=())
+    return ClipBatch(
+        clips=clips, labels=numbers, row=numbers, view=numbers, position=numbers, substituted=()
+    )
 
 
 def logged(output: TaskOutput) -> Tensor:
@@ -69,7 +71,14 @@ def test_devices_that_differ_are_noticed() -> None:
 def test_a_fine_tuning_step(mixing: float, batch: ClipBatch) -> None:
     augment = AugmentConfig(mixup=mixing, cutmix=mixing)
     weights = tuple([0.5] * 5)
-    task = Classify(num_classes=5, multi_label=False, augment=augment, depth=MICRO.depth, seed=0, class_weights=weights)
+    task = Classify(
+        num_classes=5,
+        multi_label=False,
+        augment=augment,
+        depth=MICRO.depth,
+        seed=0,
+        class_weights=weights,
+    )
     model = Hiera(MICRO, checkpointing=True).train()
     assert on_gpu(lambda moved: logged(task(moved, batch.to(GPU), 3)), model) == GPU
 
@@ -89,7 +98,9 @@ def test_a_fine_tuning_step(mixing: float, batch: ClipBatch) -> None:
 )
 def test_a_pretraining_step(mae: MaeConfig, batch: ClipBatch) -> None:
     model = MaskedAutoencoderHiera(MICRO_MAE, mae).train()
-    task = Pretrain(draw_keep=model.draw_keep, tokens=model.unit_tokens.numel(), depth=MICRO_MAE.depth, seed=0)
+    task = Pretrain(
+        draw_keep=model.draw_keep, tokens=model.unit_tokens.numel(), depth=MICRO_MAE.depth, seed=0
+    )
     assert on_gpu(lambda moved: logged(task(moved, batch.to(GPU), 3)), model) == GPU
 
 
@@ -98,7 +109,9 @@ def test_features(pooling: Any) -> None:
     model = Hiera(MICRO)
 
     def stage3(_: None) -> Tensor:
-        encoder = ClipEncoder(model, FeaturesConfig(pooling=pooling, stages=(3,), precision="fp32"), GPU)
+        encoder = ClipEncoder(
+            model, FeaturesConfig(pooling=pooling, stages=(3,), precision="fp32"), GPU
+        )
         return encoder(torch.zeros(2, 3, *MICRO.input_size, device=GPU))["stage3"]
 
     assert on_gpu(stage3) == GPU

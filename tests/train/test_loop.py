@@ -16,9 +16,9 @@ import pytest
 import torch
 from torch import nn
 
-from hiera_video.data.loader import ClipBatch
+from hiera_video.data.loading.loader import ClipBatch
 from hiera_video.errors import DeviceMemoryError
-from hiera_video.models.zoo import create_model
+from hiera_video.models.factory import create_model
 from hiera_video.runtime.distributed import World
 from hiera_video.runtime.log import MetricLog, read_metrics
 from hiera_video.runtime.precision import autocast
@@ -42,14 +42,27 @@ class Sometimes:
     def __call__(self, model: nn.Module, batch: ClipBatch, step: int) -> TaskOutput:
         loss = model(batch.clips).square().mean()
         if step == self.at:
-            loss = loss * float("nan") if self.kind == "loss" else loss + (model.weight.sum() * 0).sqrt()  # type: ignore[operator]
+            loss = (
+                loss * float("nan")
+                if self.kind == "loss"
+                else loss + (model.weight.sum() * 0).sqrt()
+            )  # type: ignore[operator]
         return TaskOutput(loss)
 
 
 def batches() -> Iterator[list[ClipBatch]]:
     ids = torch.arange(2)
     while True:
-        yield [ClipBatch(clips=torch.ones(2, 3), labels=ids, row=ids + 40, view=ids, position=ids, substituted=())]
+        yield [
+            ClipBatch(
+                clips=torch.ones(2, 3),
+                labels=ids,
+                row=ids + 40,
+                view=ids,
+                position=ids,
+                substituted=(),
+            )
+        ]
 
 
 def run_fit(
@@ -70,7 +83,9 @@ def run_fit(
     model = state.model
     assert isinstance(model, nn.Linear)
     history: list[torch.Tensor] = []
-    model.register_forward_pre_hook(lambda module, inputs: history.append(model.weight.detach().clone()))
+    model.register_forward_pre_hook(
+        lambda module, inputs: history.append(model.weight.detach().clone())
+    )
     log = MetricLog(folder, first_step=0)
     run = Run(
         folder=folder, world=HERE, store=CheckpointStore(folder / "checkpoints", keep=2), log=log, steps_per_epoch=2,
@@ -104,7 +119,9 @@ def test_a_non_finite_step_changes_no_weight_and_names_its_rows(
     told = json.loads((tmp_path / "non_finite.json").read_text())
     assert told["step"] == 3 and told["rows_by_rank"] == [[[40, 41]]]
     found = CheckpointStore(tmp_path / "checkpoints", keep=2).latest()
-    assert found is not None and found.meta["step"] == 2  # the end of the first pass, nothing after it
+    assert (
+        found is not None and found.meta["step"] == 2
+    )  # the end of the first pass, nothing after it
     assert "stopped before the weights changed" in caplog.text and "lower optim.lr" in caplog.text
 
 
@@ -119,7 +136,12 @@ def test_a_run_to_its_end_logs_every_step(tmp_path: Path) -> None:
 def test_passes_are_kept_for_good_where_asked(tmp_path: Path) -> None:
     run_fit(tmp_path, Sometimes(-1, "loss"), epochs=8, keep_every=3)
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
-    assert names == ["last", "pass_00003", "pass_00006", *(f"step_{step:08d}" for step in (6, 12, 14, 16))]
+    assert names == [
+        "last",
+        "pass_00003",
+        "pass_00006",
+        *(f"step_{step:08d}" for step in (6, 12, 14, 16)),
+    ]
     assert (tmp_path / "checkpoints/pass_00003").resolve().name == "step_00000006"
 
 
@@ -153,8 +175,12 @@ def test_gradients_are_clipped_to_the_norm_and_it_is_logged(tmp_path: Path) -> N
             model(batch.clips)  # for the history
             return TaskOutput(30 * model.weight[0, 0] + 40 * model.weight[0, 1])  # type: ignore[index, operator]
 
-    _, _, history = run_fit(tmp_path, Steep(-1, ""), optim=OptimConfig(lr=0.1, clip_grad=1.0, min_lr=0.1))
-    assert (history[0] - history[1]).tolist()[0] == pytest.approx([0.06, 0.08, 0.0])  # 0.1 × (30, 40) / 50
+    _, _, history = run_fit(
+        tmp_path, Steep(-1, ""), optim=OptimConfig(lr=0.1, clip_grad=1.0, min_lr=0.1)
+    )
+    assert (history[0] - history[1]).tolist()[0] == pytest.approx(
+        [0.06, 0.08, 0.0]
+    )  # 0.1 × (30, 40) / 50
     assert read_metrics(tmp_path / "metrics.jsonl")[0]["grad_norm"] == pytest.approx(50)
 
 
@@ -182,7 +208,10 @@ def test_the_best_is_the_highest_finite_score_of_the_averaged_weights(tmp_path: 
 
     scores, state = Scores(), linear_state(ema=0.9)
     assert run_fit(tmp_path, Sometimes(-1, ""), state=state, evaluator=scores)[0] == DONE
-    assert state.progress.best == 0.5 and (tmp_path / "checkpoints" / "best").resolve().name == "step_00000004"
+    assert (
+        state.progress.best == 0.5
+        and (tmp_path / "checkpoints" / "best").resolve().name == "step_00000004"
+    )
     assert state.ema and scores.seen == [state.ema.module] * 3
 
 
@@ -205,7 +234,9 @@ def test_fp16_stops_where_no_scale_helps(tmp_path: Path) -> None:
             self.at = step
             return super().__call__(model, batch, step)
 
-    code, model, history = run_fit(tmp_path, Always(0, "gradient"), state=linear_state(fp16=True), epochs=20)
+    code, model, history = run_fit(
+        tmp_path, Always(0, "gradient"), state=linear_state(fp16=True), epochs=20
+    )
     assert code == NON_FINITE and len(history) == 17  # 65536 is halved 16 times
     assert torch.equal(model.weight, history[0])
 
@@ -220,13 +251,24 @@ def test_the_limit_of_broken_videos_is_of_whole_passes_and_each_is_named_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     # one of four videos is broken, which 0.25 allows: it may come at the start of the second pass, too
-    assert run_fit(tmp_path / "a", Sometimes(-1, ""), source=broken_at(1, 2, 5), max_broken=0.25)[0] == DONE
+    assert (
+        run_fit(tmp_path / "a", Sometimes(-1, ""), source=broken_at(1, 2, 5), max_broken=0.25)[0]
+        == DONE
+    )
     assert caplog.text.count("b.mp4: cannot be read (empty); another video takes its place") == 1
-    assert run_fit(tmp_path / "b", Sometimes(-1, ""), source=broken_at(0, 2), max_broken=0.2)[0] == BROKEN_LIMIT
-    assert "a broken video came 1 times in 1 passes over 4 videos, which is over data.max_broken=0.2;" in caplog.text
+    assert (
+        run_fit(tmp_path / "b", Sometimes(-1, ""), source=broken_at(0, 2), max_broken=0.2)[0]
+        == BROKEN_LIMIT
+    )
+    assert (
+        "a broken video came 1 times in 1 passes over 4 videos, which is over data.max_broken=0.2;"
+        in caplog.text
+    )
 
 
-def test_broken_videos_are_counted_where_they_are_too_many_to_name(caplog: pytest.LogCaptureFixture) -> None:
+def test_broken_videos_are_counted_where_they_are_too_many_to_name(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     watch = BrokenWatch()
     watch.look((f"{number}.mp4", "empty") for number in range(BROKEN_NAMED + 5))
     assert caplog.text.count("another video takes its place") == BROKEN_NAMED
@@ -238,9 +280,7 @@ def test_a_full_device_is_one_line_with_the_knobs(tmp_path: Path) -> None:
         def __call__(self, model: nn.Module, batch: ClipBatch, step: int) -> TaskOutput:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    words = (
-        r"step 0: .* raise train.accumulate \(now 1: .*set model.checkpointing=true .*lower train.batch_size \(now 2\)"
-    )
+    words = r"step 0: .* raise train.accumulate \(now 1: .*set model.checkpointing=true .*lower train.batch_size \(now 2\)"
     with pytest.raises(DeviceMemoryError, match=words):
         run_fit(tmp_path, Full(0, ""))
 
@@ -263,8 +303,12 @@ class Others(World):
         return values + self.theirs  # type: ignore[attr-defined, no-any-return]
 
 
-@pytest.mark.parametrize(("here", "there", "both"), [(10, 15, 10), (15, 10, 10), (2, 15, 15), (0, 2, 2), (0, 0, 0)])
-def test_ranks_that_received_different_signals_agree_on_one_of_them(here: int, there: int, both: int) -> None:
+@pytest.mark.parametrize(
+    ("here", "there", "both"), [(10, 15, 10), (15, 10, 10), (2, 15, 15), (0, 2, 2), (0, 0, 0)]
+)
+def test_ranks_that_received_different_signals_agree_on_one_of_them(
+    here: int, there: int, both: int
+) -> None:
     given = {"broken": 0, "save_due": False}
     logs = {"loss": (torch.tensor(1.0), 1)}
     theirs: list[torch.Tensor] = []
@@ -291,7 +335,9 @@ class Signalled:
 
 def test_a_signal_during_validation_stops_without_a_further_step(tmp_path: Path) -> None:
     with StopSignal() as stop:
-        code, _, history = run_fit(tmp_path, Sometimes(-1, "loss"), evaluator=Signalled(), stop=stop)
+        code, _, history = run_fit(
+            tmp_path, Sometimes(-1, "loss"), evaluator=Signalled(), stop=stop
+        )
     found = CheckpointStore(tmp_path / "checkpoints", keep=2).latest()
     assert code == 128 + signal.SIGUSR1 and len(history) == 2
     assert found is not None and found.meta["step"] == 2
@@ -311,7 +357,11 @@ def test_validation_is_no_training_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_gives_the_gradients_of_full_precision(precision: str) -> None:
     torch.manual_seed(0)
-    model, clips, labels = create_model("hiera_micro_16x32", num_classes=3), torch.randn(2, 3, 16, 32, 32), [0, 1]
+    model, clips, labels = (
+        create_model("hiera_micro_16x32", num_classes=3),
+        torch.randn(2, 3, 16, 32, 32),
+        [0, 1],
+    )
     norms = {}
     for name in ("fp32", precision):
         model.zero_grad()
@@ -319,8 +369,13 @@ def test_half_precision_gives_the_gradients_of_full_precision(precision: str) ->
         with autocast(name, HERE.device):
             logits = model(clips)
             loss = nn.functional.cross_entropy(logits.float(), torch.tensor(labels))
-        assert logits.dtype == {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+        assert (
+            logits.dtype
+            == {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+        )
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        norms[name] = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+        norms[name] = nn.utils.get_total_norm(
+            [p.grad for p in model.parameters() if p.grad is not None]
+        )
         norms[name] /= scaler.get_scale()
     assert norms[precision].item() == pytest.approx(norms["fp32"].item(), rel=0.01)

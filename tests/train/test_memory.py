@@ -10,13 +10,11 @@ import pytest
 import torch
 
 from hiera_video.config.load import load_config
-from hiera_video.config.training import fitted
 from hiera_video.data.config import AugmentConfig
-from hiera_video.data.loader import BatchPlan
-from hiera_video.data.manifest import Manifest
-from hiera_video.data.records import Record
+from hiera_video.data.loading.loader import BatchPlan
+from hiera_video.data.manifest.record import Manifest, Record
 from hiera_video.errors import ConfigError, DeviceMemoryError
-from hiera_video.models.zoo import create_model
+from hiera_video.models.factory import create_model
 from hiera_video.runtime.distributed import ALONE, World
 from hiera_video.train import memory as module
 from hiera_video.train.config import OptimConfig, TrainConfig
@@ -31,14 +29,19 @@ from hiera_video.train.memory import (
 )
 from hiera_video.train.state import make_state
 from hiera_video.train.tasks import Classify
+from hiera_video.workflows.train import fitted
 
 
 def micro_step() -> Callable[[int], None]:
     torch.manual_seed(0)
     model = create_model("hiera_micro_16x32", num_classes=3).train()
-    task = Classify(num_classes=3, multi_label=False, augment=AugmentConfig(mixup=0.8), depth=4, seed=0)
+    task = Classify(
+        num_classes=3, multi_label=False, augment=AugmentConfig(mixup=0.8), depth=4, seed=0
+    )
     state = make_state(model, OptimConfig(), TrainConfig(ema=0.9), ALONE)
-    return trial_step(state, task, ALONE, precision="fp32", clip=(3, 16, 32, 32), repeats=2, num_labels=None)
+    return trial_step(
+        state, task, ALONE, precision="fp32", clip=(3, 16, 32, 32), repeats=2, num_labels=None
+    )
 
 
 @pytest.mark.parametrize(("batch_size", "processes"), [(16, 1), (16, 2), (24, 2), (256, 8), (6, 1)])
@@ -46,12 +49,18 @@ def test_every_size_of_a_part_makes_a_plan(batch_size: int, processes: int) -> N
     sizes = part_sizes(batch_size, processes)
     assert list(sizes) == sorted(sizes) and max(sizes) == batch_size // processes
     for videos, parts in sizes.items():
-        plan = BatchPlan(num_records=batch_size, batch_size=batch_size, seed=0, world=processes, accumulate=parts)
+        plan = BatchPlan(
+            num_records=batch_size, batch_size=batch_size, seed=0, world=processes, accumulate=parts
+        )
         assert [len(slots) for slots in plan.micro_batches(0)] == [videos] * parts
 
 
 def test_a_batch_that_no_plan_takes_is_left_to_the_plan() -> None:
-    assert part_sizes(16, 2) == {2: 4, 4: 2, 8: 1} and part_sizes(5, 1) == {5: 1} and part_sizes(5, 2) == {}
+    assert (
+        part_sizes(16, 2) == {2: 4, 4: 2, 8: 1}
+        and part_sizes(5, 1) == {5: 1}
+        and part_sizes(5, 2) == {}
+    )
 
 
 def test_less_memory_makes_more_parts_and_the_parts_fit(
@@ -71,7 +80,10 @@ def test_less_memory_makes_more_parts_and_the_parts_fit(
     )
     assert "MB in a step, measured with" in caplog.text and "0.06 GB are free" in caplog.text
     monkeypatch.setattr(module, "free_host_memory", lambda: 1_000_000)
-    with pytest.raises(DeviceMemoryError, match=r"auto: not even 2 videos at once fit .* set model.checkpointing=true"):
+    with pytest.raises(
+        DeviceMemoryError,
+        match=r"auto: not even 2 videos at once fit .* set model.checkpointing=true",
+    ):
         choose_parts(step, 32, ALONE, sharded=False)
 
 
@@ -85,7 +97,9 @@ def test_a_gpu_is_filled_until_it_refuses(monkeypatch: pytest.MonkeyPatch) -> No
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     shares: list[float] = []
-    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share, device: shares.append(share))
+    monkeypatch.setattr(
+        torch.cuda, "set_per_process_memory_fraction", lambda share, device: shares.append(share)
+    )
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     forgotten: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", forgotten.append)
@@ -93,7 +107,9 @@ def test_a_gpu_is_filled_until_it_refuses(monkeypatch: pytest.MonkeyPatch) -> No
     assert choose_parts(step, 64, world, sharded=False) == 8
     assert tried == [2, 4, 8, 16] and shares == [0.9, 1.0] and forgotten == [world.device]
     monkeypatch.setattr(module, "free_memory", lambda _: 1 << 40)
-    with pytest.raises(DeviceMemoryError, match="not even 2 videos at once fit"):  # a sharded model's first step
+    with pytest.raises(
+        DeviceMemoryError, match="not even 2 videos at once fit"
+    ):  # a sharded model's first step
         choose_parts(lambda videos: step(videos + 8), 64, world, sharded=True)
 
 
@@ -105,7 +121,9 @@ def test_what_was_chosen_is_taken_again_on_the_same_machines_only(
     assert remembered(tmp_path, 32, ALONE) == 4
     assert remembered(tmp_path, 64, ALONE) is None
     assert remembered(tmp_path, 32, World(0, 2, torch.device("cpu"))) is None
-    monkeypatch.setattr("pathlib.Path.replace", lambda *_: 1 / 0)  # a kill in the middle leaves what was there
+    monkeypatch.setattr(
+        "pathlib.Path.replace", lambda *_: 1 / 0
+    )  # a kill in the middle leaves what was there
     with pytest.raises(ZeroDivisionError):
         remember(tmp_path, 32, ALONE, 8)
     assert remembered(tmp_path, 32, ALONE) == 4
@@ -126,7 +144,11 @@ def system(root: Path, group: str, files: dict[str, str]) -> Path:
     ("group", "files", "free"),
     [
         ("0::/\n", {}, 8_192_000_000),
-        ("0::/\n", {"memory.max": "max\n", "memory.current": "5\n", "memory.stat": ""}, 8_192_000_000),
+        (
+            "0::/\n",
+            {"memory.max": "max\n", "memory.current": "5\n", "memory.stat": ""},
+            8_192_000_000,
+        ),
         (
             "0::/job/step\n",  # the limit stands above the process's own group
             {
@@ -155,7 +177,9 @@ def test_what_is_free_is_the_least_that_machine_and_groups_leave(
 
 def test_this_machine_says_what_is_free_and_others_are_told(tmp_path: Path) -> None:
     assert free_host_memory() > 0
-    with pytest.raises(ConfigError, match=r"does not say how much memory is free; set train.accumulate"):
+    with pytest.raises(
+        ConfigError, match=r"does not say how much memory is free; set train.accumulate"
+    ):
         free_host_memory(tmp_path)
 
 
@@ -167,12 +191,19 @@ def test_auto_keeps_the_recipes_batch() -> None:
     for text in ("train.batch_size=auto", "train.accumulate=auto"):
         assert (train(text).batch_size, train(text).fit_memory) == (batch, True)
     assert train("train.batch_size=64", "train.batch_size=auto").batch_size == 64
-    assert not train().fit_memory and not train("train.batch_size=auto", "train.accumulate=2").fit_memory
+    assert (
+        not train().fit_memory
+        and not train("train.batch_size=auto", "train.accumulate=2").fit_memory
+    )
 
 
-def test_a_run_is_cut_into_parts_and_remembers_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_cut_into_parts_and_remembers_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "free_host_memory", lambda: 60_000_000)
-    config = load_config("configs/motion_hiera_micro.yaml", ["train.batch_size=16", "train.batch_size=auto"])
+    config = load_config(
+        "configs/motion_hiera_micro.yaml", ["train.batch_size=16", "train.batch_size=auto"]
+    )
     records = tuple(Record(path=f"{row}.mp4", label=row % 2, row=row) for row in range(16))
     train = Manifest(records=records, class_names=None, multi_label=False, source="list")
     first = fitted(config, train, 2, tmp_path, ALONE, None).train

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from hiera_video.models.zoo import create_model
+from hiera_video.models.factory import create_model
 from hiera_video.train.config import OptimConfig
 from hiera_video.train.optim import make_optimizer, parameter_groups, set_lr
 
@@ -14,7 +14,9 @@ def test_each_parameter_has_the_decay_and_scale_of_its_layer() -> None:
         model = create_model("hiera_base_16x224", num_classes=10)
     groups = parameter_groups(model, OptimConfig(weight_decay=0.05, layer_decay=0.5))
     found = {name: group for group in groups for name in group["names"]}
-    assert sum(len(group["names"]) for group in groups) == len(found) == len(list(model.parameters()))
+    assert (
+        sum(len(group["names"]) for group in groups) == len(found) == len(list(model.parameters()))
+    )
     depth = 24
     expected = {  # name: (decay, layer); 26 layers, the last (head) at full rate
         "pos_embed_spatial": (0.0, 0),
@@ -30,7 +32,10 @@ def test_each_parameter_has_the_decay_and_scale_of_its_layer() -> None:
         "head.projection.bias": (0.0, depth + 1),
     }
     for name, (decay, layer) in expected.items():
-        assert (found[name]["weight_decay"], found[name]["lr_scale"]) == (decay, 0.5 ** (depth + 1 - layer)), name
+        assert (found[name]["weight_decay"], found[name]["lr_scale"]) == (
+            decay,
+            0.5 ** (depth + 1 - layer),
+        ), name
 
 
 def test_the_schedule_reaches_every_group_by_its_scale() -> None:
@@ -43,4 +48,6 @@ def test_the_schedule_reaches_every_group_by_its_scale() -> None:
         assert min(group["lr"] for group in optimizer.param_groups) == 0.1 * 0.5**5  # 4 blocks
     assert all(group["nesterov"] and group["momentum"] == 0.9 for group in optimizer.param_groups)
     plain = make_optimizer(model, OptimConfig(name="sgd", momentum=0.0))
-    assert not any(group["nesterov"] for group in plain.param_groups)  # torch refuses it without a momentum
+    assert not any(
+        group["nesterov"] for group in plain.param_groups
+    )  # torch refuses it without a momentum

@@ -9,10 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from hiera_video.errors import ConfigError
-from hiera_video.models.zoo import create_model
+from hiera_video.models.factory import create_model
 from hiera_video.runtime.distributed import ALONE
 from hiera_video.train.config import OptimConfig, TrainConfig
-from hiera_video.train.parallel import blocks_of, cut_like, no_exchange, require_visible, whole, whole_model, wrap
+from hiera_video.train.parallel import (
+    blocks_of,
+    cut_like,
+    no_sync,
+    require_visible,
+    whole,
+    whole_model,
+    wrap,
+)
 from hiera_video.train.state import make_state
 
 
@@ -24,8 +32,10 @@ class Output:
 def test_one_process_needs_neither_ddp_nor_sharding() -> None:
     model = create_model("hiera_micro_16x32", num_classes=2)
     state = make_state(model, OptimConfig(), TrainConfig(parallel="fsdp", ema=0.9), ALONE)
-    assert state.skeleton is None and type(state.model) is type(model) and wrap(model, ALONE) is model
-    with no_exchange(model), whole_model(state.validated, state.skeleton) as seen:
+    assert (
+        state.skeleton is None and type(state.model) is type(model) and wrap(model, ALONE) is model
+    )
+    with no_sync(model), whole_model(state.validated, state.skeleton) as seen:
         assert seen is state.validated
     value = torch.ones(3)
     assert whole(value) is value and cut_like(value, torch.zeros(3)) is value
@@ -33,7 +43,9 @@ def test_one_process_needs_neither_ddp_nor_sharding() -> None:
 
 def test_the_blocks_of_encoder_and_decoder_are_found() -> None:
     assert (
-        len(blocks_of(create_model("mae_hiera_micro_16x32"))) > len(blocks_of(create_model("hiera_micro_16x32"))) == 4
+        len(blocks_of(create_model("mae_hiera_micro_16x32")))
+        > len(blocks_of(create_model("hiera_micro_16x32")))
+        == 4
     )
     assert blocks_of(nn.Linear(2, 2)) == []
 
@@ -61,5 +73,7 @@ def test_an_output_that_a_static_graph_would_not_see_is_refused() -> None:
 @pytest.mark.parametrize("other", [{"accumulate": 2}, {"parallel": "fsdp"}])
 def test_a_static_graph_is_for_ddp_without_accumulation(other: dict[str, object]) -> None:
     TrainConfig(static_graph=True)
-    with pytest.raises(ConfigError, match=r"train.static_graph=true: is for .* \(pytorch#143580, #187732\); set"):
+    with pytest.raises(
+        ConfigError, match=r"train.static_graph=true: is for .* \(pytorch#143580, #187732\); set"
+    ):
         TrainConfig(static_graph=True, **other)  # type: ignore[arg-type]

@@ -13,19 +13,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from hiera_video.config import load_config, save_config
-from hiera_video.config.runs import load
+from hiera_video.config.load import load_config, save_config
 from hiera_video.errors import CheckpointError
-from hiera_video.models.weights import read_weights
-from hiera_video.models.zoo import create_model
+from hiera_video.models.factory import create_model
+from hiera_video.models.weights.load import read_weights
 from hiera_video.runtime.distributed import World
 from hiera_video.train import checkpoint as module
 from hiera_video.train.checkpoint import CheckpointStore, read_checkpoint
 from hiera_video.train.parts import file_names, join, owners, take, tensors
+from hiera_video.workflows.load_run import load
 
 WEIGHTS = {"large": torch.arange(12.0), "small": torch.ones(2), "middle": torch.full((5,), 2.0)}
 STATE = {
-    "optimizer": {"state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.zeros(12)}}, "param_groups": [{"lr": 0.1}]},
+    "optimizer": {
+        "state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.zeros(12)}},
+        "param_groups": [{"lr": 0.1}],
+    },
     "scaler": {},
 }
 
@@ -84,7 +87,9 @@ def test_the_parts_are_equally_heavy_and_together_whole() -> None:
     assert file_names(1, 12) == ("model-00002-of-00012.safetensors", "state-00002-of-00012.pt")
     parts = [take(STATE, part, 2) for part in range(2)]
     assert [sum(value.numel() for value in tensors(part)) for part in parts] == [12, 1]
-    assert "param_groups" not in parts[1]["optimizer"] and take(STATE, None, 2)["optimizer"] == {"state": {0: {}}}
+    assert "param_groups" not in parts[1]["optimizer"] and take(STATE, None, 2)["optimizer"] == {
+        "state": {0: {}}
+    }
     moments = join(parts)["optimizer"]["state"][0]
     assert moments["step"] == 3 and torch.equal(moments["exp_avg"], torch.zeros(12))
 
@@ -94,7 +99,11 @@ def test_what_any_number_of_ranks_wrote_one_process_reads(tmp_path: Path, size: 
     paths = save(tmp_path / "checkpoints", 4, size=size)
     assert len(set(paths)) == 1 and len(list(paths[0].glob("*.safetensors"))) == size
     found = CheckpointStore(tmp_path / "checkpoints", keep=2).latest()
-    assert found is not None and found.meta["step"] == 4 and (tmp_path / "checkpoints" / "best").resolve() == paths[0]
+    assert (
+        found is not None
+        and found.meta["step"] == 4
+        and (tmp_path / "checkpoints" / "best").resolve() == paths[0]
+    )
     for loaded in (found.weights, dict(read_weights(tmp_path).state)):
         assert loaded.keys() == WEIGHTS.keys()
         assert all(torch.equal(value, WEIGHTS[name]) for name, value in loaded.items())
@@ -106,11 +115,16 @@ def test_what_any_number_of_ranks_wrote_one_process_reads(tmp_path: Path, size: 
 
 def test_in_one_file_only_the_first_rank_writes(tmp_path: Path) -> None:
     (path, _) = save(tmp_path, 4, sharded=False)
-    assert sorted(file.name for file in path.iterdir()) == ["meta.json", "model.safetensors", "state.pt"]
+    assert sorted(file.name for file in path.iterdir()) == [
+        "meta.json",
+        "model.safetensors",
+        "state.pt",
+    ]
 
 
 @pytest.mark.parametrize(
-    "file", ["model-00001-of-00002.safetensors", "state-00002-of-00002.pt", "model.safetensors.index.json"]
+    "file",
+    ["model-00001-of-00002.safetensors", "state-00002-of-00002.pt", "model.safetensors.index.json"],
 )
 @pytest.mark.parametrize("damage", ["flip", "remove", "exchange"])
 def test_damage_to_any_part_falls_back(
@@ -128,15 +142,23 @@ def test_damage_to_any_part_falls_back(
         path.write_bytes((path.parent / "meta.json").read_bytes())
     with caplog.at_level(logging.WARNING):
         found = CheckpointStore(tmp_path, keep=2).latest()
-    assert found is not None and found.meta["step"] == 1 and "falling back to the one before" in caplog.text
+    assert (
+        found is not None
+        and found.meta["step"] == 1
+        and "falling back to the one before" in caplog.text
+    )
 
 
 def test_weights_with_a_missing_or_strange_part_are_refused(tmp_path: Path) -> None:
     folder = save(tmp_path, 2)[0]
     (folder / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"index\.json: names model-00002-of-00002\.safetensors, not there"):
+    with pytest.raises(
+        CheckpointError, match=r"index\.json: names model-00002-of-00002\.safetensors, not there"
+    ):
         read_weights(folder)
-    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../../secret.safetensors"}}')
+    (folder / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"a": "../../secret.safetensors"}}'
+    )
     with pytest.raises(CheckpointError, match=r"names \.\./\.\./secret\.safetensors, not there"):
         read_weights(folder)
 
@@ -155,13 +177,20 @@ def test_a_disk_that_is_full_for_one_rank_stops_all(
 
     monkeypatch.setattr(module.torch, "save", full)
     answers = save(tmp_path, 2)
-    assert all(isinstance(answer, CheckpointError) and "No space left" in str(answer) for answer in answers)
+    assert all(
+        isinstance(answer, CheckpointError) and "No space left" in str(answer) for answer in answers
+    )
     assert all("the checkpoints before it are untouched" in str(answer) for answer in answers)
-    assert sorted(tmp_path.iterdir()) == before and read_checkpoint(tmp_path / "last").meta["step"] == 1
+    assert (
+        sorted(tmp_path.iterdir()) == before
+        and read_checkpoint(tmp_path / "last").meta["step"] == 1
+    )
 
 
 def test_a_run_saved_in_parts_loads_as_a_model(tmp_path: Path) -> None:
-    config = load_config("configs/motion_hiera_micro.yaml", ["model.num_classes=2", f"out_dir={tmp_path}"])
+    config = load_config(
+        "configs/motion_hiera_micro.yaml", ["model.num_classes=2", f"out_dir={tmp_path}"]
+    )
     save_config(config, tmp_path / "config.yaml")
     torch.manual_seed(0)
     model = create_model(config.model.name, num_classes=2, input_size=config.input_size).eval()

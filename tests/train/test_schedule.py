@@ -9,8 +9,18 @@ import pytest
 from hiera_video.train.schedule import lr_at
 
 
-def rate(step: int, warmup: int = 10, start: float = 0.0, end: float = 1e-6, after: bool = True) -> float:
-    return lr_at(step, total_steps=100, warmup_steps=warmup, peak=1e-3, start=start, end=end, cosine_after_warmup=after)
+def rate(
+    step: int, warmup: int = 10, start: float = 0.0, end: float = 1e-6, after: bool = True
+) -> float:
+    return lr_at(
+        step,
+        total_steps=100,
+        warmup_steps=warmup,
+        peak=1e-3,
+        start=start,
+        end=end,
+        cosine_after_warmup=after,
+    )
 
 
 def test_warm_up_is_linear_and_reaches_the_peak() -> None:
@@ -30,8 +40,12 @@ def test_the_cosine_begins_after_the_warm_up_and_ends_at_the_floor() -> None:
 
 def test_a_cosine_over_all_steps_meets_the_warm_up_below_the_peak() -> None:
     meeting = 1e-6 + (1e-3 - 1e-6) * (math.cos(math.pi * 0.1) + 1) / 2  # 9.756e-4
-    assert rate(5, after=False) == pytest.approx(meeting / 2) and rate(10, after=False) == pytest.approx(meeting)
-    assert rate(50, after=False) == pytest.approx((1e-3 + 1e-6) / 2) and rate(100, after=False) == pytest.approx(1e-6)
+    assert rate(5, after=False) == pytest.approx(meeting / 2) and rate(
+        10, after=False
+    ) == pytest.approx(meeting)
+    assert rate(50, after=False) == pytest.approx((1e-3 + 1e-6) / 2) and rate(
+        100, after=False
+    ) == pytest.approx(1e-6)
 
 
 def test_a_run_that_is_all_warm_up() -> None:

@@ -10,11 +10,13 @@ from torch import nn
 
 from hiera_video.errors import CheckpointError
 from hiera_video.train.checkpoint import CheckpointStore
-from hiera_video.train.state import Progress, TrainState, averaged
+from hiera_video.train.state import TrainProgress, TrainState, averaged
 
 
 def state(
-    width: int = 2, ema: float | None = 0.75, optimizer: type[torch.optim.Optimizer] = torch.optim.AdamW
+    width: int = 2,
+    ema: float | None = 0.75,
+    optimizer: type[torch.optim.Optimizer] = torch.optim.AdamW,
 ) -> TrainState:
     model = nn.Linear(width, 1, bias=False)
     return TrainState(
@@ -51,12 +53,14 @@ def test_a_checkpoint_holds_the_average_for_users_and_both_to_go_on(tmp_path: Pa
     here = state()
     put(here, 4.0)
     put(here, 8.0)
-    here.progress = Progress(step=2, best=0.5)
+    here.progress = TrainProgress(step=2, best=0.5)
     found = saved(here, tmp_path).latest()
     assert found is not None and found.weights["weight"].tolist() == [[5.0, 5.0]]
     there = state()
     there.load(found)
-    assert there.progress == Progress(step=2, best=0.5) and there.model.weight.tolist() == [[8.0, 8.0]]
+    assert there.progress == TrainProgress(step=2, best=0.5) and there.model.weight.tolist() == [
+        [8.0, 8.0]
+    ]
     for value in (here, there):
         put(value, 0.0)
     assert torch.equal(there.weights()["weight"], here.weights()["weight"])
@@ -68,8 +72,12 @@ def test_without_an_average_the_weights_are_the_models(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("other", [{"width": 3}, {"optimizer": torch.optim.SGD}, {"ema": None}])
-def test_what_is_of_another_model_or_optimizer_is_refused(tmp_path: Path, other: dict[str, object]) -> None:
+def test_what_is_of_another_model_or_optimizer_is_refused(
+    tmp_path: Path, other: dict[str, object]
+) -> None:
     found = saved(state(**other), tmp_path).latest()  # type: ignore[arg-type]
     assert found is not None
-    with pytest.raises(CheckpointError, match=r"is of another model or optimizer .* choose another out_dir"):
+    with pytest.raises(
+        CheckpointError, match=r"is of another model or optimizer .* choose another out_dir"
+    ):
         state().load(found)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from hiera_video.data.config import AugmentConfig
-from hiera_video.data.loader import ClipBatch
-from hiera_video.models.layout import MaeConfig
+from hiera_video.data.loading.loader import ClipBatch
+from hiera_video.models.factory import create_model
 from hiera_video.models.mae import MaskedAutoencoderHiera
-from hiera_video.models.zoo import create_model
+from hiera_video.models.registry import MaeConfig
 from hiera_video.train.tasks import Classify, Pretrain, class_weights, collapse_monitors, path_draws
 
 
@@ -31,9 +31,16 @@ class Fixed(nn.Module):
 def batch(labels: Tensor, position: list[int] | None = None) -> ClipBatch:
     count = len(labels)
     places = torch.tensor(position or list(range(count)))
-    clips = torch.stack([torch.full((3, 16, 32, 32), float(place) / 10) for place in places.tolist()])
+    clips = torch.stack(
+        [torch.full((3, 16, 32, 32), float(place) / 10) for place in places.tolist()]
+    )
     return ClipBatch(
-        clips=clips, labels=labels, row=places, view=torch.zeros(count).long(), position=places, substituted=()
+        clips=clips,
+        labels=labels,
+        row=places,
+        view=torch.zeros(count).long(),
+        position=places,
+        substituted=(),
     )
 
 
@@ -46,7 +53,9 @@ def test_cross_entropy_with_label_smoothing() -> None:
     logits = torch.tensor([[2.0, 0.0], [0.0, 0.0]])
     output = classify(label_smoothing=0.1)(Fixed(logits), batch(torch.tensor([0, 1])), step=0)
     log_p = logits.log_softmax(dim=1)
-    expected = -(0.95 * log_p[0, 0] + 0.05 * log_p[0, 1] + 0.05 * log_p[1, 0] + 0.95 * log_p[1, 1]) / 2
+    expected = (
+        -(0.95 * log_p[0, 0] + 0.05 * log_p[0, 1] + 0.05 * log_p[1, 0] + 0.95 * log_p[1, 1]) / 2
+    )
     assert output.loss.item() == pytest.approx(expected.item())
     value, count = output.logs["top1"]
     assert (int(value), count) == (1, 2)
@@ -84,7 +93,9 @@ def test_mixed_batches_log_no_accuracy_and_mix_alike_at_the_same_step() -> None:
     assert outputs[0].logs == {} and not torch.equal(model.seen, first)
     # mirrored partners: what 0 gets of 3 is what 3 gets of 0
     means = first.mean(dim=(1, 2, 3, 4))
-    assert (means[0] + means[3]).item() == pytest.approx(0.3) and (means[1] + means[2]).item() == pytest.approx(0.3)
+    assert (means[0] + means[3]).item() == pytest.approx(0.3) and (
+        means[1] + means[2]
+    ).item() == pytest.approx(0.3)
 
 
 def test_drop_path_knows_only_the_position_in_the_global_batch() -> None:
@@ -117,8 +128,12 @@ def test_collapse_monitors() -> None:
     std, rank = collapse_monitors(torch.randn(16, 512, 8))
     assert std.item() == pytest.approx(1, abs=0.05) and rank.item() == pytest.approx(8, abs=0.1)
     direction = torch.randn(8)
-    assert collapse_monitors(torch.randn(16, 512, 1) * direction)[1].item() == pytest.approx(1, abs=1e-3)
+    assert collapse_monitors(torch.randn(16, 512, 1) * direction)[1].item() == pytest.approx(
+        1, abs=1e-3
+    )
     assert collapse_monitors(torch.ones(2, 3, 4))[0].item() == 0
-    with torch.autocast("cpu", dtype=torch.float16):  # a hundred thousand tokens: their sums are beyond it
+    with torch.autocast(
+        "cpu", dtype=torch.float16
+    ):  # a hundred thousand tokens: their sums are beyond it
         std, rank = collapse_monitors(torch.randn(64, 1568, 8))
     assert std.item() == pytest.approx(1, abs=0.01) and rank.item() == pytest.approx(8, abs=0.1)

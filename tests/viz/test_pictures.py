@@ -11,7 +11,13 @@ import torch
 from PIL import Image
 
 from hiera_video.viz import plots
-from hiera_video.viz.plots import accuracy_by_views, calibration_curve, confusion_matrix, loss_curve, score_curve
+from hiera_video.viz.plots import (
+    accuracy_by_views,
+    calibration_curve,
+    confusion_matrix,
+    loss_curve,
+    score_curve,
+)
 from hiera_video.viz.reconstructions import reconstruction_sheet
 from hiera_video.viz.strips import film_strip
 
@@ -51,7 +57,10 @@ def test_reconstructions_stand_under_their_originals_in_true_colours() -> None:
 def test_photographs_become_small_jpegs() -> None:
     frames = np.random.default_rng(0).integers(0, 255, (3, 240, 320, 3), dtype=np.uint8)
     found = film_strip(frames, height=96)
-    assert found.startswith(b"\xff\xd8") and opened(found).shape[:2] == (96, round((3 * 320 + 2 * 13) * 96 / 240))
+    assert found.startswith(b"\xff\xd8") and opened(found).shape[:2] == (
+        96,
+        round((3 * 320 + 2 * 13) * 96 / 240),
+    )
 
 
 def test_plots_are_pictures() -> None:

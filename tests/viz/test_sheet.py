@@ -29,9 +29,17 @@ def test_strips_keep_their_order_and_pixels() -> None:
         )
     )
     rows = [MARGIN + TEXT, MARGIN + TEXT + HEIGHT + MARGIN + TEXT]
-    assert [int(sheet[rows[0] + 50, MARGIN + x, 0]) for x in (0, HEIGHT - 1, HEIGHT + GAP)] == [10, 10, 20]
+    assert [int(sheet[rows[0] + 50, MARGIN + x, 0]) for x in (0, HEIGHT - 1, HEIGHT + GAP)] == [
+        10,
+        10,
+        20,
+    ]
     indent = 3 * MARGIN
-    assert [int(sheet[rows[1] + 50, indent + x, 0]) for x in (0, HEIGHT - 1, HEIGHT + GAP)] == [30, 30, 40]
+    assert [int(sheet[rows[1] + 50, indent + x, 0]) for x in (0, HEIGHT - 1, HEIGHT + GAP)] == [
+        30,
+        30,
+        40,
+    ]
     assert sheet.shape == (
         MARGIN + 3 * (TEXT + MARGIN) + 2 * HEIGHT + HEIGHT // 2,
         indent + 2 * HEIGHT + GAP + MARGIN,
@@ -42,7 +50,11 @@ def test_strips_keep_their_order_and_pixels() -> None:
 
 
 def test_wide_frames_are_made_to_fit() -> None:
-    sheet = opened(contact_sheet([Strip(title="wide", frames=plain(*[90] * 6, height=90, width=320), heading=True)]))
+    sheet = opened(
+        contact_sheet(
+            [Strip(title="wide", frames=plain(*[90] * 6, height=90, width=320), heading=True)]
+        )
+    )
     assert WIDEST - 12 <= sheet.shape[1] - 2 * MARGIN <= WIDEST
 
 

@@ -1,0 +1,1 @@
+"""The commands: argument parsing and every check that needs no torch."""

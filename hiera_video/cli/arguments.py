@@ -1,0 +1,107 @@
+"""The arguments that every tool with a configuration has, and what `--keys` prints: each key's default and meaning."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, Field, fields, is_dataclass
+from textwrap import fill
+from typing import Any, cast, get_type_hints
+
+from hiera_video.config.load import nearest_key
+from hiera_video.config.schema import Config
+
+WIDTH = 118
+
+
+def config_parser(description: str) -> argparse.ArgumentParser:
+    """`--cfg FILE --dry-run key=value …`, and `--keys`."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--cfg", required=True, metavar="FILE", help="experiment, such as configs/k400_hiera_b.yaml"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="build everything, run two steps, write nothing"
+    )
+    parser.add_argument(
+        "--keys",
+        action=_PrintKeys,
+        nargs="?",
+        metavar="KEY",
+        help="print what the keys below KEY (or all) mean, and exit",
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="for example train.batch_size=8 optim.lr_for_batch=256",
+    )
+    return parser
+
+
+class _PrintKeys(argparse.Action):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        wanted = str(values or "")
+        told = [
+            text
+            for key, text in keys()
+            if not wanted or key == wanted or key.startswith(f"{wanted}.")
+        ]
+        if not told:
+            parser.error(f"--keys {wanted}: no such key; {nearest_key(wanted)}")
+        print("\n".join(told))
+        parser.exit()
+
+
+def keys(schema: type = Config, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every key of the configuration, and a paragraph on it."""
+    kinds, meanings = get_type_hints(schema), _meanings(schema)
+    for item in fields(schema):
+        kind, key = kinds[item.name], f"{prefix}{item.name}"
+        if is_dataclass(kind):
+            yield from keys(cast(type, kind), f"{key}.")
+        else:
+            meaning = fill(
+                meanings[item.name], WIDTH, initial_indent="    ", subsequent_indent="    "
+            )
+            yield key, f"{key}: {_default(item)}\n{meaning}"
+
+
+def _meanings(schema: type) -> dict[str, str]:
+    """The text under each field of a dataclass."""
+    (node,) = ast.parse(inspect.getsource(schema)).body
+    assert isinstance(node, ast.ClassDef)
+    found = {}
+    for field, text in zip(node.body, node.body[1:]):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(text, ast.Expr)
+            and isinstance(text.value, ast.Constant)
+        ):
+            assert isinstance(field.target, ast.Name)
+            found[field.target.id] = " ".join(str(text.value.value).split())
+    return found
+
+
+def _default(item: Field[Any]) -> str:
+    """As it is written in a file."""
+    value = item.default_factory() if item.default_factory is not MISSING else item.default
+    if value is MISSING:
+        return "(required)"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(str, value))}]"
+    return (
+        {None: "null", True: "true", False: "false"}[value]
+        if value is None or isinstance(value, bool)
+        else str(value)
+    )

@@ -1,0 +1,47 @@
+"""How fast it is here: models, training steps, masked pre-training and data loading, each with what it is held against.
+
+python tools/benchmark.py model --help                                       # inference
+python tools/benchmark.py train --help                                       # a fine-tuning step
+python tools/benchmark.py mae --help                                         # a masked pre-training step
+python tools/benchmark.py data --cfg configs/motion_hiera_micro.yaml         # clips a second, stage by stage
+
+Everything after the subject goes to the script in benchmarks/ that measures it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hiera_video.cli.run import run_tool
+from hiera_video.errors import ConfigError
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
+SCRIPTS = {"model": "speed", "train": "speed", "mae": "speed", "data": "data_stages"}
+"""Subject → module in benchmarks/, whose `main` takes the arguments; that of several subjects takes the subject first."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Find the script, hand over."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("subject", choices=SCRIPTS)
+    given = list(sys.argv[1:] if argv is None else argv)
+    subject = parser.parse_args(given[:1]).subject
+    if not FOLDER.is_dir():
+        raise ConfigError(
+            f"{FOLDER}: no such folder; run this from a checkout, the benchmarks are not installed"
+        )
+    sys.path.insert(0, str(FOLDER))
+    script = SCRIPTS[subject]
+    shared = list(SCRIPTS.values()).count(script) > 1
+    code: int = importlib.import_module(script).main(given if shared else given[1:])
+    return code
+
+
+if __name__ == "__main__":
+    run_tool(main)

@@ -1,0 +1,90 @@
+"""Train a model, or continue where the run in `out_dir` stopped.
+
+python tools/train_net.py --cfg configs/motion_hiera_micro.yaml
+python tools/train_net.py --cfg configs/k400_hiera_b.yaml train.batch_size=8 optim.lr_for_batch=256   # the rate follows
+python tools/train_net.py --cfg configs/k400_hiera_b.yaml train.batch_size=auto   # the recipe's, in parts that fit the memory
+python tools/train_net.py --cfg configs/k400_hiera_b.yaml train.task=probe model.pretrained=runs/x   # frozen features
+torchrun --nproc-per-node 8 tools/train_net.py --cfg configs/k400_hiera_b.yaml
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from hiera_video.cli.arguments import config_parser
+from hiera_video.cli.run import run_tool
+from hiera_video.config.load import load_config
+from hiera_video.config.schema import Config
+from hiera_video.data.manifest.record import Manifest
+from hiera_video.errors import ConfigError
+from hiera_video.models.weights.published import PUBLISHED
+from hiera_video.runtime.log import require_logger
+from hiera_video.workflows.build import aligned_val, manifest_of, num_classes_of
+
+logger = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check everything that needs no torch first: a mistake must answer at once."""
+    arguments = config_parser(__doc__ or "").parse_intermixed_args(
+        argv
+    )  # flags may stand between keys
+    config = load_config(arguments.cfg, arguments.overrides)
+    check_weights(config, arguments.cfg, warn_only=arguments.dry_run)
+    require_logger(config.train.logger)
+    train = manifest_of(config, "train")
+    if arguments.dry_run and config.train.task != "probe":
+        return dry_run(config, train)
+    val = aligned_val(config, train, manifest_of(config, "val")) if config.data.val else None
+    num_classes = num_classes_of(config, train, *([val] if val else []))
+    if config.train.task == "probe":
+        return probe(config, train, val, num_classes, dry_run=arguments.dry_run)
+    return run(config, train, val, num_classes)
+
+
+def check_weights(config: Config, name: str, *, warn_only: bool) -> None:
+    """Fine-tuning from nothing is seldom meant: it has to be asked for."""
+    if config.train.task == "pretrain" or config.model.pretrained is not None:
+        return
+    tags = [tag for tag in PUBLISHED.get(config.model.name, {}) if "_ft_" not in tag]
+    published = f", the tag {tags[0]}" if tags else ""
+    message = (
+        f"model.pretrained is not set: {name} starts from pre-trained weights; set model.pretrained to a file, a run "
+        f"folder{published} or hf-hub:owner/name, or to none to train from scratch"
+    )
+    if not warn_only:
+        raise ConfigError(message)
+    logger.warning("warning: %s", message)
+
+
+def dry_run(config: Config, train: Manifest) -> int:
+    """Two real steps at batch 1 on videos with or without labels, nothing written. Where there are labels, those of a
+    `data.val` that lies on this disk have to go with them, as in the real run."""
+    if train.num_classes and config.data.val and Path(config.data.val).exists():
+        num_classes_of(config, train, aligned_val(config, train, manifest_of(config, "val")))
+    from hiera_video.workflows.train import rehearse
+
+    rehearse(config, train)
+    return 0
+
+
+def run(config: Config, train: Manifest, val: Manifest | None, num_classes: int | None) -> int:
+    """Train to the end or to a signal."""
+    from hiera_video.workflows.train import train_run
+
+    return train_run(config, train, val, num_classes)
+
+
+def probe(
+    config: Config, train: Manifest, val: Manifest | None, num_classes: int | None, *, dry_run: bool
+) -> int:
+    """What frozen features tell of the classes."""
+    from hiera_video.workflows.probe import probe_run
+
+    return probe_run(config, train, val, num_classes, dry_run=dry_run)
+
+
+if __name__ == "__main__":
+    run_tool(main)

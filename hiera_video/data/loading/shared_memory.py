@@ -1,0 +1,95 @@
+"""Results with tensors from one process to another: a small message, and the tensors' bytes in anonymous shared memory.
+
+The memory is a file without a name whose descriptor travels with the message, so that no kill at any moment can leave
+it behind, and no limit on `/dev/shm` (64 MB in Docker) applies to it.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import os
+import pickle
+import tempfile
+from multiprocessing import reduction
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+from torch import Tensor
+
+ALIGNMENT = 64
+
+
+def send(connection: Connection[Any, Any], message: Any) -> None:
+    """Send anything that pickles."""
+    buffer = io.BytesIO()
+    packer = _Packer(buffer, protocol=pickle.HIGHEST_PROTOCOL)
+    packer.dump(message)
+    connection.send_bytes(packer.size.to_bytes(8, "little") + buffer.getbuffer())
+    if packer.size == 0:
+        return
+    descriptor = _anonymous_file()
+    try:
+        os.ftruncate(descriptor, packer.size)
+        for start, tensor in packer.tensors:
+            # writing spares this process the page faults that a mapping would cost
+            data: Any = tensor.view(-1).view(torch.uint8).numpy()
+            view = memoryview(data)
+            while view.nbytes:
+                written = os.pwrite(descriptor, view, start)
+                start, view = start + written, view[written:]
+        reduction.send_handle(connection, descriptor, 0)  # the pid is for Windows
+    finally:
+        os.close(descriptor)
+
+
+def receive(connection: Connection[Any, Any]) -> Any:
+    """What `send` sent. `EOFError` or `OSError` where the other end has died."""
+    data = connection.recv_bytes()
+    unpacker = _Unpacker(io.BytesIO(memoryview(data)[8:]))
+    if size := int.from_bytes(data[:8], "little"):
+        descriptor = reduction.recv_handle(connection)
+        try:
+            unpacker.memory = mmap.mmap(descriptor, size)
+        finally:
+            os.close(descriptor)
+    return unpacker.load()
+
+
+class _Packer(pickle.Pickler):
+    """Pickles all but tensors' bytes, and says where those go."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.tensors: list[tuple[int, Tensor]] = []
+        self.size = 0
+
+    def persistent_id(self, value: Any) -> Any:
+        if not isinstance(value, Tensor) or value.numel() == 0:
+            return None
+        start = self.size
+        self.tensors.append((start, value.detach().contiguous()))
+        self.size += -(-value.numel() * value.element_size() // ALIGNMENT) * ALIGNMENT
+        return start, tuple(value.shape), value.dtype
+
+
+class _Unpacker(pickle.Unpickler):
+    memory: mmap.mmap | None = None
+
+    def persistent_load(self, key: Any) -> Tensor:
+        start, shape, dtype = key
+        assert self.memory is not None
+        # the tensor keeps the mapping alive, and the mapping the memory
+        flat = torch.frombuffer(
+            self.memory, dtype=dtype, count=torch.Size(shape).numel(), offset=start
+        )
+        return flat.view(shape)
+
+
+def _anonymous_file() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("hiera-video", os.MFD_CLOEXEC)
+    descriptor, name = tempfile.mkstemp()
+    os.unlink(name)  # noqa: PTH108
+    return descriptor

@@ -1,0 +1,1 @@
+"""Lists of videos and labels, in every form that data sets come in."""

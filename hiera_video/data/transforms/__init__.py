@@ -1,0 +1,1 @@
+"""Decoded frames to model input."""

@@ -1,0 +1,75 @@
+"""Affine warps of whole clips, bicubic, on uint8: what `grid_sample` gives, in a fifth of its time.
+
+    [T, H, W, 3] ─turn─▶ [H·W, T·3] ─each row a weighted sum of 16 rows (of 4, along one axis)─▶ [H·W, T·3] ─turn back─▶
+
+All frames and channels of a place stand side by side, so that one index and one weight serve them all.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.nn import functional as F
+
+Matrix = tuple[float, float, float, float, float, float]
+
+SHARPNESS = -0.75
+"""The `a` of the bicubic kernel, torch's; Pillow's is -1."""
+PIXEL = np.dtype("V3")
+"""Three bytes that stay together: numpy turns pixels faster than bytes."""
+
+
+def warp(clip: Tensor, matrix: Matrix, *, fill: int) -> Tensor:
+    """uint8 [T, 3, H, W] → the same. `matrix` (a, b, c, d, e, f) maps an output pixel's centre (x, y), from the top left
+    corner and in pixels, to the source (a x + b y + c, d x + e y + f). What falls outside the frame becomes `fill`."""
+    frames, height, width = len(clip), *clip.shape[-2:]
+    a, b, c, d, e, f = matrix
+    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    source_x, source_y = a * x + b * y + c, d * x + e * y + f
+    columns, column_weights = _taps(source_x, width, moves=(a, b, c) != (1, 0, 0))
+    rows, row_weights = _taps(source_y, height, moves=(d, e, f) != (0, 1, 0))
+    places = rearrange((rows * width)[:, None] + columns, "r c h w -> (h w) (r c)").contiguous()
+    weights = rearrange(
+        row_weights[:, None] * column_weights, "r c h w -> (h w) (r c)"
+    ).contiguous()
+    packed = (
+        rearrange(clip, "t c h w -> t h w c")
+        .contiguous()
+        .numpy()
+        .view(PIXEL)
+        .reshape(frames, height * width)
+    )
+    table = np.ascontiguousarray(packed.T).view(np.uint8).reshape(height * width, frames * 3)
+    # numpy asks Linux for huge pages, torch does not
+    floats = torch.from_numpy(table.astype(np.float32))
+    found = F.embedding_bag(places, floats, mode="sum", per_sample_weights=weights)
+    warped = found.round_().clamp_(0, 255).to(torch.uint8)
+    inside = (source_x >= 0) & (source_x < width) & (source_y >= 0) & (source_y < height)
+    warped[~inside.flatten()] = fill
+    turned = np.ascontiguousarray(warped.numpy().view(PIXEL).reshape(height * width, frames).T)
+    return rearrange(torch.from_numpy(turned.view(np.uint8)), "t (h w c) -> t c h w", h=height, c=3)
+
+
+def _taps(source: Tensor, length: int, *, moves: bool) -> tuple[Tensor, Tensor]:
+    """The four pixels along one axis around each place of `source` [H, W], int32 [4, H, W], and their weights; the one
+    pixel itself [1, H, W] where the axis stays as it is. Beyond the border, the border's pixel."""
+    place = source - 0.5
+    before = place.floor()
+    if not moves:
+        return place.int()[None], torch.ones_like(place)[None]
+    share = place - before
+    taps = (before + torch.arange(-1, 3)[:, None, None]).clamp(0, length - 1).int()
+    weights = (_outer(share + 1), _inner(share), _inner(1 - share), _outer(2 - share))
+    return taps, torch.stack(weights)
+
+
+def _inner(x: Tensor) -> Tensor:
+    """Keys' cubic convolution (1981) for distances in [0, 1]."""
+    return ((SHARPNESS + 2) * x - (SHARPNESS + 3)) * x * x + 1
+
+
+def _outer(x: Tensor) -> Tensor:
+    """The same for distances in [1, 2]."""
+    return ((x - 5) * x + 8) * x * SHARPNESS - 4 * SHARPNESS

@@ -1,0 +1,1 @@
+"""Load, convert, inflate and save weights."""

@@ -1,0 +1,32 @@
+"""Published weights: which tags a model name has, and where the authors keep the files (CC BY-NC 4.0)."""
+
+from __future__ import annotations
+
+_SERVER = "https://dl.fbaipublicfiles.com/hiera"
+_VIDEO = ("base", "base_plus", "large", "huge")
+_IMAGE = ("tiny", "small", "base", "base_plus", "large", "huge")
+
+
+def _published() -> dict[str, dict[str, str]]:
+    tags: dict[str, dict[str, str]] = {}
+    for sizes, shape, data in ((_VIDEO, "16x224", "k400"), (_IMAGE, "224", "in1k")):
+        for size in sizes:
+            name = f"hiera_{size}_{shape}"
+            pretrained = {f"mae_{data}": f"{_SERVER}/mae_{name}.pth"}
+            tags[name] = {f"mae_{data}_ft_{data}": f"{_SERVER}/{name}.pth", **pretrained}
+            tags[f"mae_{name}"] = pretrained
+    return tags
+
+
+PUBLISHED = _published()
+
+
+def checkpoint_tags(name: str = "") -> dict[str, str]:
+    """Tags that can be asked for, and their addresses: the bare ones of the model `name` (`mae_k400`), then every
+    model's in full (`hiera_base_224.mae_in1k`), as the hub spells them."""
+    every = {
+        f"{model}.{tag}": address
+        for model, tags in PUBLISHED.items()
+        for tag, address in tags.items()
+    }
+    return PUBLISHED.get(name, {}) | every

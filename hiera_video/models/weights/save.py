@@ -1,0 +1,110 @@
+"""Models as folders that others can read: safetensors, `config.json`, class names, a model card."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from hiera_video.errors import CheckpointError
+from hiera_video.models.hiera import HieraEncoder
+from hiera_video.models.mae import MaskedAutoencoderHiera
+
+_OURS = ("init",)  # what hiera-transformer's constructor does not take
+DECODER_KEYS = ("decoder_embed_dim", "decoder_depth", "decoder_num_heads")
+
+_CARD = """---
+library_name: hiera-video
+tags: [hiera, {tag}]
+---
+# {title}
+
+{what}, input {size} ({axes}), {parameters:.1f} M parameters.
+
+```python
+import hiera_video as hv
+from hiera_video import from_pretrained
+
+model = from_pretrained("{folder}")
+```
+The folder also loads in `hiera-transformer`: `{other}.from_pretrained("{folder}")`.
+
+**Licence.** This card does not set one for the weights: whoever publishes them has to. Weights that descend from the
+authors' checkpoints are CC BY-NC 4.0, as those are; hiera-video's code is Apache-2.0. The data that they were trained
+on may bind too.
+"""
+
+
+def save_pretrained(
+    model: HieraEncoder, folder: str | Path, *, class_names: Sequence[str] | None = None
+) -> Path:
+    """Write `model` to `folder`: `model.safetensors`, `config.json` (the arguments of `hiera-transformer`'s
+    constructor, which loads the folder too), `hiera_video.json` (class names, and what only we know) and a model card.
+
+    Raises `CheckpointError` where the names do not fit the head or the folder cannot be written."""
+    is_mae = isinstance(model, MaskedAutoencoderHiera)
+    classes = model.config.num_classes
+    if class_names is not None and (is_mae or len(class_names) != classes):
+        raise CheckpointError(
+            f"{len(class_names)} class names for {'no head' if is_mae else f'{classes} classes'}"
+        )
+    ours = {
+        "kind": "mae" if is_mae else "classifier",
+        "class_names": list(class_names) if class_names is not None else None,
+        "init": model.config.init,
+        "mae": dataclasses.asdict(model.mae) if isinstance(model, MaskedAutoencoderHiera) else None,
+    }
+    target = Path(folder)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        state = {
+            name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()
+        }
+        save_file(state, target / "model.safetensors", metadata={"format": "pt"})
+        (target / "config.json").write_text(
+            json.dumps(_constructor_arguments(model), indent=1) + "\n"
+        )
+        (target / "hiera_video.json").write_text(
+            json.dumps(ours, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        (target / "README.md").write_text(_card(model, target.name), encoding="utf-8")
+    except (OSError, SafetensorError) as error:  # the latter: what safetensors makes of a full disk
+        raise CheckpointError(f"{target}: cannot be written ({error})") from error
+    return target
+
+
+def _constructor_arguments(model: HieraEncoder) -> dict[str, Any]:
+    arguments = {
+        key: value for key, value in dataclasses.asdict(model.config).items() if key not in _OURS
+    }
+    arguments |= {"dim_mul": 2.0, "head_mul": 2.0}
+    if isinstance(model, MaskedAutoencoderHiera):
+        # norm_layer stays out: as a string, hiera-transformer's autoencoder would try to call it
+        return arguments | {key: getattr(model.mae, key) for key in DECODER_KEYS}
+    return arguments | {"norm_layer": "LayerNorm"}
+
+
+def _card(model: HieraEncoder, folder: str) -> str:
+    is_mae, config = isinstance(model, MaskedAutoencoderHiera), model.config
+    video = len(config.input_size) == 3
+    classes = (
+        f"Classifier of {config.num_classes} classes"
+        if config.num_classes
+        else "Encoder without a classifier"
+    )
+    what = "Masked autoencoder" if is_mae else classes
+    return _CARD.format(
+        tag="video-classification" if video else "image-classification",
+        title=folder,
+        folder=folder,
+        what=what,
+        size=" x ".join(map(str, config.input_size)),
+        axes="frames, height, width" if video else "height, width",
+        parameters=sum(parameter.numel() for parameter in model.parameters()) / 1e6,
+        other="MaskedAutoencoderHiera" if is_mae else "Hiera",
+    )

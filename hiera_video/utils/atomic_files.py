@@ -1,0 +1,71 @@
+"""Atomic, durable file writes: a file appears under its name complete and synced to disk, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def atomic_path(
+    path: Path, *, shared: bool = False, replace: bool = True, suffix: str = ".partial"
+) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; sync it and rename it to `path` when the block ends without an error.
+
+    The temporary name is hidden: `.name.partial`. After a kill it is left behind, and the next write replaces it.
+
+    Args:
+        shared: Several processes may write `path` at the same time, so each uses a temporary name of its own.
+        replace: Overwrite an existing file; otherwise keep it and drop the new content.
+        suffix: End of the temporary name, for writers that choose a format by it.
+    """
+    process = f".{os.getpid()}" if shared else ""
+    partial = path.with_name(f".{path.name}{process}{suffix}")
+    try:
+        yield partial
+        sync(partial)
+        if replace:
+            publish(partial, path)
+        else:
+            with contextlib.suppress(FileExistsError):
+                path.hardlink_to(partial)
+            partial.unlink()
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a binary file whose content appears at `path` when the block ends without an error."""
+    with atomic_path(path) as partial, partial.open("wb") as file:
+        yield file
+
+
+def write_atomic(
+    path: Path, content: str | bytes, *, shared: bool = False, replace: bool = True
+) -> None:
+    """Write `content` to `path`, text as UTF-8. Options as in `atomic_path`."""
+    with atomic_path(path, shared=shared, replace=replace) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def publish(partial: Path, path: Path) -> None:
+    """Rename a synced file or folder to `path` and sync the folder that holds it."""
+    partial.replace(path)
+    with contextlib.suppress(OSError):  # some network disks cannot sync a folder, and need not
+        sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Flush a file or folder to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,165 @@
+"""The test protocol to the pixel, and the training transform's statistics and repeatability."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from hiera_video.data.config import AugmentConfig
+from hiera_video.data.transforms.train_eval import (
+    EvalTransform,
+    TrainTransform,
+    crop_offsets,
+    random_box,
+    scaled_size,
+)
+from hiera_video.errors import ConfigError
+
+MEAN, STD = (0.45, 0.40, 0.35), (0.225, 0.25, 0.2)
+
+
+def noise(frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
+
+
+def reference_scaled(frames: np.ndarray, height: int, width: int) -> torch.Tensor:
+    """The protocol in its published order, normalise and then interpolate, in float32: [3, T, height, width]."""
+    clip = torch.from_numpy(frames).float() / 255
+    clip = (clip - torch.tensor(MEAN)) / torch.tensor(STD)
+    return torch.nn.functional.interpolate(
+        clip.permute(3, 0, 1, 2),
+        size=(height, width),
+        mode="bilinear",
+        align_corners=False,
+        antialias=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "short_side", "expected"),
+    [
+        (256, 340, 224, (224, 297)),  # 297.5 goes down
+        (340, 256, 256, (340, 256)),
+        (360, 640, 256, (256, 455)),
+        (240, 320, 224, (224, 298)),
+        (120, 120, 224, (224, 224)),
+        (49, 107, 49, (49, 107)),  # 107 / 49 * 49 is 106.99999999999999
+    ],
+)
+def test_scaled_size(height: int, width: int, short_side: int, expected: tuple[int, int]) -> None:
+    assert scaled_size(height, width, short_side=short_side) == expected
+
+
+def test_crop_offsets() -> None:
+    assert crop_offsets(224, 297, size=224, crops=3) == [(0, 0), (0, 37), (0, 73)]
+    assert crop_offsets(297, 224, size=224, crops=3) == [(0, 0), (37, 0), (73, 0)]
+    assert crop_offsets(256, 341, size=224, crops=1) == [(16, 59)]  # ceil(58.5)
+    assert crop_offsets(224, 224, size=224, crops=3) == [(0, 0)] * 3
+    assert crop_offsets(32, 62, size=32, crops=5) == [(0, 0), (0, 8), (0, 15), (0, 23), (0, 30)]
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 85), (85, 64), (33, 90)])
+def test_three_crops_are_the_published_protocol(height: int, width: int) -> None:
+    frames = noise(3, height, width)
+    size = 56
+    views = EvalTransform(size, 3, MEAN, STD)(frames)
+    assert views.shape == (3, 3, 3, size, size) and views.dtype == torch.float32
+    long_side = math.floor(max(height, width) / min(height, width) * size)
+    offsets = [0, math.ceil((long_side - size) / 2), long_side - size]
+    if height > width:
+        scaled = reference_scaled(frames, long_side, size)
+        expected = [scaled[:, :, offset : offset + size] for offset in offsets]
+    else:
+        scaled = reference_scaled(frames, size, long_side)
+        expected = [scaled[..., offset : offset + size] for offset in offsets]
+    torch.testing.assert_close(views, torch.stack(expected), atol=2e-5, rtol=0)
+
+
+def test_one_crop_is_the_centre_of_a_larger_picture() -> None:
+    frames = noise(2, 256, 341)
+    views = EvalTransform(224, 1, MEAN, STD)(frames)
+    expected = reference_scaled(frames, 256, 341)[
+        None, :, :, 16:240, 59:283
+    ]  # 256 = 224 * 8 / 7: no scaling
+    torch.testing.assert_close(views, expected, atol=2e-5, rtol=0)
+
+
+def test_a_frame_is_not_antialiased() -> None:
+    frames = noise(1, 128, 128)
+    plain = EvalTransform(32, 3, MEAN, STD)(frames)
+    assert (
+        plain[0].std() > 0.5
+    )  # two by two pixels of noise averaged: 1.3 / 2; antialiasing would leave about 0.25
+
+
+def test_flipped_views_are_taken() -> None:
+    frames = noise(2, 40, 40)
+    transform = EvalTransform(40, 3, MEAN, STD)
+    torch.testing.assert_close(transform(frames[:, ::-1]), transform(frames).flip(-2))
+
+
+def test_training_is_a_function_of_the_generator() -> None:
+    everything = AugmentConfig(rand_augment=7, erase=0.5)
+    transform = TrainTransform(everything, 32)
+    frames = noise(4, 40, 52)
+    clips = [transform(frames, random.Random(f"train/0/0/{index}")) for index in (1, 1, 2)]
+    assert clips[0].shape == (3, 4, 32, 32) and clips[0].dtype == torch.float32
+    assert torch.equal(clips[0], clips[1]) and not torch.equal(clips[0], clips[2])
+
+
+def test_training_treats_all_frames_alike() -> None:
+    still = np.repeat(noise(1, 40, 52), 4, axis=0)
+    transform = TrainTransform(AugmentConfig(rand_augment=10), 32)
+    for index in range(20):
+        clip = transform(still, random.Random(index))
+        assert torch.equal(clip, clip[:, :1].expand_as(clip))
+
+
+def test_whole_frame_without_flip_is_the_plain_picture() -> None:
+    augment = AugmentConfig(scale=(1, 1), ratio=(1, 1), flip=0, mean=MEAN, std=STD)
+    frames = noise(2, 40, 40)
+    clip = TrainTransform(augment, 32)(frames, random.Random(0))
+    torch.testing.assert_close(clip, reference_scaled(frames, 32, 32), atol=2e-5, rtol=0)
+    flipped = TrainTransform(
+        AugmentConfig(scale=(1, 1), ratio=(1, 1), flip=1, mean=MEAN, std=STD), 32
+    )(frames, random.Random(0))
+    torch.testing.assert_close(flipped, clip.flip(-1))
+
+
+def test_random_box_keeps_its_ranges() -> None:
+    generator = random.Random(0)
+    boxes = [
+        random_box(240, 320, scale=(0.5, 1), ratio=(3 / 4, 4 / 3), generator=generator)
+        for _ in range(2000)
+    ]
+    for top, left, height, width in boxes:
+        assert top >= 0 and left >= 0 and top + height <= 240 and left + width <= 320
+        assert 0.49 < height * width / (240 * 320) <= 1
+        assert 0.74 < width / height < 1.35
+    assert (
+        min(top for top, *_ in boxes) == 0
+        and max(top + height for top, _, height, _ in boxes) == 240
+    )
+
+
+def test_random_box_of_a_very_wide_frame_is_centred() -> None:
+    box = random_box(10, 1000, scale=(0.9, 1), ratio=(3 / 4, 4 / 3), generator=random.Random(0))
+    assert box == (0, 493, 10, 13)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: EvalTransform(224, 0, MEAN, STD), "test.crops=0: must be 1 or more"),
+        (lambda: EvalTransform(0, 1, MEAN, STD), "crop size 0: must be above 0"),
+        (lambda: TrainTransform(AugmentConfig(), 0), "crop size 0: must be above 0"),
+    ],
+)
+def test_errors(make: Callable[[], object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        make()

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from unittest import mock
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from hiera_video.models.blocks import attend, attend_in_parts
+from hiera_video.models.factory import create_model
+
+
+@pytest.mark.parametrize(
+    "name", ["hiera_micro_16x32", "mae_hiera_micro_16x32", "hiera_tiny_224", "hiera_tiny_16x224"]
+)
+def test_the_fused_kernel_always_gets_four_dimensions(name):
+    size = (64, 64) if name.endswith("_224") else (16, 64, 64)
+    model = create_model(name, input_size=size)
+    clips = torch.randn(2, 3, *size)
+    with mock.patch.object(
+        F, "scaled_dot_product_attention", wraps=F.scaled_dot_product_attention
+    ) as spy:
+        model(clips)
+    blocks = len(model.blocks) + len(getattr(model, "decoder_blocks", ()))
+    assert spy.call_count == blocks
+    for call in spy.call_args_list:
+        assert [tensor.ndim for tensor in call.args] == [4, 4, 4]
+        assert all(
+            tensor.stride(-1) == 1 for tensor in call.args
+        )  # a view that the kernels take as it is
+
+
+def test_many_windows_in_parts_are_the_same_and_only_a_gpu_needs_it():
+    query, key, value = (torch.randn(7, 2, tokens, 8, requires_grad=True) for tokens in (4, 16, 16))
+    whole, parts = (
+        F.scaled_dot_product_attention(query, key, value),
+        attend_in_parts(query, key, value, 3),
+    )
+    assert torch.equal(whole, parts)
+    for one, other in zip(
+        *(torch.autograd.grad(out.square().sum(), (query, key, value)) for out in (whole, parts))
+    ):
+        assert torch.equal(one, other)
+    with (
+        FakeTensorMode(),
+        mock.patch.object(
+            F, "scaled_dot_product_attention", wraps=F.scaled_dot_product_attention
+        ) as spy,
+    ):
+        for device, windows, heads, calls in [
+            ("cuda", 65_535, 1, 1),
+            ("cuda", 65_536, 1, 2),
+            ("cuda", 2**17 // 8 + 1, 8, 2),
+            ("cpu", 70_000, 1, 1),
+        ]:
+            spy.reset_mock()
+            out = attend(
+                *(torch.empty(windows, heads, tokens, 8, device=device) for tokens in (4, 16, 16))
+            )
+            assert (spy.call_count, tuple(out.shape)) == (calls, (windows, heads, 4, 8)), device
+
+
+def test_attention_inside_units_sees_one_unit():
+    model = create_model("hiera_micro_16x32").eval()
+    tokens = torch.randn(1, 32 * 16, 64)
+    changed = tokens.clone()
+    changed[0, 16:32] += 1.0  # unit 1
+    with torch.no_grad():
+        before, after = model.blocks[0](tokens), model.blocks[0](changed)
+    moved = (before != after).any(dim=2).view(32, 16).any(dim=1)
+    assert moved.tolist() == [unit == 1 for unit in range(32)]
+
+
+@torch.no_grad()
+def test_the_first_scale_is_the_attentions_and_the_second_the_mlps():
+    block = create_model("hiera_micro_16x32").eval().blocks[0]
+    tokens = torch.randn(2, 32 * 16, 64)
+    found = block(tokens, torch.tensor([[2.0, 0.0], [0.0, 3.0]]))
+    attention, mlp = block.attn(block.norm1(tokens)), block.mlp(block.norm2(tokens))
+    assert torch.allclose(found[0], (tokens + 2 * attention)[0], atol=1e-6)
+    assert torch.allclose(found[1], (tokens + 3 * mlp)[1], atol=1e-6)

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import torch
+
+from hiera_video.errors import ConfigError
+from hiera_video.models.factory import create_model, list_models
+from hiera_video.models.registry import list_names
+
+
+def test_list_models():
+    assert list_models("hiera_*_16x224") == [
+        f"hiera_{size}_16x224" for size in ("tiny", "small", "base", "base_plus", "large", "huge")
+    ]
+    assert list_models("mae_*large*") == ["mae_hiera_large_16x224", "mae_hiera_large_224"]
+    assert list_models() == list(list_names())
+
+
+def test_every_name_can_be_built():
+    for name in list_models():
+        with torch.device("meta"):
+            model = create_model(name, pretrained="none")
+        assert model.config.input_size[-1] in (32, 224)
+
+
+def test_the_package_names_are_lazy_and_complete():
+    import hiera_video.models as models
+
+    for name in models.__all__:
+        assert getattr(models, name) is not None
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            {"pretrained": True},
+            "pretrained=True: name the weights (a tag such as mae_k400_ft_k400, a file,",
+        ),
+        ({"pretrained": False}, "pretrained=False: name the weights"),
+        (
+            {"input_size": 64},
+            "input_size=64: hiera_micro_16x32 takes (frames, height, width), like [16, 32, 32]",
+        ),
+    ],
+)
+def test_what_other_libraries_take_is_told(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        create_model("hiera_micro_16x32", **settings)
+
+
+def test_a_name_with_its_tag_is_told_apart() -> None:
+    words = "name='hiera_base_16x224.mae_k400': the model is hiera_base_16x224, its weights are pretrained=mae_k400"
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        create_model("hiera_base_16x224.mae_k400")

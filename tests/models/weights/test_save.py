@@ -1,0 +1,98 @@
+"""Folders that we write, read by `hiera-transformer`."""
+
+from __future__ import annotations
+
+import json
+from unittest import mock
+
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from hiera_video.errors import CheckpointError
+from hiera_video.models.factory import create_model
+from hiera_video.models.registry import MaeConfig
+from hiera_video.models.weights.load import read_weights
+from hiera_video.models.weights.save import save_pretrained
+
+
+@torch.no_grad()
+def spread(model):
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            parameter.normal_(std=0.05)
+    return model.eval()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("name", "size"), [("hiera_micro_16x32", (16, 32, 32)), ("hiera_tiny_224", (64, 64))]
+)
+def test_classifier_loads_there(name, size, tmp_path):
+    import hiera
+
+    model = spread(create_model(name, input_size=size, num_classes=7))
+    theirs = hiera.Hiera.from_pretrained(str(save_pretrained(model, tmp_path))).eval()
+    clips = torch.randn(1, 3, *size)
+    with torch.no_grad():
+        assert torch.allclose(theirs(clips), model(clips).softmax(-1), atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_autoencoder_loads_there_with_its_own_heads(tmp_path):
+    from hiera.hiera_mae import MaskedAutoencoderHiera
+
+    mae = MaeConfig(decoder_embed_dim=64, decoder_depth=2, decoder_num_heads=8)
+    model = spread(create_model("mae_hiera_micro_16x32", mae=mae))
+    theirs = MaskedAutoencoderHiera.from_pretrained(str(save_pretrained(model, tmp_path))).eval()
+    clips, keep = torch.randn(1, 3, 16, 32, 32), model.draw_keep(1)
+    with torch.no_grad():
+        assert abs(theirs(clips, mask=keep)[0] - model(clips, keep=keep).loss) <= 1e-6
+    assert theirs.decoder_blocks[0].attn.heads == 8
+
+
+def test_what_is_written(tmp_path):
+    model = create_model("hiera_micro_16x32", num_classes=2)
+    folder = save_pretrained(model, tmp_path / "a" / "b", class_names=("wave", "Grüße"))
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "config.json",
+        "hiera_video.json",
+        "model.safetensors",
+    ]
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["input_size"], config["norm_layer"], "init" in config) == (
+        [16, 32, 32],
+        "LayerNorm",
+        False,
+    )
+    assert read_weights(folder).class_names == ("wave", "Grüße")
+    card = (folder / "README.md").read_text()
+    assert "CC BY-NC 4.0" in card
+    assert (
+        "Classifier of 2 classes, input 16 x 32 x 32 (frames, height, width), 1.2 M parameters"
+        in card
+    )
+
+
+def test_wrong_names_and_folders_are_told(tmp_path):
+    model = create_model("hiera_micro_16x32", num_classes=2)
+    with pytest.raises(CheckpointError, match="1 class names for 2 classes"):
+        save_pretrained(model, tmp_path, class_names=["wave"])
+    with pytest.raises(CheckpointError, match="1 class names for no head"):
+        save_pretrained(create_model("mae_hiera_micro_16x32"), tmp_path, class_names=["wave"])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="file: cannot be written"):
+        save_pretrained(model, tmp_path / "file")
+
+
+def test_a_full_disk_is_told(tmp_path):
+    model = create_model("hiera_micro_16x32", num_classes=2)
+    full = SafetensorError(
+        "Error while serializing: I/O error: No space left on device (os error 28)"
+    )
+    with (
+        mock.patch("hiera_video.models.weights.save.save_file", side_effect=full),
+        pytest.raises(CheckpointError, match=r"a: cannot be written \(.*No space left on device"),
+    ):
+        save_pretrained(model, tmp_path / "a")

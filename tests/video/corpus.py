@@ -1,0 +1,329 @@
+"""Generated videos of every kind: healthy, odd but valid, broken. Pixels spell the frame's number.
+
+`ENTRIES` says what each file is and what reading it must give; `make_all(folder, write)` writes them.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+FINE = {"qmin": "1", "qmax": "3"}
+HEVC = {"x265-params": "log-level=none:pools=none:frame-threads=1"}
+UNEVEN = [5 + i / 30 + (0.012 if i % 3 else 0.0) for i in range(40)]
+Write = Callable[..., Path]
+"""`write(path, count, **options of write_video)`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One file of the corpus."""
+
+    name: str
+    make: Callable[[Path, Write], None]
+    numbers: tuple[int, ...] | None = None
+    """What the frames spell; None: nothing that can be read off, or a broken file."""
+    count: int | None = None
+    """Frames; None in a broken file."""
+    reasons: frozenset[str] = field(default_factory=frozenset)
+    """Any of them may be given; none: the file must be read."""
+    exact: bool = True
+    """Whether a plain decode of all frames shows the same pictures (else the sizes or the number differ by design)."""
+    refused_by: frozenset[str] = field(default_factory=frozenset)
+    """Backends that get the file wrong, and must say so."""
+
+
+def written(
+    name: str,
+    count: int = 40,
+    *,
+    spelled: bool = True,
+    refused_by: tuple[str, ...] = (),
+    **options: Any,
+) -> Entry:
+    return Entry(
+        name=name,
+        make=lambda path, write: write(path, count, **options) and None,
+        numbers=tuple(range(count)) if spelled else None,
+        count=count,
+        refused_by=frozenset(refused_by),
+    )
+
+
+def remux(
+    source: Path,
+    target: Path,
+    *,
+    options: dict[str, str] | None = None,
+    first: int = 0,
+    start: int = 0,
+) -> None:
+    """Copy packets from key frame `first` on; frames before `start` get times below 0, which an edit list hides."""
+    with av.open(str(source)) as old, av.open(str(target), "w", options=options or {}) as new:
+        stream = old.streams.video[0]
+        copy = new.add_stream_from_template(stream)
+        tick = 512  # 1/15360 s a tick at 30 fps
+        for packet in old.demux(stream):
+            if packet.dts is None or packet.pts < first * tick:
+                continue
+            if start:
+                packet.pts, packet.dts = packet.pts - start * tick, packet.dts - start * tick
+            packet.stream = copy
+            new.mux(packet)
+
+
+def remuxed(name: str, options: dict[str, str], refused_by: tuple[str, ...] = ()) -> Entry:
+    def make(path: Path, write: Write) -> None:
+        remux(write(path.with_name("source.mp4"), 40, gop=12), path, options=options)
+
+    return Entry(
+        name=name, make=make, numbers=tuple(range(40)), count=40, refused_by=frozenset(refused_by)
+    )
+
+
+def trimmed(
+    name: str, *, first: int, start: int, bframes: int, refused_by: tuple[str, ...]
+) -> Entry:
+    def make(path: Path, write: Write) -> None:
+        source = write(path.with_name("source.mp4"), 90, gop=30, bframes=bframes)
+        remux(source, path, first=first, start=start)
+
+    numbers = tuple(range(start, 90))
+    return Entry(
+        name=name, make=make, numbers=numbers, count=len(numbers), refused_by=frozenset(refused_by)
+    )
+
+
+def mux_sound(container: Any, stream: Any) -> None:
+    samples = av.AudioFrame.from_ndarray(
+        np.zeros((1, 16000), np.float32), format="fltp", layout="mono"
+    )
+    samples.sample_rate = 16000
+    for frame in (samples, None):
+        container.mux(stream.encode(frame))
+
+
+def audio_first(path: Path, write: Write) -> None:
+    with (
+        av.open(str(write(path.with_name("source.mp4"), 40))) as old,
+        av.open(str(path), "w") as new,
+    ):
+        audio = new.add_stream("aac", rate=16000, layout="mono")
+        stream = old.streams.video[0]
+        copy = new.add_stream_from_template(stream)
+        mux_sound(new, audio)
+        for packet in old.demux(stream):
+            if packet.dts is not None:
+                packet.stream = copy
+                new.mux(packet)
+
+
+def audio_only(path: Path, write: Write) -> None:
+    with av.open(str(path), "w") as container:
+        mux_sound(container, container.add_stream("aac", rate=16000, layout="mono"))
+
+
+def size_changes(path: Path, write: Write) -> None:
+    """Two transport streams one behind the other, as a receiver records them when the programme changes."""
+    parts = [
+        write(path.with_name(f"part{i}.ts"), 20, gop=10, bframes=0, width=width, height=height,
+              times=[2.0 * i + frame / 30 for frame in range(20)])
+        for i, (width, height) in enumerate(((64, 48), (128, 96)))
+    ]  # fmt: skip
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+
+
+# -- broken ------------------------------------------------------------------------------------------------------------
+
+
+def broken_file(name: str, make: Callable[[Path, Write], None], *reasons: str) -> Entry:
+    return Entry(name=name, make=make, reasons=frozenset(reasons))
+
+
+def bytes_of(content: bytes) -> Callable[[Path, Write], None]:
+    return lambda path, write: path.write_bytes(content) and None
+
+
+def edited(edit: Callable[[bytearray], bytes], **options: Any) -> Callable[[Path, Write], None]:
+    """A healthy file of the same suffix with its bytes edited."""
+
+    def make(path: Path, write: Write) -> None:
+        suffix = path.suffix
+        source = write(path.with_name(f"source{suffix}"), 100, **{"gop": 24, **options})
+        if suffix == ".mp4":  # the header first, so that a cut takes pictures
+            fast = path.with_name("faststart.mp4")
+            remux(source, fast, options={"movflags": "faststart"})
+            source = fast
+        path.write_bytes(edit(bytearray(source.read_bytes())))
+
+    return make
+
+
+def cut(share: float) -> Callable[[bytearray], bytes]:
+    return lambda data: bytes(data[: int(len(data) * share)])
+
+
+def without_header(data: bytearray) -> bytes:
+    place = data.index(b"moov")
+    data[place : place + 4] = b"xxxx"
+    return bytes(data)
+
+
+def damaged_header(data: bytearray) -> bytes:
+    place = data.index(b"stsz")
+    data[place - 40 : place + 40] = random.Random(0).randbytes(80)
+    return bytes(data)
+
+
+def hole(data: bytearray) -> bytes:
+    start = data.index(b"mdat") + 4
+    size = len(data) - start
+    data[start + size // 3 : start + size // 3 * 2] = bytes(size // 3)
+    return bytes(data)
+
+
+def flipped(seed: int) -> Callable[[bytearray], bytes]:
+    def flip(data: bytearray) -> bytes:
+        generator = random.Random(seed)
+        for _ in range(60):
+            data[generator.randrange(data.index(b"mdat") + 4, len(data))] ^= (
+                1 << generator.randrange(8)
+            )
+        return bytes(data)
+
+    return flip
+
+
+def lying_count(data: bytearray) -> bytes:
+    """A sample table that promises a hundred million packets."""
+    place = data.index(b"stsz") + 12
+    data[place : place + 4] = struct.pack(">I", 100_000_000)
+    return bytes(data)
+
+
+def lying_size(data: bytearray) -> bytes:
+    """A sample entry of 60000 x 60000 pixels."""
+    place = data.index(b"avc1") + 28
+    data[place : place + 4] = struct.pack(">HH", 60000, 60000)
+    return bytes(data)
+
+
+def huge_gif(path: Path, write: Write) -> None:
+    data = bytearray(
+        write(
+            path.with_name("source.gif"), 5, codec="gif", pixel_format="rgb8", bframes=0, fps=25
+        ).read_bytes()
+    )
+    data[6:10] = struct.pack("<HH", 65000, 65000)
+    path.write_bytes(data)
+
+
+def script(text: str) -> Callable[[Path, Write], None]:
+    def make(path: Path, write: Write) -> None:
+        inner = write(path.with_name("inner.mp4"), 5)
+        path.write_text(text.format(inner=inner, name=inner.name))
+
+    return make
+
+
+def no_permission(path: Path, write: Write) -> None:
+    write(path, 5).chmod(0)
+
+
+ANY = ("container", "truncated", "corrupt", "no_frames", "codec", "no_video", "too_large")
+
+ENTRIES: tuple[Entry, ...] = (
+    # healthy
+    written("h264_bframes.mp4", gop=24, bframes=3),
+    written("h264_plain.mp4", bframes=0),
+    written("h264_all_keys.mp4", gop=1, bframes=0),
+    written("h264_open_gop.mp4", refused_by=("decord",), gop=12, options={"x264-params": "open-gop=1"}),
+    written("h264.mkv", gop=24),
+    written("h264.mov", gop=24),
+    written("h264.ts", refused_by=("decord", "torchcodec"), gop=24),
+    written("h264.flv", gop=24),
+    written("h264_25fps.mp4", fps=25),
+    written("hevc.mp4", codec="libx265", options=HEVC),
+    written("hevc.mkv", codec="libx265", gop=12, options=HEVC),
+    written("vp8.webm", codec="libvpx", options={"auto-alt-ref": "1", "lag-in-frames": "16"}),
+    written("vp9.webm", codec="libvpx-vp9", gop=20),
+    written("vp9.mp4", codec="libvpx-vp9", gop=20),
+    written("vp9.ivf", refused_by=("decord",), codec="libvpx-vp9", gop=20),
+    written("mpeg4.avi", refused_by=("decord", "torchcodec"), codec="mpeg4", gop=12, options=FINE),
+    written("mpeg4.mp4", refused_by=("decord",), codec="mpeg4", gop=12, options=FINE),
+    written("mpeg2.mpg", refused_by=("decord", "torchcodec"), codec="mpeg2video", gop=12, options=FINE),
+    written("mpeg2.ts", refused_by=("decord", "torchcodec"), codec="mpeg2video", gop=12, options=FINE),
+    written("mpeg1.mpg", refused_by=("decord", "torchcodec"), codec="mpeg1video", gop=12, options=FINE),
+    written("mjpeg.avi", refused_by=("decord", "torchcodec"), codec="mjpeg", pixel_format="yuvj420p", bframes=0, options=FINE),
+    written("mjpeg.mov", codec="mjpeg", pixel_format="yuvj420p", bframes=0, options=FINE),
+    written("ffv1.mkv", codec="ffv1", pixel_format="yuv420p", bframes=0),
+    written("gif.gif", refused_by=("decord",), codec="gif", pixel_format="rgb8", bframes=0, fps=25),
+    written("wmv2.asf", refused_by=("decord",), codec="wmv2", gop=12, bframes=0, options=FINE),
+    remuxed("fragments.mp4", {"movflags": "frag_keyframe+empty_moov"}),
+    remuxed("live.mkv", {"live": "1"}, ("decord",)),
+    # odd but valid
+    written("one_frame.mp4", 1),
+    written("two_frames.mp4", 2),
+    written("odd_161x121.mp4", 12, spelled=False, width=161, height=121, pixel_format="yuv444p"),
+    written("tiny_2x2.mp4", 12, refused_by=("decord",), spelled=False, width=2, height=2, bframes=0),
+    written("h264_444.mp4", pixel_format="yuv444p", height=47),
+    written("h264_10_bit.mp4", pixel_format="yuv420p10le"),
+    written("grey.mp4", pixel_format="gray"),
+    written("variable_rate_from_5s.mp4", times=UNEVEN),
+    written("variable_rate_from_5s.mkv", times=UNEVEN),
+    written("rotated_90.mp4", refused_by=("decord",), spelled=False, rotation=90),
+    written("rotated_180.mp4", spelled=False, rotation=180),
+    written("rotated_270.mp4", refused_by=("decord",), spelled=False, rotation=270),
+    trimmed("trimmed_12.mp4", first=30, start=42, bframes=3, refused_by=("decord", "torchcodec")),
+    trimmed("trimmed_1.mp4", first=0, start=1, bframes=0, refused_by=("decord", "torchcodec")),
+    trimmed("trimmed_28.mp4", first=0, start=28, bframes=2, refused_by=("decord",)),
+    written("long_gop.mp4", 100, gop=250, bframes=4),
+    Entry(name="audio_first.mp4", make=audio_first, numbers=tuple(range(40)), count=40),
+    Entry(name="size_changes.ts", make=size_changes, numbers=(*range(20), *range(20)), count=40, exact=False,
+          refused_by=frozenset({"decord", "torchcodec"})),
+    Entry(name="lying_size.mp4", make=edited(lying_size), numbers=tuple(range(100)), count=100),
+    # broken
+    broken_file("empty.mp4", bytes_of(b""), "empty"),
+    broken_file("text.mp4", bytes_of(b"hello, I am not a video\n" * 100), "container"),
+    broken_file("random.mp4", bytes_of(random.Random(0).randbytes(5000)), "container"),
+    broken_file("picture.mp4", bytes_of(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x10\0\0\0\x10\x08\x02\0\0\0"), "container"),
+    *(
+        broken_file(f"truncated_{int(share * 100)}{suffix}", edited(cut(share), **options), "truncated", "container", "no_video")
+        for suffix, options in ((".mp4", {}), (".mkv", {}), (".avi", {"codec": "mpeg4", "options": FINE}))
+        for share in (0.1, 0.5, 0.9)
+    ),
+    broken_file("no_moov.mp4", edited(without_header), "container"),
+    broken_file("damaged_moov.mp4", edited(damaged_header), *ANY),
+    *(broken_file(f"bit_flips_{seed}.mp4", edited(flipped(seed)), "corrupt") for seed in range(3)),
+    broken_file("hole.mp4", edited(hole), "corrupt"),
+    broken_file("audio_only.mp4", audio_only, "no_video"),
+    broken_file("folder.mp4", lambda path, write: path.mkdir(), "not_a_file"),
+    broken_file("pipe.mp4", lambda path, write: os.mkfifo(path), "not_a_file"),
+    broken_file("no_permission.mp4", no_permission, "permission"),
+    broken_file("playlist.mp4", script("#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2.0,\n{inner}\n#EXT-X-ENDLIST\n"), "container"),
+    broken_file("ffconcat.mp4", script("ffconcat version 1.0\nfile {name}\n"), "container"),
+    broken_file("huge_picture.gif", huge_gif, "too_large", "container"),
+    broken_file("lying_count.mp4", edited(lying_count), *ANY),
+    broken_file("gone.mp4", lambda path, write: None, "missing"),
+)  # fmt: skip
+BY_NAME = {entry.name: entry for entry in ENTRIES}
+READABLE = [entry.name for entry in ENTRIES if not entry.reasons]
+BROKEN = [entry.name for entry in ENTRIES if entry.reasons]
+
+
+def make_all(folder: Path, write: Write) -> dict[str, Path]:
+    """Every file, by name; each in a folder of its own, beside what it was made from."""
+    paths = {}
+    for entry in ENTRIES:
+        path = paths[entry.name] = folder / entry.name.replace(".", "_") / entry.name
+        path.parent.mkdir(parents=True)
+        entry.make(path, write)
+    return paths

@@ -1,0 +1,94 @@
+"""RELIABILITY V2: the other decoders show the same frames, the same way up, or say that they cannot.
+
+torchcodec is tested where `make test-torchcodec` has installed it (TEST_TORCHCODEC=1).
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from corpus import BY_NAME, READABLE
+
+from hiera_video.errors import ConfigError, DecodeError
+from hiera_video.video import open_video
+from hiera_video.video.pyav import PyAVReader
+
+BACKENDS = ["decord", *(["torchcodec"] if os.environ.get("TEST_TORCHCODEC") else [])]
+COLOUR = 12
+"""Grey levels that conversion from YUV may differ by in one pixel, on average over a frame."""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", READABLE)
+def test_backends_agree(corpus: dict[str, Path], videos: Any, name: str, backend: str) -> None:
+    entry, path = BY_NAME[name], corpus[name]
+    if backend in entry.refused_by:
+        words = f"{backend} .*; set data.decoder=pyav"
+        with pytest.raises(DecodeError, match=words) as caught, open_video(path, backend) as video:
+            video.frames(range(len(video.times)))
+        assert caught.value.reason == "backend"
+        return
+    with PyAVReader(str(path)) as reader, open_video(path, backend) as video:
+        assert video.info == reader.info and video.times == reader.times and video.fps == reader.fps
+        expected = reader.frames(range(len(reader.times))).astype(int)
+        generator = random.Random(name)
+        for indices in (list(range(len(expected))), generator.choices(range(len(expected)), k=7)):
+            frames = video.frames(indices)
+            assert frames.shape == expected[indices].shape and frames.dtype == np.uint8
+            if entry.numbers is not None:
+                assert videos.numbers(frames) == [entry.numbers[i] for i in indices]
+            assert np.abs(frames - expected[indices]).mean(axis=(1, 2, 3)).max() < COLOUR
+        assert video.frames([]).shape == (0, *expected.shape[1:])
+        with pytest.raises(
+            IndexError, match=f"frame {len(expected)} was asked for, but there are {len(expected)}"
+        ):
+            video.frames([len(expected)])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_guards_stand_before_the_other_decoders(corpus: dict[str, Path], backend: str) -> None:
+    """decord follows a playlist that is named .mp4."""
+    for name in (
+        "playlist.mp4",
+        "ffconcat.mp4",
+        "truncated_50.mp4",
+        "pipe.mp4",
+        "huge_picture.gif",
+    ):
+        with pytest.raises(DecodeError) as caught:
+            open_video(corpus[name], backend)
+        assert caught.value.reason in BY_NAME[name].reasons
+
+
+@pytest.mark.parametrize(
+    ("backend", "words"),
+    [
+        (
+            "decord",
+            r"data.decoder=decord: decord is not installed; `pip install decord` \(Linux on x86-64 alone\)",
+        ),
+        (
+            "torchcodec",
+            r"`apt-get install ffmpeg` and `pip install 'hiera-video\[torchcodec\]'`, or set data.decoder=pyav",
+        ),
+    ],
+)
+def test_a_decoder_that_is_not_there(
+    corpus: dict[str, Path], backend: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *arguments: Any) -> Any:
+        if name.split(".")[0] == backend:
+            raise ImportError(name)
+        return real(name, *arguments)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ConfigError, match=words):
+        open_video(corpus["h264_plain.mp4"], backend)
