@@ -1,4 +1,4 @@
-"""The edge between a tool and its user: errors become one line and an exit code. No torch."""
+"""Run a command: user errors become one line on stderr and an exit code. Imports no torch."""
 
 from __future__ import annotations
 
@@ -7,30 +7,38 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from hiera_video.errors import HieraVideoError
 
+USER_ERROR, INTERRUPTED = 2, 130
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def run_tool(main: Callable[[], int]) -> None:
-    """Run `main` and exit with its code; what the user's input caused becomes one line and exit code 2."""
-    # before torch is imported: a thread that waits must not spin, or the loader's workers, and whoever else shares the
-    # cores, slow a step down up to eightfold (measured on 2 cores with one other process)
+def run_tool(main: Callable[[], int]) -> NoReturn:
+    """Run `main` as the process's command and exit with its code."""
+    # Set before torch is imported: spinning OpenMP threads slow a step down up to eightfold when
+    # loader workers or other processes share the cores (measured on 2 cores).
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    sys.exit(exit_code(main))
+
+
+def exit_code(main: Callable[[], int]) -> int:
+    """Return the exit code of `main`; print an error that the user's input caused as one line."""
     try:
-        code = main()
+        return main()
     except HieraVideoError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
+        message = str(error)
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror}; make room or choose another folder for what is written, then run the "
-              "same command again", file=sys.stderr)  # fmt: skip
-        code = 2
+        message = (
+            f"{where}{error.strerror}; free disk space or choose another output folder, then run "
+            "the same command again"
+        )
     except KeyboardInterrupt:
-        code = 130
-    sys.exit(code)
+        return INTERRUPTED
+    print(f"error: {message}", file=sys.stderr)
+    return USER_ERROR

@@ -1,21 +1,33 @@
-"""A tiny labelled set of real MP4 files, and the tools as a user starts them."""
+"""A tiny labelled set of real MP4 files, and the commands: in this process or launched."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import logging
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from hiera_video.cli.run import exit_code
 from hiera_video.video.encode import write_video
 
 ROOT = Path(__file__).parents[2]
 Tool = Callable[..., subprocess.CompletedProcess[str]]
+MODULES = {
+    "train_net.py": "train",
+    "test_net.py": "test",
+    "extract_features.py": "extract",
+}
+"""Scripts in `tools/` whose module in `hiera_video.cli` has another name."""
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +72,38 @@ def overrides(videos: Path, tmp_path: Path) -> list[str]:
 
 @pytest.fixture(scope="session")
 def tool() -> Tool:
-    """`tool("train_net.py", "--cfg", …)`: run a tool to its end."""
+    """`tool("train_net.py", "--cfg", …)`: run a command in this process, from the repository's root."""
+
+    def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        main = import_module(f"hiera_video.cli.{MODULES.get(name, name.removesuffix('.py'))}").main
+        out, err = io.StringIO(), io.StringIO()
+        handler = logging.StreamHandler(err)
+        root = logging.getLogger()
+        level = root.level
+        root.addHandler(handler)
+        root.setLevel(logging.INFO)
+        try:
+            with contextlib.chdir(ROOT), redirect_stdout(out), redirect_stderr(err):
+                code = exit_code(lambda: _exited(main, arguments))
+        finally:
+            root.removeHandler(handler)
+            root.setLevel(level)
+        return subprocess.CompletedProcess([name, *arguments], code, out.getvalue(), err.getvalue())
+
+    return run
+
+
+def _exited(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
+    """Run `main` and turn argparse's exit into a code."""
+    try:
+        return main(arguments)
+    except SystemExit as ended:
+        return int(ended.code or 0)
+
+
+@pytest.fixture(scope="session")
+def launch() -> Tool:
+    """`launch("train_net.py", "--cfg", …)`: run the script in `tools/` in a process of its own."""
 
     def run(name: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(ROOT / "tools" / name), *arguments]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hiera_video.cli.arguments import config_parser, keys
-from hiera_video.config.load import flatten, load_config
+from hiera_video.config.load import flatten_config, load_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,7 +25,7 @@ def test_every_key_is_told_with_a_default_that_can_be_written_so(tmp_path: Path)
     (tmp_path / "plain.yaml").write_text(
         "model: {name: hiera_micro_16x32}\nclip: {num_frames: 16}\n"
     )
-    plain = flatten(load_config(tmp_path / "plain.yaml"))
+    plain = flatten_config(load_config(tmp_path / "plain.yaml"))
     told = dict(keys())
     assert list(told) == list(plain)
     for key, text in told.items():
@@ -33,7 +33,7 @@ def test_every_key_is_told_with_a_default_that_can_be_written_so(tmp_path: Path)
         assert head.startswith(f"{key}: ") and len(meaning.split()) >= 2, text
         default = head.removeprefix(f"{key}: ")
         if default != "(required)":
-            assert flatten(load_config(tmp_path / "plain.yaml", [f"{key}={default}"])) == plain, (
+            assert flatten_config(load_config(tmp_path / "plain.yaml", [f"{key}={default}"])) == plain, (
                 text
             )
 

@@ -26,7 +26,7 @@ from hiera_video.models.factory import create_model
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.weights.load import from_pretrained
 from hiera_video.models.weights.save import save_pretrained
-from hiera_video.runtime.distributed import ALONE
+from hiera_video.runtime.distributed import SINGLE_PROCESS
 from hiera_video.video.encode import write_video
 from hiera_video.workflows import test as testing
 from hiera_video.workflows.build import manifest_of
@@ -138,7 +138,7 @@ def test_validation_while_training_computes_in_the_tests_precision(
     model = from_pretrained(common[1].removeprefix("test.checkpoint="))
     for precision in ("fp32", "bf16"):
         config = load_config(ROOT / CONFIG, [*common, f"test.precision={precision}"])
-        evaluator = make_evaluator(config, manifest_of(config, "test"), ALONE)
+        evaluator = make_evaluator(config, manifest_of(config, "test"), SINGLE_PROCESS)
         assert evaluator is not None and evaluator(model)["evaluated"] == VIDEOS - len(BROKEN)
         assert set(used) == {precision}
         used.clear()

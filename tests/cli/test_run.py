@@ -33,7 +33,7 @@ def test_a_full_disk_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     code, line = told(capsys, full.value)
     assert code == 2
     assert line == (
-        "error: No space left on device; make room or choose another folder for what is written, then run the same "
+        "error: No space left on device; free disk space or choose another output folder, then run the same "
         "command again\n"
     )
 
