@@ -38,7 +38,7 @@ from hiera_video.config.schema import Config
 from hiera_video.data.config import AugmentConfig
 from hiera_video.data.loading.loader import ClipBatch
 from hiera_video.models.factory import create_model
-from hiera_video.runtime.distributed import ALONE
+from hiera_video.runtime.distributed import SINGLE_PROCESS
 from hiera_video.runtime.log import MetricLog
 from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.checkpoint import CheckpointStore
@@ -118,7 +118,7 @@ def make(config: Config) -> TrainState:
     """The same model and optimizer each time."""
     torch.manual_seed(0)
     model = create_model(config.model.name, num_classes=CLASSES, drop_path_rate=0.1)
-    return make_state(model.train(), config.optim, TrainConfig(batch_size=BATCH), ALONE)
+    return make_state(model.train(), config.optim, TrainConfig(batch_size=BATCH), SINGLE_PROCESS)
 
 
 def seconds_of_engine(config: Config, batch: ClipBatch, steps: int) -> float:
@@ -138,7 +138,7 @@ def seconds_of_engine(config: Config, batch: ClipBatch, steps: int) -> float:
         log = MetricLog(Path(folder), first_step=0)
         store = CheckpointStore(Path(folder) / "checkpoints", keep=1)
         run = Run(
-            folder=Path(folder), world=ALONE, store=store, log=log, steps_per_epoch=steps + 2, num_videos=1, max_broken=1.0,
+            folder=Path(folder), world=SINGLE_PROCESS, store=store, log=log, steps_per_epoch=steps + 2, num_videos=1, max_broken=1.0,
             seed=0,
             flops_per_clip=1.0, meta={},
         )  # fmt: skip

@@ -27,7 +27,7 @@ from hiera_video.data.manifest.record import Manifest, Record
 from hiera_video.data.prepare.tar_writer import write_shards
 from hiera_video.video import open_video
 from hiera_video.video.encode import write_video
-from hiera_video.video.options import Indexed
+from hiera_video.video.options import IndexedPyAV
 from hiera_video.video.packet_index import write_index
 from hiera_video.video.pyav import PyAVReader
 
@@ -54,9 +54,9 @@ def main() -> int:
             path = folder / f"{number}.mp4"
             write_video(path, scene(seconds * FPS, *size), fps=FPS, gop=gop, bframes=3, crf=23)
             with PyAVReader(str(path)) as video:
-                remembered = video.to_remember()
+                remembered = video.packet_index_row()
             assert remembered is not None
-            index = Indexed(index=str(folder / f"{number}.index"))
+            index = IndexedPyAV(index=str(folder / f"{number}.index"))
             write_index(Path(index.index), [(str(path), *remembered)])
             one = Manifest(
                 records=(Record(path=str(path), label=None, row=0),),

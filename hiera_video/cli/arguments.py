@@ -10,7 +10,7 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from textwrap import fill
 from typing import Any, cast, get_type_hints
 
-from hiera_video.config.load import nearest_key
+from hiera_video.config.load import suggest_key
 from hiera_video.config.schema import Config
 
 WIDTH = 118
@@ -58,7 +58,7 @@ class _PrintKeys(argparse.Action):
             if not wanted or key == wanted or key.startswith(f"{wanted}.")
         ]
         if not told:
-            parser.error(f"--keys {wanted}: no such key; {nearest_key(wanted)}")
+            parser.error(f"--keys {wanted}: no such key; {suggest_key(wanted)}")
         print("\n".join(told))
         parser.exit()
 

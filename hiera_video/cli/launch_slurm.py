@@ -20,7 +20,7 @@ from hiera_video.cli.arguments import config_parser
 from hiera_video.cli.run import run_tool
 from hiera_video.config.load import load_config
 from hiera_video.errors import ConfigError
-from hiera_video.runtime.slurm_job import Training
+from hiera_video.runtime.slurm_job import SlurmTraining
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     executor.update_parameters(
         **{key: value for key, value in parameters.items() if value is not None}
     )
-    job = executor.submit(Training(str(tool), command))
+    job = executor.submit(SlurmTraining(str(tool), command))
     logger.info("job %s; log: %s", job.job_id, job.paths.stderr)
     if arguments.cluster == "local":
         job.results()  # local jobs end with the process that started them

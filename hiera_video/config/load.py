@@ -52,7 +52,7 @@ def save_config(config: Config, path: Path) -> None:
     write_atomic(path, OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
-def flatten(config: Config) -> dict[str, Any]:
+def flatten_config(config: Config) -> dict[str, Any]:
     """`{"optim.lr": 0.0008, …}`: every key with its value."""
 
     def walk(node: object, prefix: str) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def _check_keys(layer: DictConfig, source: str) -> None:
         for name in map(str, node):
             key = f"{prefix}{name}"
             if key not in known:
-                raise ConfigError(f"{source}: unknown key '{key}'; {nearest_key(key)}")
+                raise ConfigError(f"{source}: unknown key '{key}'; {suggest_key(key)}")
             if known[key] is not None:
                 child = node._get_node(name)
                 if not isinstance(child, DictConfig) or child._is_none():
@@ -181,7 +181,7 @@ def _check_keys(layer: DictConfig, source: str) -> None:
     walk(layer, "")
 
 
-def nearest_key(key: str) -> str:
+def suggest_key(key: str) -> str:
     """A hint for a key that does not exist: the same name elsewhere, else a similar name in the same section, else a similar
     key, else what there is."""
     known = list(_schema_keys(Config))

@@ -46,7 +46,7 @@ class Config:
     def __post_init__(self) -> None:
         size = self.input_size
         if len(size) == 2:
-            raise_image_model(self.model.name)
+            reject_image_model(self.model.name)
         require(
             size[0] == self.clip.num_frames,
             f"model.input_size={list(size)} has {size[0]} frames, clip.num_frames={self.clip.num_frames}: "
@@ -77,7 +77,7 @@ class Config:
         return config_for(self.model.name, input_size=self.model.input_size).input_size
 
 
-def raise_image_model(name: str) -> None:
+def reject_image_model(name: str) -> None:
     """An image model cannot be trained on clips."""
     require(
         False,

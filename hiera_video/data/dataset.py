@@ -33,7 +33,7 @@ from hiera_video.errors import ConfigError, DecodeError, ManifestError
 from hiera_video.utils.profiler import stage
 from hiera_video.video import open_video
 from hiera_video.video.options import Backend
-from hiera_video.video.reader import Frames, VideoReader, broken
+from hiera_video.video.reader import Frames, VideoReader, unreadable
 
 SUBSTITUTES = 10
 """Videos tried in a broken one's place. If all of them are broken too, the data set is, and training stops."""
@@ -266,7 +266,7 @@ def record_frame_range(video: VideoReader, record: Record) -> FrameRange:
     none."""
     times = video.times
     if record.num_frames is not None and len(times) < record.num_frames:
-        raise broken(
+        raise unreadable(
             record.path,
             "truncated",
             f"has {len(times)} frames, but its list says {record.num_frames}; make it again",
@@ -275,7 +275,7 @@ def record_frame_range(video: VideoReader, record: Record) -> FrameRange:
         times[: record.num_frames], video.fps, record.start_seconds, record.end_seconds
     )
     if window.num_frames < 1:
-        raise broken(
+        raise unreadable(
             record.path,
             "empty_window",
             f"has no frame from {record.start_seconds} to {record.end_seconds} s; its frames are at "

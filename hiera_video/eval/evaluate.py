@@ -66,7 +66,7 @@ def predict_views(
             if store:
                 store.write(videos, finished[videos])
             bar.update(len(videos))
-    parts = world.gather([finished[videos] for videos in mine])
+    parts = world.all_gather([finished[videos] for videos in mine])
     return merge([shard for part in parts for shard in part], of=len(dataset))
 
 

@@ -61,7 +61,7 @@ class Reconstruction:
                     [video.row for video in batch[:CLIPS_SHOWN]],
                 )
             total, count = total + float(output.loss) * len(clips), count + len(clips)
-        summed = self.world.sum(
+        summed = self.world.all_reduce(
             torch.tensor([total, count], dtype=torch.float64, device=self.world.device)
         ).tolist()
         if not summed[1]:

@@ -32,13 +32,13 @@ class World:
         """Rank 0 alone writes files and logs."""
         return self.rank == 0
 
-    def sum(self, values: Tensor) -> Tensor:
+    def all_reduce(self, values: Tensor) -> Tensor:
         """Sum over the ranks, on every rank."""
         if self.size > 1:
             distributed.all_reduce(values)
         return values
 
-    def gather(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         """Every rank's `value`, in rank order, on every rank."""
         if self.size == 1:
             return [value]
@@ -47,12 +47,12 @@ class World:
         return values
 
 
-ALONE = World(0, 1, torch.device("cpu"))
+SINGLE_PROCESS = World(0, 1, torch.device("cpu"))
 """One process without a device of its own."""
 
 
 @contextmanager
-def world() -> Iterator[World]:
+def init_distributed() -> Iterator[World]:
     """Join the processes that torchrun started; gloo on CPU, NCCL on GPUs. Raises `ConfigError` where there are more
     processes than GPUs."""
     size, rank, local = (

@@ -21,7 +21,7 @@ PACKAGES = ("hiera-video", "torch", "torchvision", "av", "numpy", "omegaconf", "
 
 
 @contextmanager
-def claim(folder: Path) -> Iterator[None]:
+def lock_run_folder(folder: Path) -> Iterator[None]:
     """Make `folder` and hold its lock. Raises `ConfigError` if it cannot be written or another run holds it; on a file
     system without locks it warns and goes on."""
     try:

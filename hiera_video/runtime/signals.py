@@ -6,7 +6,7 @@ import signal
 from types import FrameType, TracebackType
 from typing import Any
 
-STOPPING = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 """Where ranks received different ones, the first of these counts: a job that may come back comes back."""
 
 
@@ -29,7 +29,7 @@ class StopSignal:
         return 0 if self.received is None else 128 + self.received
 
     def __enter__(self) -> StopSignal:
-        self._previous = {number: signal.signal(number, self._handle) for number in STOPPING}
+        self._previous = {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
         return self
 
     def __exit__(

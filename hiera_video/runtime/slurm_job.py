@@ -14,7 +14,7 @@ STOPPED_FOR_LATER, PREEMPTED = 128 + signal.SIGUSR1, 128 + signal.SIGTERM
 
 
 @dataclass(frozen=True)
-class Training:
+class SlurmTraining:
     """A tool and its arguments, as one of the job's processes."""
 
     tool: str

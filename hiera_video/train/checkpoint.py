@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hiera_video.errors import CheckpointError
-from hiera_video.runtime.distributed import ALONE, World
+from hiera_video.runtime.distributed import SINGLE_PROCESS, World
 from hiera_video.train.parts import file_names, join, take
 from hiera_video.utils.atomic_files import sync
 from hiera_video.utils.hashing import file_sha256, json_sha256
@@ -54,7 +54,7 @@ class CheckpointStore:
     """
 
     def __init__(
-        self, folder: Path, *, keep: int, world: World = ALONE, sharded: bool = False
+        self, folder: Path, *, keep: int, world: World = SINGLE_PROCESS, sharded: bool = False
     ) -> None:
         self.folder, self.keep, self.world = folder, keep, world
         self.parts = world.size if sharded else 1
@@ -106,7 +106,7 @@ class CheckpointStore:
             SafetensorError,
         ) as error:  # what each writer makes of a full disk
             problem, cause = str(error), error
-        answers = self.world.gather((answer, problem))
+        answers = self.world.all_gather((answer, problem))
         problems = [problem for _, problem in answers if problem is not None]
         if problems:
             if self.world.is_main:

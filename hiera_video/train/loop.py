@@ -266,7 +266,7 @@ def _report_non_finite(
     step: int, loss: float, norm: float, batches: Sequence[ClipBatch], run: Run
 ) -> None:
     """Say which videos were in the step, on every rank, before the weights could be touched."""
-    rows = run.world.gather([batch.row.tolist() for batch in batches])
+    rows = run.world.all_gather([batch.row.tolist() for batch in batches])
     if run.world.is_main:
         path = run.folder / "non_finite.json"
         path.write_text(

@@ -85,7 +85,7 @@ def choose_parts(
         return 1  # the plan of the batches says what is wrong with it
     fits = _grown if world.device.type == "cuda" and not sharded else _predicted
     try:
-        size = min(world.gather(fits(step, list(sizes), world)))
+        size = min(world.all_gather(fits(step, list(sizes), world)))
     except torch.OutOfMemoryError:  # of a sharded model's smallest part
         size = 0
     if world.device.type == "cuda":
@@ -121,9 +121,9 @@ def _grown(step: Callable[[int], None], sizes: Sequence[int], world: World) -> i
 def _predicted(step: Callable[[int], None], sizes: Sequence[int], world: World) -> int:
     """The largest size whose growth, by that of a small one, stays within what is free; 0 where none does."""
     step(sizes[0])  # gradients and the optimizer's state are there from now on, for whatever size
-    free, measured, growth = min(world.gather(free_memory(world))), sizes[0], 0
+    free, measured, growth = min(world.all_gather(free_memory(world))), sizes[0], 0
     for measured in sizes:
-        growth = max(world.gather(growth_of(lambda: step(measured), world)))  # noqa: B023
+        growth = max(world.all_gather(growth_of(lambda: step(measured), world)))  # noqa: B023
         if growth > min(NOISE, SHARE * free / 2):
             break
     a_video = growth / measured

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hiera_video.runtime.distributed import World
-from hiera_video.runtime.signals import STOPPING
+from hiera_video.runtime.signals import STOP_SIGNALS
 from hiera_video.train.devices import device_name, peak_flops, peak_memory_gb
 
 logger = logging.getLogger(__name__)
@@ -46,9 +46,9 @@ def agree(
         for value, count in logs.values()
         for number in (value.cpu(), torch.tensor(float(count)).double())
     ]
-    reduced = world.sum(torch.stack([*flags, *sums]).to(world.device)).tolist()
+    reduced = world.all_reduce(torch.stack([*flags, *sums]).to(world.device)).tolist()
     total_broken, due = reduced[:2]
-    signalled, values = reduced[2 : 2 + len(STOPPING)], reduced[2 + len(STOPPING) :]
+    signalled, values = reduced[2 : 2 + len(STOP_SIGNALS)], reduced[2 + len(STOP_SIGNALS) :]
     averages = {name: values[2 * place] / values[2 * place + 1] for place, name in enumerate(logs)}
     return Agreement(
         averages=averages,
@@ -62,16 +62,16 @@ def agree(
 def reduce_signal(signal: int, world: World) -> int:
     """The signal that some rank received, 0 where none did: asked after what takes longer than a step."""
     return _first(
-        world.sum(torch.tensor(_flags(signal), dtype=torch.float64, device=world.device)).tolist()
+        world.all_reduce(torch.tensor(_flags(signal), dtype=torch.float64, device=world.device)).tolist()
     )
 
 
 def _flags(signal: int) -> list[float]:
-    return [float(signal == number) for number in STOPPING]
+    return [float(signal == number) for number in STOP_SIGNALS]
 
 
 def _first(counts: list[float]) -> int:
-    return next((int(number) for number, count in zip(STOPPING, counts) if count), 0)
+    return next((int(number) for number, count in zip(STOP_SIGNALS, counts) if count), 0)
 
 
 class Clock:

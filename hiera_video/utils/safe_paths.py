@@ -9,7 +9,7 @@ from pathlib import Path
 from hiera_video.errors import ManifestError
 
 
-class Root:
+class SafeRoot:
     """A folder that every path of a manifest has to lie in.
 
     Links are looked for folder by folder (one listing each) and not file by file: a list of 240,000 videos on a network

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hiera_video.errors import ConfigError
-from hiera_video.video.options import Backend, FrameFolder, Indexed, StoredVideo
+from hiera_video.video.options import Backend, FrameFolder, IndexedPyAV, ShardVideo
 
 if TYPE_CHECKING:
     from hiera_video.video.reader import VideoReader
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 BACKENDS = ("pyav", "decord", "torchcodec", "frames")
 
 
-def open_video(path: str | Path | StoredVideo, backend: Backend = "pyav") -> VideoReader:
+def open_video(path: str | Path | ShardVideo, backend: Backend = "pyav") -> VideoReader:
     """Open the video at `path`, or in a tar shard (`train-000000.tar!name.mp4`). Close it after use, or open it in a
     `with` statement.
 
@@ -23,15 +23,15 @@ def open_video(path: str | Path | StoredVideo, backend: Backend = "pyav") -> Vid
     (300, (3, 256, 340, 3))
 
     `backend`: `pyav`; `decord` or `torchcodec`, where installed; `frames` for a folder of pictures, or a `FrameFolder`
-    that says how they are named; an `Indexed` for pyav with an index of packets. Raises `DecodeError`, whose `reason` is one of
+    that says how they are named; an `IndexedPyAV` for pyav with an index of packets. Raises `DecodeError`, whose `reason` is one of
     `hiera_video.video.reader.REASONS`, and `ConfigError` where a decoder is not installed.
     """
-    index = backend.index if isinstance(backend, Indexed) else None
+    index = backend.index if isinstance(backend, IndexedPyAV) else None
     name = (
         "frames"
         if isinstance(backend, FrameFolder)
         else "pyav"
-        if isinstance(backend, Indexed)
+        if isinstance(backend, IndexedPyAV)
         else backend
     )
     if name not in BACKENDS:
@@ -39,8 +39,8 @@ def open_video(path: str | Path | StoredVideo, backend: Backend = "pyav") -> Vid
     if name == "pyav":
         from hiera_video.video.pyav import PyAVReader
 
-        return PyAVReader(path if isinstance(path, StoredVideo) else str(path), index=index)
-    if isinstance(path, StoredVideo):
+        return PyAVReader(path if isinstance(path, ShardVideo) else str(path), index=index)
+    if isinstance(path, ShardVideo):
         raise ConfigError(
             f"{path.path}: data.decoder={name} does not read videos in shards; set data.decoder=pyav"
         )

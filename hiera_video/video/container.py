@@ -16,7 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from hiera_video.errors import DecodeError
-from hiera_video.video.reader import Limits, broken
+from hiera_video.video.reader import Limits, unreadable
 
 # Containers with times of their own. No playlists, scripts or picture sequences: those open other files.
 FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,ogg,gif,asf,ivf"
@@ -31,11 +31,11 @@ def decoding(path: str, reason: str, words: str) -> Iterator[None]:
         raise
     except (av.FFmpegError, OSError, ValueError, RuntimeError, MemoryError) as error:
         detail = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise broken(path, reason, f"{words} ({detail})") from error
+        raise unreadable(path, reason, f"{words} ({detail})") from error
     except (
         IndexError
     ) as error:  # what PyAV makes of a packet whose stream was not there at the start
-        raise broken(
+        raise unreadable(
             path,
             reason,
             f"{words} (another stream begins in its middle; convert it, or cut it there)",
@@ -46,19 +46,19 @@ def check_file(path: str) -> None:
     try:
         status = os.stat(path)  # noqa: PTH116 (a hot path)
     except FileNotFoundError as error:
-        raise broken(path, "missing", "no such file") from error
+        raise unreadable(path, "missing", "no such file") from error
     except PermissionError as error:
-        raise broken(
+        raise unreadable(
             path, "permission", "may not be read; check the permissions of its folders"
         ) from error
     except (OSError, ValueError) as error:
-        raise broken(path, "not_a_file", f"is not a file ({error})") from error
+        raise unreadable(path, "not_a_file", f"is not a file ({error})") from error
     if not stat.S_ISREG(status.st_mode):  # reading from a pipe would wait for ever
-        raise broken(path, "not_a_file", "is not a regular file")
+        raise unreadable(path, "not_a_file", "is not a regular file")
     if status.st_size == 0:
-        raise broken(path, "empty", "is empty (0 bytes); fetch or make it again")
+        raise unreadable(path, "empty", "is empty (0 bytes); fetch or make it again")
     if not os.access(path, os.R_OK):
-        raise broken(path, "permission", "may not be read; check its permissions")
+        raise unreadable(path, "permission", "may not be read; check its permissions")
 
 
 def open_container(file: str | io.RawIOBase | io.BytesIO, limits: Limits) -> InputContainer:
@@ -77,7 +77,7 @@ def video_stream(container: InputContainer, path: str) -> VideoStream:
     for stream in container.streams.video:
         if not stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails):
             return stream
-    raise broken(path, "no_video", "has no video stream")
+    raise unreadable(path, "no_video", "has no video stream")
 
 
 def single_threaded(decoder: VideoCodecContext, limits: Limits) -> VideoCodecContext:
@@ -90,9 +90,9 @@ def single_threaded(decoder: VideoCodecContext, limits: Limits) -> VideoCodecCon
 
 def check_size(path: str, width: int, height: int, limits: Limits) -> None:
     if width < 1 or height < 1:
-        raise broken(path, "container", "does not say how large its pictures are")
+        raise unreadable(path, "container", "does not say how large its pictures are")
     if width * height > limits.max_pixels:
-        raise broken(
+        raise unreadable(
             path,
             "too_large",
             f"pictures of {width}x{height} are over the limit of {limits.max_pixels} pixels",
@@ -110,7 +110,7 @@ def check_request(
             )
     needed = len(indices) * width * height * 3
     if needed > limits.max_bytes:
-        raise broken(
+        raise unreadable(
             path,
             "too_large",
             f"{len(indices)} frames of {width}x{height} take {needed / 2**20:.0f} MiB, over the limit of "

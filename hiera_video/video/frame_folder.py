@@ -17,10 +17,10 @@ from PIL import Image
 
 from hiera_video.video.container import check_request
 from hiera_video.video.options import FrameFolder
-from hiera_video.video.reader import Closing, Frames, Limits, VideoInfo, broken
+from hiera_video.video.reader import Closeable, Frames, Limits, VideoInfo, unreadable
 
 
-class FolderReader(Closing):
+class FolderReader(Closeable):
     """A folder of frames; see `protocol.VideoReader`."""
 
     def __init__(self, path: str, naming: FrameFolder, *, limits: Limits | None = None) -> None:
@@ -63,7 +63,7 @@ class FolderReader(Closing):
                 continue
             picture = self._read(index)
             if picture.shape != out.shape[1:]:
-                raise broken(
+                raise unreadable(
                     self._path,
                     "corrupt",
                     f"{self._names[index]} is {picture.shape[1]}x{picture.shape[0]}, the first frame {width}x{height}; "
@@ -84,7 +84,7 @@ class FolderReader(Closing):
             try:
                 return np.asarray(picture.convert("RGB"))
             except (OSError, SyntaxError, ValueError) as error:
-                raise broken(
+                raise unreadable(
                     self._path, "corrupt", f"{self._names[index]} cannot be decoded ({error})"
                 ) from error
 
@@ -97,9 +97,11 @@ class FolderReader(Closing):
                 BytesIO(Path(self._path, name).read_bytes()), formats=("JPEG", "PNG", "BMP", "WEBP")
             )
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise broken(self._path, "corrupt", f"{name} cannot be decoded ({error})") from error
+            raise unreadable(
+                self._path, "corrupt", f"{name} cannot be decoded ({error})"
+            ) from error
         if picture.width * picture.height > self._limits.max_pixels:
-            raise broken(
+            raise unreadable(
                 self._path,
                 "too_large",
                 f"{name} of {picture.width}x{picture.height} is over the limit of {self._limits.max_pixels} pixels",
@@ -112,14 +114,14 @@ def _frame_names(path: str, naming: FrameFolder) -> list[str]:
     try:
         names = sorted(os.listdir(path))  # noqa: PTH208 (a hot path)
     except FileNotFoundError as error:
-        raise broken(path, "missing", "no such folder of frames") from error
+        raise unreadable(path, "missing", "no such folder of frames") from error
     except NotADirectoryError as error:
         words = (
             "is a file; data.decoder=frames reads folders of pictures, set it to pyav for videos"
         )
-        raise broken(path, "not_a_file", words) from error
+        raise unreadable(path, "not_a_file", words) from error
     except OSError as error:
-        raise broken(path, "permission", f"may not be read ({error.strerror})") from error
+        raise unreadable(path, "permission", f"may not be read ({error.strerror})") from error
     pattern = naming.pattern()
     found: dict[int, str] = {}
     kinds: dict[tuple[str, str], str] = {}
@@ -131,10 +133,12 @@ def _frame_names(path: str, naming: FrameFolder) -> list[str]:
         found[int(match["number"])] = name
     if not found:
         wanted = naming.template or "pictures with numbers in their names"
-        raise broken(path, "no_frames", f"holds none of {wanted}; is data.frame_template right?")
+        raise unreadable(
+            path, "no_frames", f"holds none of {wanted}; is data.frame_template right?"
+        )
     if len(kinds) > 1:
         one, other = sorted(kinds.values())[:2]
-        raise broken(
+        raise unreadable(
             path,
             "corrupt",
             f"holds pictures of several names ({one}, {other}); set data.frame_template",
@@ -142,7 +146,7 @@ def _frame_names(path: str, naming: FrameFolder) -> list[str]:
     first = naming.first if naming.first is not None else min(found)
     for number in range(first, first + len(found)):
         if number not in found:
-            raise broken(
+            raise unreadable(
                 path,
                 "truncated",
                 f"has no frame {number}, but frames up to {max(found)}; make it again",

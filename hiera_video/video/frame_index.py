@@ -25,7 +25,7 @@ class PacketFacts(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PacketRun:
+class PacketRange:
     """Packets `first` to `last`, both included, beginning with a key frame, and the pts wanted of them."""
 
     first: int
@@ -45,7 +45,7 @@ class FrameIndex:
     """Presentation time of each key packet."""
 
     @property
-    def has_open_groups(self) -> bool:
+    def has_open_gops(self) -> bool:
         """Whether pictures that follow a key packet are shown before it."""
         position_of_key = dict(zip(self.keys, self.key_pts))
         latest: int | None = None
@@ -55,16 +55,16 @@ class FrameIndex:
                 return True
         return False
 
-    def runs(self, indices: Iterable[int]) -> list[PacketRun]:
+    def runs(self, indices: Iterable[int]) -> list[PacketRange]:
         """The fewest stretches of packets that give all frames at `indices`; neighbours that overlap are joined."""
-        runs: list[PacketRun] = []
+        runs: list[PacketRange] = []
         needs = sorted((self._key_before(i), self.packet[i], self.pts[i]) for i in set(indices))
         for first, last, pts in needs:
             if runs and first <= runs[-1].last:
                 joined = runs[-1]
-                runs[-1] = PacketRun(joined.first, max(joined.last, last), joined.wanted | {pts})
+                runs[-1] = PacketRange(joined.first, max(joined.last, last), joined.wanted | {pts})
             else:
-                runs.append(PacketRun(first, last, frozenset([pts])))
+                runs.append(PacketRange(first, last, frozenset([pts])))
         return runs
 
     def _key_before(self, index: int) -> int:

@@ -51,7 +51,7 @@ class FrameFolder:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StoredVideo:
+class ShardVideo:
     """A video that lies in a tar shard."""
 
     shard: str
@@ -70,12 +70,12 @@ class StoredVideo:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Indexed:
+class IndexedPyAV:
     """The pyav decoder, with an index of packets."""
 
     index: str
     """The file that `tools/check_data.py --index` has written."""
 
 
-Backend = str | FrameFolder | Indexed
+Backend = str | FrameFolder | IndexedPyAV
 """What `open_video` takes to read with."""

@@ -1,4 +1,4 @@
-"""Packets of videos, written down once: opening then reads a file's header alone, and reading a clip is one seek.
+"""PacketTable of videos, written down once: opening then reads a file's header alone, and reading a clip is one seek.
 
     python tools/check_data.py --train long.csv --out check --index        # check/packets.index
     python tools/train_net.py … data.index=check/packets.index
@@ -36,7 +36,7 @@ Stamp = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Packets:
+class PacketTable:
     """Facts about all packets of a video, in decode order."""
 
     pts: npt.NDArray[np.int64]
@@ -70,7 +70,7 @@ class Packets:
         return zlib.compress(b"".join((*times, self.kinds.tobytes())), 9)
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> Packets:
+    def from_bytes(cls, content: bytes) -> PacketTable:
         raw = zlib.decompress(content)
         count, rest = divmod(len(raw), 17)
         if rest or not count:
@@ -81,7 +81,7 @@ class Packets:
         return cls(pts=pts, dts=dts, kinds=np.frombuffer(raw, np.uint8, count, 16 * count))
 
 
-def look_up(index: str, path: str, stamp: Stamp | None) -> Packets | None:
+def find_packets(index: str, path: str, stamp: Stamp | None) -> PacketTable | None:
     """The packets of the video at `path`, if they were written down when it was as it is now."""
     if stamp is None:
         return None
@@ -89,7 +89,7 @@ def look_up(index: str, path: str, stamp: Stamp | None) -> Packets | None:
         row = _connection(index, os.getpid()).execute(
             "SELECT packets FROM videos WHERE path = ? AND size = ? AND date = ?", (path, *stamp)
         ).fetchone()  # fmt: skip
-        return None if row is None else Packets.from_bytes(row[0])
+        return None if row is None else PacketTable.from_bytes(row[0])
     except (sqlite3.Error, ValueError, zlib.error) as error:
         raise _damaged(index, error) from error
 

@@ -13,8 +13,8 @@ from av.video.stream import VideoStream
 
 from hiera_video.video.container import decoding, matroska_promise, video_stream
 from hiera_video.video.frame_index import PacketFacts
-from hiera_video.video.packet_index import DISCARD, KEY, NONE, Packets
-from hiera_video.video.reader import Closing, Limits, broken
+from hiera_video.video.packet_index import DISCARD, KEY, NONE, PacketTable
+from hiera_video.video.reader import Closeable, Limits, unreadable
 from hiera_video.video.sources import ByteSource
 
 # Up to this size of a file's packets they stay in memory, and nothing is read twice.
@@ -23,11 +23,11 @@ KEPT_BYTES = 64 << 20
 STORES_TIMES = ("mov", "matroska")
 
 
-class PacketSource(Closing):
-    """An open container and its video stream. Packets are numbered in decode order, from 0."""
+class PacketSource(Closeable):
+    """An open container and its video stream. PacketTable are numbered in decode order, from 0."""
 
     def __init__(
-        self, source: ByteSource, limits: Limits, kept_bytes: int, known: Packets | None = None
+        self, source: ByteSource, limits: Limits, kept_bytes: int, known: PacketTable | None = None
     ) -> None:
         self._source = source
         self._path = path = source.path
@@ -37,7 +37,7 @@ class PacketSource(Closing):
         source.check(limits)
         with decoding(path, "container", "cannot be opened as a video"):
             self.container = self._open.enter_context(source.opened(limits))
-        with self.closed_on_failure():
+        with self.close_on_error():
             self.stream = video_stream(self.container, path)
             self.index = self.stream.index
             self.decoder = self._decoder()
@@ -53,7 +53,7 @@ class PacketSource(Closing):
     def _decoder(self) -> VideoCodecContext:
         decoder = self.stream.codec_context
         if decoder is None:
-            raise broken(
+            raise unreadable(
                 self._path, "codec", "holds video that no decoder here reads; convert it to H.264"
             )
         return decoder
@@ -84,20 +84,22 @@ class PacketSource(Closing):
         )
         self._check_complete(seen)
         if not self.facts:
-            raise broken(self._path, "no_frames", "holds a video stream without a single packet")
+            raise unreadable(
+                self._path, "no_frames", "holds a video stream without a single packet"
+            )
 
-    def _recall(self, known: Packets) -> None:
+    def _recall(self, known: PacketTable) -> None:
         """What a scan found when the file was as it is now."""
         self.facts, self.is_plain, self._kept = [], True, None
         self._clock = known.clock()
         self._where = {times: i for i, times in enumerate(self._clock)}
 
-    def known(self) -> Packets | None:
+    def known(self) -> PacketTable | None:
         """What there is to write down for the next time; None where a file has to be read through each time."""
         if not self.is_plain or not self._stores_times:
             return None
         kinds = (KEY * packet.key + DISCARD * packet.discard for packet in self.facts)
-        return Packets(
+        return PacketTable(
             pts=np.array([pts for pts, _ in self._clock], np.int64),
             dts=np.array([NONE if dts is None else dts for _, dts in self._clock], np.int64),
             kinds=np.fromiter(kinds, np.uint8),
@@ -115,7 +117,7 @@ class PacketSource(Closing):
         elif "avi" in name:
             promised = self.stream.frames
         if seen < promised:
-            raise broken(
+            raise unreadable(
                 self._path,
                 "truncated",
                 f"has {seen} of {promised} packets; fetch or make the file again",
@@ -123,14 +125,14 @@ class PacketSource(Closing):
         if "matroska" in name:
             head, there = self._source.head(4096)
             if there < (promised := matroska_promise(head)):
-                raise broken(
+                raise unreadable(
                     self._path,
                     "truncated",
                     f"has {there} of {promised} bytes; fetch or make the file again",
                 )
 
     def packets(self, first: int, last: int) -> Iterator[Packet[VideoStream]]:
-        """Packets `first` to `last`, both included; `first` is a key packet. Fewer where the file has changed."""
+        """PacketTable `first` to `last`, both included; `first` is a key packet. Fewer where the file has changed."""
         if self._kept is not None:
             yield from self._kept[first : last + 1]
             return
@@ -150,7 +152,7 @@ class PacketSource(Closing):
         yield from self._read_from(first, last)
 
     def _read_from(self, first: int, last: int) -> Iterator[Packet[VideoStream]]:
-        """Packets `first` to `last` from where the container stands; none at all if it stands behind `first`."""
+        """PacketTable `first` to `last` from where the container stands; none at all if it stands behind `first`."""
         started = False
         for packet in self.container.demux(self.stream):
             if packet.size == 0:

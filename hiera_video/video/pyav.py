@@ -27,12 +27,12 @@ from hiera_video.video.container import (
     rotation,
     single_threaded,
 )
-from hiera_video.video.frame_index import FrameIndex, PacketRun, build_index, seconds_of
-from hiera_video.video.options import StoredVideo
-from hiera_video.video.packet_index import Stamp, look_up
+from hiera_video.video.frame_index import FrameIndex, PacketRange, build_index, seconds_of
+from hiera_video.video.options import ShardVideo
+from hiera_video.video.packet_index import Stamp, find_packets
 from hiera_video.video.packets import KEPT_BYTES, PacketSource
-from hiera_video.video.reader import Closing, Frames, Limits, VideoInfo, broken
-from hiera_video.video.sources import source_of
+from hiera_video.video.reader import Closeable, Frames, Limits, VideoInfo, unreadable
+from hiera_video.video.sources import byte_source
 
 # One packet is one shown frame in these; elsewhere (VP8 has packets that show nothing) frames are counted by decoding.
 ONE_FRAME_A_PACKET = {
@@ -52,25 +52,25 @@ SKIPS_NONREF = {"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"}
 FALLBACK_FPS = 30.0
 
 
-class PyAVReader(Closing):
+class PyAVReader(Closeable):
     """A video opened with PyAV; see `protocol.VideoReader`."""
 
     def __init__(
         self,
-        video: str | StoredVideo,
+        video: str | ShardVideo,
         *,
         limits: Limits | None = None,
         kept_bytes: int = KEPT_BYTES,
         index: str | None = None,
     ) -> None:
-        self._file = source_of(video)
+        self._file = byte_source(video)
         self._path = path = self._file.path
         self._limits = limits or Limits()
         self._info: VideoInfo | None = None
         self._turns: int | None = None
-        known = None if index is None else look_up(index, path, self._file.stamp())
+        known = None if index is None else find_packets(index, path, self._file.stamp())
         self._source = PacketSource(self._file, self._limits, kept_bytes, known)
-        with self.closed_on_failure():
+        with self.close_on_error():
             self._decoder = single_threaded(self._source.decoder, self._limits)
             self._codec = self._decoder.codec.canonical_name
             self._width, self._height = self._decoder.width, self._decoder.height
@@ -108,11 +108,11 @@ class PyAVReader(Closing):
         return self._source.container.format.name
 
     @property
-    def has_open_groups(self) -> bool:
+    def has_open_gops(self) -> bool:
         """Whether some pictures lean on the group before their key frame; also where nobody can tell."""
-        return self._index is None or self._index.has_open_groups
+        return self._index is None or self._index.has_open_gops
 
-    def to_remember(self) -> tuple[Stamp, bytes] | None:
+    def packet_index_row(self) -> tuple[Stamp, bytes] | None:
         """What `packet_index` writes down of this video; None where that would not help."""
         known, stamp = self._source.known() if self._index is not None else None, self._file.stamp()
         return None if known is None or stamp is None else (stamp, known.to_bytes())
@@ -155,7 +155,7 @@ class PyAVReader(Closing):
         self._decode(list(places), convert)
         return out[0] if out else np.empty((0, self.info.height, self.info.width, 3), np.uint8)
 
-    def every_frame(self) -> Iterator[Frames]:
+    def iter_frames(self) -> Iterator[Frames]:
         """All frames, [H, W, 3] each, in one pass and one at a time: long videos need no memory. `DecodeError` unless all
         are intact."""
         number_of = (
@@ -172,7 +172,7 @@ class PyAVReader(Closing):
                 given += 1
                 yield self._upright(frame, reformatter)
         if given != len(self._times):
-            raise broken(
+            raise unreadable(
                 self._path, "corrupt", f"frame {given} of {len(self._times)} cannot be decoded"
             )
 
@@ -214,14 +214,14 @@ class PyAVReader(Closing):
         with decoding(self._path, "corrupt", "cannot be decoded"):
             self._decode_from_start(missing, take_wanted)
         if missing:
-            raise broken(
+            raise unreadable(
                 self._path,
                 "corrupt",
                 f"frame {min(missing)} of {len(self._times)} cannot be decoded",
             )
 
     def _decode_run(
-        self, run: PacketRun, number_of: dict[int, int], take: Callable[[int, VideoFrame], None]
+        self, run: PacketRange, number_of: dict[int, int], take: Callable[[int, VideoFrame], None]
     ) -> bool:
         """Decode one stretch of packets. False where a frame in it is damaged."""
         decoder, skips = self._decoder, self._codec in SKIPS_NONREF
@@ -282,7 +282,7 @@ class PyAVReader(Closing):
                     if frame.is_corrupt and not started:
                         continue
                     if frame.is_corrupt:
-                        raise broken(
+                        raise unreadable(
                             self._path, "corrupt", f"the frame at {frame.time} s is damaged"
                         )
                     started = True
@@ -293,7 +293,7 @@ class PyAVReader(Closing):
     def _count_by_decoding(self) -> None:
         times = [frame.pts for frame in self._all_frames()]
         if not times:
-            raise broken(
+            raise unreadable(
                 self._path, "no_frames", "holds video packets, but none of them shows a frame"
             )
         known = [pts for pts in times if pts is not None]

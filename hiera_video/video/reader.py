@@ -95,7 +95,7 @@ class VideoReader(Protocol):
     ) -> None: ...
 
 
-class Closing:
+class Closeable:
     """What has a `close` and is used in a `with` statement."""
 
     def close(self) -> None:
@@ -113,7 +113,7 @@ class Closing:
         self.close()
 
     @contextmanager
-    def closed_on_failure(self) -> Iterator[None]:
+    def close_on_error(self) -> Iterator[None]:
         """Around what may fail while an object is made: nobody else can close it then."""
         try:
             yield
@@ -122,7 +122,7 @@ class Closing:
             raise
 
 
-def broken(path: str, reason: str, words: str) -> DecodeError:
+def unreadable(path: str, reason: str, words: str) -> DecodeError:
     """The error for a video that cannot be used; `reason` must be one of `REASONS`."""
     assert reason in REASONS, reason
     return DecodeError(f"{path}: {words}", reason=reason)

@@ -19,9 +19,9 @@ from av.container import InputContainer
 from hiera_video.errors import DecodeError
 from hiera_video.utils.remote_files import fetch, is_url
 from hiera_video.video.container import check_file, open_container
-from hiera_video.video.options import StoredVideo
+from hiera_video.video.options import ShardVideo
 from hiera_video.video.packet_index import Stamp
-from hiera_video.video.reader import Limits, broken
+from hiera_video.video.reader import Limits, unreadable
 
 TAR_BLOCK = 512
 
@@ -45,14 +45,14 @@ class ByteSource(Protocol):
         """The first `count` bytes, and how many there are in all."""
 
 
-def source_of(video: str | StoredVideo) -> ByteSource:
+def byte_source(video: str | ShardVideo) -> ByteSource:
     if isinstance(video, str):
         found = _named_in_shard(video)
         return _File(video) if found is None else _Stretch(found)
     return _Fetched(video) if is_url(video.shard) else _Stretch(video)
 
 
-def _named_in_shard(path: str) -> StoredVideo | None:
+def _named_in_shard(path: str) -> ShardVideo | None:
     """Where `shards/train-000000.tar!name.mp4`, as predictions call a video, lies; None where the path is a plain one."""
     shard, mark, member = path.rpartition("!")
     if not mark or not shard.endswith(".tar") or os.path.lexists(path) or not os.path.isfile(shard):  # noqa: PTH113
@@ -63,12 +63,12 @@ def _named_in_shard(path: str) -> StoredVideo | None:
         ) as tar:  # a search from header to header; records have the place
             facts = next((facts for facts in tar if facts.name == member), None)
     except (tarfile.TarError, OSError) as error:
-        raise broken(
+        raise unreadable(
             path, "container", f"its shard is no tar file that can be read ({error})"
         ) from error
     if facts is None:
-        raise broken(path, "missing", f"{shard} holds no {member}")
-    return StoredVideo(shard=shard, member=member, offset=facts.offset_data, size=facts.size)
+        raise unreadable(path, "missing", f"{shard} holds no {member}")
+    return ShardVideo(shard=shard, member=member, offset=facts.offset_data, size=facts.size)
 
 
 class _File:
@@ -93,7 +93,7 @@ class _File:
 class _Stretch:
     """Bytes `offset` to `offset + size` of a shard on this machine."""
 
-    def __init__(self, video: StoredVideo) -> None:
+    def __init__(self, video: ShardVideo) -> None:
         self.path = video.path
         self._video = video
 
@@ -102,7 +102,9 @@ class _Stretch:
         try:
             check_file(video.shard)
         except DecodeError as error:
-            raise broken(self.path, error.reason, f"its shard cannot be read ({error})") from error
+            raise unreadable(
+                self.path, error.reason, f"its shard cannot be read ({error})"
+            ) from error
         with open(video.shard, "rb") as file:  # noqa: PTH123 (a hot path)
             there = file.seek(0, os.SEEK_END)
             if video.offset + video.size > there:
@@ -126,7 +128,7 @@ class _Stretch:
 class _Fetched:
     """The same of a shard elsewhere, kept in memory."""
 
-    def __init__(self, video: StoredVideo) -> None:
+    def __init__(self, video: ShardVideo) -> None:
         self.path = video.path
         self._video = video
         self._content = b""
@@ -134,7 +136,7 @@ class _Fetched:
     def check(self, limits: Limits) -> None:
         video = self._video
         if video.size > limits.max_bytes:
-            raise broken(
+            raise unreadable(
                 self.path,
                 "too_large",
                 f"{video.size / 2**20:.0f} MiB would have to be fetched, over the limit of "
@@ -144,13 +146,15 @@ class _Fetched:
         try:
             content = fetch(video.shard, first, video.offset + video.size)
         except FileNotFoundError as error:
-            raise broken(
+            raise unreadable(
                 self.path, "missing", f"its shard cannot be read ({video.shard}: no such file)"
             ) from error
         except PermissionError as error:
-            raise broken(self.path, "permission", f"its shard may not be read ({error})") from error
+            raise unreadable(
+                self.path, "permission", f"its shard may not be read ({error})"
+            ) from error
         except OSError as error:
-            raise broken(
+            raise unreadable(
                 self.path, "unreachable", f"its storage does not answer ({error})"
             ) from error
         if len(content) < TAR_BLOCK + video.size:
@@ -186,7 +190,7 @@ def _stamp_of(path: str) -> Stamp | None:
 class _Window(io.RawIOBase):
     """A stretch of a file as a file of its own, for FFmpeg to read and seek in."""
 
-    def __init__(self, video: StoredVideo) -> None:
+    def __init__(self, video: ShardVideo) -> None:
         self.name = video.member  # FFmpeg looks at its suffix, as it does in folders
         self._first, self._size, self._place = video.offset, video.size, 0
         self._file = os.open(video.shard, os.O_RDONLY | os.O_CLOEXEC)
@@ -221,8 +225,8 @@ class _Window(io.RawIOBase):
         super().close()
 
 
-def _ends_before(video: StoredVideo, there: int) -> DecodeError:
-    return broken(
+def _ends_before(video: ShardVideo, there: int) -> DecodeError:
+    return unreadable(
         video.path,
         "truncated",
         f"its shard has {max(there, 0)} bytes, and the video lies at {video.offset} to {video.offset + video.size}; "
@@ -230,17 +234,17 @@ def _ends_before(video: StoredVideo, there: int) -> DecodeError:
     )
 
 
-def _check_header(video: StoredVideo, header: bytes) -> None:
+def _check_header(video: ShardVideo, header: bytes) -> None:
     """The tar header before a stretch has the video's name and size, or the stretch is something else."""
     name, size = header[:100].rstrip(b"\0").decode("utf-8", "replace"), header[124:135]
     if name != video.member or size != b"%011o" % video.size:
-        raise broken(
+        raise unreadable(
             video.path,
             "container",
             f"does not lie at byte {video.offset} of its shard, as the index says; index and shards belong to different "
             "sets, make them anew",
         )
     if video.size == 0:
-        raise broken(
+        raise unreadable(
             video.path, "empty", "is empty (0 bytes); fetch or make it again, and the shards"
         )

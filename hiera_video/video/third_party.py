@@ -17,7 +17,7 @@ import numpy as np
 from hiera_video.errors import ConfigError, DecodeError
 from hiera_video.video.container import check_request
 from hiera_video.video.pyav import PyAVReader
-from hiera_video.video.reader import Closing, Frames, Limits, VideoInfo, broken
+from hiera_video.video.reader import Closeable, Frames, Limits, VideoInfo, unreadable
 
 # Elsewhere decord's seeking lands on other frames than asked for, without an error: MPEG-TS, AVI, MPEG-1, -2 and -4 …
 DECORD_CONTAINERS = ("mov", "matroska", "flv")
@@ -42,16 +42,16 @@ class Pixels(Protocol):
     def get(self, indices: Sequence[int]) -> Any: ...
 
 
-class ThirdPartyReader(Closing):
+class ThirdPartyReader(Closeable):
     """Pixels of another decoder, facts of PyAV; see `protocol.VideoReader`."""
 
     def __init__(self, path: str, decoder: type[Pixels], *, limits: Limits | None = None) -> None:
         self._path = path
         self._limits = limits or Limits()
         self._facts = PyAVReader(path, limits=self._limits, kept_bytes=0)
-        with self.closed_on_failure():
+        with self.close_on_error():
             if (doubt := decoder.doubts(self._facts)) is not None:
-                raise broken(
+                raise unreadable(
                     path,
                     "backend",
                     f"{decoder.name} shows wrong frames of {doubt}; set data.decoder=pyav",
@@ -99,7 +99,7 @@ class ThirdPartyReader(Closing):
             ) from error
 
     def _refusal(self, what: str) -> DecodeError:
-        return broken(self._path, "backend", f"{self._name} {what}; set data.decoder=pyav")
+        return unreadable(self._path, "backend", f"{self._name} {what}; set data.decoder=pyav")
 
     def close(self) -> None:
         self.__dict__.pop("_pixels", None)  # neither of the two has a method to close
@@ -126,7 +126,7 @@ class _Decord:
             return f"files of the kind {facts.container}"
         if facts.codec not in DECORD_CODECS:
             return f"{facts.codec} video"
-        if facts.codec == "h264" and facts.has_open_groups:
+        if facts.codec == "h264" and facts.has_open_gops:
             return "groups of pictures that lean on each other (open GOP)"
         return None
 

@@ -20,8 +20,8 @@ from hiera_video.eval.metrics import accuracy, intervals
 from hiera_video.eval.shards import EvalShardStore
 from hiera_video.models.hiera import HieraEncoder
 from hiera_video.probe.probes import Videos, run_probe
-from hiera_video.runtime.distributed import World, world
-from hiera_video.runtime.run_folder import claim, write_environment
+from hiera_video.runtime.distributed import World, init_distributed
+from hiera_video.runtime.run_folder import lock_run_folder, write_environment
 from hiera_video.utils.atomic_files import write_atomic
 from hiera_video.workflows.build import make_model, make_views
 from hiera_video.workflows.test import identity
@@ -62,7 +62,7 @@ def probe_run(
         train, val = (replace(part, records=part.records[:2]) for part in (train, val))
     assert num_classes is not None
     folder = Path(config.out_dir) / FOLDER
-    with world() as here, claim(folder) if here.is_main and not dry_run else nullcontext():
+    with init_distributed() as here, lock_run_folder(folder) if here.is_main and not dry_run else nullcontext():
         weights = None if config.model.pretrained == "none" else config.model.pretrained
         torch.manual_seed(
             config.seed

@@ -22,7 +22,7 @@ from hiera_video.eval.results import Tested, write_results
 from hiera_video.eval.shards import EvalShardStore
 from hiera_video.models.weights.digest import weights_digest
 from hiera_video.models.weights.load import Weights, checkpoint_of, load_pretrained, read_weights
-from hiera_video.runtime.distributed import World, world
+from hiera_video.runtime.distributed import World, init_distributed
 from hiera_video.runtime.log import read_metrics
 from hiera_video.workflows.build import make_model, make_views
 
@@ -49,7 +49,7 @@ def test_run(config: Config, manifest: Manifest, *, dry_run: bool) -> int:
     if dry_run:
         manifest = replace(manifest, records=manifest.records[:2])
     views = make_views(config, manifest, clips=config.test.clips, crops=config.test.crops)
-    with world() as here:
+    with init_distributed() as here:
         model = make_model(config, num_classes, pretrained=None)
         load_pretrained(model, weights, name=config.model.name)  # type: ignore[arg-type]
         what = {

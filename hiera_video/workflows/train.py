@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from hiera_video.config.load import flatten, load_config, save_config
+from hiera_video.config.load import flatten_config, load_config, save_config
 from hiera_video.config.schema import Config
 from hiera_video.data.dataset import TrainClips
 from hiera_video.data.loading.balanced import BalancedClips
@@ -25,10 +25,10 @@ from hiera_video.eval.evaluate import Accuracy
 from hiera_video.eval.reconstruct import Reconstruction
 from hiera_video.models.macs import count_macs, count_parameters
 from hiera_video.models.mae import MaskedAutoencoderHiera
-from hiera_video.runtime.distributed import World, world
+from hiera_video.runtime.distributed import World, init_distributed
 from hiera_video.runtime.log import MetricLog
 from hiera_video.runtime.precision import autocast
-from hiera_video.runtime.run_folder import claim, write_environment
+from hiera_video.runtime.run_folder import lock_run_folder, write_environment
 from hiera_video.runtime.seed import use_deterministic_kernels
 from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.checkpoint import CheckpointStore
@@ -81,10 +81,10 @@ def train_run(
     """
     folder = Path(config.out_dir)
     own = Own(task, evaluator)
-    with world() as here:
+    with init_distributed() as here:
         if not here.is_main:
             return _train(config, train, val, num_classes, folder, here, own)
-        with claim(folder):
+        with lock_run_folder(folder):
             _check_same_run(config, folder)
             save_config(config, folder / "config.yaml")
             write_environment(folder)
@@ -114,7 +114,7 @@ def _train(
         sharded=config.train.checkpoint == "sharded",
     )
     found = store.latest()
-    _check_same_step(here.gather(found.meta["step"] if found else 0), folder)
+    _check_same_step(here.all_gather(found.meta["step"] if found else 0), folder)
     if config.train.deterministic:
         use_deterministic_kernels()
     config = (
@@ -142,7 +142,7 @@ def _train(
     log = None
     if here.is_main:
         log = MetricLog(
-            folder, first_step=first_step, logger=config.train.logger, config=flatten(config)
+            folder, first_step=first_step, logger=config.train.logger, config=flatten_config(config)
         )
     batches = train_loader(
         make_clips(
@@ -326,7 +326,7 @@ def rehearse(config: Config, train: Manifest) -> None:
     """
     num_classes = config.model.num_classes or max(train.num_classes, 1)
     clips = make_clips(config, train, num_classes, need_labels=False)
-    with world() as here:
+    with init_distributed() as here:
         torch.manual_seed(config.seed)
         model = make_first_model(
             config, num_classes, pretrained=_weights(config), class_names=train.class_names
@@ -407,7 +407,7 @@ def _check_same_run(config: Config, folder: Path) -> None:
     written = folder / "config.yaml"
     if not written.exists() or not any((folder / "checkpoints").glob("step_*")):
         return
-    before, now = flatten(load_config(written)), flatten(config)
+    before, now = flatten_config(load_config(written)), flatten_config(config)
     changed = [key for key in now if before.get(key) != now[key] and not key.startswith(MAY_CHANGE)]
     if changed:
         listed = ", ".join(f"{key} {before.get(key)} → {now[key]}" for key in changed)

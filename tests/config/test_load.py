@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hiera_video.config.load import flatten, load_config, save_config
+from hiera_video.config.load import flatten_config, load_config, save_config
 from hiera_video.errors import HieraVideoError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -42,7 +42,7 @@ def test_bases_are_read_first_and_overrides_last() -> None:
 def test_saved_config_reads_back_equal(tmp_path: Path) -> None:
     config = load_config(CONFIGS / "k400_hiera_l.yaml", ["seed=7"])
     save_config(config, tmp_path / "config.yaml")
-    assert flatten(load_config(tmp_path / "config.yaml")) == flatten(config)
+    assert flatten_config(load_config(tmp_path / "config.yaml")) == flatten_config(config)
 
 
 def test_a_full_disk_leaves_the_configuration_that_was_there(
@@ -187,7 +187,7 @@ def test_text_is_taken_as_it_stands(text: str, tmp_path: Path) -> None:
     config = load_config(MOTION, [f"out_dir={text}", f"data.separator={text}"])
     assert (config.out_dir, config.data.separator) == (text, text)
     save_config(config, tmp_path / "config.yaml")
-    assert flatten(load_config(tmp_path / "config.yaml")) == flatten(config)
+    assert flatten_config(load_config(tmp_path / "config.yaml")) == flatten_config(config)
 
 
 def test_text_may_be_quoted_and_unset() -> None:

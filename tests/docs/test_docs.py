@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from hiera_video.config.load import flatten, load_config
+from hiera_video.config.load import flatten_config, load_config
 from hiera_video.runtime.log import read_metrics
 from hiera_video.video.encode import write_video
 
@@ -79,7 +79,7 @@ def test_every_test_file_and_key_that_a_page_names_exists(page: Path) -> None:
             if isinstance(node, ast.FunctionDef)
         }
         assert not name or name in defined, f"{file}::{name}"
-    keys = set(flatten(load_config(ROOT / "configs" / "motion_hiera_micro.yaml")))
+    keys = set(flatten_config(load_config(ROOT / "configs" / "motion_hiera_micro.yaml")))
     sections = {key.partition(".")[0] for key in keys if "." in key}
     for key in re.findall(r"`([a-z]+\.[a-z_]+)(?:=[^`]*)?`", text):
         assert key.partition(".")[0] not in sections or key in keys, key

@@ -28,7 +28,7 @@ from hiera_video.features.shard_reading import (
 from hiera_video.features.windows import Stretch
 from hiera_video.video import open_video
 from hiera_video.video.encode import write_video
-from hiera_video.video.reader import broken
+from hiera_video.video.reader import unreadable
 from hiera_video.workflows.extract import make_encoder, make_work, read_input
 
 PART = 2
@@ -186,7 +186,7 @@ def test_what_is_too_large_for_one_pass_is_read_in_several(
 
         def frames(self, indices: list[int]) -> Any:
             if len(indices) > 4:
-                raise broken("", "too_large", "needs too much")
+                raise unreadable("", "too_large", "needs too much")
             return self.video.frames(indices)
 
         def close(self) -> None:

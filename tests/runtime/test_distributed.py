@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hiera_video.errors import ConfigError
-from hiera_video.runtime.distributed import world
+from hiera_video.runtime.distributed import init_distributed
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_each_process_takes_a_gpu_of_its_own(
     machine: Any, gpus: int, torchrun: bool, local: int, expected: str
 ) -> None:
     machine(gpus=gpus, torchrun=torchrun, LOCAL_RANK=local)
-    with world() as here:
+    with init_distributed() as here:
         assert here.device == torch.device(expected)
 
 
@@ -54,7 +54,7 @@ def test_more_processes_than_gpus(machine: Any, gpus: int, torchrun: bool, local
         f"LOCAL_RANK={local}: each process needs a GPU of its own, and this machine shows {gpus}; start at most {gpus} "
         rf"a machine \(torchrun --nproc-per-node={gpus}\)"
     )
-    with pytest.raises(ConfigError, match=words), world():
+    with pytest.raises(ConfigError, match=words), init_distributed():
         pass
 
 
@@ -70,7 +70,7 @@ def test_processes_wait_an_hour_for_each_other(
         lambda name, timeout=None: joined.append((name, timeout)),
     )
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
-    with world() as here:
+    with init_distributed() as here:
         assert (here.rank, here.size) == (1, 2)
     assert joined == [(backend, timedelta(hours=1))]
 
@@ -84,9 +84,9 @@ def test_a_rank_that_fails_does_not_wait_for_the_others(
     ends: list[str] = []
     monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **__: None)
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: ends.append("left"))
-    with pytest.raises(ValueError, match="a defect"), world():
+    with pytest.raises(ValueError, match="a defect"), init_distributed():
         raise ValueError("a defect")
     assert len(ends) == left
-    with world():
+    with init_distributed():
         pass
     assert len(ends) == left + 1

@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 
 from hiera_video.errors import ConfigError
-from hiera_video.runtime.run_folder import claim, write_environment
+from hiera_video.runtime.run_folder import lock_run_folder, write_environment
 
 
 def test_a_second_run_is_refused_and_the_lock_goes_with_the_first(tmp_path: Path) -> None:
     refused = pytest.raises(
         ConfigError, match="another run is writing there; stop it or choose another out_dir"
     )
-    with claim(tmp_path / "run"), refused, claim(tmp_path / "run"):
+    with lock_run_folder(tmp_path / "run"), refused, lock_run_folder(tmp_path / "run"):
         pass
-    with claim(tmp_path / "run"):
+    with lock_run_folder(tmp_path / "run"):
         write_environment(tmp_path / "run")
     assert (tmp_path / "run" / "env.json").is_file()
 
@@ -31,7 +31,7 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     refused = pytest.raises(
         ConfigError, match=re.escape("cannot be written (Not a directory); choose another out_dir")
     )
-    with refused, claim(tmp_path / "file" / "run"):
+    with refused, lock_run_folder(tmp_path / "file" / "run"):
         pass
 
 
@@ -43,7 +43,7 @@ def test_a_file_system_without_locks_is_told_and_used(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with caplog.at_level(logging.WARNING), claim(tmp_path / "run"):
+    with caplog.at_level(logging.WARNING), lock_run_folder(tmp_path / "run"):
         assert (tmp_path / "run").is_dir()
     assert caplog.messages == [
         f"out_dir={tmp_path / 'run'}: its file system has no locks ({os.strerror(number)}), so a second run there would "

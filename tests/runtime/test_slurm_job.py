@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hiera_video.runtime.slurm_job import Training
+from hiera_video.runtime.slurm_job import SlurmTraining
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_a_cancelled_job_does_not_come_back(
     squeue.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "17")
-    training = Training(str(tool), ())
+    training = SlurmTraining(str(tool), ())
     received: list[int] = []
     before = signal.signal(signal.SIGUSR1, lambda number, _: received.append(number))
     try:

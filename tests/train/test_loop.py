@@ -299,7 +299,7 @@ class Others(World):
         super().__init__(0, 2, torch.device("cpu"))
         object.__setattr__(self, "theirs", theirs)
 
-    def sum(self, values: torch.Tensor) -> torch.Tensor:
+    def all_reduce(self, values: torch.Tensor) -> torch.Tensor:
         return values + self.theirs  # type: ignore[attr-defined, no-any-return]
 
 
@@ -314,7 +314,7 @@ def test_ranks_that_received_different_signals_agree_on_one_of_them(
     theirs: list[torch.Tensor] = []
 
     class Listening(World):
-        def sum(self, values: torch.Tensor) -> torch.Tensor:
+        def all_reduce(self, values: torch.Tensor) -> torch.Tensor:
             theirs.append(values.clone())
             return values
 

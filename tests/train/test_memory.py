@@ -15,7 +15,7 @@ from hiera_video.data.loading.loader import BatchPlan
 from hiera_video.data.manifest.record import Manifest, Record
 from hiera_video.errors import ConfigError, DeviceMemoryError
 from hiera_video.models.factory import create_model
-from hiera_video.runtime.distributed import ALONE, World
+from hiera_video.runtime.distributed import SINGLE_PROCESS, World
 from hiera_video.train import memory as module
 from hiera_video.train.config import OptimConfig, TrainConfig
 from hiera_video.train.memory import (
@@ -38,9 +38,9 @@ def micro_step() -> Callable[[int], None]:
     task = Classify(
         num_classes=3, multi_label=False, augment=AugmentConfig(mixup=0.8), depth=4, seed=0
     )
-    state = make_state(model, OptimConfig(), TrainConfig(ema=0.9), ALONE)
+    state = make_state(model, OptimConfig(), TrainConfig(ema=0.9), SINGLE_PROCESS)
     return trial_step(
-        state, task, ALONE, precision="fp32", clip=(3, 16, 32, 32), repeats=2, num_labels=None
+        state, task, SINGLE_PROCESS, precision="fp32", clip=(3, 16, 32, 32), repeats=2, num_labels=None
     )
 
 
@@ -70,10 +70,10 @@ def test_less_memory_makes_more_parts_and_the_parts_fit(
     with caplog.at_level(logging.INFO):
         for free in (60_000_000, 200_000_000, 4_000_000_000):
             monkeypatch.setattr(module, "free_host_memory", lambda free=free: free)
-            chosen[free] = choose_parts(step, 32, ALONE, sharded=False)
+            chosen[free] = choose_parts(step, 32, SINGLE_PROCESS, sharded=False)
     assert chosen[60_000_000] > chosen[200_000_000] > chosen[4_000_000_000] == 1
     for free, parts in chosen.items():
-        assert growth_of(lambda parts=parts: step(32 // parts), ALONE) < free  # type: ignore[misc]
+        assert growth_of(lambda parts=parts: step(32 // parts), SINGLE_PROCESS) < free  # type: ignore[misc]
     assert (
         f"the 32 videos of a step as {chosen[60_000_000]} parts of {32 // chosen[60_000_000]} on each of 1"
         in caplog.text
@@ -84,7 +84,7 @@ def test_less_memory_makes_more_parts_and_the_parts_fit(
         DeviceMemoryError,
         match=r"auto: not even 2 videos at once fit .* set model.checkpointing=true",
     ):
-        choose_parts(step, 32, ALONE, sharded=False)
+        choose_parts(step, 32, SINGLE_PROCESS, sharded=False)
 
 
 def test_a_gpu_is_filled_until_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,17 +116,17 @@ def test_a_gpu_is_filled_until_it_refuses(monkeypatch: pytest.MonkeyPatch) -> No
 def test_what_was_chosen_is_taken_again_on_the_same_machines_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert remembered(tmp_path, 32, ALONE) is None
-    remember(tmp_path, 32, ALONE, 4)
-    assert remembered(tmp_path, 32, ALONE) == 4
-    assert remembered(tmp_path, 64, ALONE) is None
+    assert remembered(tmp_path, 32, SINGLE_PROCESS) is None
+    remember(tmp_path, 32, SINGLE_PROCESS, 4)
+    assert remembered(tmp_path, 32, SINGLE_PROCESS) == 4
+    assert remembered(tmp_path, 64, SINGLE_PROCESS) is None
     assert remembered(tmp_path, 32, World(0, 2, torch.device("cpu"))) is None
     monkeypatch.setattr(
         "pathlib.Path.replace", lambda *_: 1 / 0
     )  # a kill in the middle leaves what was there
     with pytest.raises(ZeroDivisionError):
-        remember(tmp_path, 32, ALONE, 8)
-    assert remembered(tmp_path, 32, ALONE) == 4
+        remember(tmp_path, 32, SINGLE_PROCESS, 8)
+    assert remembered(tmp_path, 32, SINGLE_PROCESS) == 4
 
 
 def system(root: Path, group: str, files: dict[str, str]) -> Path:
@@ -206,7 +206,7 @@ def test_a_run_is_cut_into_parts_and_remembers_them(
     )
     records = tuple(Record(path=f"{row}.mp4", label=row % 2, row=row) for row in range(16))
     train = Manifest(records=records, class_names=None, multi_label=False, source="list")
-    first = fitted(config, train, 2, tmp_path, ALONE, None).train
+    first = fitted(config, train, 2, tmp_path, SINGLE_PROCESS, None).train
     assert first.batch_size == 16 and first.accumulate in (2, 4, 8)
     monkeypatch.setattr(module, "free_host_memory", lambda: 0)  # a restart finds what was chosen
-    assert fitted(config, train, 2, tmp_path, ALONE, None).train.accumulate == first.accumulate
+    assert fitted(config, train, 2, tmp_path, SINGLE_PROCESS, None).train.accumulate == first.accumulate

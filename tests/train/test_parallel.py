@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hiera_video.errors import ConfigError
 from hiera_video.models.factory import create_model
-from hiera_video.runtime.distributed import ALONE
+from hiera_video.runtime.distributed import SINGLE_PROCESS
 from hiera_video.train.config import OptimConfig, TrainConfig
 from hiera_video.train.parallel import (
     blocks_of,
@@ -31,9 +31,9 @@ class Output:
 
 def test_one_process_needs_neither_ddp_nor_sharding() -> None:
     model = create_model("hiera_micro_16x32", num_classes=2)
-    state = make_state(model, OptimConfig(), TrainConfig(parallel="fsdp", ema=0.9), ALONE)
+    state = make_state(model, OptimConfig(), TrainConfig(parallel="fsdp", ema=0.9), SINGLE_PROCESS)
     assert (
-        state.skeleton is None and type(state.model) is type(model) and wrap(model, ALONE) is model
+        state.skeleton is None and type(state.model) is type(model) and wrap(model, SINGLE_PROCESS) is model
     )
     with no_sync(model), whole_model(state.validated, state.skeleton) as seen:
         assert seen is state.validated

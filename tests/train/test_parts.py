@@ -51,7 +51,7 @@ class Meeting:
 class Thread(World):
     meeting: Meeting = field(default_factory=lambda: Meeting(1))
 
-    def gather(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         return self.meeting.gather(self.rank, value)
 
 

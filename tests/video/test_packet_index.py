@@ -23,8 +23,8 @@ from hiera_video.data.sampling import ClipConfig
 from hiera_video.data.transforms.train_eval import EvalTransform
 from hiera_video.errors import ConfigError
 from hiera_video.video import open_video
-from hiera_video.video.options import Indexed
-from hiera_video.video.packet_index import Packets, look_up, write_index
+from hiera_video.video.options import IndexedPyAV
+from hiera_video.video.packet_index import PacketTable, find_packets, write_index
 from hiera_video.video.packets import PacketSource
 from hiera_video.video.pyav import PyAVReader
 
@@ -66,7 +66,7 @@ def test_frames_are_the_same_and_nothing_is_scanned(
             expected = [video.frames(indices) for indices in asked]
         del scans[:]
         with (
-            open_video(record.path, Indexed(index=index)) as video,
+            open_video(record.path, IndexedPyAV(index=index)) as video,
             PyAVReader(in_shard.source, index=in_shards) as other,
         ):
             if not scans:
@@ -89,7 +89,7 @@ def test_frames_are_the_same_and_nothing_is_scanned(
 def test_workers_have_connections_of_their_own(videos: Any, tmp_path: Path) -> None:
     manifest = listed(*(videos.write(f"{number}.mp4", 30 + number) for number in range(4)))
     index, _ = scanned(manifest, tmp_path)
-    with open_video(manifest.records[0].path, Indexed(index=index)):
+    with open_video(manifest.records[0].path, IndexedPyAV(index=index)):
         pass  # this process has opened the index before it forks
 
     def views(decoder: Any, workers: int) -> list[Any]:
@@ -99,7 +99,9 @@ def test_workers_have_connections_of_their_own(videos: Any, tmp_path: Path) -> N
         found: list[Any] = list(test_loader(dataset, workers=workers, rows=range(4)))
         return [(view.clip_seconds, view.views.numpy().tobytes()) for view in found]
 
-    assert views(Indexed(index=index), 2) == views(Indexed(index=index), 0) == views("pyav", 0)
+    assert (
+        views(IndexedPyAV(index=index), 2) == views(IndexedPyAV(index=index), 0) == views("pyav", 0)
+    )
 
 
 def test_a_stale_entry_is_ignored(videos: Any, tmp_path: Path) -> None:
@@ -107,12 +109,12 @@ def test_a_stale_entry_is_ignored(videos: Any, tmp_path: Path) -> None:
     index, count = scanned(listed(path), tmp_path)
     assert count == 1
     size, date = path.stat().st_size, path.stat().st_mtime_ns
-    assert look_up(index, str(path), (size, date)) is not None
+    assert find_packets(index, str(path), (size, date)) is not None
     for stamp in ((size + 1, date), (size, date + 1), None):
-        assert look_up(index, str(path), stamp) is None
-    assert look_up(index, str(path) + "x", (size, date)) is None
+        assert find_packets(index, str(path), stamp) is None
+    assert find_packets(index, str(path) + "x", (size, date)) is None
     videos.write("a.mp4", 45)
-    with open_video(path, Indexed(index=index)) as video:
+    with open_video(path, IndexedPyAV(index=index)) as video:
         assert video.info.num_frames == 45 and videos.numbers(video.frames([44, 3])) == [44, 3]
 
 
@@ -120,11 +122,11 @@ def test_an_entry_that_lies_costs_time_and_no_frame(videos: Any, tmp_path: Path)
     """Another version of the container's reader could give packets other times."""
     path = videos.write("a.mp4", 40, gop=10)
     with PyAVReader(str(path)) as video:
-        remembered = video.to_remember()
+        remembered = video.packet_index_row()
     assert remembered is not None
     stamp, content = remembered
-    true = Packets.from_bytes(content)
-    false = Packets(pts=true.pts, dts=true.dts + 7, kinds=true.kinds)
+    true = PacketTable.from_bytes(content)
+    false = PacketTable(pts=true.pts, dts=true.dts + 7, kinds=true.kinds)
     write_index(tmp_path / "x", [(str(path), stamp, false.to_bytes())])
     with PyAVReader(str(path), index=str(tmp_path / "x")) as video:
         assert videos.numbers(video.frames([35, 2])) == [35, 2]
@@ -133,9 +135,9 @@ def test_an_entry_that_lies_costs_time_and_no_frame(videos: Any, tmp_path: Path)
 def test_what_packets_say_survives_and_takes_little_place(videos: Any, tmp_path: Path) -> None:
     path = videos.write("a.mp4", 200, gop=24, bframes=3)
     with PyAVReader(str(path)) as video:
-        remembered, index = video.to_remember(), video._index
+        remembered, index = video.packet_index_row(), video._index
     assert remembered is not None and index is not None
-    assert Packets.from_bytes(remembered[1]).frame_index() == index
+    assert PacketTable.from_bytes(remembered[1]).frame_index() == index
     assert len(remembered[1]) < 400
 
 
@@ -147,21 +149,21 @@ def test_mistakes(videos: Any, tmp_path: Path) -> None:
             ConfigError,
             match=rf"data.index=.*{name}: is damaged or no index .*make it anew with tools/check",
         ):
-            open_video(path, Indexed(index=str(tmp_path / name)))
+            open_video(path, IndexedPyAV(index=str(tmp_path / name)))
     with pytest.raises(
         ConfigError, match=r"data.index=gone: no such file; tools/check_data.py --index writes it"
     ):
-        open_video(path, Indexed(index="gone"))
+        open_video(path, IndexedPyAV(index="gone"))
     index, _ = scanned(listed(path), tmp_path)
     for content in (b"damaged", b""):
         with sqlite3.connect(index) as connection:
             connection.execute("UPDATE videos SET packets = ?", (content,))
         connection.close()
         with pytest.raises(ConfigError, match=r"is damaged or no index"):
-            open_video(path, Indexed(index=index))
+            open_video(path, IndexedPyAV(index=index))
     with pytest.raises(
         ConfigError,
         match=r"data.index=x goes with data.decoder=pyav, not decord; change one of them",
     ):
         DataConfig(index="x", decoder="decord")
-    assert DataConfig(index="x").backend == Indexed(index="x")
+    assert DataConfig(index="x").backend == IndexedPyAV(index="x")

@@ -16,9 +16,9 @@ import pytest
 
 from hiera_video.errors import ConfigError, DecodeError
 from hiera_video.video import open_video
-from hiera_video.video.frame_index import PacketFacts, PacketRun, build_index
+from hiera_video.video.frame_index import PacketFacts, PacketRange, build_index
 from hiera_video.video.pyav import PyAVReader
-from hiera_video.video.reader import REASONS, Limits, broken
+from hiera_video.video.reader import REASONS, Limits, unreadable
 
 FINE = {"qmin": "1", "qmax": "3"}
 UNEVEN = [5 + i / 30 + (0.012 if i % 3 else 0.0) for i in range(60)]
@@ -388,11 +388,11 @@ def test_wrong_indices_and_backends(healthy: dict[str, Path]) -> None:
 
 
 def test_errors_survive_pickling_and_reasons_are_fixed() -> None:
-    error = pickle.loads(pickle.dumps(broken("a.mp4", "corrupt", "is damaged")))
+    error = pickle.loads(pickle.dumps(unreadable("a.mp4", "corrupt", "is damaged")))
     assert (type(error), str(error), error.reason) == (DecodeError, "a.mp4: is damaged", "corrupt")
     assert len(set(REASONS)) == len(REASONS)
     with pytest.raises(AssertionError):
-        broken("a.mp4", "typo", "x")
+        unreadable("a.mp4", "typo", "x")
 
 
 def test_files_are_closed(healthy: dict[str, Path], videos: Any) -> None:
@@ -421,16 +421,16 @@ def test_runs_start_at_the_key_frame_before() -> None:
     )  # I0 P3 B1 B2 | I6 B4 B5 P9 B7 B8
     assert index is not None
     assert index.packet == (0, 2, 3, 1, 5, 6, 4, 8, 9, 7)
-    assert index.runs([7]) == [PacketRun(4, 8, frozenset([7]))]
+    assert index.runs([7]) == [PacketRange(4, 8, frozenset([7]))]
     assert index.runs([4]) == [
-        PacketRun(0, 5, frozenset([4]))
+        PacketRange(0, 5, frozenset([4]))
     ]  # open GOP: shown before the key packet that it follows
     assert index.runs([9, 1, 1]) == [
-        PacketRun(0, 2, frozenset([1])),
-        PacketRun(4, 7, frozenset([9])),
+        PacketRange(0, 2, frozenset([1])),
+        PacketRange(4, 7, frozenset([9])),
     ]
     assert index.runs([4, 7]) == [
-        PacketRun(0, 8, frozenset([4, 7]))
+        PacketRange(0, 8, frozenset([4, 7]))
     ]  # overlapping stretches are decoded once
 
 
@@ -443,4 +443,4 @@ def test_what_packets_cannot_tell() -> None:
     trimmed = build_index(packets(-2, -1, 0, 1, discard=(0, 1)))
     assert trimmed is not None
     assert trimmed.pts == (0, 1)
-    assert trimmed.runs([0]) == [PacketRun(0, 2, frozenset([0]))]
+    assert trimmed.runs([0]) == [PacketRange(0, 2, frozenset([0]))]

@@ -22,7 +22,7 @@ from hiera_video.errors import ConfigError, DecodeError
 from hiera_video.utils import remote_files as remote
 from hiera_video.video import open_video, sources
 from hiera_video.video.encode import write_video
-from hiera_video.video.options import FrameFolder, StoredVideo
+from hiera_video.video.options import FrameFolder, ShardVideo
 from hiera_video.video.pyav import PyAVReader
 from hiera_video.video.reader import Limits
 
@@ -30,7 +30,7 @@ from hiera_video.video.reader import Limits
 @pytest.fixture(scope="module")
 def stored_corpus(
     corpus: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, StoredVideo]:
+) -> dict[str, ShardVideo]:
     names = [
         name
         for name in (*READABLE, *BROKEN)
@@ -52,11 +52,11 @@ def stored_corpus(
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "elsewhere"])
 def test_frames_times_and_reasons_are_those_of_the_files(
-    corpus: dict[str, Path], stored_corpus: dict[str, StoredVideo], elsewhere: bool
+    corpus: dict[str, Path], stored_corpus: dict[str, ShardVideo], elsewhere: bool
 ) -> None:
     for name, stored in stored_corpus.items():
         if elsewhere:
-            stored = StoredVideo(
+            stored = ShardVideo(
                 shard=f"file://{stored.shard}",
                 member=stored.member,
                 offset=stored.offset,
@@ -80,7 +80,7 @@ def test_frames_times_and_reasons_are_those_of_the_files(
             assert np.array_equal(video.frames(range(0, len(times), 7)), frames), name
 
 
-def test_opening_shards_leaves_no_file_open(stored_corpus: dict[str, StoredVideo]) -> None:
+def test_opening_shards_leaves_no_file_open(stored_corpus: dict[str, ShardVideo]) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     for name in (
         "h264_bframes.mp4",
@@ -120,7 +120,7 @@ def test_the_name_that_predictions_give_opens(shards_index: Path, tmp_path: Path
 def test_a_window_on_a_shard_is_a_file_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(bytes(range(100)))
     with sources._Window(
-        StoredVideo(shard=str(tmp_path / "x.tar"), member="a.mp4", offset=20, size=30)
+        ShardVideo(shard=str(tmp_path / "x.tar"), member="a.mp4", offset=20, size=30)
     ) as window:
         assert window.read(5) == bytes(range(20, 25)) and window.tell() == 5
         assert (
@@ -292,7 +292,7 @@ def test_a_storage_that_stumbles(shards_index: Path, monkeypatch: pytest.MonkeyP
     local = read_manifest(str(shards_index)).records[0].stored
     assert local is not None
     content = Path(local.shard).read_bytes()
-    stored = StoredVideo(
+    stored = ShardVideo(
         shard="s3://b/x.tar", member=local.member, offset=local.offset, size=local.size
     )
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hiera_video.video.reader import broken
+from hiera_video.video.reader import unreadable
 
 OnOpen = Callable[[str], None]
 """Called with a path before the file is opened; raises `DecodeError` if it is quarantined."""
@@ -65,7 +65,7 @@ def refuse(path: str, reasons: dict[str, str]) -> None:
             "hung": "kept a decoder busy beyond data.deadline_seconds",
             "crashed": "crashed a decoder twice",
         }
-        raise broken(
+        raise unreadable(
             path,
             reasons[path],
             f"{words[reasons[path]]}; make it again, and remove its line in {FILE_NAME}",

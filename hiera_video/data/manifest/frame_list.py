@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from hiera_video.data.manifest.record import VIDEO_SUFFIXES, Label, Record
 from hiera_video.errors import ManifestError
-from hiera_video.utils.safe_paths import Root
+from hiera_video.utils.safe_paths import SafeRoot
 
 NO_LABEL = '""'
 FOLDER_LINE = re.compile(
@@ -43,7 +43,7 @@ def names_pictures(lines: Lines) -> bool:
     return lines[0][1].split() == PICTURE_COLUMNS
 
 
-def read_folders(path: Path, lines: Lines, confined: Root) -> list[Record]:
+def read_folders(path: Path, lines: Lines, confined: SafeRoot) -> list[Record]:
     """A record a line."""
     records: list[Record] = []
     for number, line in lines:
@@ -66,7 +66,7 @@ def read_folders(path: Path, lines: Lines, confined: Root) -> list[Record]:
     return records
 
 
-def read_pictures(path: Path, lines: Lines, confined: Root) -> list[Record]:
+def read_pictures(path: Path, lines: Lines, confined: SafeRoot) -> list[Record]:
     """A record for each run of lines of one video; its pictures must lie in one folder, all that it has."""
     videos: dict[str, tuple[int, str, Label, int]] = {}
     for number, line in lines[1:]:

@@ -17,7 +17,7 @@ from hiera_video.data.manifest.frame_list import (
 )
 from hiera_video.data.manifest.record import VIDEO_SUFFIXES, Label, Manifest, Record, as_tuple
 from hiera_video.errors import ConfigError, ManifestError
-from hiera_video.utils.safe_paths import Root
+from hiera_video.utils.safe_paths import SafeRoot
 from hiera_video.utils.text_files import read_text
 
 SEPARATORS = ("::", "\t", ",", " ")
@@ -31,7 +31,7 @@ def read_list(path: Path, root: str | None, separator: str | None) -> Manifest:
     ]
     if not lines:
         raise ManifestError(f"{path}: is empty; write one `path label` line a video")
-    confined = Root(root if root is not None else path.parent)
+    confined = SafeRoot(root if root is not None else path.parent)
     names, names_from = class_names_beside(path)
     if names_pictures(lines) or names_folders(lines[:SNIFFED_LINES]):
         read = read_pictures if names_pictures(lines) else read_folders

@@ -22,7 +22,7 @@ from hiera_video.data.manifest.record import VIDEO_SUFFIXES, Label, Manifest, Re
 from hiera_video.data.manifest.tar_index import is_index, read_index, read_remote_index
 from hiera_video.errors import ManifestError
 from hiera_video.utils.remote_files import is_url
-from hiera_video.utils.safe_paths import Root
+from hiera_video.utils.safe_paths import SafeRoot
 from hiera_video.utils.text_files import read_json
 
 __all__ = ["Label", "Manifest", "Record", "read_manifest", "recipe_for"]
@@ -89,7 +89,7 @@ def recipe_for(source: str) -> str:
 
 def _read_folder(folder: Path) -> Manifest:
     """`folder/<class>/**/*.mp4`, classes in alphabetical order, or `folder/*.mp4` without labels."""
-    confined = Root(folder)
+    confined = SafeRoot(folder)
     videos = _videos_in(folder)
     classes = sorted(
         entry.name
@@ -171,7 +171,7 @@ def _read_annotations(path: Path, entries: object, root: str | None) -> Manifest
     names = names_from_json(names_file)
     index_of = {name: index for index, name in enumerate(names)}
     present = set(_videos_in(folder))
-    confined = Root(folder)
+    confined = SafeRoot(folder)
     records = []
     for number, entry in enumerate(entries):
         where = f"{path}: entry {number}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from hiera_video.errors import ManifestError
-from hiera_video.video.options import StoredVideo
+from hiera_video.video.options import ShardVideo
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".webm", ".mkv", ".avi", ".mov", ".m4v", ".mpg", ".mpeg"),
@@ -31,11 +31,11 @@ class Record:
     """The record ends before this; None: with the video."""
     num_frames: int | None = None
     """Frames that count, where a list of frame folders says it; None: all."""
-    stored: StoredVideo | None = None
+    stored: ShardVideo | None = None
     """Where in a shard the video lies; None: it is a file of its own."""
 
     @property
-    def source(self) -> str | StoredVideo:
+    def source(self) -> str | ShardVideo:
         """What `open_video` takes."""
         return self.stored or self.path
 

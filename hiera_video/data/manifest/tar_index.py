@@ -18,9 +18,9 @@ from typing import Any
 from hiera_video.data.manifest.record import Manifest, Record, as_tuple
 from hiera_video.errors import ManifestError
 from hiera_video.utils.remote_files import fetch, is_url
-from hiera_video.utils.safe_paths import Root
+from hiera_video.utils.safe_paths import SafeRoot
 from hiera_video.utils.text_files import read_json
-from hiera_video.video.options import StoredVideo
+from hiera_video.video.options import ShardVideo
 
 SUFFIX = ".index.json"
 KEYS = ("class_names", "multi_label", "source", "shards", "records")
@@ -116,7 +116,7 @@ class _Shards:
     def __init__(self, source: str, entries: Any, folder: str) -> None:
         self._source = source
         self._places: list[tuple[str, int]] = []
-        confined = None if is_url(folder) else Root(folder)
+        confined = None if is_url(folder) else SafeRoot(folder)
         for number, entry in enumerate(entries if isinstance(entries, list) else [None]):
             if not (
                 isinstance(entry, list)
@@ -143,7 +143,7 @@ class _Shards:
                 )
             self._places.append((path, size))
 
-    def video(self, row: int, shard: Any, name: Any, offset: Any, size: Any) -> StoredVideo:
+    def video(self, row: int, shard: Any, name: Any, offset: Any, size: Any) -> ShardVideo:
         if not (_is_count(shard) and shard < len(self._places)) or not _is_name(name):
             raise ManifestError(
                 f"{self._source}: record {row} lies in shard {shard!r} as {name!r}, and there are "
@@ -155,7 +155,7 @@ class _Shards:
                 f"{self._source}: record {row} lies at byte {offset!r} to {offset!r} + {size!r} of {path}, which has "
                 f"{there}; make the index anew"
             )
-        return StoredVideo(shard=path, member=name, offset=offset, size=size)
+        return ShardVideo(shard=path, member=name, offset=offset, size=size)
 
 
 def _is_name(value: Any) -> bool:

@@ -86,7 +86,7 @@ class Examine:
                 info = video.info
                 if isinstance(video, PyAVReader) and not self.quick:
                     for _ in (
-                        video.every_frame()
+                        video.iter_frames()
                     ):  # in one pass: a part by itself is decoded from a key frame on, or from 0
                         pass
                 else:
@@ -98,7 +98,7 @@ class Examine:
                     for start in range(0, len(wanted), chunk):
                         video.frames(wanted[start : start + chunk])
                 if self.index and isinstance(video, PyAVReader):
-                    packets = video.to_remember()
+                    packets = video.packet_index_row()
         except DecodeError as error:
             return Checked(
                 row=record.row,

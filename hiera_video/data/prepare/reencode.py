@@ -33,7 +33,7 @@ from hiera_video.utils.atomic_files import publish, sync, write_atomic
 from hiera_video.utils.text_files import read_json
 from hiera_video.video.encode import TICKS_PER_SECOND, write_video
 from hiera_video.video.pyav import PyAVReader
-from hiera_video.video.reader import broken
+from hiera_video.video.reader import unreadable
 
 RECIPE = "reencode.json"
 BFRAMES = 3
@@ -217,7 +217,7 @@ class _Copy:
         seconds = [time - video.times[0] for time in video.times]
         write_video(
             scratch,
-            video.every_frame(),
+            video.iter_frames(),
             fps=rate or video.fps,
             times=None if rate else seconds,
             size=size_of(info.height, info.width, recipe.short_side),
@@ -228,7 +228,7 @@ class _Copy:
         tolerance = ROUNDING_SECONDS if rate else 1 / TICKS_PER_SECOND
         with PyAVReader(str(scratch)) as copy:
             if not same_times(copy.times, seconds, tolerance):
-                raise broken(
+                raise unreadable(
                     source,
                     "codec",
                     "its copy has other frames or times; give it a constant rate by other means",

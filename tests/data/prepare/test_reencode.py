@@ -29,11 +29,11 @@ from hiera_video.data.prepare.reencode import (
 from hiera_video.data.prepare.reencode_config import Recipe
 from hiera_video.errors import ConfigError, ManifestError
 from hiera_video.video import open_video
-from hiera_video.video.options import StoredVideo
+from hiera_video.video.options import ShardVideo
 from hiera_video.video.packets import PacketSource
 from hiera_video.video.pyav import PyAVReader
 from hiera_video.video.reader import Limits
-from hiera_video.video.sources import source_of
+from hiera_video.video.sources import byte_source
 
 SPELLED = (
     *(
@@ -141,7 +141,7 @@ def test_size_and_key_frames(videos: Any, tmp_path: Path) -> None:
     path = videos.write("in/a.mp4", 100, width=160, height=96, gop=250)
     done = run(listed(path), tmp_path / "out", Recipe(short_side=48, gop=16))
     copy = read_manifest(str(done.manifest)).records[0].path
-    packets = PacketSource(source_of(copy), Limits(), 0)
+    packets = PacketSource(byte_source(copy), Limits(), 0)
     keys = [number for number, packet in enumerate(packets.facts) if packet.key]
     packets.close()
     assert keys[0] == 0 and max(b - a for a, b in zip(keys, [*keys[1:], 100])) <= 16
@@ -255,7 +255,7 @@ def test_refusals(videos: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ManifestError, match=r"in/a.mp4: lies outside .*/other, whose tree the copies follow"
     ):
         run(listed(path), tmp_path / "out3", root=tmp_path / "other")
-    stored = StoredVideo(shard="a.tar", member="b.mp4", offset=512, size=1)
+    stored = ShardVideo(shard="a.tar", member="b.mp4", offset=512, size=1)
     for manifest in (listed("/x/frames", num_frames=3), listed(stored.path, stored=stored)):
         with pytest.raises(
             ManifestError, match=r"is no video file of its own, and only such are re-encoded"
@@ -378,5 +378,5 @@ def test_every_frame_is_what_frames_gives(corpus: dict[str, Path]) -> None:
     for name in ("h264_open_gop.mp4", "trimmed_28.mp4", "vp8.webm", "rotated_90.mp4", "mpeg2.ts"):
         with PyAVReader(str(corpus[name])) as video:
             assert np.array_equal(
-                np.stack(list(video.every_frame())), video.frames(range(len(video.times)))
+                np.stack(list(video.iter_frames())), video.frames(range(len(video.times)))
             ), name
