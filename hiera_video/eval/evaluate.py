@@ -1,4 +1,4 @@
-"""Multi-view evaluation: the same code validates while training and tests afterwards."""
+"""Multi-view evaluation, shared by validation during training and by `test`."""
 
 from __future__ import annotations
 
@@ -37,77 +37,98 @@ def predict_views(
     store: EvalShardStore | None = None,
     progress: bool = False,
 ) -> Predictions:
-    """Run `model` over every view of every video, each video decoded once.
+    """Run `model` on every view of every video, decoding each video once.
 
-    The videos are cut into shards that are computed each alone, in batches of exactly `batch_size` views (a shard's
-    last one is padded): neither the number of ranks nor an interruption changes a video's numbers. With `store`, finished
-    shards are kept there and not computed again. Raises `RuntimeError` should a video be missing or counted twice.
+    The videos are divided into shards that are computed independently, in batches of exactly
+    `batch_size` views (the last batch of a shard is padded). So neither the number of processes nor
+    an interruption changes a single logit.
+
+    Args:
+        model: Maps views [B, 3, T, S, S] on `world.device` to logits [B, K]; set to eval mode.
+        dataset: Views of each video of the manifest.
+        batch_size: Views in a batch, and videos in a shard.
+        workers: Processes that decode videos; 0 decodes in this process.
+        world: This process's rank and device; the shards are distributed over the ranks.
+        precision: As in `test.precision`.
+        store: Where finished shards are kept; those already there are not computed again.
+        progress: Show a progress bar on rank 0.
+
+    Returns:
+        The predictions for all videos, in manifest order, on every rank.
+
+    Raises:
+        ConfigError: A logit is not finite in fp16.
+        RuntimeError: A video is missing or was counted twice.
     """
     model.eval()
-    mine = shard_ranges(len(dataset), batch_size)[world.rank :: world.size]
-    finished = {videos: shard for videos in mine if store and (shard := store.read(videos))}
-    to_do = [videos for videos in mine if videos not in finished]
+    shards = shard_ranges(len(dataset), batch_size)[world.rank :: world.size]
+    finished = {videos: shard for videos in shards if store and (shard := store.read(videos))}
+    remaining = [videos for videos in shards if videos not in finished]
     if finished:
-        count = sum(len(videos) for videos in finished)
-        logger.info(
-            "%d videos were finished before; %d to go", count, sum(len(videos) for videos in to_do)
-        )
-    loaded = iter(
-        test_loader(dataset, workers=workers, rows=[index for videos in to_do for index in videos])
-    )
-    hidden = not (progress and world.is_main)
+        done, left = (sum(map(len, videos)) for videos in (finished, remaining))
+        logger.info("resuming: %d videos already finished, %d remaining", done, left)
+    rows = [row for videos in remaining for row in videos]
+    loaded = iter(test_loader(dataset, workers=workers, rows=rows))
     with tqdm(
-        total=sum(map(len, mine)), initial=sum(map(len, finished)), unit="video", disable=hidden
+        total=sum(map(len, shards)),
+        initial=sum(map(len, finished)),
+        unit="video",
+        disable=not (progress and world.is_main),
     ) as bar:
-        for videos in to_do:
-            finished[videos] = _compute(
-                model, islice(loaded, len(videos)), batch_size, world, precision
-            )
+        for videos in remaining:
+            batch = islice(loaded, len(videos))
+            finished[videos] = _compute_shard(model, batch, batch_size, world.device, precision)
             if store:
                 store.write(videos, finished[videos])
             bar.update(len(videos))
-    parts = world.all_gather([finished[videos] for videos in mine])
-    return merge([shard for part in parts for shard in part], of=len(dataset))
+    ranks = world.all_gather([finished[videos] for videos in shards])
+    return merge([shard for rank in ranks for shard in rank], of=len(dataset))
 
 
 @torch.inference_mode()
-def _compute(
+def _compute_shard(
     model: nn.Module,
     videos: Iterator[VideoViews | UnreadableVideo],
     batch_size: int,
-    world: World,
+    device: torch.device,
     precision: str,
 ) -> EvalShard:
-    broken: list[UnreadableVideo] = []
-    read: list[tuple[int, int, float]] = []
+    unreadable: list[UnreadableVideo] = []
+    rows: list[int] = []
+    seconds: list[float] = []
+    views_per_video: list[int] = []
 
     def views() -> Iterator[Tensor]:
         for video in videos:
             if isinstance(video, UnreadableVideo):
-                broken.append(video)
+                unreadable.append(video)
             else:
-                read.append((video.row, len(video.crops), video.seconds))
+                rows.append(video.row)
+                seconds.append(video.seconds)
+                views_per_video.append(len(video.crops))
                 yield from video.crops
 
-    logits = [
-        compute_logits(model, batch.to(world.device), precision).cpu()[:real].numpy()
-        for batch, real in _fixed_batches(views(), batch_size)
+    batches = [
+        compute_logits(model, batch.to(device), precision).cpu()[:count].numpy()
+        for batch, count in _padded_batches(views(), batch_size)
     ]
-    by_view = np.concatenate(logits) if logits else np.zeros((0, 0), np.float32)
-    assert len(by_view) == sum(count for _, count, _ in read), "a view was lost"
-    per_video = read[0][1] if read else 0
-    if any(count != per_video for _, count, _ in read):
-        raise RuntimeError(f"videos differ in their number of views: {read}")
+    logits = np.concatenate(batches) if batches else np.zeros((0, 0), np.float32)
+    assert len(logits) == sum(views_per_video), "a view was lost"
+    if len(set(views_per_video)) > 1:
+        raise RuntimeError(f"videos differ in their number of views: {views_per_video}")
     return EvalShard(
-        rows=np.array([row for row, _, _ in read], dtype=np.int64),
-        logits=by_view.reshape(len(read), per_video, by_view.shape[1]),
-        seconds=np.array([seconds for _, _, seconds in read], dtype=np.float64),
-        broken=tuple(broken),
+        rows=np.array(rows, dtype=np.int64),
+        logits=logits.reshape(len(rows), max(views_per_video, default=0), logits.shape[1]),
+        seconds=np.array(seconds, dtype=np.float64),
+        broken=tuple(unreadable),
     )
 
 
-def _fixed_batches(items: Iterator[Tensor], size: int) -> Iterator[tuple[Tensor, int]]:
-    """Batches of exactly `size` items, and how many of them are real. The memory of one serves for the next."""
+def _padded_batches(items: Iterator[Tensor], size: int) -> Iterator[tuple[Tensor, int]]:
+    """Yield batches of exactly `size` items and the number of real items in each.
+
+    Every batch uses the same memory, so finish with one before taking the next.
+    """
     batch: Tensor | None = None
     while group := list(islice(items, size)):
         if batch is None:
@@ -117,58 +138,74 @@ def _fixed_batches(items: Iterator[Tensor], size: int) -> Iterator[tuple[Tensor,
 
 
 def score(predictions: Predictions, manifest: Manifest) -> dict[str, float]:
-    """Accuracy (or mAP) and loss over the videos that could be read, and how many of how many those were."""
-    numbers: dict[str, float] = {}
+    """Return the metrics over the readable videos.
+
+    Returns:
+        `top1`, `top5` and `mean_class` (multi-label: `mAP`) in percent, `loss`, and the number of
+        videos `evaluated` out of (`of`) all. Without a readable video, only the last two.
+    """
+    metrics: dict[str, float] = {}
     if len(predictions.rows):
-        shares = predictions.probabilities(multi_label=manifest.multi_label)
+        probabilities = predictions.probabilities(multi_label=manifest.multi_label)
         if manifest.multi_label:
-            hot = multi_hot(manifest, predictions.rows, shares.shape[1])
-            numbers = {**mean_average_precision(shares, hot), "loss": cross_entropy(shares, hot)}
+            targets = multi_hot(manifest, predictions.rows, probabilities.shape[1])
+            metrics = mean_average_precision(probabilities, targets)
+            metrics["loss"] = cross_entropy(probabilities, targets)
         else:
             labels = single_labels(manifest, predictions.rows)
-            numbers = {**accuracy(shares, labels), "loss": cross_entropy(shares, labels)}
-    return {**numbers, "evaluated": len(predictions.rows), "of": len(manifest.records)}
+            metrics = accuracy(probabilities, labels)
+            metrics["loss"] = cross_entropy(probabilities, labels)
+    return {**metrics, "evaluated": len(predictions.rows), "of": len(manifest.records)}
 
 
 def single_labels(manifest: Manifest, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
-    """[N] labels of manifest rows."""
+    """Return the labels [N] of manifest rows."""
     return np.array([manifest.records[row].label for row in rows], dtype=np.int64)
 
 
 def multi_hot(
     manifest: Manifest, rows: Sequence[int] | NDArray[np.int64], num_classes: int
 ) -> NDArray[np.float32]:
-    """[N, K] labels of manifest rows, 1 for each label of a video."""
-    hot = np.zeros((len(rows), num_classes), np.float32)
-    for place, row in enumerate(rows):
-        hot[place, manifest.records[row].label] = 1
-    return hot
+    """Return the multi-hot labels [N, K] of manifest rows."""
+    labels = np.zeros((len(rows), num_classes), np.float32)
+    for position, row in enumerate(rows):
+        labels[position, manifest.records[row].label] = 1
+    return labels
 
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """The evaluator of `classify`: loss and one number a metric, best by top-1 (mAP for several labels a video)."""
+    """Evaluator of classification: metrics and loss over the views of a data set.
+
+    The best checkpoint is the one with the highest top-1 accuracy (multi-label: mAP).
+    """
 
     dataset: TestViews
     manifest: Manifest
     batch_size: int
+    """Views in a batch."""
     workers: int
+    """Processes that decode videos."""
     world: World
     precision: str = "fp32"
+    """As in `test.precision`."""
+    higher_is_better: bool = True
 
     @property
     def score(self) -> str:
-        """The number that chooses the best checkpoint."""
+        """Name of the metric that chooses the best checkpoint."""
         return "mAP" if self.manifest.multi_label else "top1"
 
-    @property
-    def higher_is_better(self) -> bool:
-        """Accuracies are."""
-        return True
-
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        """Evaluate `model`. Raises `ManifestError` where no video at all can be read."""
-        found = predict_views(
+        """Evaluate `model`.
+
+        Returns:
+            The metrics of `score`.
+
+        Raises:
+            ManifestError: No video can be read.
+        """
+        predictions = predict_views(
             model,
             self.dataset,
             batch_size=self.batch_size,
@@ -176,9 +213,10 @@ class Accuracy:
             world=self.world,
             precision=self.precision,
         )
-        if not len(found.rows):
-            first = found.broken[0].message if found.broken else "the list is empty"
+        if not len(predictions.rows):
+            unreadable = predictions.broken
+            first = unreadable[0].message if unreadable else "the list is empty"
             raise ManifestError(
-                f"{self.manifest.source}: none of its videos can be read, first: {first}"
+                f"{self.manifest.source}: none of its videos can be read; first error: {first}"
             )
-        return score(found, self.manifest)
+        return score(predictions, self.manifest)

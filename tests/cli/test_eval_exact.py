@@ -162,12 +162,12 @@ def test_shards_of_another_precision_are_not_mixed_in(
         patched.setattr(testing, "write_results", stopped)
         evaluate(tmp_path, common)
     evaluate(tmp_path, common, "test.precision=bf16")
-    assert "finished before" not in caplog.text
+    assert "already finished" not in caplog.text
     assert json.loads((tmp_path / "results.json").read_text())["precision"] == "bf16"
     assert np.abs(shares(tmp_path) - shares(undisturbed)).max() > 1e-6
     evaluate(tmp_path, common)
     # two shards of three have a broken video: they are computed again
-    assert f"{VIDEOS - 6} videos were finished before; 6 to go" in caplog.text
+    assert f"{VIDEOS - 6} videos already finished, 6 remaining" in caplog.text
     assert (tmp_path / "predictions.npz").read_bytes() == (
         undisturbed / "predictions.npz"
     ).read_bytes()
@@ -230,7 +230,7 @@ def test_killed_and_resumed_gives_the_same_bytes(
         evaluate(tmp_path, common)
     kept = 3 * (len(shards) - 1)
     assert f"{shards[1].name}: damaged" in caplog.text
-    assert f"{kept} videos were finished before; {VIDEOS - kept} to go" in caplog.text
+    assert f"{kept} videos already finished, {VIDEOS - kept} remaining" in caplog.text
     for name in ("results.json", "predictions.csv", "predictions.npz"):
         assert (tmp_path / name).read_bytes() == (undisturbed / name).read_bytes(), name
     assert not (tmp_path / PARTIAL).exists()

@@ -106,8 +106,8 @@ def test_what_was_extracted_before_is_read_again(
     with caplog.at_level(logging.INFO):
         again = run(tmp_path / "killed", *common)
     assert again == results
-    assert "8 videos were finished before; 4 to go" in caplog.text
-    assert "6 videos were finished before; 0 to go" in caplog.text
+    assert "8 videos already finished, 4 remaining" in caplog.text
+    assert "6 videos already finished, 0 remaining" in caplog.text
 
 
 def test_labels_of_the_test_list_choose_nothing(
@@ -171,7 +171,7 @@ def test_other_pictures_of_the_same_folders_have_other_features(
     caplog.set_level(logging.INFO)
     for template, top1 in (("img_%05d.jpg", 100), ("flow_%05d.jpg", 50)):  # the second look alike
         found = run(tmp_path / "run", *pictures, f"data.frame_template={template}")
-        assert found["probes"][0]["top1"] == top1 and "finished before" not in caplog.text
+        assert found["probes"][0]["top1"] == top1 and "already finished" not in caplog.text
 
 
 def test_a_dry_run_writes_nothing(
