@@ -1,4 +1,7 @@
-"""The `data` and `augment` sections of the configuration. No torch, so that a wrong value is told at once."""
+"""The `data` and `augment` sections of the configuration.
+
+No torch, so that a wrong value is reported before torch is imported.
+"""
 
 from __future__ import annotations
 
@@ -7,42 +10,47 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hiera_video.utils.checks import require
-from hiera_video.video.options import Backend, FrameFolder, IndexedPyAV
+from hiera_video.video.options import Backend, FrameFolder, Indexed
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where the videos are and how they are read."""
+    """The `data` section: the videos and how they are read."""
 
     train: str | None = None
-    """Manifest file (`path label` a line), folder (`root/class/*.mp4`, or flat), or index of tar shards, to train on."""
+    """Training videos: a list file (`path label` a line), a folder (`root/class/*.mp4`, or flat),
+    or an index of tar shards."""
     val: str | None = None
-    """The same, for validation while training."""
+    """Validation videos, in the same forms; evaluated during training."""
     test: str | None = None
-    """The same, for `test_net.py`; `val` where unset."""
+    """Test videos for `test_net.py`, in the same forms; unset: `val`."""
     root: str | None = None
-    """Folder that relative paths in manifests start from, or shards lie in; the manifest's own folder where unset."""
+    """Folder that relative paths in a list start from, or that holds the shards; unset: the folder
+    of the list or index."""
     separator: str | None = None
-    """What separates path and label: a space, comma, `::` …; sniffed where unset."""
+    """Separator of path and label in a list: a space, comma, `::` …; unset: detected."""
     decoder: Literal["pyav", "decord", "torchcodec", "frames"] = "pyav"
-    """What reads the videos; `frames`: folders of pictures."""
+    """Video decoder; `frames` reads folders of pictures."""
     frame_template: str | None = None
-    """Names of the pictures in such a folder, like `img_%05d.jpg`; unset: found by their numbers."""
+    """File names in folders of pictures, like `img_%05d.jpg`; unset: ordered by the last number in
+    the name."""
     frame_first: int | None = None
-    """Number of the first picture; unset: the lowest."""
+    """Number of the first picture in a folder; unset: the lowest."""
     frame_fps: float = 30.0
-    """Pictures a second that were taken."""
+    """Frame rate of folders of pictures."""
     index: str | None = None
-    """Index of packets that `tools/check_data.py --index` has written: long videos open in a fraction of the time."""
+    """Packet index written by `tools/check_data.py --index`; opens long videos in a fraction of the
+    time."""
     workers: int = 2
-    """Loader processes; 0 loads in the main process, where a decoder that hangs cannot be ended."""
+    """Loader processes; 0 loads in the main process, where a hung decoder cannot be stopped."""
     on_broken: Literal["substitute", "error"] = "substitute"
-    """A video that cannot be read in training: take another one in its place (deterministic, counted), or stop."""
+    """Unreadable videos in training: `substitute` another one (deterministic and counted) or stop
+    with an `error`."""
     max_broken: float = 0.05
-    """Share of the videos seen that may be broken before training ends with exit code 3."""
+    """Largest share of unreadable videos in training; beyond it the run ends with exit code 3."""
     deadline_seconds: float = 60.0
-    """A worker busy with one video for longer is killed, and the video passed over from then on (`quarantine.jsonl`).
-    With `workers=0` there is none to kill: the video is named in a warning."""
+    """Seconds that a worker may spend on one video before it is killed and the video skipped from
+    then on (`quarantine.jsonl`). With `workers=0` the video is only named in a warning."""
 
     def __post_init__(self) -> None:
         require(self.workers >= 0, f"data.workers={self.workers}: must be 0 or more")
@@ -53,66 +61,76 @@ class DataConfig:
         )
         require(
             self.decoder == "frames" or (self.frame_template is None and self.frame_first is None),
-            f"data.frame_template and data.frame_first go with data.decoder=frames, not {self.decoder}; change one of them",
+            "data.frame_template and data.frame_first need data.decoder=frames, "
+            f"not {self.decoder}; change one of them",
         )
         require(
             self.index is None or self.decoder == "pyav",
-            f"data.index={self.index} goes with data.decoder=pyav, not {self.decoder}; change one of them",
+            f"data.index={self.index} needs data.decoder=pyav, not {self.decoder}; "
+            "change one of them",
         )
         self.frame_folder  # noqa: B018 (its own checks)
         require(
             self.separator != "",
-            "data.separator='': must not be empty; leave it unset to have it sniffed",
+            "data.separator='': must not be empty; leave it unset to detect the separator",
         )
 
     @property
     def frame_folder(self) -> FrameFolder:
-        """How folders of pictures are read."""
+        """Naming and frame rate of folders of pictures."""
         return FrameFolder(template=self.frame_template, first=self.frame_first, fps=self.frame_fps)
 
     @property
     def decoding(self) -> dict[str, str | int | float | None]:
-        """All that decides which frames a video has, by the key that sets it; what is kept on disk is known by it."""
+        """All keys that decide which frames a video has; stored features are matched by them."""
         keys = ("decoder", "frame_template", "frame_first", "frame_fps")
         return {f"data.{key}": getattr(self, key) for key in keys}
 
     @property
     def backend(self) -> Backend:
-        """What `open_video` takes."""
+        """The decoder, as `open_video` takes it."""
         if self.index is not None:
-            return IndexedPyAV(index=self.index)
+            return Indexed(index=self.index)
         return self.frame_folder if self.decoder == "frames" else self.decoder
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """What training does to a clip, in this order: RandAugment, colour jitter, random resized crop, flip, normalise, erase;
-    then mixup or cutmix over the batch. Defaults: crop, flip and normalise alone (the recipes' values: docs/recipe.md)."""
+    """The `augment` section: augmentation of training clips.
+
+    Applied in this order: RandAugment, colour jitter, random resized crop, flip, normalise, erase;
+    then mixup or cutmix over the batch. The defaults crop, flip and normalise only; docs/recipe.md
+    has the recipes' values.
+    """
 
     scale: tuple[float, float] = (0.08, 1.0)
     """Range of the crop's area, as a share of the frame."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Range of the crop's aspect ratio, width over height."""
     flip: float = 0.5
-    """Probability of a horizontal flip. Classes whose names tell left from right swap labels or are not flipped."""
+    """Probability of a horizontal flip. Clips of classes whose names contain left or right swap
+    labels or are not flipped."""
     color_jitter: float = 0.0
-    """Strength of random brightness, contrast and saturation, factors in [1 - x, 1 + x]; 0 switches it off."""
+    """Strength x of random brightness, contrast and saturation, factors in [1 - x, 1 + x]; 0
+    disables it."""
     rand_augment: float = 0.0
-    """Magnitude of RandAugment on its scale of 10 (the paper: 7, jittered with std 0.5); 0 switches it off."""
+    """Magnitude of RandAugment, 0 to 10 (the paper: 7, jittered with std 0.5); 0 disables it."""
     erase: float = 0.0
-    """Probability of erasing one box, the same in every frame, with noise."""
+    """Probability of erasing one box with noise, the same box in every frame."""
     device: Literal["worker", "model"] = "worker"
-    """Where crop, flip, normalise and erase run: in the loader's workers, or on the model's device for a batch at once."""
+    """Where crop, flip, normalise and erase run: in the loader's workers (`worker`), or on a whole
+    batch at once on the model's device (`model`)."""
     mixup: float = 0.0
-    """Alpha of mixup's Beta distribution; 0 switches it off."""
+    """Alpha of mixup's Beta distribution; 0 disables it."""
     cutmix: float = 0.0
-    """Alpha of cutmix's Beta distribution; 0 switches it off. With both on, each batch draws one of the two, half and half."""
+    """Alpha of cutmix's Beta distribution; 0 disables it. With mixup and cutmix on, each batch uses
+    one of the two with equal probability."""
     label_smoothing: float = 0.0
-    """Mass of the target that is spread over all classes."""
+    """Share of the target that is spread over all classes."""
     mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
-    """Mean of the RGB channels in [0, 1], subtracted."""
+    """Mean that is subtracted from the RGB channels, which are in [0, 1]."""
     std: tuple[float, float, float] = (0.225, 0.225, 0.225)
-    """Standard deviation of the RGB channels, divided by."""
+    """Standard deviation that the RGB channels are divided by."""
 
     def __post_init__(self) -> None:
         for name in ("scale", "ratio", "mean", "std"):
@@ -135,21 +153,12 @@ class AugmentConfig:
         for name in ("flip", "erase"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"augment.{name}={value}: is a probability, must be in [0, 1]")
-        require(
-            0 <= self.rand_augment <= 10,
-            f"augment.rand_augment={self.rand_augment}: must be in [0, 10]",
-        )
-        require(
-            0 <= self.color_jitter <= 1,
-            f"augment.color_jitter={self.color_jitter}: must be in [0, 1]",
-        )
+        for name, limit in (("rand_augment", 10), ("color_jitter", 1)):
+            value = getattr(self, name)
+            require(0 <= value <= limit, f"augment.{name}={value}: must be in [0, {limit}]")
         for name in ("mixup", "cutmix"):
             value = getattr(self, name)
             require(0 <= value < math.inf, f"augment.{name}={value}: must be 0 or more, and finite")
-        require(
-            0 <= self.label_smoothing < 1,
-            f"augment.label_smoothing={self.label_smoothing}: must be in [0, 1)",
-        )
-        require(
-            all(value > 0 for value in self.std), f"augment.std={list(self.std)}: must be above 0"
-        )
+        smoothing, std = self.label_smoothing, list(self.std)
+        require(0 <= smoothing < 1, f"augment.label_smoothing={smoothing}: must be in [0, 1)")
+        require(min(std) > 0, f"augment.std={std}: must be above 0")

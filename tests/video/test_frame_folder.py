@@ -128,7 +128,7 @@ def test_what_is_wrong_with_a_folder(videos: Any, tmp_path: Path) -> None:
         ({"decoder": "frames", "frame_first": -1}, "data.frame_first=-1: must be 0 or more"),
         (
             {"frame_first": 1},
-            "data.frame_template and data.frame_first go with data.decoder=frames, not pyav",
+            "data.frame_template and data.frame_first need data.decoder=frames, not pyav",
         ),
     ],
 )

@@ -14,7 +14,7 @@ from corpus import BY_NAME, READABLE
 from hiera_video.data.config import DataConfig
 from hiera_video.data.dataset import TestViews
 from hiera_video.data.loading.loader import test_loader
-from hiera_video.data.loading.quarantine import Watch
+from hiera_video.data.loading.quarantine import QuarantinePolicy
 from hiera_video.data.manifest.read import read_manifest
 from hiera_video.data.manifest.record import Manifest, Record
 from hiera_video.data.prepare import check
@@ -31,7 +31,14 @@ from hiera_video.video.pyav import PyAVReader
 
 def scanned(manifest: Manifest, folder: Path, workers: int = 0) -> tuple[str, int]:
     found = list(
-        check.scan(manifest, decoder="pyav", workers=workers, watch=Watch(), quick=True, index=True)
+        check.scan(
+            manifest,
+            decoder="pyav",
+            workers=workers,
+            quarantine=QuarantinePolicy(),
+            quick=True,
+            index=True,
+        )
     )
     path, count = check.index_packets(folder, {"train": found})
     return str(path), count
@@ -163,7 +170,7 @@ def test_mistakes(videos: Any, tmp_path: Path) -> None:
             open_video(path, IndexedPyAV(index=index))
     with pytest.raises(
         ConfigError,
-        match=r"data.index=x goes with data.decoder=pyav, not decord; change one of them",
+        match=r"data.index=x needs data.decoder=pyav, not decord; change one of them",
     ):
         DataConfig(index="x", decoder="decord")
     assert DataConfig(index="x").backend == IndexedPyAV(index="x")
