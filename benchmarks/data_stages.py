@@ -180,7 +180,7 @@ def by_workers(
 def reencoded(config: Config, manifest: Manifest, folder: Path) -> float | None:
     """What reading a clip from copies by `prepare.py --reencode` takes, as a share of what it takes now: some videos are
     copied and read. None where that cannot be tried."""
-    from hiera_video.data.loading.quarantine import Watch
+    from hiera_video.data.loading.quarantine import QuarantinePolicy
     from hiera_video.data.manifest.read import read_manifest
     from hiera_video.data.prepare.reencode import reencode
     from hiera_video.data.prepare.reencode_config import Recipe
@@ -194,7 +194,15 @@ def reencoded(config: Config, manifest: Manifest, folder: Path) -> float | None:
     ):
         return None
     root = Path(os.path.commonpath([Path(record.path).parent for record in few.records]))
-    done = reencode(few, folder / "copies", "train", Recipe(), root=root, workers=0, watch=Watch())
+    done = reencode(
+        few,
+        folder / "copies",
+        "train",
+        Recipe(),
+        root=root,
+        workers=0,
+        quarantine=QuarantinePolicy(),
+    )
     times = []
     for files in (few, read_manifest(str(done.manifest))):
         found = stages(clips_of(config, files), CLIPS_OF_COPIES)

@@ -31,7 +31,7 @@ from record import record
 
 from hiera_video.config.schema import Config
 from hiera_video.data.config import DataConfig
-from hiera_video.data.loading.pool import Pool
+from hiera_video.data.loading.pool import WorkerPool
 from hiera_video.features.config import FeaturesConfig
 from hiera_video.features.engines import run_here
 from hiera_video.features.extract import ClipEncoder
@@ -72,7 +72,7 @@ def model_alone(encoder: ClipEncoder, config: Config, seconds: float) -> float:
 
 def reading_alone(work: Work) -> float:
     """Clips a second that the workers deliver to somebody who does nothing with them."""
-    pool = Pool(work.read, workers=work.workers, watch=work.watch)
+    pool = WorkerPool(work.read, workers=work.workers, quarantine=work.quarantine)
     try:
         started, count = time.monotonic(), 0
         shards = ((number, work.shard(number)) for number in range(work.num_shards))

@@ -100,16 +100,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     from tqdm import tqdm
 
-    from hiera_video.data.loading.quarantine import FILE_NAME, Watch
+    from hiera_video.data.loading.quarantine import FILE_NAME, QuarantinePolicy
     from hiera_video.data.prepare import check  # after the checks: it takes seconds to import
 
     aligned, names = check.in_one_order(manifests, arguments.out)
     clean = check.plan_clean(arguments.out, aligned)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    watch = Watch(deadline_seconds=arguments.deadline, quarantine=str(arguments.out / FILE_NAME))
+    quarantine = QuarantinePolicy(
+        deadline_seconds=arguments.deadline, file=str(arguments.out / FILE_NAME)
+    )
     found, splits = {}, {}
     for split, manifest in manifests.items():
-        videos = check.scan(manifest, decoder=settings.backend, workers=arguments.workers, watch=watch,
+        videos = check.scan(manifest, decoder=settings.backend, workers=arguments.workers, quarantine=quarantine,
                             quick=arguments.quick, index=arguments.index)  # fmt: skip
         found[split] = list(tqdm(videos, total=len(manifest.records), unit="video", desc=split))
         splits[split] = check.summary(found[split], manifest, clip)

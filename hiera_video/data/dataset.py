@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from hiera_video.data.loading.quarantine import OnOpen, Watch
+from hiera_video.data.loading.quarantine import OnOpen, QuarantinePolicy
 from hiera_video.data.manifest.record import Label, Manifest, Record
 from hiera_video.data.sampling import (
     ClipConfig,
@@ -110,7 +110,7 @@ class TrainClips:
         fresh_repeats: bool = False,
         need_labels: bool | None = None,
         num_classes: int | None = None,
-        watch: Watch | None = None,
+        quarantine: QuarantinePolicy | None = None,
         mirror: Mirror | None = None,
     ) -> None:
         if not manifest.records:
@@ -129,7 +129,7 @@ class TrainClips:
         self.fresh_repeats = fresh_repeats
         self.mirror = mirror
         """Flips here, where labels depend on it; the transform must not flip then."""
-        self.watch = watch or Watch()
+        self.quarantine = quarantine or QuarantinePolicy()
 
     def __len__(self) -> int:
         return len(self.records)
@@ -210,7 +210,7 @@ class TestViews:
         *,
         num_clips: int,
         decoder: Backend = "pyav",
-        watch: Watch | None = None,
+        quarantine: QuarantinePolicy | None = None,
     ) -> None:
         check_num_clips(clip, num_clips)
         self.records = manifest.records
@@ -218,7 +218,7 @@ class TestViews:
         self.transform = transform
         self.num_clips = num_clips
         self.decoder = decoder
-        self.watch = watch or Watch()
+        self.quarantine = quarantine or QuarantinePolicy()
 
     def __len__(self) -> int:
         return len(self.records)

@@ -22,8 +22,8 @@ import ray
 import torch
 
 from hiera_video.data.dataset import UnreadableVideo
-from hiera_video.data.loading.pool import Pool
-from hiera_video.data.loading.quarantine import Watch
+from hiera_video.data.loading.pool import WorkerPool
+from hiera_video.data.loading.quarantine import QuarantinePolicy
 from hiera_video.errors import FeatureError, HieraVideoError, WorkerError
 from hiera_video.features.engines import ExtractionProgress, Tally, make
 from hiera_video.features.extract import ClipEncoder
@@ -96,7 +96,7 @@ class ShardActor:
         self.build = build
         self.encoder: ClipEncoder | None = None
         self.in_flight = in_flight
-        self.reading = ray.put(Reading(uuid.uuid4().hex, self.work.read, self.work.watch))
+        self.reading = ray.put(Reading(uuid.uuid4().hex, self.work.read, self.work.quarantine))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """{"shard": numbers} → what became of each. A user's mistake is a row, for Ray keeps no error's type."""
@@ -112,7 +112,7 @@ class ShardActor:
         return seals
 
     def _results(self, asks: Iterable[Ask]) -> Iterator[VideoPart | UnreadableVideo]:
-        """`Pool.results`, by the cluster's tasks."""
+        """`WorkerPool.results`, by the cluster's tasks."""
         coming, waiting = iter(asks), deque[Any]()
         while True:
             while len(waiting) < self.in_flight and (ask := next(coming, None)) is not None:
@@ -151,10 +151,10 @@ class Reading:
 
     run: str
     read: ReadWindows
-    watch: Watch
+    quarantine: QuarantinePolicy
 
 
-_POOLS: dict[str, Pool[Ask, VideoPart | UnreadableVideo]] = {}
+_POOLS: dict[str, WorkerPool[Ask, VideoPart | UnreadableVideo]] = {}
 """This Ray worker's own watched worker, kept from task to task of a run."""
 
 
@@ -163,7 +163,9 @@ def _read(reading: Reading, ask: Ask) -> VideoPart | UnreadableVideo:
     if reading.run not in _POOLS:
         while _POOLS:
             _POOLS.popitem()[1].close()
-        _POOLS[reading.run] = Pool(reading.read, workers=1, watch=reading.watch, context="fork")
+        _POOLS[reading.run] = WorkerPool(
+            reading.read, workers=1, quarantine=reading.quarantine, context="fork"
+        )
     (part,) = _POOLS[reading.run].results([ask])
     if isinstance(part, UnreadableVideo):
         return part

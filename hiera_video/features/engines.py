@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from hiera_video.data.dataset import UnreadableVideo
-from hiera_video.data.loading.pool import Pool, in_this_process
+from hiera_video.data.loading.map_videos import map_videos
 from hiera_video.features.extract import BatchRunner, ClipEncoder
 from hiera_video.features.shard_claims import Claims
 from hiera_video.features.shard_reading import Results, VideoPart, read_in_order
@@ -78,16 +78,8 @@ def run_here(
     bar = ExtractionProgress(work, hidden=not progress or rank > 0)
     claims = Claims(work, rank=rank, world=world)
     tally = Tally()
-    if work.workers == 0:
-        make(
-            work, encoder, claims, partial(in_this_process, work.read, watch=work.watch), tally, bar
-        )
-    else:
-        pool = Pool(work.read, workers=work.workers, watch=work.watch)
-        try:
-            make(work, encoder, claims, pool.results, tally, bar)
-        finally:
-            pool.close()
+    results = partial(map_videos, work.read, workers=work.workers, quarantine=work.quarantine)
+    make(work, encoder, claims, results, tally, bar)
     bar.close()
     if claims.elsewhere:
         logger.info(

@@ -181,7 +181,7 @@ def _decoded(video: VideoReader, wanted: list[Stretch]) -> list[tuple[Frames, li
 # -- in order ----------------------------------------------------------------------------------------------------------
 
 Results = Callable[[Iterable[Ask]], Iterator[VideoPart | UnreadableVideo]]
-"""What `Pool.results` is: answers in the order of the asks. An ask may come after the last was taken."""
+"""What `WorkerPool.results` is: answers in the order of the asks. An ask may come after the last was taken."""
 
 
 def read_in_order(

@@ -17,7 +17,7 @@ import pyarrow as pa
 from torch import Tensor
 
 from hiera_video.data.dataset import UnreadableVideo
-from hiera_video.data.loading.quarantine import Watch
+from hiera_video.data.loading.quarantine import QuarantinePolicy
 from hiera_video.data.manifest.record import Record
 from hiera_video.features.config import FeaturesConfig
 from hiera_video.features.extract import BatchRunner, check_finite
@@ -37,7 +37,7 @@ class Work:
     """Output."""
     config: FeaturesConfig
     read: ReadWindows
-    watch: Watch
+    quarantine: QuarantinePolicy
     workers: int
     """Loader processes of each process that computes."""
 

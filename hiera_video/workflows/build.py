@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from hiera_video.data.dataset import TestViews
-    from hiera_video.data.loading.quarantine import Watch
+    from hiera_video.data.loading.quarantine import QuarantinePolicy
 
 logger = logging.getLogger(__name__)
 
@@ -154,15 +154,15 @@ def make_views(config: Config, manifest: Manifest, *, clips: int, crops: int) ->
         transform,
         num_clips=clips,
         decoder=config.data.backend,
-        watch=make_watch(config),
+        quarantine=make_quarantine_policy(config),
     )
 
 
-def make_watch(config: Config) -> Watch:
+def make_quarantine_policy(config: Config) -> QuarantinePolicy:
     """How the loaders' workers are watched; videos that hang them are written down in the run's folder."""
-    from hiera_video.data.loading.quarantine import FILE_NAME, Watch
+    from hiera_video.data.loading.quarantine import FILE_NAME, QuarantinePolicy
 
-    return Watch(
+    return QuarantinePolicy(
         deadline_seconds=config.data.deadline_seconds,
-        quarantine=str(Path(config.out_dir) / FILE_NAME),
+        file=str(Path(config.out_dir) / FILE_NAME),
     )

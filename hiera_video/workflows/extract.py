@@ -192,7 +192,7 @@ def make_encoder(config: Config, device: Any = None) -> ClipEncoder:
 
 def make_work(config: Config, manifest: Manifest, encoder: ClipEncoder) -> Work:
     """What the engines share. Raises `FeatureError` where the output folder was begun with something else."""
-    from hiera_video.data.loading.quarantine import FILE_NAME, Watch
+    from hiera_video.data.loading.quarantine import FILE_NAME, QuarantinePolicy
     from hiera_video.data.transforms.train_eval import EvalTransform
     from hiera_video.features.shard_files import ShardFiles
     from hiera_video.features.shard_reading import ReadWindows
@@ -207,8 +207,8 @@ def make_work(config: Config, manifest: Manifest, encoder: ClipEncoder) -> Work:
         decoder=config.data.backend,
     )
     files = ShardFiles(str(features.output))
-    watch = Watch(
-        deadline_seconds=config.data.deadline_seconds, quarantine=str(files.folder / FILE_NAME)
+    quarantine = QuarantinePolicy(
+        deadline_seconds=config.data.deadline_seconds, file=str(files.folder / FILE_NAME)
     )
     notes: dict[str, Any] = {
         "identity": identity(config, manifest, encoder),
@@ -220,7 +220,9 @@ def make_work(config: Config, manifest: Manifest, encoder: ClipEncoder) -> Work:
     if files.has_begun:
         found = files.notes()
     else:
-        found = files.begin({**notes, "shard_videos": _shard_videos(config, manifest, read, watch)})
+        found = files.begin(
+            {**notes, "shard_videos": _shard_videos(config, manifest, read, quarantine)}
+        )
     _refuse_others(files.folder, found["identity"], notes["identity"])
     return Work(
         records=manifest.records,
@@ -228,7 +230,7 @@ def make_work(config: Config, manifest: Manifest, encoder: ClipEncoder) -> Work:
         folder=str(files.folder),
         config=features,
         read=read,
-        watch=watch,
+        quarantine=quarantine,
         workers=config.data.workers,
     )
 
@@ -279,23 +281,18 @@ def _short(value: Any) -> str:
     return f"{value[:12]}…" if isinstance(value, str) and len(value) == 64 else str(value)
 
 
-def _shard_videos(config: Config, manifest: Manifest, read: ReadWindows, watch: Any) -> int:
+def _shard_videos(config: Config, manifest: Manifest, read: ReadWindows, quarantine: Any) -> int:
     """`features.shard_videos`, or as many as hold about `features.shard_clips` clips, by the number in some of them."""
-    from hiera_video.data.loading.pool import Pool, in_this_process
+    from hiera_video.data.loading.map_videos import map_videos
     from hiera_video.features.shard_reading import WindowCounter
 
     if config.features.shard_videos is not None:
         return config.features.shard_videos
     step = max(math.ceil(len(manifest.records) / SAMPLE), 1)
     sample = manifest.records[::step]
-    if config.data.workers == 0:
-        counts = list(in_this_process(WindowCounter(read), sample, watch))
-    else:
-        pool = Pool(WindowCounter(read), workers=config.data.workers, watch=watch)
-        try:
-            counts = list(pool.results(sample))
-        finally:
-            pool.close()
+    counts = map_videos(
+        WindowCounter(read), sample, workers=config.data.workers, quarantine=quarantine
+    )
     known = [count for count in counts if count]
     return (
         max(round(config.features.shard_clips * len(known) / sum(known)), 1)

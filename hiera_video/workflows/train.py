@@ -38,7 +38,12 @@ from hiera_video.train.memory import choose_parts, remember, remembered, trial_s
 from hiera_video.train.optim import make_optimizer
 from hiera_video.train.state import make_state
 from hiera_video.train.tasks import Classify, Pretrain, Task, class_weights
-from hiera_video.workflows.build import make_first_model, make_model, make_views, make_watch
+from hiera_video.workflows.build import (
+    make_first_model,
+    make_model,
+    make_quarantine_policy,
+    make_views,
+)
 
 logger = logging.getLogger(__name__)
 MAY_CHANGE = (
@@ -245,7 +250,7 @@ def make_clips(
         need_labels=need_labels,
         num_classes=num_classes,
         fresh_repeats=config.train.task == "pretrain",
-        watch=make_watch(config),
+        quarantine=make_quarantine_policy(config),
         mirror=mirror,
     )
 

@@ -7,24 +7,20 @@ The loaders below only carry the plan out.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from hiera_video.data.dataset import TestViews, TrainClips, UnreadableVideo, VideoViews
-from hiera_video.data.loading.pool import Pool, in_this_process
-from hiera_video.data.loading.quarantine import OnOpen, Watch
+from hiera_video.data.loading.map_videos import map_videos
+from hiera_video.data.loading.quarantine import OnOpen
 from hiera_video.data.manifest.record import Label, as_tuple
 from hiera_video.data.transforms.on_device import Finishing, together
 from hiera_video.errors import ConfigError
 from hiera_video.utils.profiler import stage
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 Slot = tuple[int, int, int]
 """(epoch, index of the record, position of the video in the step's global batch)."""
@@ -152,14 +148,20 @@ def train_loader(
 ) -> Iterator[list[ClipBatch]]:
     """The micro-batches of steps `first_step` to `last_step - 1`, one step at a time; close it to end its workers.
 
-    One set of workers lives for the whole run, watched as `dataset.watch` says (see `pool`). `context`: fork, spawn or
+    One set of workers lives for the whole run, watched as `dataset.quarantine` says (see `pool`). `context`: fork, spawn or
     forkserver, the system's default where unset. Raises what the data raise: `DecodeError`, `ConfigError`.
     """
     micro_batches = (
         slots for step in range(first_step, last_step) for slots in plan.micro_batches(step)
     )
     step: list[ClipBatch] = []
-    for batch in _computed(_TrainBatch(dataset), micro_batches, dataset.watch, workers, context):
+    for batch in map_videos(
+        _TrainBatch(dataset),
+        micro_batches,
+        workers=workers,
+        quarantine=dataset.quarantine,
+        context=context,
+    ):
         step.append(batch)
         if len(step) == plan.accumulate:
             yield step
@@ -171,28 +173,12 @@ def test_loader(
 ) -> Iterator[VideoViews | UnreadableVideo]:
     """`dataset[i]` for each i of `rows`, in that order. Raises `ConfigError` where a video is too short for the clip
     and `clip.short_videos=error`."""
-    yield from _computed(dataset.views, rows, dataset.watch, workers, context)
+    yield from map_videos(
+        dataset.views, rows, workers=workers, quarantine=dataset.quarantine, context=context
+    )
 
 
 test_loader.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest reads into the name
-
-
-def _computed(
-    function: Callable[[Item, OnOpen], Result],
-    items: Iterable[Item],
-    watch: Watch,
-    workers: int,
-    context: str | None,
-) -> Iterator[Result]:
-    """`function` of each item, in order, in workers or here."""
-    if workers == 0:
-        yield from in_this_process(function, items, watch)
-        return
-    pool = Pool(function, workers=workers, watch=watch, context=context)
-    try:
-        yield from pool.results(items)
-    finally:
-        pool.close()
 
 
 class _TrainBatch:

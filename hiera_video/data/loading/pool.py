@@ -25,20 +25,23 @@ from itertools import count
 from multiprocessing import connection as pipes
 from multiprocessing import util
 from multiprocessing.process import BaseProcess
-from threading import Timer
 from typing import Any, Generic, TypeVar
 
 import torch
 
 from hiera_video.data.loading import shared_memory as packing
-from hiera_video.data.loading.quarantine import OnOpen, Quarantine, Watch, refuse
+from hiera_video.data.loading.quarantine import (
+    OnOpen,
+    Quarantine,
+    QuarantinePolicy,
+    raise_if_quarantined,
+)
 from hiera_video.errors import HieraVideoError, WorkerError
 
 logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-"""To be called with each file's path before it is opened; `DecodeError` if the file is quarantined."""
 
 TASKS_EACH = 2
 """Items that a worker has been given and that are not yet handed out: bounds the memory of what is read ahead."""
@@ -50,43 +53,6 @@ LEAVE_SECONDS = 2.0
 """Given to idle workers to end by themselves."""
 CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGFPE, -signal.SIGILL}
 """Exit codes that a decoder's bug leaves, as opposed to somebody's kill."""
-
-
-def in_this_process(
-    function: Callable[[Item, OnOpen], Result], items: Iterable[Item], watch: Watch
-) -> Iterator[Result]:
-    """What a pool gives, without workers. Nobody can end a decoder that hangs in this process: past the deadline its file
-    is named, unless it holds the interpreter's lock as well."""
-    quarantine = Quarantine(watch.quarantine)
-    timers: list[Timer] = []
-
-    def stop_timers() -> None:
-        while timers:
-            timers.pop().cancel()
-
-    def opening(path: str) -> None:
-        stop_timers()
-        quarantine.check(path)
-        timers.append(
-            Timer(watch.deadline_seconds, _warn_of_hanging, (path, watch.deadline_seconds))
-        )
-        timers[0].daemon = True
-        timers[0].start()
-
-    for item in items:
-        try:
-            result = function(item, opening)
-        finally:
-            stop_timers()
-        yield result
-
-
-def _warn_of_hanging(path: str, seconds: float) -> None:
-    logger.warning(
-        "%s: has kept the decoder busy for more than data.deadline_seconds=%g; nobody can end it with data.workers=0: if "
-        "it hangs, stop this process and start again with data.workers=1 or more, which passes over such files",
-        path, seconds,
-    )  # fmt: skip
 
 
 @dataclass
@@ -108,7 +74,7 @@ class _Failure:
     error: Exception
 
 
-class Pool(Generic[Item, Result]):
+class WorkerPool(Generic[Item, Result]):
     """`function(item, opening)` in worker processes that ignore SIGINT, SIGTERM and SIGUSR1.
 
     `context`: fork, spawn or forkserver, the system's default where unset.
@@ -119,13 +85,13 @@ class Pool(Generic[Item, Result]):
         function: Callable[[Item, OnOpen], Result],
         *,
         workers: int,
-        watch: Watch,
+        quarantine: QuarantinePolicy,
         context: str | None = None,
     ) -> None:
         self._function = function
         self._context: Any = multiprocessing.get_context(context)
-        self._deadline = watch.deadline_seconds
-        self._quarantine = Quarantine(watch.quarantine)
+        self._deadline = quarantine.deadline_seconds
+        self._quarantine = Quarantine(quarantine.file)
         self._ready: dict[int, Result | _Failure] = {}
         self._deaths: dict[int, int] = {}
         self._crashes: dict[str, int] = {}
@@ -299,7 +265,7 @@ def _work(function: Callable[[Any, OnOpen], Any], connection: Any, forked_by: in
     reasons: dict[str, str] = {}
 
     def opening(path: str) -> None:
-        refuse(path, reasons)
+        raise_if_quarantined(path, reasons)
         packing.send(connection, ("opening", path))
 
     try:

@@ -1,15 +1,15 @@
-"""Files that hung or crashed a loader's worker: passed over from then on, and written down in `quarantine.jsonl`.
+"""Files that hung or crashed a worker: skipped from then on, and listed in `quarantine.jsonl`.
 
-    {"path": "/data/k400/train/x.mp4", "reason": "hung", "time": "2026-11-22T19:40:00+00:00", "message": "…"}
+    {"path": "/data/x.mp4", "reason": "hung", "time": "2026-11-22T19:40:00+00:00", "message": "…"}
 
-The file lies in the run's folder and is read again when the run goes on, so that a restart sees the same data. Whoever
-has repaired a video removes its line.
+The list lies in the run's folder and is read when the run resumes, so that a resumed run skips the
+same videos. After repairing a video, remove its line.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,27 +19,32 @@ from hiera_video.video.reader import unreadable
 OnOpen = Callable[[str], None]
 """Called with a path before the file is opened; raises `DecodeError` if it is quarantined."""
 FILE_NAME = "quarantine.jsonl"
+EXPLANATIONS = {
+    "hung": "kept a decoder busy beyond data.deadline_seconds",
+    "crashed": "crashed a decoder twice",
+}
+"""Reasons for quarantine, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watch:
-    """How a loader's workers are watched."""
+class QuarantinePolicy:
+    """When a file is quarantined, and where that is recorded."""
 
     deadline_seconds: float = 60.0
-    """A worker that is busy with one video for longer is killed and started again, and the video passed over."""
-    quarantine: str | None = None
-    """File that such videos are written to, and known from at the next start; unset: this process remembers alone."""
+    """A worker that is busy with one file for longer is killed, and the file is quarantined."""
+    file: str | None = None
+    """List of quarantined files, read at the start and appended to; None keeps it in memory."""
 
 
 class Quarantine:
-    """Paths to pass over, each with its reason."""
+    """The quarantined paths, each with its reason."""
 
     def __init__(self, file: str | None = None) -> None:
         self._file = Path(file) if file is not None else None
         self.reasons: dict[str, str] = dict(_read(self._file)) if self._file is not None else {}
 
     def add(self, path: str, reason: str, message: str) -> None:
-        """Pass over `path` from now on. One line, appended at once: processes of one run may share the file."""
+        """Quarantine `path`. The line is appended at once: ranks of one run may share the file."""
         self.reasons[path] = reason
         if self._file is None:
             return
@@ -54,26 +59,23 @@ class Quarantine:
             file.write(json.dumps(entry) + "\n")
 
     def check(self, path: str) -> None:
-        """`DecodeError` if `path` is to be passed over."""
-        refuse(path, self.reasons)
+        """Raise `DecodeError` if `path` is quarantined."""
+        raise_if_quarantined(path, self.reasons)
 
 
-def refuse(path: str, reasons: dict[str, str]) -> None:
-    """`DecodeError` if `path` is among the quarantined ones."""
+def raise_if_quarantined(path: str, reasons: Mapping[str, str]) -> None:
+    """Raise `DecodeError` if `path` has an entry in `reasons` (path → reason)."""
     if path in reasons:
-        words = {
-            "hung": "kept a decoder busy beyond data.deadline_seconds",
-            "crashed": "crashed a decoder twice",
-        }
+        reason = reasons[path]
         raise unreadable(
             path,
-            reasons[path],
-            f"{words[reasons[path]]}; make it again, and remove its line in {FILE_NAME}",
+            reason,
+            f"{EXPLANATIONS[reason]}; make it again, and remove its line in {FILE_NAME}",
         )
 
 
 def _read(file: Path) -> list[tuple[str, str]]:
-    """The entries; a line that a kill cut short is left out."""
+    """Return the entries of `file`, skipping a line that a kill left incomplete."""
     found = []
     for line in file.read_text().splitlines() if file.exists() else []:
         try:

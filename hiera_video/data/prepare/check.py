@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from hiera_video.data.dataset import record_frame_range
-from hiera_video.data.loading.pool import Pool, in_this_process
-from hiera_video.data.loading.quarantine import OnOpen, Watch
+from hiera_video.data.loading.map_videos import map_videos
+from hiera_video.data.loading.quarantine import OnOpen, QuarantinePolicy
 from hiera_video.data.manifest.class_names import class_names_beside, in_order_of
 from hiera_video.data.manifest.list_file import line_of, refuse_to_overwrite
 from hiera_video.data.manifest.record import Manifest, Record, as_tuple
@@ -125,20 +125,13 @@ def scan(
     *,
     decoder: Backend,
     workers: int,
-    watch: Watch,
+    quarantine: QuarantinePolicy,
     quick: bool = False,
     index: bool = False,
 ) -> Iterator[Checked]:
     """Every record's answer, in order, as it comes; `index`: with what an index of packets needs."""
     examine, rows = Examine(manifest.records, decoder, quick, index), range(len(manifest.records))
-    if workers == 0:
-        yield from in_this_process(examine, rows, watch)
-        return
-    pool = Pool(examine, workers=workers, watch=watch)
-    try:
-        yield from pool.results(rows)
-    finally:
-        pool.close()
+    return map_videos(examine, rows, workers=workers, quarantine=quarantine)
 
 
 def digest_of(record: Record) -> str | None:

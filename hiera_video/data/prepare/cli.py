@@ -86,7 +86,7 @@ def _reencode(
 ) -> Manifest:
     from tqdm import tqdm
 
-    from hiera_video.data.loading.quarantine import Watch
+    from hiera_video.data.loading.quarantine import QuarantinePolicy
     from hiera_video.data.prepare.reencode import reencode
 
     done = reencode(
@@ -96,7 +96,7 @@ def _reencode(
         recipe,
         root=root,
         workers=arguments.workers,
-        watch=Watch(deadline_seconds=arguments.deadline),
+        quarantine=QuarantinePolicy(deadline_seconds=arguments.deadline),
         progress=lambda copies, total: tqdm(
             copies, total=total, unit="video", desc=f"re-encoding {name}"
         ),

@@ -21,8 +21,8 @@ from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-from hiera_video.data.loading.pool import Pool, in_this_process
-from hiera_video.data.loading.quarantine import FILE_NAME, OnOpen, Watch
+from hiera_video.data.loading.map_videos import map_videos
+from hiera_video.data.loading.quarantine import FILE_NAME, OnOpen, QuarantinePolicy
 from hiera_video.data.manifest.class_names import class_names_beside, in_order_of
 from hiera_video.data.manifest.list_file import line_of, refuse_to_overwrite
 from hiera_video.data.manifest.read import read_manifest
@@ -73,7 +73,7 @@ def reencode(
     *,
     root: Path,
     workers: int,
-    watch: Watch,
+    quarantine: QuarantinePolicy,
     progress: Callable[[Iterator[Copied], int], Iterable[Copied]] = lambda copies, _: copies,
 ) -> Reencoded:
     """Make the copies that are not there yet, in the tree that the originals have below `root`, and the list
@@ -92,8 +92,9 @@ def reencode(
     scratch.mkdir()
     jobs = list(targets.items())
     work = _Copy(jobs=tuple(jobs), recipe=recipe, scratch=scratch)
-    watch = replace(watch, quarantine=str(folder / FILE_NAME))
-    found = {copy.path: copy for copy in progress(_carry_out(work, workers, watch), len(jobs))}
+    quarantine = replace(quarantine, file=str(folder / FILE_NAME))
+    copies = map_videos(work, range(len(jobs)), workers=workers, quarantine=quarantine)
+    found = {copy.path: copy for copy in progress(copies, len(jobs))}
     shutil.rmtree(scratch, ignore_errors=True)
     failed = [copy for copy in found.values() if copy.reason is not None]
     if len(failed) == len(found):
@@ -160,17 +161,6 @@ def _claim(folder: Path, facts: dict[str, int | str]) -> None:
             f"{folder}: holds copies by another recipe or of others ({there}); choose another folder, or remove it"
         )
     write_atomic(file, json.dumps(facts) + "\n")
-
-
-def _carry_out(work: _Copy, workers: int, watch: Watch) -> Iterator[Copied]:
-    if workers == 0:
-        yield from in_this_process(work, range(len(work.jobs)), watch)
-        return
-    pool = Pool(work, workers=workers, watch=watch)
-    try:
-        yield from pool.results(range(len(work.jobs)))
-    finally:
-        pool.close()
 
 
 def _moved(record: Record, copy: Copied) -> Record:

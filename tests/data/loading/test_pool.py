@@ -25,8 +25,8 @@ import torch
 from hiera_video.data import dataset as dataset_module
 from hiera_video.data.dataset import TestViews, TrainClips, UnreadableVideo, VideoViews
 from hiera_video.data.loading.loader import BatchPlan, test_loader, train_loader
-from hiera_video.data.loading.pool import DEATHS, Pool, in_this_process
-from hiera_video.data.loading.quarantine import OnOpen, Quarantine, Watch
+from hiera_video.data.loading.pool import DEATHS, WorkerPool
+from hiera_video.data.loading.quarantine import OnOpen, Quarantine, QuarantinePolicy
 from hiera_video.data.loading.shared_memory import receive, send
 from hiera_video.data.manifest.read import read_manifest
 from hiera_video.data.manifest.record import Manifest, Record
@@ -96,7 +96,9 @@ def test_a_hung_decoder_is_killed_and_its_file_quarantined(
     manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attempt: int
 ) -> None:
     deadline, bad = 1.0, manifest.records[attempt % 8].path
-    watch = Watch(deadline_seconds=deadline, quarantine=str(tmp_path / "run" / "quarantine.jsonl"))
+    quarantine = QuarantinePolicy(
+        deadline_seconds=deadline, file=str(tmp_path / "run" / "quarantine.jsonl")
+    )
     plan = BatchPlan(num_records=8, batch_size=4, seed=attempt)
     killed: list[float] = []
     add = Quarantine.add
@@ -105,7 +107,7 @@ def test_a_hung_decoder_is_killed_and_its_file_quarantined(
         patch.setattr(
             Quarantine, "add", lambda *args: killed.append(time.monotonic()) or add(*args)
         )
-        clips = TrainClips(manifest, CLIP, small, seed=0, watch=watch)
+        clips = TrainClips(manifest, CLIP, small, seed=0, quarantine=quarantine)
         began = time.monotonic()
         steps = [
             step[0]
@@ -116,13 +118,13 @@ def test_a_hung_decoder_is_killed_and_its_file_quarantined(
     assert len(killed) == 1 and killed[0] - began < deadline + 2
     substituted = [pair for batch in steps for pair in batch.substituted]
     assert len(substituted) >= 3 and set(substituted) == {(bad, "hung")}  # in each of three passes
-    entries = [json.loads(line) for line in Path(watch.quarantine or "").read_text().splitlines()]
+    entries = [json.loads(line) for line in Path(quarantine.file or "").read_text().splitlines()]
     assert [(entry["path"], entry["reason"]) for entry in entries] == [(bad, "hung")]
     assert "data.deadline_seconds=1; it was killed" in entries[0]["message"] and entries[0][
         "time"
     ].startswith("20")
     # a restart, here without workers, knows the file and sees the same data
-    again = TrainClips(manifest, CLIP, small, seed=0, watch=watch)
+    again = TrainClips(manifest, CLIP, small, seed=0, quarantine=quarantine)
     for batch, step in zip(steps, train_loader(again, plan, first_step=0, last_step=6, workers=0)):
         assert torch.equal(batch.clips, step[0].clips) and batch.substituted == step[0].substituted
 
@@ -131,7 +133,9 @@ def test_a_hung_decoder_in_a_test_is_a_broken_video(
     manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     misbehave_at(monkeypatch, manifest.records[2].path, hang_holding_the_lock)
-    views = TestViews(manifest, CLIP, one_view, num_clips=1, watch=Watch(deadline_seconds=0.5))
+    views = TestViews(
+        manifest, CLIP, one_view, num_clips=1, quarantine=QuarantinePolicy(deadline_seconds=0.5)
+    )
     items = list(test_loader(views, workers=2, rows=range(8), context="fork"))
     assert [item.row for item in items] == list(range(8))
     assert [item.row for item in items if isinstance(item, UnreadableVideo)] == [2]
@@ -194,7 +198,9 @@ def die(item: int, opening: OnOpen) -> int:
 
 
 def test_one_item_cannot_kill_workers_for_ever() -> None:
-    pool: Pool[int, int] = Pool(die, workers=1, watch=Watch(), context="fork")
+    pool: WorkerPool[int, int] = WorkerPool(
+        die, workers=1, quarantine=QuarantinePolicy(), context="fork"
+    )
     results = pool.results([0, 1])
     assert next(results) == 0
     words = rf"{DEATHS} loader workers have died over one batch, the last with SIGKILL at its start; if memory is short"
@@ -211,7 +217,9 @@ def square(item: int, opening: OnOpen) -> torch.Tensor:
 
 
 def test_results_come_in_order_and_bugs_with_their_place() -> None:
-    pool: Pool[int, torch.Tensor] = Pool(square, workers=3, watch=Watch(), context="fork")
+    pool: WorkerPool[int, torch.Tensor] = WorkerPool(
+        square, workers=3, quarantine=QuarantinePolicy(), context="fork"
+    )
     results = pool.results(range(9))
     for item in range(7):
         assert torch.equal(next(results), torch.full((1000, item), item**2))
@@ -224,7 +232,9 @@ def test_results_come_in_order_and_bugs_with_their_place() -> None:
 
 
 def test_idle_workers_of_a_fork_server_stay(caplog: pytest.LogCaptureFixture) -> None:
-    pool: Pool[int, torch.Tensor] = Pool(square, workers=1, watch=Watch(), context="forkserver")
+    pool: WorkerPool[int, torch.Tensor] = WorkerPool(
+        square, workers=1, quarantine=QuarantinePolicy(), context="forkserver"
+    )
     results = pool.results(range(6))
     assert len(next(results)) == 1000
     time.sleep(6)  # longer than a worker waits before it looks for its parent
@@ -235,14 +245,14 @@ def test_idle_workers_of_a_fork_server_stay(caplog: pytest.LogCaptureFixture) ->
 
 LEFT_BEHIND = """
 import os, signal, sys
-from hiera_video.data.loading.pool import Pool
-from hiera_video.data.loading.quarantine import OnOpen, Watch
+from hiera_video.data.loading.pool import WorkerPool
+from hiera_video.data.loading.quarantine import OnOpen, QuarantinePolicy
 
 def pid(item, opening):
     return os.getpid()
 
 if __name__ == "__main__":
-    pool = Pool(pid, workers=2, watch=Watch(), context=sys.argv[1])
+    pool = WorkerPool(pid, workers=2, quarantine=QuarantinePolicy(), context=sys.argv[1])
     results = pool.results(range(9))
     print(next(results), next(results), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -270,23 +280,6 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
     except OSError:
         return False
-
-
-def test_without_workers_a_slow_video_is_named(caplog: pytest.LogCaptureFixture) -> None:
-    def read(item: int, opening: OnOpen) -> int:
-        opening("quick.mp4")
-        opening(f"{item}.mp4")
-        time.sleep(1.0 * (item == 1))
-        return item
-
-    results = in_this_process(read, range(3), Watch(deadline_seconds=0.4))
-    for item in range(3):
-        assert next(results) == item
-        time.sleep(0.6 * (item == 0))  # between two items nothing is read
-    assert caplog.messages == [
-        "1.mp4: has kept the decoder busy for more than data.deadline_seconds=0.4; nobody can end it with data.workers=0: "
-        "if it hangs, stop this process and start again with data.workers=1 or more, which passes over such files"
-    ]
 
 
 # -- messages ----------------------------------------------------------------------------------------------------------
@@ -348,7 +341,11 @@ def test_records_of_a_quarantined_video_are_never_opened(
     Quarantine(str(tmp_path / "q.jsonl")).add(gone.path, "hung", "x")
     alone = Manifest(records=(gone,), class_names=None, multi_label=False, source="x")
     views = TestViews(
-        alone, CLIP, one_view, num_clips=1, watch=Watch(quarantine=str(tmp_path / "q.jsonl"))
+        alone,
+        CLIP,
+        one_view,
+        num_clips=1,
+        quarantine=QuarantinePolicy(file=str(tmp_path / "q.jsonl")),
     )
     (item,) = test_loader(views, workers=0, rows=[0])
     assert isinstance(item, UnreadableVideo) and item.reason == "hung"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hiera_video.data.loading.quarantine import Watch
+from hiera_video.data.loading.quarantine import QuarantinePolicy
 from hiera_video.data.manifest.read import read_manifest
 from hiera_video.data.manifest.record import Manifest, Record
 from hiera_video.data.prepare import check
@@ -121,15 +121,18 @@ def test_workers_and_none_say_the_same_and_quick_sees_less(videos: Any, tmp_path
     path = videos.write("a.mp4", 130)
     videos.write("b.mp4", 40)
     manifest = read_manifest(str(tmp_path))
-    watch = Watch()
+    quarantine = QuarantinePolicy()
     alone, pooled = (
-        list(check.scan(manifest, decoder="pyav", workers=n, watch=watch)) for n in (0, 2)
+        list(check.scan(manifest, decoder="pyav", workers=n, quarantine=quarantine)) for n in (0, 2)
     )
     assert alone == pooled and [item.num_frames for item in alone] == [130, 40]
     assert alone[0].digest == hashlib.blake2b(
         path.read_bytes(), digest_size=16
     ).hexdigest() and alone[0].seconds == pytest.approx(130 / 30)
-    assert list(check.scan(manifest, decoder="pyav", workers=0, watch=watch, quick=True)) == alone
+    assert (
+        list(check.scan(manifest, decoder="pyav", workers=0, quarantine=quarantine, quick=True))
+        == alone
+    )
 
 
 def test_shards_are_checked_as_files_are(videos: Any, tmp_path: Path) -> None:
@@ -139,9 +142,9 @@ def test_shards_are_checked_as_files_are(videos: Any, tmp_path: Path) -> None:
     files = read_manifest(str(tmp_path / "set"))
     index = write_shards(files, tmp_path / "tars", "train")
     here, away = read_manifest(str(index)), read_manifest(f"file://{index}")
-    expected = list(check.scan(files, decoder="pyav", workers=0, watch=Watch()))
+    expected = list(check.scan(files, decoder="pyav", workers=0, quarantine=QuarantinePolicy()))
     for stored in (here, away):
-        found = list(check.scan(stored, decoder="pyav", workers=0, watch=Watch()))
+        found = list(check.scan(stored, decoder="pyav", workers=0, quarantine=QuarantinePolicy()))
         assert [(item.digest, item.reason, item.num_frames) for item in found] == [
             (item.digest, item.reason, item.num_frames) for item in expected
         ]
@@ -359,7 +362,9 @@ def test_a_large_picture_is_no_fault(
         video.frames(range(64))
     monkeypatch.setattr(check, "Limits", lambda: limits)
     monkeypatch.setattr(check, "open_video", lambda source, _: PyAVReader(source, limits=limits))
-    (found,) = check.scan(read_manifest(str(tmp_path)), decoder="pyav", workers=0, watch=Watch())
+    (found,) = check.scan(
+        read_manifest(str(tmp_path)), decoder="pyav", workers=0, quarantine=QuarantinePolicy()
+    )
     assert (found.reason, found.num_frames) == (None, 64)
 
 
@@ -377,7 +382,9 @@ def test_a_long_video_is_decoded_in_one_pass(
             yield frame
 
     monkeypatch.setattr(PyAVReader, "_all_frames", counted)
-    (found,) = check.scan(read_manifest(str(tmp_path)), decoder="pyav", workers=0, watch=Watch())
+    (found,) = check.scan(
+        read_manifest(str(tmp_path)), decoder="pyav", workers=0, quarantine=QuarantinePolicy()
+    )
     counting = (
         250 + 1 if codec == "libvpx" else 0
     )  # its packets do not tell the frames, nor the size
@@ -389,7 +396,10 @@ def test_a_stretch_without_frames_is_found(videos: Any, tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("a.mp4 0 0.5 1\na.mp4 0 100 110\n")
     found = list(
         check.scan(
-            read_manifest(str(tmp_path / "train.csv")), decoder="pyav", workers=0, watch=Watch()
+            read_manifest(str(tmp_path / "train.csv")),
+            decoder="pyav",
+            workers=0,
+            quarantine=QuarantinePolicy(),
         )
     )
     assert [item.reason for item in found] == [None, "empty_window"]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hiera_video.data.loading.quarantine import Watch
+from hiera_video.data.loading.quarantine import QuarantinePolicy
 from hiera_video.data.manifest.read import read_manifest
 from hiera_video.data.manifest.record import Manifest, Record
 from hiera_video.data.prepare import reencode as module
@@ -82,7 +82,13 @@ def run(
 ) -> module.Reencoded:
     root = root or Path(manifest.records[0].path).parent
     return reencode(
-        manifest, folder, "train", recipe or Recipe(), root=root, workers=workers, watch=Watch()
+        manifest,
+        folder,
+        "train",
+        recipe or Recipe(),
+        root=root,
+        workers=workers,
+        quarantine=QuarantinePolicy(),
     )
 
 
@@ -287,7 +293,15 @@ def test_lists_that_share_a_folder_share_its_classes(videos: Any, tmp_path: Path
 
     def copies(split: str) -> list[tuple[str, str]]:
         source, out = read_manifest(str(tmp_path / "v" / split)), tmp_path / "out"
-        done = reencode(source, out, split, Recipe(), root=tmp_path / "v", workers=0, watch=Watch())
+        done = reencode(
+            source,
+            out,
+            split,
+            Recipe(),
+            root=tmp_path / "v",
+            workers=0,
+            quarantine=QuarantinePolicy(),
+        )
         found = read_manifest(str(done.manifest))
         assert found.class_names == ("a", "b", "c")
         return [
@@ -318,7 +332,11 @@ def test_two_splits_may_be_made_at_the_same_time(videos: Any, tmp_path: Path) ->
         for split in ("train", "val")
     )
     out, done = tmp_path / "out", dict[str, module.Reencoded]()
-    options: dict[str, Any] = {"root": tmp_path / "v", "workers": 0, "watch": Watch()}
+    options: dict[str, Any] = {
+        "root": tmp_path / "v",
+        "workers": 0,
+        "quarantine": QuarantinePolicy(),
+    }
 
     def meanwhile(copies: Iterator[module.Copied], _: int) -> Iterator[module.Copied]:
         (out / ".train.unfinished" / "half.mp4").touch()
@@ -352,7 +370,7 @@ def test_no_list_of_the_users_is_written_over(videos: Any, tmp_path: Path) -> No
                 Recipe(),
                 root=tmp_path / "v",
                 workers=0,
-                watch=Watch(),
+                quarantine=QuarantinePolicy(),
             )
     assert sorted(path.name for path in listing.parent.iterdir()) == ["train.csv", "val.csv"]
 
