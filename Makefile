@@ -1,54 +1,59 @@
-# Every target sets up what it needs, once. Needs only Python 3.11 and make.
+# Every target installs what it needs, once. Requires Python 3.11 and make.
 PYTHON ?= python3.11
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help env demo test test-torchcodec test-browser test-ray faults bench lint
+.PHONY: help env demo test test-all test-torchcodec test-browser test-ray faults bench lint
 help:
-	@echo "make demo   make the motion set, train a micro Hiera on it, test it with several views, draw the report"
-	@echo "make test   lint, type check, tests"
-	@echo "make test-torchcodec   install FFmpeg and torchcodec, test that decoder"
-	@echo "make test-browser   install chromium, check the report in it, at a desk and on a phone"
-	@echo "make test-ray   feature extraction on a local Ray cluster of two nodes"
-	@echo "make faults kills, full disks, damaged checkpoints, NaNs in real runs; writes RELIABILITY.md (ten minutes)"
-	@echo "make bench  speed of the models and of the data layer, for benchmarks/results (an idle machine, half an hour)"
-	@echo "make lint   ruff and mypy alone"
-	@echo "make env    only the environment in $(VENV)"
+	@echo "make demo             generate the motion set, pre-train and fine-tune a micro Hiera, test it, write a report"
+	@echo "make test             lint, type check, default tests (under five minutes on two cores)"
+	@echo "make test-all         make test, then the slow and fault tests"
+	@echo "make test-torchcodec  install FFmpeg and torchcodec, test that decoder"
+	@echo "make test-browser     install chromium, check the report at desktop and phone width"
+	@echo "make test-ray         feature extraction on a local Ray cluster of two nodes"
+	@echo "make faults           fault injection at full counts; writes RELIABILITY.md (half an hour)"
+	@echo "make bench            speed benchmarks for benchmarks/results (half an hour on an idle machine)"
+	@echo "make lint             ruff and mypy alone"
+	@echo "make env              the environment in $(VENV) alone"
 
 env: $(READY)
 
-# uv resolves everything at once, so that nothing pulls a torch that torchvision was not built for.
+# One resolve for all packages, so that torch and torchvision match.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# The whole way: videos, masked pre-training, fine-tuning from it, multi-view test, report. A second run reuses all of it.
+# Videos, masked pre-training, fine-tuning, multi-view test, report. A second run reuses what is there.
 demo: $(READY)
 	$(BIN)/python datasets/motion/prepare.py --out data/motion
 	$(BIN)/python tools/train_net.py --cfg configs/motion_hiera_micro_mae.yaml
 	$(BIN)/python tools/train_net.py --cfg configs/motion_hiera_micro.yaml model.pretrained=runs/motion_hiera_micro_mae
 	$(BIN)/python tools/test_net.py --cfg configs/motion_hiera_micro.yaml
-	@echo "look at runs/motion_hiera_micro/report.html and runs/motion_hiera_micro_mae/reconstructions/latest.png"
+	@echo "report: runs/motion_hiera_micro/report.html"
+	@echo "reconstructions: runs/motion_hiera_micro_mae/reconstructions/latest.png"
 
 test: lint
 	$(BIN)/python -m pytest
 
-# torchcodec takes FFmpeg from the system; as root, or with FFmpeg there already
+test-all: test
+	$(BIN)/python -m pytest tests -m "slow or fault"
+
+# torchcodec uses the system's FFmpeg, which is installed as root if it is missing.
 test-torchcodec: $(READY)
 	command -v ffmpeg > /dev/null || (apt-get update -qq && apt-get install -y -qq ffmpeg)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[torchcodec]'
-	TEST_TORCHCODEC=1 $(BIN)/python -m pytest tests/data/test_backends.py
+	TEST_TORCHCODEC=1 $(BIN)/python -m pytest tests/video/test_third_party.py
 
-# chromium comes from the system, as root, unless it is there; REPORT=… PICTURE=… checks that page too and draws it
+# Installs the system's chromium as root if it is missing. REPORT=… PICTURE=… also checks and draws that page.
 test-browser: $(READY)
 	command -v chromium > /dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[browser]'
 	$(BIN)/python -m pytest tests/browser/check_report.py
 
-# a minute on idle cores: two Ray nodes, and a process each for actors and tasks
+# A minute on idle cores: two Ray nodes, with a process for each actor and task.
 test-ray: $(READY)
 	$(BIN)/python -m pytest tests/features/check_ray.py
 

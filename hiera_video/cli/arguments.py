@@ -1,4 +1,4 @@
-"""The arguments that every tool with a configuration has, and what `--keys` prints: each key's default and meaning."""
+"""Command-line arguments of the commands that take a configuration, and the `--keys` reference."""
 
 from __future__ import annotations
 
@@ -13,14 +13,22 @@ from typing import Any, cast, get_type_hints
 from hiera_video.config.load import suggest_key
 from hiera_video.config.schema import Config
 
-WIDTH = 118
+WIDTH = 98
 
 
-def config_parser(description: str) -> argparse.ArgumentParser:
-    """`--cfg FILE --dry-run key=value …`, and `--keys`."""
-    parser = argparse.ArgumentParser(
+def command_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser that prints `description`, a module's docstring, with its line breaks."""
+    return argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+
+
+def config_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser of `--cfg FILE --dry-run --keys [KEY] key=value …`.
+
+    Parse with `parse_intermixed_args`, so that options may stand between keys.
+    """
+    parser = command_parser(description)
     parser.add_argument(
         "--cfg", required=True, metavar="FILE", help="experiment, such as configs/k400_hiera_b.yaml"
     )
@@ -32,7 +40,7 @@ def config_parser(description: str) -> argparse.ArgumentParser:
         action=_PrintKeys,
         nargs="?",
         metavar="KEY",
-        help="print what the keys below KEY (or all) mean, and exit",
+        help="print all configuration keys, or those below KEY, and exit",
     )
     parser.add_argument(
         "overrides",
@@ -52,19 +60,15 @@ class _PrintKeys(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         wanted = str(values or "")
-        told = [
-            text
-            for key, text in keys()
-            if not wanted or key == wanted or key.startswith(f"{wanted}.")
-        ]
-        if not told:
+        found = [text for key, text in keys() if not wanted or f"{key}.".startswith(f"{wanted}.")]
+        if not found:
             parser.error(f"--keys {wanted}: no such key; {suggest_key(wanted)}")
-        print("\n".join(told))
+        print("\n".join(found))
         parser.exit()
 
 
 def keys(schema: type = Config, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Every key of the configuration, and a paragraph on it."""
+    """Yield every configuration key and a paragraph with its default and meaning."""
     kinds, meanings = get_type_hints(schema), _meanings(schema)
     for item in fields(schema):
         kind, key = kinds[item.name], f"{prefix}{item.name}"
@@ -78,7 +82,7 @@ def keys(schema: type = Config, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _meanings(schema: type) -> dict[str, str]:
-    """The text under each field of a dataclass."""
+    """Return the docstring below each field of a dataclass, by field name."""
     (node,) = ast.parse(inspect.getsource(schema)).body
     assert isinstance(node, ast.ClassDef)
     found = {}
@@ -94,14 +98,12 @@ def _meanings(schema: type) -> dict[str, str]:
 
 
 def _default(item: Field[Any]) -> str:
-    """As it is written in a file."""
+    """Return a field's default as it is written in YAML."""
     value = item.default_factory() if item.default_factory is not MISSING else item.default
     if value is MISSING:
         return "(required)"
     if isinstance(value, tuple):
         return f"[{', '.join(map(str, value))}]"
     return (
-        {None: "null", True: "true", False: "false"}[value]
-        if value is None or isinstance(value, bool)
-        else str(value)
+        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     )

@@ -1,10 +1,12 @@
-"""Train a model, or continue where the run in `out_dir` stopped.
+"""Train a model, or resume the run in `out_dir`.
 
 python tools/train_net.py --cfg configs/motion_hiera_micro.yaml
-python tools/train_net.py --cfg configs/k400_hiera_b.yaml train.batch_size=8 optim.lr_for_batch=256   # the rate follows
-python tools/train_net.py --cfg configs/k400_hiera_b.yaml train.batch_size=auto   # the recipe's, in parts that fit the memory
-python tools/train_net.py --cfg configs/k400_hiera_b.yaml train.task=probe model.pretrained=runs/x   # frozen features
 torchrun --nproc-per-node 8 tools/train_net.py --cfg configs/k400_hiera_b.yaml
+
+With overrides:
+  train.batch_size=8 optim.lr_for_batch=256    smaller batch, learning rate scaled to it
+  train.batch_size=auto                        the recipe's batch in micro-batches that fit the GPU
+  train.task=probe model.pretrained=runs/x     train probes on frozen features
 """
 
 from __future__ import annotations
@@ -27,10 +29,8 @@ logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Check everything that needs no torch first: a mistake must answer at once."""
-    arguments = config_parser(__doc__ or "").parse_intermixed_args(
-        argv
-    )  # flags may stand between keys
+    """Check all that needs no torch, then train, run a dry run or train probes."""
+    arguments = config_parser(__doc__).parse_intermixed_args(argv)
     config = load_config(arguments.cfg, arguments.overrides)
     check_weights(config, arguments.cfg, warn_only=arguments.dry_run)
     require_logger(config.train.logger)
@@ -45,14 +45,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check_weights(config: Config, name: str, *, warn_only: bool) -> None:
-    """Fine-tuning from nothing is seldom meant: it has to be asked for."""
+    """Refuse to fine-tune from random weights unless `model.pretrained=none` asks for it."""
     if config.train.task == "pretrain" or config.model.pretrained is not None:
         return
     tags = [tag for tag in PUBLISHED.get(config.model.name, {}) if "_ft_" not in tag]
     published = f", the tag {tags[0]}" if tags else ""
     message = (
-        f"model.pretrained is not set: {name} starts from pre-trained weights; set model.pretrained to a file, a run "
-        f"folder{published} or hf-hub:owner/name, or to none to train from scratch"
+        f"model.pretrained is not set: {name} starts from pre-trained weights; set "
+        f"model.pretrained to a file, a run folder{published} or hf-hub:owner/name, or to none to "
+        "train from scratch"
     )
     if not warn_only:
         raise ConfigError(message)
@@ -60,8 +61,10 @@ def check_weights(config: Config, name: str, *, warn_only: bool) -> None:
 
 
 def dry_run(config: Config, train: Manifest) -> int:
-    """Two real steps at batch 1 on videos with or without labels, nothing written. Where there are labels, those of a
-    `data.val` that lies on this disk have to go with them, as in the real run."""
+    """Run two training steps without writing files, on videos with or without labels.
+
+    Labels of a `data.val` that exists must match those of `data.train`, as in a real run.
+    """
     if train.num_classes and config.data.val and Path(config.data.val).exists():
         num_classes_of(config, train, aligned_val(config, train, manifest_of(config, "val")))
     from hiera_video.workflows.train import rehearse
@@ -71,7 +74,7 @@ def dry_run(config: Config, train: Manifest) -> int:
 
 
 def run(config: Config, train: Manifest, val: Manifest | None, num_classes: int | None) -> int:
-    """Train to the end or to a signal."""
+    """Train to the end, or until a signal."""
     from hiera_video.workflows.train import train_run
 
     return train_run(config, train, val, num_classes)
@@ -80,7 +83,7 @@ def run(config: Config, train: Manifest, val: Manifest | None, num_classes: int 
 def probe(
     config: Config, train: Manifest, val: Manifest | None, num_classes: int | None, *, dry_run: bool
 ) -> int:
-    """What frozen features tell of the classes."""
+    """Train and test probes on frozen features."""
     from hiera_video.workflows.probe import probe_run
 
     return probe_run(config, train, val, num_classes, dry_run=dry_run)

@@ -1,4 +1,4 @@
-"""What a user sees when a tool cannot go on."""
+"""Errors of a command on the terminal."""
 
 from __future__ import annotations
 
@@ -10,39 +10,37 @@ from hiera_video.cli.run import run_tool
 from hiera_video.errors import ConfigError
 
 
-def told(capsys: pytest.CaptureFixture[str], error: BaseException) -> tuple[int, str]:
+def code_and_stderr(
+    capsys: pytest.CaptureFixture[str], error: BaseException
+) -> tuple[int | str | None, str]:
     def main() -> int:
         raise error
 
     with pytest.raises(SystemExit) as ended:
         run_tool(main)
-    assert isinstance(ended.value.code, int)
     return ended.value.code, capsys.readouterr().err
 
 
-def test_what_the_user_s_input_caused_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert told(capsys, ConfigError("optim.lr=-1: must be above 0")) == (
-        2,
-        "error: optim.lr=-1: must be above 0\n",
-    )
+def test_user_errors_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    found = code_and_stderr(capsys, ConfigError("optim.lr=-1: must be above 0"))
+    assert found == (2, "error: optim.lr=-1: must be above 0\n")
 
 
 def test_a_full_disk_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(OSError, match="No space") as full:
-        Path("/dev/full").write_text("metrics")  # Linux's disk without room
-    code, line = told(capsys, full.value)
-    assert code == 2
-    assert line == (
-        "error: No space left on device; free disk space or choose another output folder, then run the same "
-        "command again\n"
+        Path("/dev/full").write_text("metrics")  # every write to it fails with ENOSPC
+    assert code_and_stderr(capsys, full.value) == (
+        2,
+        "error: No space left on device; free disk space or choose another output folder, then run "
+        "the same command again\n",
     )
 
 
-def test_ctrl_c_is_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
-    assert told(capsys, KeyboardInterrupt()) == (130, "")
+def test_ctrl_c_prints_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_and_stderr(capsys, KeyboardInterrupt()) == (130, "")
 
 
-def test_a_defect_stays_a_traceback() -> None:
+def test_bugs_keep_their_traceback() -> None:
     def main() -> int:
         return int("no number")
 
