@@ -1,1 +1,4 @@
-"""Videos to tensors: manifest → which frames → decoded frames → transforms → batches. Importing this imports nothing."""
+"""Videos to tensors: manifest → frame indices → decoded frames → transforms → batches.
+
+Importing this package imports nothing else.
+"""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hiera_video.utils.checks import require
-from hiera_video.video.options import Backend, FrameFolder, Indexed
+from hiera_video.video.options import Backend, FrameFolder, IndexedPyAV
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ class DataConfig:
     def backend(self) -> Backend:
         """The decoder, as `open_video` takes it."""
         if self.index is not None:
-            return Indexed(index=self.index)
+            return IndexedPyAV(index=self.index)
         return self.frame_folder if self.decoder == "frames" else self.decoder
 
 

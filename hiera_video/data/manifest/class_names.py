@@ -1,4 +1,4 @@
-"""Names of the classes, from a file beside a manifest."""
+"""Class names: the file beside a manifest, and labels that follow an order of names."""
 
 from __future__ import annotations
 
@@ -8,99 +8,125 @@ from pathlib import Path
 
 from hiera_video.data.manifest.record import Label, Manifest
 from hiera_video.errors import ManifestError
+from hiera_video.utils.atomic_files import write_atomic
 from hiera_video.utils.text_files import read_json, read_text
 
 CLASS_NAME_FILES = ("labels.txt", "labels.json")
 
 
-def class_names_beside(path: Path) -> tuple[tuple[str, ...] | None, Path | None]:
-    for name in CLASS_NAME_FILES:
-        file = path.parent / name
-        if file.is_file() and file != path:
+def find_class_names(listing: Path) -> tuple[tuple[str, ...] | None, Path | None]:
+    """Read the class names beside a list, from `labels.txt` or `labels.json`.
+
+    Returns:
+        The names in index order and the file they are from; None and None if there is no file.
+    """
+    for file in map(listing.with_name, CLASS_NAME_FILES):
+        if file.is_file() and file != listing:
             return read_class_names(file), file
     return None, None
 
 
+def write_class_names(folder: Path, names: Sequence[str]) -> None:
+    """Write `labels.txt` in a folder: one name per line, in index order."""
+    write_atomic(folder / "labels.txt", "".join(f"{name}\n" for name in names))
+
+
 def read_class_names(path: Path) -> tuple[str, ...]:
-    """The names in a text or JSON file, in index order."""
+    """Read class names from a text file (one per line) or a JSON file, in index order.
+
+    Raises:
+        ManifestError: The file is missing, or names are empty, repeated or not contiguous.
+    """
     if not path.is_file():
         raise ManifestError(
-            f"{path}: no such file; write a class name a line, in the order of their indices"
+            f"{path}: no such file; write one class name per line, in the order of their indices"
         )
-    return names_from_json(path) if path.suffix == ".json" else _names_from_text(path)
+    return _names_from_json(path) if path.suffix == ".json" else _names_from_text(path)
 
 
 def _names_from_text(path: Path) -> tuple[str, ...]:
-    names = [line.strip() for line in read_text(path).rstrip().split("\n")]
-    for number, name in enumerate(names, 1):
+    format_line: dict[str, int] = {}
+    for number, line in enumerate(read_text(path).rstrip().split("\n"), 1):
+        name = line.strip()
         if not name:
             raise ManifestError(
                 f"{path}:{number}: is empty; line i names class i - 1, without gaps"
             )
-        if (first := names.index(name) + 1) != number:
+        if (first := format_line.setdefault(name, number)) != number:
             raise ManifestError(
-                f"{path}:{number}: class {name!r} stands on line {first} already; names must differ"
+                f"{path}:{number}: class {name!r} is also on line {first}; names must differ"
             )
-    return tuple(names)
+    return tuple(format_line)
 
 
-def names_from_json(path: Path) -> tuple[str, ...]:
-    """`["a", "b"]` or Something-Something's `{"a": "0", "b": "1"}`."""
+def _names_from_json(path: Path) -> tuple[str, ...]:
+    """Read `["a", "b"]` or Something-Something's `{"a": "0", "b": "1"}`."""
     content = read_json(path)
     if isinstance(content, list):
         content = {name: index for index, name in enumerate(map(str, content))}
-    try:
-        by_index = (
-            {int(index): str(name) for name, index in content.items()}
-            if isinstance(content, dict)
-            else {}
-        )
-    except (TypeError, ValueError):
-        by_index = {}
+    by_index: dict[int, str] = {}
+    if isinstance(content, dict):
+        try:
+            by_index = {int(index): str(name) for name, index in content.items()}
+        except (TypeError, ValueError):
+            by_index = {}
     if (
         not isinstance(content, dict)
         or not by_index
         or sorted(by_index) != list(range(len(content)))
     ):
         raise ManifestError(
-            f"{path}: must be a list of names, or map each to its own index, from 0 without gaps"
+            f"{path}: must be a list of names, or map each name to its index, from 0 without gaps"
         )
     return tuple(by_index[index] for index in range(len(by_index)))
 
 
-def labels_by_name(manifest: Manifest, names: Sequence[str]) -> Manifest:
-    """`manifest`, whose names must all be among `names`, with the labels that its classes have there."""
+def remap_labels(manifest: Manifest, names: Sequence[str]) -> Manifest:
+    """Map a manifest's labels to another order of class names.
+
+    Args:
+        manifest: Must have class names, all of them in `names`.
+        names: The class names in their new order.
+
+    Returns:
+        The manifest with class names `names` and labels that index them.
+    """
     index_of = {name: index for index, name in enumerate(names)}
-    moved = [index_of[name] for name in manifest.class_names or ()]
+    new_index = [index_of[name] for name in manifest.class_names or ()]
 
-    def mapped(label: Label) -> Label:
-        if label is None:
-            return None
-        return (
-            tuple(sorted(moved[item] for item in label))
-            if isinstance(label, tuple)
-            else moved[label]
-        )
+    def remap(label: Label) -> Label:
+        if isinstance(label, tuple):
+            return tuple(sorted(new_index[index] for index in label))
+        return None if label is None else new_index[label]
 
-    records = tuple(replace(record, label=mapped(record.label)) for record in manifest.records)
+    records = tuple(replace(record, label=remap(record.label)) for record in manifest.records)
     return replace(manifest, records=records, class_names=tuple(names))
 
 
-def in_order_of(manifest: Manifest, names: tuple[str, ...], names_from: str) -> Manifest:
-    """`manifest` as a list that shares `names` with others: labels mapped by name, or as they are where it names none.
-    `ManifestError` where it has classes that `names_from`, where the names stand, does not know."""
-    remedy = "write this list into a folder of its own, or give both the same classes"
+def share_class_names(manifest: Manifest, names: tuple[str, ...], names_source: str) -> Manifest:
+    """Map a manifest's labels to class names that it will share with other lists.
+
+    Args:
+        manifest: Without class names of its own, its labels are kept as indices of `names`.
+        names: The shared class names.
+        names_source: File or list that `names` are from, for messages.
+
+    Raises:
+        ManifestError: The manifest has classes that `names` lacks.
+    """
+    remedy = "write this list into another folder, or give both the same classes"
     if manifest.class_names is None:
         if manifest.num_classes > len(names):
             raise ManifestError(
-                f"{manifest.source}: has labels up to {manifest.num_classes - 1}, but {names_from} names {len(names)} "
-                f"classes, and they would share one labels file; {remedy}"
+                f"{manifest.source}: has labels up to {manifest.num_classes - 1}, but "
+                f"{names_source} names {len(names)} classes, and they would share one labels "
+                f"file; {remedy}"
             )
         return replace(manifest, class_names=names)
     known = set(names)
     if unknown := [name for name in manifest.class_names if name not in known]:
         raise ManifestError(
-            f"{manifest.source}: names the class {unknown[0]!r}, which {names_from} does not, and they would share one "
-            f"labels file; {remedy}"
+            f"{manifest.source}: has the class {unknown[0]!r}, which {names_source} lacks, and "
+            f"they would share one labels file; {remedy}"
         )
-    return labels_by_name(manifest, names)
+    return remap_labels(manifest, names)

@@ -1,13 +1,13 @@
-"""Which videos there are and what they show: lists, class folders and Something-Something's annotations. No torch.
+"""Read lists of videos, class folders and Something-Something's annotations. No torch.
 
-    read_manifest("train.csv")            # `path label` a line; separator sniffed; labels.txt beside it names the classes
-    read_manifest("videos/")              # videos/<class>/*.mp4, or *.mp4 alone (no labels)
+    read_manifest("train.csv")            # `path label` per line, class names in labels.txt
+    read_manifest("videos/")              # videos/<class>/*.mp4, or *.mp4 without labels
     read_manifest("ssv2/train.json")      # with ssv2/labels.json, videos in ssv2/videos/
-    read_manifest("train.index.json")     # tar shards (see shards.py), here or at a URL
+    read_manifest("train.index.json")     # tar shards (see tar_index.py), on disk or at a URL
 
-A list's line is `path label [start_seconds end_seconds]`; several labels are joined by `;` (`a.mp4 3;7`); a line without
-a label is a video without one. Lists of frame folders (MMAction2's, PySlowFast's) are told by their form. Every path
-stays inside the root, links followed.
+Lines of a list are `path label [start_seconds end_seconds]`. `;` joins several labels
+(`a.mp4 3;7`), and a line may have no label. Lists of frame folders (MMAction2's, PySlowFast's) are
+recognised by their form. Every path stays inside the root, links followed.
 """
 
 from __future__ import annotations
@@ -16,21 +16,18 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from hiera_video.data.manifest.class_names import names_from_json
+from hiera_video.data.manifest.class_names import read_class_names
 from hiera_video.data.manifest.list_file import read_list
-from hiera_video.data.manifest.record import VIDEO_SUFFIXES, Label, Manifest, Record
+from hiera_video.data.manifest.record import VIDEO_SUFFIXES, Manifest, Record
 from hiera_video.data.manifest.tar_index import is_index, read_index, read_remote_index
 from hiera_video.errors import ManifestError
 from hiera_video.utils.remote_files import is_url
 from hiera_video.utils.safe_paths import SafeRoot
 from hiera_video.utils.text_files import read_json
 
-__all__ = ["Label", "Manifest", "Record", "read_manifest", "recipe_for"]
-
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 
-# words in a manifest's path -> the recipe that makes it
-RECIPES = {
+DATASETS = {
     "motion": "motion",
     "kinetics": "kinetics",
     "k400": "kinetics",
@@ -41,14 +38,25 @@ RECIPES = {
     "ucf101": "ucf101_hmdb51",
     "hmdb51": "ucf101_hmdb51",
 }
+"""Word in a manifest's path → folder in datasets/ that explains how to make it."""
 
 
 def read_manifest(
     source: str, *, root: str | None = None, separator: str | None = None
 ) -> Manifest:
-    """Read a list, a folder or an annotation file. Relative paths start from `root`, else from the source's folder.
+    """Read the videos and labels of a list, a folder, an annotation file or a shard index.
 
-    `separator`: what divides a list's columns, where sniffing goes wrong. Raises `ManifestError` with file:line.
+    Args:
+        source: Path of any of these; a shard index may be at a URL.
+        root: Folder (or URL, for shards) that relative paths start from; None: the folder of the
+            source. No video may lie outside it.
+        separator: Separator of a list's columns; None: detected.
+
+    Returns:
+        The records in the source's order, with class names where the source has them.
+
+    Raises:
+        ManifestError: The source is missing or has an error; the message starts with `file:line`.
     """
     if is_url(source):
         return read_remote_index(source, root)
@@ -59,11 +67,11 @@ def read_manifest(
         return _read_folder(path)
     if not path.is_file():
         raise ManifestError(
-            f"{source}: no such file or folder; {recipe_for(source)} tells how to make it"
+            f"{source}: no such file or folder; {_readme_for(source)} explains how to make it"
         )
     if path.suffix.lower() in VIDEO_SUFFIXES:
         raise ManifestError(
-            f"{source}: is a video, not a list of videos; pass the folder that it lies in"
+            f"{source}: is a video, not a list of videos; pass the folder that contains it"
         )
     is_json = path.suffix.lower() == ".json"
     content = read_json(path) if is_json else None
@@ -71,34 +79,48 @@ def read_manifest(
         return read_index(source, content, root if root is not None else str(path.parent))
     if root is not None and is_url(root):
         raise ManifestError(
-            f"data.root={root}: is a URL, which only the index of tar shards can have; {source} is none"
+            f"data.root={root}: is a URL, which needs an index of tar shards; {source} is not one"
         )
     if is_json:
         return _read_annotations(path, content, root)
     return read_list(path, root, separator)
 
 
-def recipe_for(source: str) -> str:
-    """The README of the data set that a path's words point to."""
-    folder = next((recipe for word, recipe in RECIPES.items() if word in source.lower()), "folder")
-    return f"datasets/{folder}/README.md"
+def _readme_for(source: str) -> str:
+    words = (folder for word, folder in DATASETS.items() if word in source.lower())
+    return f"datasets/{next(words, 'folder')}/README.md"
 
 
-# -- folders -----------------------------------------------------------------------------------------------------------
+# -- folders -----------------------------------------------------------------------------------
 
 
 def _read_folder(folder: Path) -> Manifest:
-    """`folder/<class>/**/*.mp4`, classes in alphabetical order, or `folder/*.mp4` without labels."""
-    confined = SafeRoot(folder)
-    videos = _videos_in(folder)
+    """Read `folder/<class>/**/*.mp4`, classes in alphabetical order, or unlabelled `*.mp4`."""
+    videos = _list_videos(folder)
     classes = sorted(
         entry.name
         for entry in os.scandir(folder)
-        if entry.is_dir() and not entry.name.startswith(".") and any(_walk(Path(entry.path)))
+        if entry.is_dir() and not entry.name.startswith(".") and any(_walk_videos(Path(entry.path)))
     )
+    _check_folder(folder, videos, classes)
+    labelled: list[tuple[str, int | None]] = [(name, None) for name in videos]
+    for index, name in enumerate(classes):
+        labelled += [(os.path.relpath(p, folder), index) for p in _walk_videos(folder / name)]
+    root = SafeRoot(folder)
+    records = tuple(
+        Record(path=root.resolve(name, str(folder)), label=label, row=row)
+        for row, (name, label) in enumerate(labelled)
+    )
+    return Manifest(
+        records=records, class_names=tuple(classes) or None, multi_label=False, source=str(folder)
+    )
+
+
+def _check_folder(folder: Path, videos: list[str], classes: list[str]) -> None:
     if videos and classes:
         raise ManifestError(
-            f"{folder}: holds videos ({videos[0]} …) and class folders ({classes[0]} …); use one form, not both"
+            f"{folder}: contains videos ({videos[0]} …) and class folders ({classes[0]} …); "
+            "use one form, not both"
         )
     splits = [name for name in classes if name.lower() in SPLITS]
     if (
@@ -107,28 +129,18 @@ def _read_folder(folder: Path) -> Manifest:
         and any(entry.is_dir() for name in classes for entry in os.scandir(folder / name))
     ):
         raise ManifestError(
-            f"{folder}: holds {' and '.join(splits)}, each with folders of its own: splits rather than classes; name one of "
-            f"them, {folder / splits[0]}"
+            f"{folder}: contains {' and '.join(splits)} with folders of their own, which are "
+            f"splits rather than classes; pass one of them, {folder / splits[0]}"
         )
     if not videos and not classes:
         raise ManifestError(
-            f"{folder}: holds no videos; put them into {folder}/<class>/, or directly into it if they have no labels "
-            f"(read are {' '.join(VIDEO_SUFFIXES)})"
+            f"{folder}: contains no videos; put them into {folder}/<class>/, or directly into it "
+            f"if they have no labels (known suffixes: {' '.join(VIDEO_SUFFIXES)})"
         )
-    labelled: list[tuple[str, int | None]] = [(name, None) for name in videos]
-    for index, name in enumerate(classes):
-        labelled += [(os.path.relpath(video, folder), index) for video in _walk(folder / name)]
-    records = tuple(
-        Record(path=confined.resolve(name, str(folder)), label=label, row=row)
-        for row, (name, label) in enumerate(labelled)
-    )
-    return Manifest(
-        records=records, class_names=tuple(classes) or None, multi_label=False, source=str(folder)
-    )
 
 
-def _videos_in(folder: str | Path) -> list[str]:
-    # hidden files are half-written ones, and what macOS leaves on foreign disks
+def _list_videos(folder: str | Path) -> list[str]:
+    # hidden files are unfinished downloads, or macOS's metadata on foreign disks
     return sorted(
         entry.name
         for entry in os.scandir(folder)
@@ -138,21 +150,21 @@ def _videos_in(folder: str | Path) -> list[str]:
     )
 
 
-def _walk(folder: Path) -> Iterator[str]:
+def _walk_videos(folder: Path) -> Iterator[str]:
     for parent, folders, _ in os.walk(folder):
         folders.sort()
-        yield from (os.path.join(parent, name) for name in _videos_in(parent))  # noqa: PTH118 (a hot path)
+        yield from (os.path.join(parent, name) for name in _list_videos(parent))  # noqa: PTH118 (a hot path)
 
 
-# -- Something-Something's annotations ---------------------------------------------------------------------------------
+# -- Something-Something's annotations ---------------------------------------------------------
 
 
 def _read_annotations(path: Path, entries: object, root: str | None) -> Manifest:
-    """`[{"id", "template", …}, …]` with `labels.json` beside it; videos are `<id>.webm` or `<id>.mp4`."""
+    """Read `[{"id", "template", …}, …]`; class indices are in `labels.json` beside it."""
     if (
         not isinstance(entries, list)
         or not entries
-        or not all(isinstance(e, dict) and "id" in e for e in entries)
+        or not all(isinstance(entry, dict) and "id" in entry for entry in entries)
     ):
         form = '[{"id": …, "template": …}, …]'
         raise ManifestError(
@@ -166,27 +178,29 @@ def _read_annotations(path: Path, entries: object, root: str | None) -> Manifest
     names_file = path.parent / "labels.json"
     if not names_file.is_file():
         raise ManifestError(
-            f"{names_file}: no such file; {path.name} needs it beside it for the classes' indices"
+            f"{names_file}: no such file; {path.name} needs it for the class indices"
         )
-    names = names_from_json(names_file)
+    names = read_class_names(names_file)
     index_of = {name: index for index, name in enumerate(names)}
-    present = set(_videos_in(folder))
-    confined = SafeRoot(folder)
+    present = set(_list_videos(folder))
+    safe_root = SafeRoot(folder)
     records = []
-    for number, entry in enumerate(entries):
-        where = f"{path}: entry {number}"
+    for row, entry in enumerate(entries):
+        where = f"{path}: entry {row}"
         label = None
         if "template" in entry:
-            name = str(entry["template"]).replace("[", "").replace("]", "")
+            name = class_of_template(str(entry["template"]))
             if name not in index_of:
                 raise ManifestError(
                     f"{where}: template {name!r} is not in {names_file}; correct one of the two"
                 )
             label = index_of[name]
-        video = str(entry["id"])
-        file = next(
-            (video + suffix for suffix in (".webm", ".mp4") if video + suffix in present),
-            video + ".webm",
-        )
-        records.append(Record(path=confined.resolve(file, where), label=label, row=number))
+        files = [f"{entry['id']}{suffix}" for suffix in (".webm", ".mp4")]
+        file = next((name for name in files if name in present), files[0])
+        records.append(Record(path=safe_root.resolve(file, where), label=label, row=row))
     return Manifest(records=tuple(records), class_names=names, multi_label=False, source=str(path))
+
+
+def class_of_template(template: str) -> str:
+    """Return the class name of a Something-Something template: the same without brackets."""
+    return template.replace("[", "").replace("]", "")

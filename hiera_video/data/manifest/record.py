@@ -1,4 +1,4 @@
-"""What a manifest holds: one record a video, or a stretch of one. No torch."""
+"""Records of a manifest: one per video, or per segment of a video. No torch."""
 
 from __future__ import annotations
 
@@ -13,71 +13,77 @@ VIDEO_SUFFIXES = (
 )
 
 Label = int | tuple[int, ...] | None
+"""A class index, several of them in a multi-label manifest, or none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """One video, or one stretch of it."""
+    """One video, or one segment of a video."""
 
     path: str
-    """Absolute path, inside the manifest's root; `shard!name` where the video lies in a tar shard."""
+    """Absolute path, inside the manifest's root; `shard!name` for a video in a tar shard."""
     label: Label
-    """Class index; a tuple of them where the manifest is multi-label; None where there is none."""
+    """Class index; a tuple of indices in a multi-label manifest; None without a label."""
     row: int
-    """Place in the manifest, from 0: what predictions are keyed by."""
+    """Position in the manifest, from 0; identifies the record in predictions and features."""
     start_seconds: float | None = None
-    """The record begins here; None: with the video."""
+    """Start of the segment; None: the video's start."""
     end_seconds: float | None = None
-    """The record ends before this; None: with the video."""
+    """End of the segment, exclusive; None: the video's end."""
     num_frames: int | None = None
-    """Frames that count, where a list of frame folders says it; None: all."""
-    stored: ShardVideo | None = None
-    """Where in a shard the video lies; None: it is a file of its own."""
+    """Number of frames to use, as stated in a list of frame folders; None: all."""
+    shard_video: ShardVideo | None = None
+    """Position of the video in a tar shard; None: the video is a file of its own."""
 
     @property
     def source(self) -> str | ShardVideo:
-        """What `open_video` takes."""
-        return self.stored or self.path
+        """The video, as `open_video` takes it."""
+        return self.shard_video or self.path
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """All records of one list, folder or annotation file, in its order."""
+    """The videos and labels of one list, folder or annotation file, in its order."""
 
     records: tuple[Record, ...]
     class_names: tuple[str, ...] | None
-    """Names in index order, where the source has them."""
+    """Names in index order; None if the source has none."""
     multi_label: bool
+    """True if labels are tuples."""
     source: str
-    """What was read, for messages."""
+    """File, folder or URL that was read, for messages."""
 
     @property
     def num_classes(self) -> int:
-        """As many as there are names, else one more than the highest label, and so 0 where nothing has a label."""
+        """Number of class names, or else the highest label plus 1; 0 without labels."""
         if self.class_names is not None:
             return len(self.class_names)
-        return 1 + max(
-            (max(as_tuple(record.label), default=-1) for record in self.records), default=-1
-        )
+        labels = (index for record in self.records for index in as_tuple(record.label))
+        return 1 + max(labels, default=-1)
 
-    def with_several_labels(self) -> Manifest:
-        """The same with every label a tuple, and so `multi_label`."""
-        tuples = (
-            None if record.label is None else as_tuple(record.label) for record in self.records
+    def to_multi_label(self) -> Manifest:
+        """Return a copy whose labels are all tuples."""
+        records = tuple(
+            record if record.label is None else replace(record, label=as_tuple(record.label))
+            for record in self.records
         )
-        records = tuple(replace(record, label=label) for record, label in zip(self.records, tuples))
         return replace(self, records=records, multi_label=True)
 
     def require_labels(self) -> None:
-        """`ManifestError` naming the first record without a label: training to classify needs all of them."""
+        """Check that every record has a label, as training a classifier needs.
+
+        Raises:
+            ManifestError: A record has none; the message names the first.
+        """
         for record in self.records:
             if record.label is None:
                 raise ManifestError(
-                    f"{self.source}: {record.path} has no label; write `path label` lines or put the videos into one "
-                    "folder a class; masked pre-training (train.task=pretrain) and tools/predict.py need none"
+                    f"{self.source}: {record.path} has no label; write `path label` lines or put "
+                    "the videos into one folder a class; masked pre-training "
+                    "(train.task=pretrain) and tools/predict.py need none"
                 )
 
 
 def as_tuple(label: Label) -> tuple[int, ...]:
-    """The label's class indices: none, one or several."""
+    """Return the class indices of a label: none, one or several."""
     return () if label is None else (label,) if isinstance(label, int) else label

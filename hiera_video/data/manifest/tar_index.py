@@ -1,11 +1,11 @@
-"""The index of tar shards, `train.index.json`: which video lies where, as a manifest like any other. No torch.
+"""Index of tar shards, `train.index.json`: the position of every video, read like any manifest.
 
     {"class_names": […], "multi_label": false, "source": …, "made_of": …,
      "shards": [["train-000000.tar", bytes], …],
      "records": [[shard, name, offset, bytes, label, start_seconds, end_seconds], …]}
 
-A record's row is its place in the list. The shards lie beside the index, or where `data.root` says, on this machine or at
-a URL whose file system fsspec knows and has.
+The row of a record is its position in the list. The shards lie beside the index or in `data.root`,
+on disk or at a URL with an installed fsspec file system. No torch.
 """
 
 from __future__ import annotations
@@ -22,34 +22,36 @@ from hiera_video.utils.safe_paths import SafeRoot
 from hiera_video.utils.text_files import read_json
 from hiera_video.video.options import ShardVideo
 
-SUFFIX = ".index.json"
-KEYS = ("class_names", "multi_label", "source", "shards", "records")
+INDEX_SUFFIX = ".index.json"
+INDEX_KEYS = ("class_names", "multi_label", "source", "shards", "records")
+TAR_HEADER_BYTES = 512
 
 
 def is_index(content: object) -> bool:
+    """Return True if a JSON file's content looks like an index of shards."""
     return isinstance(content, dict) and ("shards" in content or "records" in content)
 
 
 def read_remote_index(url: str, root: str | None) -> Manifest:
-    """The manifest of an index at a URL."""
+    """Read the index at a URL; its shards lie beside it or in `root`."""
     if not url.endswith(".json"):
         raise ManifestError(
-            f"{url}: is a URL, and manifests are read from disk; download it and the videos first (only the index of "
-            f"tar shards, …{SUFFIX}, is read from elsewhere)"
+            f"{url}: is a URL, and manifests are read from disk; download it and the videos first "
+            f"(only an index of tar shards, …{INDEX_SUFFIX}, can be remote)"
         )
-    return read_index(url, _content(url), root if root is not None else url.rpartition("/")[0])
+    return read_index(url, _read_content(url), root if root is not None else url.rpartition("/")[0])
 
 
-def part_of_index(source: str, rows: Sequence[int]) -> str:
-    """The index at `source` with the records at `rows` alone; the shards stay where they are."""
-    content: Any = _content(source)
+def subset_index(source: str, rows: Sequence[int]) -> str:
+    """Return the content of an index with only the records at `rows`; the shards do not change."""
+    content: Any = _read_content(source)
     content.pop("made_of", None)
     return json.dumps(
         {**content, "records": [content["records"][row] for row in rows]}, ensure_ascii=False
     )
 
 
-def _content(source: str) -> object:
+def _read_content(source: str) -> object:
     if not is_url(source):
         return read_json(Path(source))
     try:
@@ -59,64 +61,88 @@ def _content(source: str) -> object:
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise ManifestError(f"{source}: is not JSON ({error}); make the file anew") from error
+        raise ManifestError(f"{source}: is not JSON ({error}); create the file again") from error
 
 
 def read_index(source: str, content: object, folder: str) -> Manifest:
-    """The manifest of an index; its shards lie in `folder`, a path or a URL."""
+    """Check the content of an index and its shards, and return it as a manifest.
+
+    Args:
+        source: Path or URL of the index, for messages.
+        content: The parsed JSON.
+        folder: Folder or URL of the shards.
+
+    Raises:
+        ManifestError: The index is damaged, or a shard is missing or has another size.
+    """
     if (
         not isinstance(content, dict)
         or not is_index(content)
-        or any(key not in content for key in KEYS)
+        or any(key not in content for key in INDEX_KEYS)
     ):
         raise ManifestError(
-            f"{source}: is not the index of tar shards: it must have {', '.join(KEYS)}; make it anew"
+            f"{source}: is not an index of tar shards, which has {', '.join(INDEX_KEYS)}; "
+            "create it again"
         )
-    shards = _Shards(source, content["shards"], folder)
     names, multi_label = content["class_names"], content["multi_label"] is True
     if names is not None and not (
         isinstance(names, list) and all(isinstance(name, str) for name in names)
     ):
-        raise ManifestError(f"{source}: class_names must be a list of names; make the index anew")
-    records = []
-    for row, entry in enumerate(
-        content["records"] if isinstance(content["records"], list) else [None]
-    ):
-        if not isinstance(entry, list) or len(entry) != 7:
-            raise ManifestError(
-                f"{source}: record {row} does not have the 7 columns of an index; make it anew"
-            )
-        label = tuple(entry[4]) if multi_label and isinstance(entry[4], list) else entry[4]
-        if not _is_label(label, multi_label, names) or not all(map(_is_time, entry[5:])):
-            raise ManifestError(
-                f"{source}: record {row} has label {label!r} and times {entry[5:]}; make the index anew"
-            )
-        stored = shards.video(row, *entry[:4])
-        records.append(
-            Record(
-                path=stored.path,
-                label=label,
-                row=row,
-                start_seconds=entry[5],
-                end_seconds=entry[6],
-                stored=stored,
-            )
+        raise ManifestError(
+            f"{source}: class_names must be a list of names; create the index again"
         )
+    shards = _Shards(source, content["shards"], folder)
+    entries = content["records"] if isinstance(content["records"], list) else [None]
     return Manifest(
-        records=tuple(records),
+        records=tuple(
+            _parse_record(source, row, entry, shards, multi_label, names)
+            for row, entry in enumerate(entries)
+        ),
         class_names=tuple(names) if names is not None else None,
         multi_label=multi_label,
         source=source,
     )
 
 
+def _parse_record(
+    source: str,
+    row: int,
+    entry: object,
+    shards: _Shards,
+    multi_label: bool,
+    names: list[str] | None,
+) -> Record:
+    if not isinstance(entry, list) or len(entry) != 7:
+        raise ManifestError(
+            f"{source}: record {row} does not have the 7 columns of an index; create it again"
+        )
+    shard, name, offset, size, label, start, end = entry
+    if multi_label and isinstance(label, list):
+        label = tuple(label)
+    if not _is_label(label, multi_label, names) or not (_is_time(start) and _is_time(end)):
+        raise ManifestError(
+            f"{source}: record {row} has label {label!r} and times {[start, end]}; "
+            "create the index again"
+        )
+    video = shards.locate(row, shard, name, offset, size)
+    return Record(
+        path=video.path,
+        label=label,
+        row=row,
+        start_seconds=start,
+        end_seconds=end,
+        shard_video=video,
+    )
+
+
 class _Shards:
-    """The shards of an index: each is there, as large as it was, and inside the folder."""
+    """The shards of an index, each checked to exist inside the folder with the recorded size."""
 
     def __init__(self, source: str, entries: Any, folder: str) -> None:
         self._source = source
-        self._places: list[tuple[str, int]] = []
-        confined = None if is_url(folder) else SafeRoot(folder)
+        self._shards: list[tuple[str, int]] = []
+        """Path or URL, and size."""
+        root = None if is_url(folder) else SafeRoot(folder)
         for number, entry in enumerate(entries if isinstance(entries, list) else [None]):
             if not (
                 isinstance(entry, list)
@@ -125,41 +151,51 @@ class _Shards:
                 and _is_count(entry[1])
             ):
                 raise ManifestError(
-                    f"{source}: shard {number} is {entry!r}, not a file's name and size; make it anew"
+                    f"{source}: shard {number} is {entry!r}, not a file's name and size; "
+                    "create the index again"
                 )
             name, size = entry
-            if confined is None:
-                self._places.append((f"{folder.rstrip('/')}/{name}", size))
+            if root is None:
+                self._shards.append((f"{folder.rstrip('/')}/{name}", size))
                 continue
-            path = confined.resolve(name, f"{source}: shard {number}")
-            if not Path(path).is_file():
-                raise ManifestError(
-                    f"{path}: no such file, but {source} lists it; copy the shard there or set data.root"
-                )
-            there = Path(path).stat().st_size
-            if there != size:
-                raise ManifestError(
-                    f"{path}: has {there} of {size} bytes that {source} says; copy the shard again, or make both anew"
-                )
-            self._places.append((path, size))
+            path = root.resolve(name, f"{source}: shard {number}")
+            self._check_size(path, size)
+            self._shards.append((path, size))
 
-    def video(self, row: int, shard: Any, name: Any, offset: Any, size: Any) -> ShardVideo:
-        if not (_is_count(shard) and shard < len(self._places)) or not _is_name(name):
+    def _check_size(self, path: str, size: int) -> None:
+        if not Path(path).is_file():
             raise ManifestError(
-                f"{self._source}: record {row} lies in shard {shard!r} as {name!r}, and there are "
-                f"{len(self._places)} shards; make the index anew"
+                f"{path}: no such file, but {self._source} lists it; "
+                "copy the shard there or set data.root"
             )
-        path, there = self._places[shard]
-        if not (_is_count(offset) and _is_count(size) and 512 <= offset <= offset + size <= there):
+        if (found := Path(path).stat().st_size) != size:
             raise ManifestError(
-                f"{self._source}: record {row} lies at byte {offset!r} to {offset!r} + {size!r} of {path}, which has "
-                f"{there}; make the index anew"
+                f"{path}: has {found} bytes, but {self._source} lists {size}; "
+                "copy the shard again, or create both again"
+            )
+
+    def locate(self, row: int, shard: Any, name: Any, offset: Any, size: Any) -> ShardVideo:
+        """Return the position of a record's video after checking it."""
+        if not (_is_count(shard) and shard < len(self._shards)) or not _is_name(name):
+            raise ManifestError(
+                f"{self._source}: record {row} is in shard {shard!r} as {name!r}, but there are "
+                f"{len(self._shards)} shards; create the index again"
+            )
+        path, shard_size = self._shards[shard]
+        if not (
+            _is_count(offset)
+            and _is_count(size)
+            and TAR_HEADER_BYTES <= offset <= offset + size <= shard_size
+        ):
+            raise ManifestError(
+                f"{self._source}: record {row} is at byte {offset!r} to {offset!r} + {size!r} of "
+                f"{path}, which has {shard_size}; create the index again"
             )
         return ShardVideo(shard=path, member=name, offset=offset, size=size)
 
 
 def _is_name(value: Any) -> bool:
-    """One file's name: an index must not lead out of its folder."""
+    """Return True for the name of a file: an index must not lead out of its folder."""
     return isinstance(value, str) and value not in ("", ".", "..") and not set(value) & set("/\\\0")
 
 

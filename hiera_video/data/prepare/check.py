@@ -19,10 +19,10 @@ from typing import Any
 from hiera_video.data.dataset import record_frame_range
 from hiera_video.data.loading.map_videos import map_videos
 from hiera_video.data.loading.quarantine import OnOpen, QuarantinePolicy
-from hiera_video.data.manifest.class_names import class_names_beside, in_order_of
-from hiera_video.data.manifest.list_file import line_of, refuse_to_overwrite
+from hiera_video.data.manifest.class_names import find_class_names, share_class_names
+from hiera_video.data.manifest.list_file import format_line, refuse_to_overwrite
 from hiera_video.data.manifest.record import Manifest, Record, as_tuple
-from hiera_video.data.manifest.tar_index import SUFFIX, part_of_index
+from hiera_video.data.manifest.tar_index import INDEX_SUFFIX, subset_index
 from hiera_video.data.sampling import ClipConfig, clip_span
 from hiera_video.errors import DecodeError
 from hiera_video.utils.atomic_files import write_atomic
@@ -136,7 +136,7 @@ def scan(
 
 def digest_of(record: Record) -> str | None:
     """BLAKE2 of a video's bytes, in a file or in a shard; None for a folder of frames."""
-    stored, digest = record.stored, hashlib.blake2b(digest_size=16)
+    stored, digest = record.shard_video, hashlib.blake2b(digest_size=16)
     if stored is not None and is_url(stored.shard):
         digest.update(fetch(stored.shard, stored.offset, stored.offset + stored.size))
         return digest.hexdigest()
@@ -224,7 +224,7 @@ def in_one_order(
     their order: those in `folder` already, else the first split's that has any, else those of the class folders. An index of
     shards carries its own names, and stays as it is. `ManifestError` where a split has a class that the names lack."""
     lists = {split: manifest for split, manifest in manifests.items() if not _in_shards(manifest)}
-    names, file = class_names_beside(folder / RESULTS) if lists else (None, None)
+    names, file = find_class_names(folder / RESULTS) if lists else (None, None)
     names_from = str(file)
     if names is None:
         first = next(
@@ -238,7 +238,8 @@ def in_one_order(
             )
     if names is not None:
         lists = {
-            split: in_order_of(manifest, names, names_from) for split, manifest in lists.items()
+            split: share_class_names(manifest, names, names_from)
+            for split, manifest in lists.items()
         }
     return {**manifests, **lists}, names
 
@@ -305,14 +306,15 @@ def plan_clean(folder: Path, manifests: Mapping[str, Manifest]) -> dict[str, Cle
     planned = {}
     for split, manifest in manifests.items():
         stored = _in_shards(manifest)
-        path = folder / f"{split}{SUFFIX if stored else '.csv'}"
-        refuse_to_overwrite(path, sources, ours=path.name in before)
+        path = folder / f"{split}{INDEX_SUFFIX if stored else '.csv'}"
+        refuse_to_overwrite(path, sources, written_by_us=path.name in before)
         if stored:
             shards = manifest.records[0].path.rpartition("!")[0].rpartition("/")[0]
             planned[split] = CleanList(path=path, root=shards, lines=None)
         else:
             lines = tuple(
-                line_of(record, os.path.relpath(record.path, root)) for record in manifest.records
+                format_line(record, os.path.relpath(record.path, root))
+                for record in manifest.records
             )
             planned[split] = CleanList(path=path, root=root, lines=lines)
     return planned
@@ -341,7 +343,7 @@ def common_root(paths: Sequence[str]) -> str:
 
 
 def _in_shards(manifest: Manifest) -> bool:
-    return all(record.stored is not None for record in manifest.records)
+    return all(record.shard_video is not None for record in manifest.records)
 
 
 def index_packets(folder: Path, splits: Mapping[str, Sequence[Checked]]) -> tuple[Path, int]:
@@ -366,7 +368,7 @@ def write_lists(
     """Write each split's clean manifest, and the labels file that they share unless `folder` has one; names of all lists
     there that checks have written."""
     written = {*lists_written(folder), *(planned.path.name for planned in clean.values())}
-    if names is not None and class_names_beside(folder / RESULTS)[0] is None:
+    if names is not None and find_class_names(folder / RESULTS)[0] is None:
         write_atomic(folder / "labels.txt", "".join(f"{name}\n" for name in names))
     for split, planned in clean.items():
         write_clean(planned, manifests[split].source, found[split])
@@ -378,7 +380,7 @@ def write_clean(planned: CleanList, source: str, found: Sequence[Checked]) -> No
     """Write the manifest of the readable videos of the list, folder or index `source`."""
     readable = [item.row for item in found if item.reason is None]
     if planned.lines is None:
-        write_atomic(planned.path, part_of_index(source, readable))
+        write_atomic(planned.path, subset_index(source, readable))
     else:
         write_atomic(planned.path, "".join(planned.lines[row] for row in readable))
 

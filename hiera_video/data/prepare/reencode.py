@@ -23,8 +23,8 @@ from pathlib import Path
 
 from hiera_video.data.loading.map_videos import map_videos
 from hiera_video.data.loading.quarantine import FILE_NAME, OnOpen, QuarantinePolicy
-from hiera_video.data.manifest.class_names import class_names_beside, in_order_of
-from hiera_video.data.manifest.list_file import line_of, refuse_to_overwrite
+from hiera_video.data.manifest.class_names import find_class_names, share_class_names
+from hiera_video.data.manifest.list_file import format_line, refuse_to_overwrite
 from hiera_video.data.manifest.read import read_manifest
 from hiera_video.data.manifest.record import Manifest, Record
 from hiera_video.data.prepare.reencode_config import Recipe
@@ -82,10 +82,10 @@ def reencode(
     lack one of the manifest's classes, or not one video can be read."""
     targets = copies_of(manifest, root, folder)
     listing, failures = folder / f"{name}.csv", folder / f"{name}.broken.jsonl"
-    refuse_to_overwrite(listing, [manifest.source], ours=failures.is_file())
-    names, names_file = class_names_beside(listing)
+    refuse_to_overwrite(listing, [manifest.source], written_by_us=failures.is_file())
+    names, names_file = find_class_names(listing)
     if names is not None:
-        manifest = in_order_of(manifest, names, str(names_file))
+        manifest = share_class_names(manifest, names, str(names_file))
     _claim(folder, {**asdict(recipe), "originals": str(root.resolve())})
     scratch = folder / f".{name}.unfinished"  # its own: another split may be at work in the folder
     shutil.rmtree(scratch, ignore_errors=True)
@@ -110,7 +110,9 @@ def reencode(
     )
     kept = [record for record in manifest.records if found[record.path].reason is None]
     lines = [
-        line_of(_moved(record, found[record.path]), os.path.relpath(targets[record.path], folder))
+        format_line(
+            _moved(record, found[record.path]), os.path.relpath(targets[record.path], folder)
+        )
         for record in kept
     ]
     if names is None and manifest.class_names is not None:
@@ -130,7 +132,7 @@ def copies_of(manifest: Manifest, root: Path, folder: Path) -> dict[str, Path]:
     """Where each video's copy goes: the tree below `root`, with `.mp4` behind any other suffix, so that the splits of a
     data set can share the folder and no two originals a copy."""
     for record in manifest.records:
-        if record.stored is not None or record.num_frames is not None:
+        if record.shard_video is not None or record.num_frames is not None:
             raise ManifestError(
                 f"{record.path}: is no video file of its own, and only such are re-encoded"
             )

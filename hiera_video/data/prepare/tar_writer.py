@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from hiera_video.data.manifest.record import Label, Manifest, Record
-from hiera_video.data.manifest.tar_index import SUFFIX
+from hiera_video.data.manifest.tar_index import INDEX_SUFFIX
 from hiera_video.errors import ConfigError, ManifestError
 from hiera_video.utils.atomic_files import atomic_file, write_atomic
 from hiera_video.utils.text_files import read_json
@@ -62,7 +62,7 @@ def write_shards(
     the index's path. `ManifestError` names a video that is no file, or changes while it is copied."""
     shards, entries, made_of = _plan(manifest, name, shard_bytes)
     folder.mkdir(parents=True, exist_ok=True)
-    index, journal = folder / f"{name}{SUFFIX}", folder / f".{name}.unfinished.json"
+    index, journal = folder / f"{name}{INDEX_SUFFIX}", folder / f".{name}.unfinished.json"
     known = next((read_json(path) for path in (index, journal) if path.is_file()), None)
     if known is None and (litter := sorted(folder.glob(f"{name}-[0-9]*.tar"))):
         raise ConfigError(
@@ -136,7 +136,7 @@ def _plan(
 
 
 def _stat(record: Record) -> os.stat_result:
-    if record.stored is not None:
+    if record.shard_video is not None:
         raise ManifestError(
             f"{record.path}: lies in a shard already; name the list that the shards were made of"
         )

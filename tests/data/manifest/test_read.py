@@ -149,7 +149,7 @@ def test_something_something(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", "train.csv: is empty; write one `path label` line a video"),
+        ("", "train.csv: is empty; write one `path label` line per video"),
         ("\n \n", "train.csv: is empty"),
         (
             "a.mp4 0\nb.mp4 -1",
@@ -166,7 +166,7 @@ def test_something_something(tmp_path: Path) -> None:
             "path,label\na.mp4,0",
             "train.csv:1: label 'label' is not a class index: must be a whole number from 0, several",
         ),
-        ("path,label\na.mp4,0", "; a header has to be removed"),
+        ("path,label\na.mp4,0", "; remove a header line"),
         (
             "a.mp4 0\n../b.mp4 1",
             "train.csv:2: '../b.mp4' lies outside {folder}; set data.root to a folder that holds all",
@@ -187,12 +187,12 @@ def test_something_something(tmp_path: Path) -> None:
         ),
         (
             "a.mp4 0\nb.mp4 1\na.mp4 0",
-            "train.csv:3: 'a.mp4' stands on line 1 already; remove one of the two",
+            "train.csv:3: 'a.mp4' is also on line 1; remove one of them",
         ),
-        ("a.mp4 0\nx/../a.mp4 0", "train.csv:2: 'x/../a.mp4' stands on line 1 already"),
+        ("a.mp4 0\nx/../a.mp4 0", "train.csv:2: 'x/../a.mp4' is also on line 1"),
         (
             "a.mp4 0 5 2",
-            "train.csv:1: ends at 2 s, before it starts at 5 s; swap or correct the columns",
+            "train.csv:1: ends at 2 s, before its start at 5 s; swap or correct the columns",
         ),
         (
             "a.mp4 0 -1 2",
@@ -204,7 +204,7 @@ def test_something_something(tmp_path: Path) -> None:
         (b"a.mp4 0\nb\0.mp4 1", "train.csv:2: holds a NUL character; is this a text file?"),
         (
             "a.mp4|0\n",
-            "train.csv:1: cannot tell what separates path and label in 'a.mp4|0'; write `path label` or set",
+            "train.csv:1: cannot detect the separator of path and label in 'a.mp4|0'; write",
         ),
         (
             "a.mp4 0\n" + "x" * 9000 + ".mp4 1",
@@ -235,12 +235,12 @@ def test_links_inside_the_root_are_fine(tmp_path: Path) -> None:
         (
             {},
             "data/k400/train.csv",
-            "data/k400/train.csv: no such file or folder; datasets/kinetics/README.md tells how",
+            "data/k400/train.csv: no such file or folder; datasets/kinetics/README.md explains how",
         ),
         (
             {},
             "my/train.csv",
-            "my/train.csv: no such file or folder; datasets/folder/README.md tells how to make it",
+            "my/train.csv: no such file or folder; datasets/folder/README.md explains how",
         ),
         (
             {},
@@ -250,18 +250,18 @@ def test_links_inside_the_root_are_fine(tmp_path: Path) -> None:
         (
             {"a.mp4": ""},
             "a.mp4",
-            "a.mp4: is a video, not a list of videos; pass the folder that it lies in",
+            "a.mp4: is a video, not a list of videos; pass the folder that contains it",
         ),
-        ({"d/notes.txt": ""}, "d", "d: holds no videos; put them into"),
+        ({"d/notes.txt": ""}, "d", "d: contains no videos; put them into"),
         (
             {"d/a.mp4": "", "d/x/b.mp4": ""},
             "d",
-            "holds videos (a.mp4 …) and class folders (x …); use one form, not both",
+            "contains videos (a.mp4 …) and class folders (x …); use one form, not both",
         ),
         (
             {"d/train/x/a.mp4": "", "d/val/x/b.mp4": ""},
             "d",
-            "d: holds train and val, each with folders of its own: splits rather than classes; name one of them, d/train",
+            "d: contains train and val with folders of their own, which are splits rather than classes; pass one of them, d/train",
         ),
         ({"t.json": "[{]"}, "t.json", "t.json:1: is not JSON"),
         (
@@ -282,7 +282,7 @@ def test_links_inside_the_root_are_fine(tmp_path: Path) -> None:
         (
             {"t.json": '[{"id": "1"}]', "videos/1.mp4": ""},
             "t.json",
-            "labels.json: no such file; t.json needs it beside",
+            "labels.json: no such file; t.json needs it for the class indices",
         ),
         (
             {
@@ -305,7 +305,7 @@ def test_links_inside_the_root_are_fine(tmp_path: Path) -> None:
         (
             {"t.csv": "a.mp4 0", "labels.json": '{"a": 1}'},
             "t.csv",
-            "must be a list of names, or map each to its own index",
+            "must be a list of names, or map each name to its index",
         ),
         (
             {"t.csv": "a.mp4 0", "labels.json": '{"a": "x"}'},
@@ -320,7 +320,7 @@ def test_links_inside_the_root_are_fine(tmp_path: Path) -> None:
         (
             {"t.csv": "a.mp4 0", "labels.txt": "a\nb\na"},
             "t.csv",
-            "labels.txt:3: class 'a' stands on line 1 already",
+            "labels.txt:3: class 'a' is also on line 1",
         ),
     ],
 )

@@ -10,15 +10,15 @@ import fsspec
 import pytest
 
 from hiera_video.data.manifest.read import read_manifest
-from hiera_video.data.manifest.tar_index import part_of_index
+from hiera_video.data.manifest.tar_index import subset_index
 from hiera_video.errors import ConfigError, ManifestError
 
 
 def test_part_of_an_index(shards_index: Path, tmp_path: Path) -> None:
-    (tmp_path / "train.json").write_text(part_of_index(str(shards_index), [1, 6]))
+    (tmp_path / "train.json").write_text(subset_index(str(shards_index), [1, 6]))
     part = read_manifest(str(tmp_path / "train.json"), root=str(shards_index.parent))
     whole = read_manifest(str(shards_index)).records
-    assert [record.stored for record in part.records] == [whole[1].stored, whole[6].stored]
+    assert [record.shard_video for record in part.records] == [whole[1].shard_video, whole[6].shard_video]
     assert [record.row for record in part.records] == [0, 1]
 
 
@@ -37,31 +37,31 @@ def edited(index: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"shards": None}, "shard 0 is None, not a file's name and size; make it anew"),
+        ({"shards": None}, "shard 0 is None, not a file's name and size; create the index again"),
         ({"shards": [["../x.tar", 5]]}, "shard 0 is ['../x.tar', 5], not a file's name and size"),
         ({"shards": [["gone.tar", 5]]}, "gone.tar: no such file, but "),
         (
             {"records": [[0, "a.mp4"]]},
-            "record 0 does not have the 7 columns of an index; make it anew",
+            "record 0 does not have the 7 columns of an index; create it again",
         ),
         ({"records": None}, "record 0 does not have the 7 columns"),
-        ({"class_names": "up"}, "class_names must be a list of names; make the index anew"),
+        ({"class_names": "up"}, "class_names must be a list of names; create the index again"),
         (
             {"record": [99] + [None] * 6},
-            "record 2 lies in shard 99 as '0000002_v_1_x.mp4', and there are ",
+            "record 2 is in shard 99 as '0000002_v_1_x.mp4', but there are ",
         ),
         (
             {"record": [None, "../a.mp4"] + [None] * 5},
-            "record 2 lies in shard 0 as '../a.mp4', and there are ",
+            "record 2 is in shard 0 as '../a.mp4', but there are ",
         ),
         (
             {"record": [None, None, 10**9] + [None] * 4},
-            "record 2 lies at byte 1000000000 to 1000000000 + ",
+            "record 2 is at byte 1000000000 to 1000000000 + ",
         ),
-        ({"record": [None, None, -512] + [None] * 4}, "record 2 lies at byte -512 to -512 + "),
+        ({"record": [None, None, -512] + [None] * 4}, "record 2 is at byte -512 to -512 + "),
         (
             {"record": [None] * 4 + [3, None, None]},
-            "record 2 has label 3 and times [None, None]; make the index anew",
+            "record 2 has label 3 and times [None, None]; create the index again",
         ),
         ({"record": [None] * 4 + [True, None, None]}, "record 2 has label True and times"),
         ({"record": [None] * 4 + [[1], None, None]}, "record 2 has label [1] and times"),
@@ -79,13 +79,13 @@ def test_damaged_files(copied_index: Path, tmp_path: Path, served_shards: str) -
     copy, whole = copied_index, copied_index.read_text()
     copy.write_text(whole[:-20])
     with pytest.raises(
-        ManifestError, match=r"train.index.json:1: is not JSON .*make the file anew"
+        ManifestError, match=r"train.index.json:1: is not JSON .*create the file again"
     ):
         read_manifest(str(copy))
     copy.write_text('{"shards": []}')
     with pytest.raises(
         ManifestError,
-        match=r"is not the index of tar shards: it must have class_names, multi_label, source",
+        match=r"is not an index of tar shards, which has class_names, multi_label, source",
     ):
         read_manifest(str(copy))
     copy.write_text(whole)
@@ -93,7 +93,7 @@ def test_damaged_files(copied_index: Path, tmp_path: Path, served_shards: str) -
     shard.write_bytes(shard.read_bytes()[:-7])
     with pytest.raises(
         ManifestError,
-        match=r"train-000001.tar: has \d+ of \d+ bytes that .* says; copy the shard again",
+        match=r"train-000001.tar: has \d+ bytes, but .* lists \d+; copy the shard again",
     ):
         read_manifest(str(copy))
     outside = tmp_path / "outside.tar"
@@ -107,7 +107,7 @@ def test_damaged_files(copied_index: Path, tmp_path: Path, served_shards: str) -
     fs = fsspec.filesystem("memory")
     fs.pipe("/served/bad.index.json", whole[:-20].encode())
     with pytest.raises(
-        ManifestError, match=r"memory://served/bad.index.json: is not JSON .*make the file anew"
+        ManifestError, match=r"memory://served/bad.index.json: is not JSON .*create the file again"
     ):
         read_manifest(f"{served_shards}/bad.index.json")
     with pytest.raises(ManifestError, match=r"memory://served/gone.index.json: cannot be read"):
@@ -125,6 +125,6 @@ def test_urls_that_cannot_be_read(tmp_path: Path) -> None:
     listing.write_text("a.mp4 0\n")
     with pytest.raises(
         ManifestError,
-        match=r"data.root=s3://b: is a URL, which only the index of tar shards can have",
+        match=r"data.root=s3://b: is a URL, which needs an index of tar shards",
     ):
         read_manifest(str(listing), root="s3://b")
