@@ -190,7 +190,7 @@ def reencoded(config: Config, manifest: Manifest, folder: Path) -> float | None:
         records=manifest.records[:: max(len(manifest.records) // REENCODED, 1)][:REENCODED],
     )
     if config.data.decoder != "pyav" or any(
-        record.stored or record.num_frames for record in few.records
+        record.shard_video or record.num_frames for record in few.records
     ):
         return None
     root = Path(os.path.commonpath([Path(record.path).parent for record in few.records]))

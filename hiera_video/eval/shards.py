@@ -141,7 +141,9 @@ class EvalShardStore:
         found: list[list[Any]] = []
         for record in (self.records[index] for index in videos):
             try:
-                facts = Path(record.path if record.stored is None else record.stored.shard).stat()
+                facts = Path(
+                    record.path if record.shard_video is None else record.shard_video.shard
+                ).stat()
                 state = [facts.st_size, facts.st_mtime_ns]
             except OSError:
                 state = []

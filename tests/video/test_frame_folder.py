@@ -12,7 +12,7 @@ from PIL import Image
 
 from hiera_video.data.config import DataConfig
 from hiera_video.data.dataset import TestViews, UnreadableVideo, VideoViews
-from hiera_video.data.manifest.list_file import line_of
+from hiera_video.data.manifest.list_file import format_line
 from hiera_video.data.manifest.read import read_manifest
 from hiera_video.data.manifest.record import Label, Record
 from hiera_video.data.sampling import ClipConfig
@@ -198,11 +198,11 @@ def test_pyslowfasts_list(tmp_path: Path) -> None:
     for wrong, words in (
         (
             "7 0 3 7/7_04.jpg 1\n",
-            r"train.csv:5: frame_id 3 of 7 follows 2 others; frames must be listed in order",
+            r"train.csv:5: frame_id 3 of 7 follows 2 others; list frames in order",
         ),
         (
             "7 0 2 8/7_04.jpg 1\n",
-            r"train.csv:5: '8/7_04.jpg' lies in another folder than the frames of 7 before it \(7\)",
+            r"train.csv:5: '8/7_04.jpg' is not in the folder of the other frames of 7 \(7\)",
         ),
         ("7 0 2\n", r"train.csv:5: has 3 columns, the header 5"),
         (
@@ -268,12 +268,12 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
     ):
         listing = tmp_path / "list.csv"
         listing.write_text(
-            "".join(line_of(record, os.path.relpath(record.path, tmp_path)) for record in records)
+            "".join(format_line(record, os.path.relpath(record.path, tmp_path)) for record in records)
         )
         assert read_manifest(str(listing)).records == tuple(records)
     for name in ("7.mp4", "clip 3"):
         with pytest.raises(
             ManifestError,
-            match=f"{name}: is a folder of frames whose name ends like a video's or in a num",
+            match=f"{name}: is a folder of frames whose name ends like a video file's or with",
         ):
-            line_of(record(0, name, 1, num_frames=3), name)
+            format_line(record(0, name, 1, num_frames=3), name)

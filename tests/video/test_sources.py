@@ -44,9 +44,9 @@ def stored_corpus(
         str(write_shards(manifest, tmp_path_factory.mktemp("corpus_tars"), "all"))
     )
     return {
-        name: record.stored
+        name: record.shard_video
         for name, record in zip(names, found.records)
-        if record.stored is not None
+        if record.shard_video is not None
     }
 
 
@@ -191,7 +191,7 @@ def test_shards_from_a_web_server(shards_index: Path) -> None:
         server.shutdown()
         thread.join()
         server.server_close()
-    stored = manifest.records[3].stored
+    stored = manifest.records[3].shard_video
     assert stored is not None
     assert asked == [
         "all",
@@ -263,12 +263,12 @@ def test_a_disk_that_fails_in_the_middle_costs_the_video_alone(
     write_video(tmp_path / "set" / "a.mp4", noise)
     index = write_shards(read_manifest(str(tmp_path / "set")), tmp_path / "shards", "train")
     record = read_manifest(str(index)).records[0]
-    assert record.stored is not None
+    assert record.shard_video is not None
 
     def fails(*_: int) -> bytes:
         raise OSError(5, "Input/output error")
 
-    with PyAVReader(record.stored, kept_bytes=0) as video:
+    with PyAVReader(record.shard_video, kept_bytes=0) as video:
         monkeypatch.setattr("os.pread", fails)
         with pytest.raises(DecodeError, match="Input/output error") as caught:
             video.frames([len(video.times) - 1])
@@ -289,7 +289,7 @@ class Stumbling:
 
 def test_a_storage_that_stumbles(shards_index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "PAUSE_SECONDS", 0.0)
-    local = read_manifest(str(shards_index)).records[0].stored
+    local = read_manifest(str(shards_index)).records[0].shard_video
     assert local is not None
     content = Path(local.shard).read_bytes()
     stored = ShardVideo(

@@ -64,7 +64,7 @@ def test_names_that_the_training_does_not_know_are_named() -> None:
 
 def test_one_label_or_several_is_the_trainings_affair() -> None:
     """A validation list whose videos happen to have one label each is of several all the same."""
-    several = manifest("train.csv", None, 0, 1).with_several_labels()
+    several = manifest("train.csv", None, 0, 1).to_multi_label()
     val = aligned_val(config(), several, manifest("val.csv", None, 1, 0))
     assert val.multi_label and [record.label for record in val.records] == [(1,), (0,)]
     words = "train.csv: has several labels a video, val.csv one; give each video one label, or train on a list with several"
