@@ -1,53 +1,55 @@
-"""Errors that a user's input can cause. Each message carries the value, the rule and the remedy.
+"""Errors caused by user input. Each message carries the value, the rule and the remedy.
 
-The tools print the message as one line and exit with 2; library users can catch `HieraVideoError`, or `ValueError`.
+The commands print the message as one line and exit with code 2; library users catch
+`HieraVideoError` or `ValueError`.
 """
 
 
 class HieraVideoError(ValueError):
-    """Base of every error that the user's input causes, as opposed to a bug of ours."""
+    """Base class of all errors caused by user input, as opposed to bugs in this package."""
 
 
 class ConfigError(HieraVideoError):
-    """A key, value or combination of values in the configuration is wrong."""
+    """A key, value or combination of values in the configuration is invalid."""
 
 
 class ManifestError(HieraVideoError):
-    """A list of videos is missing or has a bad line; the message starts with `file:line`."""
+    """A list of videos is missing or has an invalid line; the message starts with `file:line`."""
 
 
 class DecodeError(HieraVideoError):
-    """A video cannot be read. `reason` is a short fixed word that can be counted, the message says the rest."""
+    """A video cannot be read.
+
+    `reason` is one of `hiera_video.video.reader.REASONS`; the message has the details.
+    """
 
     def __init__(self, message: str, *, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild_decode_error, (
-            str(self),
-            self.reason,
-        )  # keyword-only arguments survive a worker's pickle
+        # keyword-only arguments do not survive the default pickling between worker processes
+        return _rebuild_decode_error, (str(self), self.reason)
 
 
 class WorkerError(HieraVideoError):
-    """The processes that read videos die again and again: the machine, not the data."""
+    """The worker processes that read videos keep dying: the machine is at fault, not the data."""
 
 
 class InputSizeError(HieraVideoError):
-    """A clip's or mask's shape does not fit the model."""
+    """The shape of a clip or mask does not fit the model."""
 
 
 class CheckpointError(HieraVideoError):
-    """A checkpoint is missing, damaged, or does not fit."""
+    """A checkpoint is missing, damaged or incompatible."""
 
 
 class FeatureError(HieraVideoError):
-    """A folder of extracted features is missing, damaged, unfinished, or was made with other settings."""
+    """A feature store is missing, damaged, unfinished or was made with other settings."""
 
 
 class ExportError(HieraVideoError):
-    """An exported program cannot be made or read, or answers otherwise than the model."""
+    """An exported program cannot be made or read, or its outputs differ from the model's."""
 
 
 class DeviceMemoryError(HieraVideoError):

@@ -1,1 +1,1 @@
-"""Devices, processes, signals, seeds, logs and the run folder."""
+"""Run-time services: processes, precision, seeds, signals, metric logs and the run folder."""

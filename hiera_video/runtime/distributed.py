@@ -1,4 +1,4 @@
-"""Processes of one run, as `torchrun` starts them; a run without torchrun is rank 0 of 1."""
+"""Distributed set-up under `torchrun`; without torchrun a run is rank 0 of 1."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from torch import Tensor, distributed
 from hiera_video.errors import ConfigError
 
 TIMEOUT = timedelta(hours=1)
-"""How long a rank waits for the others. Those of a test or validation do not meet before its end, and drift apart by as
-much as their videos differ, which can be more than NCCL's own 10 minutes."""
+"""Timeout of collectives. During evaluation the ranks meet only at the end and drift apart by as
+much as their videos differ, which can exceed NCCL's default of 10 minutes."""
 
 
 @dataclass(frozen=True)
 class World:
-    """This process's place and device."""
+    """Rank, world size and device of this process."""
 
     rank: int
     size: int
@@ -29,17 +29,17 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Rank 0 alone writes files and logs."""
+        """True on rank 0, the only rank that writes files and logs."""
         return self.rank == 0
 
     def all_reduce(self, values: Tensor) -> Tensor:
-        """Sum over the ranks, on every rank."""
+        """Sum `values` over all ranks, in place, and return them."""
         if self.size > 1:
             distributed.all_reduce(values)
         return values
 
     def all_gather(self, value: Any) -> list[Any]:
-        """Every rank's `value`, in rank order, on every rank."""
+        """Return every rank's `value` (any picklable object) in rank order, on every rank."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -48,19 +48,28 @@ class World:
 
 
 SINGLE_PROCESS = World(0, 1, torch.device("cpu"))
-"""One process without a device of its own."""
+"""World of a single process on the CPU."""
 
 
 @contextmanager
 def init_distributed() -> Iterator[World]:
-    """Join the processes that torchrun started; gloo on CPU, NCCL on GPUs. Raises `ConfigError` where there are more
-    processes than GPUs."""
-    size, rank, local = (
+    """Join the process group that torchrun started and leave it when the block ends.
+
+    The backend is NCCL on GPUs and gloo on the CPU. A single process joins no group.
+
+    Yields:
+        The `World` of this process.
+
+    Raises:
+        ConfigError: There are more processes than GPUs on this machine.
+    """
+    size, rank, local_rank = (
         int(os.environ.get(name, default))
         for name, default in (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
     )
-    device = torch.device("cuda", _gpu(local)) if torch.cuda.is_available() else torch.device("cpu")
-    if device.type == "cuda":
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", _gpu_index(local_rank))
         torch.cuda.set_device(device)
     if size == 1:
         yield World(0, 1, device)
@@ -69,23 +78,22 @@ def init_distributed() -> Iterator[World]:
     try:
         yield World(rank, size, device)
     except BaseException:
-        # NCCL would wait here for the ranks that go on, which torchrun stops only when this one has ended
+        # NCCL would wait here for ranks that are still running, and torchrun stops those only
+        # after this process has exited
         if device.type == "cpu":
             distributed.destroy_process_group()
         raise
     distributed.destroy_process_group()
 
 
-def _gpu(local_rank: int) -> int:
-    """Number of this process's GPU among those that it sees."""
+def _gpu_index(local_rank: int) -> int:
     count = torch.cuda.device_count()
     if local_rank < count:
         return local_rank
+    # a scheduler may show each process only its own GPU; torchrun shows all GPUs to every process
     if count == 1 and not distributed.is_torchelastic_launched():
-        return (
-            0  # a scheduler shows each process its own GPU alone; torchrun shows all of them to all
-        )
+        return 0
     raise ConfigError(
-        f"LOCAL_RANK={local_rank}: each process needs a GPU of its own, and this machine shows {count}; start at most "
-        f"{count} a machine (torchrun --nproc-per-node={count})"
+        f"LOCAL_RANK={local_rank}: each process needs its own GPU, and this machine has {count}; "
+        f"start at most {count} per machine (torchrun --nproc-per-node={count})"
     )

@@ -1,4 +1,7 @@
-"""`metrics.jsonl` always, TensorBoard where it is installed, a logger like wandb where it is asked for. No torch."""
+"""Metric logs: `metrics.jsonl` always, TensorBoard if installed, wandb or a similar logger if set.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,21 @@ PROJECT = "hiera-video"
 
 
 class MetricLog:
-    """Rows of numbers by step, in `<run>/metrics.jsonl` and `<run>/tensorboard/`.
+    """Log of a run's metrics in `<run>/metrics.jsonl` and `<run>/tensorboard/`.
 
-    A row is `{"step": 120, "split": "train", "loss": 1.73, …}`. `first_step` > 0 continues a run: rows of later steps,
-    which the interrupted run wrote after its last checkpoint, are dropped, so that each step stands there once.
-    logger: a module like wandb that gets the numbers too, told `config` at its start.
+    A row is `{"step": 120, "split": "train", "loss": 1.73, …}`.
+
+    Args:
+        run: Folder of the run.
+        first_step: Step at which the run starts or resumes. Rows from this step on, which an
+            interrupted run wrote after its last checkpoint, are dropped, so that each step is
+            logged once.
+        logger: Name of a module with wandb's `init`, `log` and `finish` that receives the numbers
+            too.
+        config: Configuration passed to the logger's `init`.
+
+    Raises:
+        ConfigError: `logger` is not installed or lacks one of these functions.
     """
 
     def __init__(
@@ -47,22 +60,22 @@ class MetricLog:
         self._logger = start_logger(logger, run, config or {}) if logger else None
 
     def write(self, step: int, split: str, **numbers: Any) -> None:
-        """Add one row; strings (such as `float.hex`) go to the file alone."""
+        """Append one row; values that are not numbers go to `metrics.jsonl` only."""
         self._file.write(json.dumps({"step": step, "split": split, **numbers}) + "\n")
         self._file.flush()
-        plain = {
+        scalars = {
             f"{split}/{name}": value
             for name, value in numbers.items()
             if isinstance(value, int | float)
         }
         if self._board is not None:
-            for name, value in plain.items():
+            for name, value in scalars.items():
                 self._board.add_scalar(name, value, step)
         if self._logger is not None:
-            self._logger.log(plain, step=step)
+            self._logger.log(scalars, step=step)
 
     def close(self) -> None:
-        """Write everything to disk."""
+        """Flush the logs to disk and close them."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -73,48 +86,55 @@ class MetricLog:
 
 
 def require_logger(name: str | None) -> None:
-    """Raises `ConfigError` where the module `name` is not installed. Imports nothing."""
+    """Raise `ConfigError` if the module `name` is not installed, without importing it."""
     if name is None or (name.isidentifier() and importlib.util.find_spec(name) is not None):
         return
     package = "'hiera-video[wandb]'" if name == "wandb" else name
     raise ConfigError(
-        f"train.logger={name}: is not installed; pip install {package}, or leave train.logger unset"
+        f"train.logger={name}: not installed; pip install {package}, or leave train.logger unset"
     )
 
 
 def start_logger(name: str, run: Path, config: Mapping[str, Any]) -> Any:
-    """The module `name` with a run begun, or gone on with where `run` has begun one: its id is kept in `run`.
+    """Import the module `name` and start a run in it, or resume the one that `run` started.
 
-    Of the arguments of wandb's `init` each module is given those that its own has. Raises `ConfigError`.
+    The id of the logger's run is kept in `<run>/logger_id`. Only arguments that the module's `init`
+    accepts are passed.
+
+    Returns:
+        The module.
+
+    Raises:
+        ConfigError: The module is not installed or lacks one of `LOGGER_METHODS`.
     """
     require_logger(name)
     module = importlib.import_module(name)
     missing = [method for method in LOGGER_METHODS if not callable(getattr(module, method, None))]
     if missing:
         raise ConfigError(
-            f"train.logger={name}: has no {', '.join(missing)}; choose a module with wandb's {', '.join(LOGGER_METHODS)}, "
-            "such as wandb, swanlab or trackio"
+            f"train.logger={name}: has no {', '.join(missing)}; choose a module with wandb's "
+            f"{', '.join(LOGGER_METHODS)}, such as wandb, swanlab or trackio"
         )
-    record = run / "logger_id"
-    if not record.exists():
-        record.write_text(uuid.uuid4().hex[:12])
-    wanted = {
+    id_file = run / "logger_id"
+    if not id_file.exists():
+        id_file.write_text(uuid.uuid4().hex[:12])
+    arguments = {
         "project": PROJECT,
         "name": run.resolve().name,
         "config": dict(config),
         "dir": str(run),
-        "id": record.read_text(),
+        "id": id_file.read_text(),
         "resume": "allow",
     }
-    known = inspect.signature(module.init).parameters
-    if "id" not in known:  # without an id of ours, resuming would mean something else
-        wanted.pop("resume")
-    module.init(**{key: value for key, value in wanted.items() if key in known})
+    accepted = inspect.signature(module.init).parameters
+    if "id" not in accepted:  # without our id, `resume` would pick another run
+        arguments.pop("resume")
+    module.init(**{key: value for key, value in arguments.items() if key in accepted})
     return module
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a `metrics.jsonl`; a last line that a kill cut short is left out."""
+    """Read the rows of a `metrics.jsonl`, without a last line that a kill left incomplete."""
     if not path.exists():
         return []
     rows = []

@@ -1,4 +1,4 @@
-"""The folder of a run: one process at a time, and what it ran with. No torch."""
+"""The run folder: its lock and the record of the environment. Imports no torch."""
 
 from __future__ import annotations
 
@@ -22,8 +22,13 @@ PACKAGES = ("hiera-video", "torch", "torchvision", "av", "numpy", "omegaconf", "
 
 @contextmanager
 def lock_run_folder(folder: Path) -> Iterator[None]:
-    """Make `folder` and hold its lock. Raises `ConfigError` if it cannot be written or another run holds it; on a file
-    system without locks it warns and goes on."""
+    """Create `folder` and hold an exclusive lock on it while the block runs.
+
+    On a file system without locks, log a warning and continue unlocked.
+
+    Raises:
+        ConfigError: `folder` is not writable, or another run holds its lock.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("a")
@@ -40,8 +45,8 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
             ) from error
         except OSError as error:  # Lustre mounted without flock, some NFS
             logger.warning(
-                "out_dir=%s: its file system has no locks (%s), so a second run there would not be refused; "
-                "start one run at a time in it",
+                "out_dir=%s: the file system does not support locks (%s); a second run there would "
+                "not be refused, so start only one at a time",
                 folder,
                 error.strerror,
             )
@@ -49,7 +54,7 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
 
 
 def write_environment(folder: Path) -> None:
-    """`env.json`: the command, the machine and the versions; `command` of every start is kept."""
+    """Write `env.json`: machine, package versions, and the command line of every start."""
     path = folder / "env.json"
     commands = json.loads(path.read_text())["commands"] if path.exists() else []
     versions = {}

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: the handler sets a flag, the loop looks after each step."""
+"""Graceful stop: signal handlers set a flag that the training loop checks after each step."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from types import FrameType, TracebackType
 from typing import Any
 
 STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
-"""Where ranks received different ones, the first of these counts: a job that may come back comes back."""
+"""By precedence where ranks received different ones: SIGUSR1 first, so that the job is requeued."""
 
 
 class StopSignal:
-    """While entered, SIGINT, SIGTERM and SIGUSR1 only set `received`.
+    """Context manager in which SIGINT, SIGTERM and SIGUSR1 only set `received`.
 
     with StopSignal() as stop:
         while not stop.received:
             ...
-    sys.exit(stop.exit_code)            # 130, 143 or 138, as shells report a process ended by the signal
+    sys.exit(stop.exit_code)            # 130, 143 or 138, as a shell reports the signal
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class StopSignal:
 
     @property
     def exit_code(self) -> int:
-        """128 + the signal's number; 0 where none came."""
+        """128 + the signal's number; 0 if none was received."""
         return 0 if self.received is None else 128 + self.received
 
     def __enter__(self) -> StopSignal:
@@ -42,6 +42,5 @@ class StopSignal:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.received = (
-            self.received or number
-        )  # torchrun and schedulers send others after the first
+        # keep the first: torchrun and schedulers send more signals after it
+        self.received = self.received or number

@@ -1,4 +1,4 @@
-"""What each task of a training's SLURM job runs, as submitit stores it: after a stop for later, the job is queued again."""
+"""Task of a SLURM training job, pickled by submitit; a preempted job requeues itself."""
 
 from __future__ import annotations
 
@@ -10,18 +10,26 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-STOPPED_FOR_LATER, PREEMPTED = 128 + signal.SIGUSR1, 128 + signal.SIGTERM
+REQUEUE, PREEMPTED = 128 + signal.SIGUSR1, 128 + signal.SIGTERM
+"""Exit codes of a tool that stopped on a signal with its checkpoint written."""
 
 
 @dataclass(frozen=True)
 class SlurmTraining:
-    """A tool and its arguments, as one of the job's processes."""
+    """A tool and its arguments, run as one process of the job."""
 
     tool: str
     arguments: tuple[str, ...]
 
     def __call__(self) -> int:
-        """Run the tool as torchrun would. Raises `RuntimeError` with its exit code where it fails."""
+        """Run the tool as torchrun would.
+
+        Returns:
+            The exit code: 0, or that of a stop for which the job is requeued.
+
+        Raises:
+            RuntimeError: The tool failed.
+        """
         import submitit
 
         submitit.helpers.TorchDistributedEnvironment().export(
@@ -30,32 +38,32 @@ class SlurmTraining:
         sys.argv = [self.tool, *self.arguments]
         try:
             runpy.run_path(self.tool, run_name="__main__")
-        except SystemExit as ended:
-            if ended.code == STOPPED_FOR_LATER or (ended.code == PREEMPTED and _is_job_running()):
-                # the checkpoint is written: now submitit's own handler, which ends rank 0 and returns on the others
+        except SystemExit as stop:
+            if stop.code == REQUEUE or (stop.code == PREEMPTED and _is_job_running()):
+                # submitit's handler requeues the job: it exits on rank 0 and returns on the others
                 signal.raise_signal(signal.SIGUSR1)
-                return int(ended.code)
-            if ended.code:
+                return int(stop.code)
+            if stop.code:
                 raise RuntimeError(
-                    f"{self.tool} ended with exit code {ended.code}; its log says why"
+                    f"{self.tool} ended with exit code {stop.code}; its log says why"
                 ) from None
         return 0
 
     def checkpoint(self, *arguments: Any, **options: Any) -> Any:
-        """What submitit queues again: the same command, which goes on from the last checkpoint."""
+        """Return the job that submitit requeues: the same command, which resumes."""
         import submitit
 
         return submitit.helpers.DelayedSubmission(self, *arguments, **options)
 
 
 def _is_job_running() -> bool:
-    """True while a job is being preempted, False for one that SLURM is ending already: `scontrol requeue` would bring a
-    cancelled one back, and fail on one that SLURM has queued again itself."""
+    """Return True while a job is being preempted, False once SLURM is ending it.
+
+    `scontrol requeue` would revive a cancelled job, and fail on one that SLURM has requeued itself.
+    """
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:  # --cluster local
         return True
     command = ["squeue", "--noheader", "--format=%T", f"--jobs={job}"]
-    state = subprocess.run(
-        command, check=True, capture_output=True, text=True, timeout=60
-    ).stdout.strip()
-    return state == "RUNNING"
+    found = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    return found.stdout.strip() == "RUNNING"

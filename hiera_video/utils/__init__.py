@@ -1,1 +1,1 @@
-"""Small helpers without a domain: checks, files, paths, hashes, timing."""
+"""Helpers without dependencies on the rest of the package, apart from its errors."""

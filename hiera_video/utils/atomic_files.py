@@ -1,4 +1,4 @@
-"""Atomic, durable file writes: a file appears under its name complete and synced to disk, or not at all."""
+"""Atomic, durable file writes: under its name a file is complete and synced to disk, or absent."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from typing import BinaryIO
 def atomic_path(
     path: Path, *, shared: bool = False, replace: bool = True, suffix: str = ".partial"
 ) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; sync it and rename it to `path` when the block ends without an error.
+    """Yield a temporary path; sync the file and rename it to `path` if the block succeeds.
 
-    The temporary name is hidden: `.name.partial`. After a kill it is left behind, and the next write replaces it.
+    The temporary name is hidden: `.name.partial`. A killed process leaves it behind, and the next
+    write replaces it.
 
     Args:
-        shared: Several processes may write `path` at the same time, so each uses a temporary name of its own.
-        replace: Overwrite an existing file; otherwise keep it and drop the new content.
+        path: Final path.
+        shared: Add the process id to the temporary name, as several processes may write `path` at
+            the same time.
+        replace: Overwrite an existing file; otherwise keep it and discard the new content.
         suffix: End of the temporary name, for writers that choose a format by it.
     """
     process = f".{os.getpid()}" if shared else ""
@@ -50,7 +53,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 def write_atomic(
     path: Path, content: str | bytes, *, shared: bool = False, replace: bool = True
 ) -> None:
-    """Write `content` to `path`, text as UTF-8. Options as in `atomic_path`."""
+    """Write `content` to `path`, text as UTF-8; the options are those of `atomic_path`."""
     with atomic_path(path, shared=shared, replace=replace) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
 

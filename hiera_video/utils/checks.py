@@ -6,6 +6,9 @@ from hiera_video.errors import ConfigError
 
 
 def require(ok: bool, message: str) -> None:
-    """Raise `ConfigError(message)` unless `ok`. Write `require(x > 0, …)`, which refuses NaN too."""
+    """Raise `ConfigError(message)` unless `ok`.
+
+    Write `require(x > 0, …)` rather than `require(not x <= 0, …)`: the former rejects NaN.
+    """
     if not ok:
         raise ConfigError(message)

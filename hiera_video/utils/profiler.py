@@ -1,10 +1,12 @@
-"""Where the time of loading goes. The loading code says what it is at; nothing is timed unless somebody watches.
+"""Profile of data loading: seconds per stage.
 
-    with Stopwatch() as watch:
+    with Stopwatch() as stopwatch:
         dataset[0, 0]
-    watch.seconds       # {"open": 0.001, "decode": 0.031, "convert": 0.006, "augment": 0.012, "crop": 0.006}
+    stopwatch.seconds   # {"open": 0.001, "decode": 0.031, "convert": 0.006, "augment": 0.012, …}
 
-A stage inside another counts for itself alone. One thread: workers are processes, each with stages of its own.
+The loading code marks its stages with `stage(name)`, which costs nothing unless a stopwatch is
+active. The time of a nested stage is not counted in the enclosing one. Single-threaded: each worker
+process has stages of its own.
 """
 
 from __future__ import annotations
@@ -17,51 +19,51 @@ from typing import Literal
 Stage = Literal["open", "decode", "convert", "augment", "crop", "collate"]
 STAGES: dict[Stage, str] = {
     "open": "find the frames' times",
-    "decode": "packets to pictures",
-    "convert": "wanted pictures to RGB",
+    "decode": "packets to frames",
+    "convert": "requested frames to RGB",
     "augment": "RandAugment, colour jitter",
     "crop": "crop, scale, flip, normalise, erase",
     "collate": "clips to a batch",
 }
-"""In the order in which a sample goes through them, and what is done there."""
+"""Stages in the order in which a sample passes through them, with a description."""
 
-_watching: list[Stopwatch] = []
+_active: list[Stopwatch] = []
 
 
 def stage(name: Stage) -> AbstractContextManager[None]:
-    """What runs in this `with` is `name`'s part of the time, if a stopwatch runs."""
-    return _watching[-1].stage(name) if _watching else nullcontext()
+    """Return a context whose time the active stopwatch, if there is one, counts as `name`."""
+    return _active[-1].stage(name) if _active else nullcontext()
 
 
 class Stopwatch:
-    """Seconds of each stage while it is entered."""
+    """Seconds per stage, measured while the `with` block of the stopwatch runs."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.seconds: dict[Stage, float] = dict.fromkeys(STAGES, 0.0)
         self._clock = clock
-        self._within: list[Stage] = []
+        self._stack: list[Stage] = []
         self._since = 0.0
 
     def __enter__(self) -> Stopwatch:
-        _watching.append(self)
+        _active.append(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        _watching.remove(self)
+        _active.remove(self)
 
     @contextmanager
     def stage(self, name: Stage) -> Iterator[None]:
-        """Charge what has passed to the stage around this one, what passes now to `name`."""
-        self._charge()
-        self._within.append(name)
+        """Count the time of the block as `name` and pause the enclosing stage."""
+        self._count_elapsed()
+        self._stack.append(name)
         try:
             yield
         finally:
-            self._charge()
-            self._within.pop()
+            self._count_elapsed()
+            self._stack.pop()
 
-    def _charge(self) -> None:
+    def _count_elapsed(self) -> None:
         now = self._clock()
-        if self._within:
-            self.seconds[self._within[-1]] += now - self._since
+        if self._stack:
+            self.seconds[self._stack[-1]] += now - self._since
         self._since = now

@@ -1,4 +1,4 @@
-"""Bytes of files that lie elsewhere, by fsspec: `s3://`, `gs://`, `https://`, whatever has its file system installed."""
+"""Remote files through fsspec: `s3://`, `gs://`, `https://` and every other installed protocol."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from hiera_video.errors import ConfigError
 
 ATTEMPTS = 3
 PAUSE_SECONDS = 1.0
-"""After the first failure; twice as long after the second. A storage that stumbles once must not change the data."""
+"""Pause after the first failure, doubled after each further one: a transient storage error must not
+change the data."""
 
 
 def is_url(name: str) -> bool:
@@ -17,8 +18,22 @@ def is_url(name: str) -> bool:
 
 
 def fetch(url: str, start: int | None = None, end: int | None = None) -> bytes:
-    """Bytes `start` to `end` of the file, fewer where it ends before. `FileNotFoundError`, `PermissionError`, or another
-    `OSError` where the storage fails again and again; `ConfigError` where no file system for such URLs is installed."""
+    """Read bytes `start` to `end` (exclusive) of a remote file; retry transient errors.
+
+    Args:
+        url: Address of the file.
+        start: First byte; None: the beginning.
+        end: End of the range; None: the end of the file.
+
+    Returns:
+        The bytes; fewer than requested if the file ends earlier.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        PermissionError: Access was denied.
+        OSError: The storage failed `ATTEMPTS` times.
+        ConfigError: No file system for this protocol is installed.
+    """
     system, path = _file_system(url)
     for attempt in range(ATTEMPTS):
         try:
@@ -26,7 +41,7 @@ def fetch(url: str, start: int | None = None, end: int | None = None) -> bytes:
             return content
         except (FileNotFoundError, PermissionError):
             raise
-        except Exception as error:  # each file system has errors of its own
+        except Exception as error:  # each file system has exception types of its own
             if attempt == ATTEMPTS - 1:
                 raise OSError(f"{type(error).__name__}: {error}") from error
             time.sleep(PAUSE_SECONDS * 2**attempt)
@@ -34,13 +49,14 @@ def fetch(url: str, start: int | None = None, end: int | None = None) -> bytes:
 
 
 def _file_system(url: str) -> tuple[Any, str]:
-    """Asked for anew each time: fsspec keeps one a process, and those of the parent do not work in a forked worker."""
+    # looked up in each call: fsspec caches it per process, and a parent's fails in a forked worker
     try:
         from fsspec.core import url_to_fs
 
         system, path = url_to_fs(url)
     except (ImportError, ValueError) as error:
         raise ConfigError(
-            f"{url}: no file system for such URLs is installed ({error}); install it, or download the files"
+            f"{url}: no file system for such URLs is installed ({error}); install it, or download "
+            "the files"
         ) from error
     return system, path

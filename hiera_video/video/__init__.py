@@ -1,4 +1,4 @@
-"""The only reader of video. `open_video(path)` gives `.info` and `.frames(indices)`; every failure is a `DecodeError`."""
+"""The only reader and writer of video: `open_video`, and `encode.write_video`."""
 
 from __future__ import annotations
 
@@ -15,25 +15,41 @@ BACKENDS = ("pyav", "decord", "torchcodec", "frames")
 
 
 def open_video(path: str | Path | ShardVideo, backend: Backend = "pyav") -> VideoReader:
-    """Open the video at `path`, or in a tar shard (`train-000000.tar!name.mp4`). Close it after use, or open it in a
-    `with` statement.
+    """Open a video for exact, random access to its frames.
 
-    >>> with open_video("a.mp4") as video:
-    ...     video.info.num_frames, video.frames([0, 4, 8]).shape        # doctest: +SKIP
+    Use the reader in a `with` statement, or close it after use.
+
+    >>> with open_video("a.mp4") as video:                              # doctest: +SKIP
+    ...     video.info.num_frames, video.frames([0, 4, 8]).shape
     (300, (3, 256, 340, 3))
 
-    `backend`: `pyav`; `decord` or `torchcodec`, where installed; `frames` for a folder of pictures, or a `FrameFolder`
-    that says how they are named; an `IndexedPyAV` for pyav with an index of packets. Raises `DecodeError`, whose `reason` is one of
-    `hiera_video.video.reader.REASONS`, and `ConfigError` where a decoder is not installed.
+    Args:
+        path: A video file, a video in a tar shard (`train-000000.tar!name.mp4`, or a `ShardVideo`
+            with its offset), or a folder of pictures for the `frames` backend.
+        backend: The decoder:
+
+            - `pyav` (default): reads every supported file and the only one that reads shards. All
+              frames are exact, also after seeking.
+            - `decord`: optional; refuses open GOPs, and containers and codecs for which it is known
+              to return wrong frames.
+            - `torchcodec`: optional; refuses MPEG-PS, MPEG-TS and AVI files.
+            - `frames`: a folder of numbered pictures; a `FrameFolder` says how they are named.
+            - an `IndexedPyAV`: `pyav` with a packet index, which makes opening faster.
+
+    Returns:
+        The open video, with the properties `info`, `fps` and `times` and the method `frames`.
+
+    Raises:
+        DecodeError: The video cannot be read; its `reason` is one of
+            `hiera_video.video.reader.REASONS`.
+        ConfigError: The backend is unknown, not installed, or cannot read shards, or the packet
+            index is damaged.
     """
-    index = backend.index if isinstance(backend, IndexedPyAV) else None
-    name = (
-        "frames"
-        if isinstance(backend, FrameFolder)
-        else "pyav"
-        if isinstance(backend, IndexedPyAV)
-        else backend
-    )
+    index = None
+    if isinstance(backend, IndexedPyAV):
+        name, index = "pyav", backend.index
+    else:
+        name = "frames" if isinstance(backend, FrameFolder) else backend
     if name not in BACKENDS:
         raise ConfigError(f"unknown decoder {name!r}; choose one of {', '.join(BACKENDS)}")
     if name == "pyav":
@@ -42,14 +58,14 @@ def open_video(path: str | Path | ShardVideo, backend: Backend = "pyav") -> Vide
         return PyAVReader(path if isinstance(path, ShardVideo) else str(path), index=index)
     if isinstance(path, ShardVideo):
         raise ConfigError(
-            f"{path.path}: data.decoder={name} does not read videos in shards; set data.decoder=pyav"
+            f"{path.path}: data.decoder={name} does not read videos in shards; "
+            "set data.decoder=pyav"
         )
     if name == "frames":
         from hiera_video.video.frame_folder import FolderReader
 
-        return FolderReader(
-            str(path), backend if isinstance(backend, FrameFolder) else FrameFolder()
-        )
+        naming = backend if isinstance(backend, FrameFolder) else FrameFolder()
+        return FolderReader(str(path), naming)
     from hiera_video.video.third_party import THIRD_PARTY, ThirdPartyReader
 
     return ThirdPartyReader(str(path), THIRD_PARTY[name])

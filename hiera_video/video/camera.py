@@ -1,4 +1,4 @@
-"""Live pictures of a camera (Linux, video4linux2): the one place that opens a device; files have `opening`'s guard."""
+"""Live frames from a camera (Linux, video4linux2)."""
 
 from __future__ import annotations
 
@@ -15,21 +15,26 @@ from hiera_video.video.reader import Frames
 
 
 def camera_frames(device: str) -> Iterator[tuple[float, Frames]]:
-    """(seconds since the first frame, uint8 [H, W, 3]) of each picture, for as long as the camera gives any.
+    """Yield live frames until the camera stops.
 
-    Raises `ConfigError` where `device` is no camera or cannot be read.
+    Args:
+        device: Path of the camera, such as `/dev/video0`.
+
+    Yields:
+        Seconds since the first frame, and the frame: uint8 [H, W, 3], RGB.
+
+    Raises:
+        ConfigError: `device` is not a camera or cannot be read.
     """
     try:
-        kind = os.stat(device).st_mode  # noqa: PTH116 (nothing to resolve)
+        mode = os.stat(device).st_mode  # noqa: PTH116 (nothing to resolve)
     except OSError as error:
         found = ", ".join(sorted(map(str, Path("/dev").glob("video*")))) or "none"
         raise ConfigError(
-            f"--webcam {device}: no such camera ({error.strerror}); there are: {found}"
+            f"--webcam {device}: no such camera ({error.strerror}); available: {found}"
         ) from error
-    if not stat.S_ISCHR(kind):
-        raise ConfigError(
-            f"--webcam {device}: is not a camera; give a file or folder as PATH instead"
-        )
+    if not stat.S_ISCHR(mode):
+        raise ConfigError(f"--webcam {device}: not a camera; pass a file or folder as PATH instead")
     try:
         with av.open(device, format="v4l2") as container:
             first: float | None = None

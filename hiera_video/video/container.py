@@ -1,4 +1,4 @@
-"""Opening a video file with PyAV safely: what may be opened, how large it may be, and how its failures are told."""
+"""Safe opening of video files with PyAV: allowed formats, size limits, error translation."""
 
 from __future__ import annotations
 
@@ -18,62 +18,62 @@ from av.video.stream import VideoStream
 from hiera_video.errors import DecodeError
 from hiera_video.video.reader import Limits, unreadable
 
-# Containers with times of their own. No playlists, scripts or picture sequences: those open other files.
 FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,ogg,gif,asf,ivf"
+"""Containers that store frame times. Playlists, scripts and image sequences, which open other
+files, are excluded."""
 
 
 @contextmanager
-def decoding(path: str, reason: str, words: str) -> Iterator[None]:
-    """The one place where a decoder's failures become ours."""
+def decode_errors(path: str, reason: str, message: str) -> Iterator[None]:
+    """Raise failures of PyAV within the block as `DecodeError` with this reason and message."""
     try:
         yield
     except DecodeError:
         raise
     except (av.FFmpegError, OSError, ValueError, RuntimeError, MemoryError) as error:
         detail = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise unreadable(path, reason, f"{words} ({detail})") from error
-    except (
-        IndexError
-    ) as error:  # what PyAV makes of a packet whose stream was not there at the start
-        raise unreadable(
-            path,
-            reason,
-            f"{words} (another stream begins in its middle; convert it, or cut it there)",
-        ) from error
+        raise unreadable(path, reason, f"{message} ({detail})") from error
+    except IndexError as error:  # raised by PyAV for a packet of a stream that begins later
+        detail = "another stream begins in the middle; convert the file, or split it there"
+        raise unreadable(path, reason, f"{message} ({detail})") from error
 
 
 def check_file(path: str) -> None:
+    """Raise `DecodeError` unless `path` is a readable, non-empty regular file."""
     try:
         status = os.stat(path)  # noqa: PTH116 (a hot path)
     except FileNotFoundError as error:
         raise unreadable(path, "missing", "no such file") from error
     except PermissionError as error:
-        raise unreadable(
-            path, "permission", "may not be read; check the permissions of its folders"
-        ) from error
+        message = "permission denied; check the permissions of its folders"
+        raise unreadable(path, "permission", message) from error
     except (OSError, ValueError) as error:
-        raise unreadable(path, "not_a_file", f"is not a file ({error})") from error
-    if not stat.S_ISREG(status.st_mode):  # reading from a pipe would wait for ever
-        raise unreadable(path, "not_a_file", "is not a regular file")
+        raise unreadable(path, "not_a_file", f"not a file ({error})") from error
+    if not stat.S_ISREG(status.st_mode):  # reading from a pipe would block forever
+        raise unreadable(path, "not_a_file", "not a regular file")
     if status.st_size == 0:
-        raise unreadable(path, "empty", "is empty (0 bytes); fetch or make it again")
+        raise unreadable(path, "empty", "empty file (0 bytes); download or create it again")
     if not os.access(path, os.R_OK):
-        raise unreadable(path, "permission", "may not be read; check its permissions")
+        raise unreadable(path, "permission", "permission denied; check its permissions")
 
 
 def open_container(file: str | io.RawIOBase | io.BytesIO, limits: Limits) -> InputContainer:
-    """`file`: a name, with FFmpeg's `file:` before it, or something to read and seek in."""
+    """Open a container without access to any other file.
+
+    Args:
+        file: `file:` and a path, or a seekable binary file.
+        limits: Limits for the decoders that FFmpeg opens to probe the streams.
+    """
     options = {
-        "protocol_whitelist": "file"
-        if isinstance(file, str)
-        else "none",  # nothing but the file itself is opened
+        "protocol_whitelist": "file" if isinstance(file, str) else "none",
         "format_whitelist": FORMATS,
-        "max_pixels": str(limits.max_pixels),  # for the decoders that probing opens
+        "max_pixels": str(limits.max_pixels),
     }
     return av.open(file, "r", options=options, metadata_errors="replace")
 
 
 def video_stream(container: InputContainer, path: str) -> VideoStream:
+    """Return the first video stream that is not a cover picture or thumbnail."""
     for stream in container.streams.video:
         if not stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails):
             return stream
@@ -81,59 +81,63 @@ def video_stream(container: InputContainer, path: str) -> VideoStream:
 
 
 def single_threaded(decoder: VideoCodecContext, limits: Limits) -> VideoCodecContext:
-    decoder.thread_count = (
-        1  # workers are the parallelism; FFmpeg's threads can deadlock when left early
-    )
+    """Configure `decoder` for one thread and the size limit, and return it."""
+    # workers provide the parallelism, and FFmpeg's threads can deadlock when decoding stops early
+    decoder.thread_count = 1
     decoder.options = {"max_pixels": str(limits.max_pixels)}
     return decoder
 
 
 def check_size(path: str, width: int, height: int, limits: Limits) -> None:
+    """Raise `DecodeError` if the frame size is missing or over the limit."""
     if width < 1 or height < 1:
-        raise unreadable(path, "container", "does not say how large its pictures are")
+        raise unreadable(path, "container", "has no frame size in its header")
     if width * height > limits.max_pixels:
         raise unreadable(
             path,
             "too_large",
-            f"pictures of {width}x{height} are over the limit of {limits.max_pixels} pixels",
+            f"frames of {width}x{height} are over the limit of {limits.max_pixels} pixels",
         )
 
 
 def check_request(
     path: str, indices: Sequence[int], count: int, width: int, height: int, limits: Limits
 ) -> None:
-    """`IndexError` for a frame that there is not, `DecodeError` for more of them than memory is meant for."""
+    """Check frame numbers against the video's `count` frames and the memory limit.
+
+    Raises:
+        IndexError: A frame does not exist.
+        DecodeError: The frames take more memory than `limits.max_bytes`.
+    """
     for index in indices:
         if not 0 <= index < count:
             raise IndexError(
-                f"{path}: frame {index} was asked for, but there are {count}, 0 to {count - 1}"
+                f"{path}: frame {index} does not exist; the video has {count} frames, "
+                f"0 to {count - 1}"
             )
-    needed = len(indices) * width * height * 3
-    if needed > limits.max_bytes:
+    size = len(indices) * width * height * 3
+    if size > limits.max_bytes:
         raise unreadable(
             path,
             "too_large",
-            f"{len(indices)} frames of {width}x{height} take {needed / 2**20:.0f} MiB, over the limit of "
-            f"{limits.max_bytes / 2**20:.0f} MiB; make the video smaller",
+            f"{len(indices)} frames of {width}x{height} take {size / 2**20:.0f} MiB, over the "
+            f"limit of {limits.max_bytes / 2**20:.0f} MiB; make the video smaller",
         )
 
 
 def rotation(frame: VideoFrame) -> int:
-    """Degrees counter-clockwise that turn the stored picture upright: 0, 90, 180 or 270."""
+    """Return the counter-clockwise rotation that makes the frame upright: 0, 90, 180 or 270."""
     return round(frame.rotation / 90) * 90 % 360
 
 
-def matroska_promise(head: bytes) -> int:
-    """Bytes that a Matroska file's first ones say it has; 0 where they do not say."""
-    start = (
-        head.find(b"\x18\x53\x80\x67") + 4
-    )  # the ID of Segment, the element that holds all others
+def matroska_size(head: bytes) -> int:
+    """Return the file size that the first bytes of a Matroska file promise; 0 if they do not."""
+    # the ID of Segment, the element that contains all others
+    start = head.find(b"\x18\x53\x80\x67") + 4
     if start < 4 or start >= len(head) or head[start] == 0:
         return 0
-    length = (
-        9 - head[start].bit_length()
-    )  # EBML: as many leading zero bits as bytes follow the first
-    size = int.from_bytes(head[start : start + length], "big") & ((1 << 7 * length) - 1)
-    if size == (1 << 7 * length) - 1:  # all ones: unknown, as live streams have it
-        return 0
-    return start + length + size
+    # EBML: the number of leading zero bits is the number of bytes that follow the first
+    length = 9 - head[start].bit_length()
+    unknown = (1 << 7 * length) - 1  # all ones, as in live streams
+    size = int.from_bytes(head[start : start + length], "big") & unknown
+    return 0 if size == unknown else start + length + size

@@ -1,6 +1,6 @@
-"""The only writer of video: frames in, one file out, whole or not at all, and the same bytes each time.
+"""The only writer of video: atomic, and deterministic to the byte.
 
-write_video("clip.mp4", frames, fps=30)             # frames: any iterable of uint8 [H, W, 3]
+write_video("clip.mp4", frames, fps=30)         # frames: any iterable of uint8 [H, W, 3]
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from hiera_video.utils.atomic_files import atomic_path
 Frame = npt.NDArray[np.uint8]
 
 HAS_CRF = ("libx264", "libx265", "libvpx", "libvpx-vp9", "libaom-av1", "libsvtav1")
-TICKS_PER_SECOND = (
-    90_000  # the clock that frames of variable rate are put on; 24, 25, 30, 50 and 60 divide it
-)
+TICKS_PER_SECOND = 90_000
+"""Clock of videos with a variable frame rate; 24, 25, 30, 50 and 60 divide it."""
 
 
 def write_video(
@@ -42,13 +41,30 @@ def write_video(
     size: tuple[int, int] | None = None,
     options: Mapping[str, str] | None = None,
 ) -> int:
-    """Write `frames` (uint8 [H, W, 3], RGB, one size) and return how many there were.
+    """Encode `frames` into one file.
 
-    The container follows the path's suffix. `gop` is the longest way from key frame to key frame, `bframes` the longest
-    run of B-frames, `crf` the quality (lower is better) where the codec has it. `rotation`: degrees counter-clockwise
-    that a player turns the picture, stored as metadata. `times`: seconds of each frame, where the rate is not constant.
-    `size`: height and width that the frames are scaled to.
-    The file appears under its name when it is complete; on one machine the same call writes the same bytes.
+    The file appears at `path` when it is complete. On one machine, the same call writes the same
+    bytes each time.
+
+    Args:
+        path: File to write; the suffix selects the container.
+        frames: uint8 [H, W, 3], RGB, all of one size.
+        fps: Frame rate.
+        codec: FFmpeg's name of the encoder.
+        pixel_format: FFmpeg's name of the pixel format; `yuv420p` needs even sides.
+        gop: Largest distance between key frames.
+        bframes: Largest number of consecutive B-frames.
+        crf: Quality, lower is better; ignored by codecs without it.
+        rotation: Counter-clockwise rotation for players in degrees, stored as metadata.
+        times: Seconds of each frame, for a variable frame rate.
+        size: Height and width to which the frames are scaled.
+        options: Further options of the encoder.
+
+    Returns:
+        The number of frames written.
+
+    Raises:
+        ConfigError: There are no frames, or one has another size or type.
     """
     path = Path(path)
     with (
@@ -60,9 +76,8 @@ def write_video(
         assert isinstance(stream, VideoStream)
         context = stream.codec_context
         context.pix_fmt, context.gop_size, context.max_b_frames = pixel_format, gop, bframes
-        context.thread_count = (
-            1  # more would cut the picture by the machine's cores, and so change the bytes
-        )
+        # more threads would split the frame by the number of cores, and so change the bytes
+        context.thread_count = 1
         context.time_base = 1 / rate if times is None else Fraction(1, TICKS_PER_SECOND)
         if rotation:
             stream.set_display_rotation(rotation)
@@ -81,9 +96,9 @@ def _codec_options(codec: str, crf: int, options: Mapping[str, str] | None) -> d
     if codec in HAS_CRF:
         chosen["crf"] = str(crf)
     if codec.startswith("libvpx"):
-        chosen["b"] = "0"  # otherwise crf is only a limit beside a default bit rate
+        chosen["b"] = "0"  # otherwise crf only limits the quality at a default bit rate
     if codec == "libx264":
-        # the macroblock tree reads memory that nobody wrote, and so the same frames would give other bytes now and then
+        # the macroblock tree reads uninitialised memory, so the bytes would sometimes differ
         chosen |= {"preset": "veryfast", "mbtree": "0"}
     return chosen | dict(options or {})
 
@@ -94,7 +109,7 @@ def _pictures(
     times: Sequence[float] | None,
     size: tuple[int, int] | None,
 ) -> Iterator[av.VideoFrame]:
-    """Frames in the codec's pixel format, with their presentation time."""
+    """Yield frames in the codec's pixel format with their presentation time."""
     reformatter = VideoReformatter()
     shape: tuple[int, ...] | None = None
     for number, frame in enumerate(frames):
@@ -125,14 +140,17 @@ def _check_frame(
 ) -> None:
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         raise ConfigError(
-            f"frame {number} is {frame.dtype} {list(frame.shape)}: write_video takes uint8 [H, W, 3]"
+            f"frame {number} is {frame.dtype} {list(frame.shape)}: write_video takes uint8 "
+            "[H, W, 3]"
         )
     if shape is not None and frame.shape != shape:
         raise ConfigError(
-            f"frame {number} is {list(frame.shape)}, the first was {list(shape)}: all must have one size"
+            f"frame {number} is {list(frame.shape)}, the first was {list(shape)}: all must have "
+            "one size"
         )
     height, width = size or frame.shape[:2]
     if pixel_format == "yuv420p" and (height % 2 or width % 2):
         raise ConfigError(
-            f"frames of {width}x{height} pixels: yuv420p needs even sides; crop them or pass pixel_format='yuv444p'"
+            f"frames of {width}x{height} pixels: yuv420p needs even sides; crop them or pass "
+            "pixel_format='yuv444p'"
         )

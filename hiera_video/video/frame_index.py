@@ -1,10 +1,10 @@
-"""Which packets to decode for which frames: arithmetic on packet times alone, no file and no decoder.
+"""Which packets to decode for which frames: arithmetic on packet times, without file or decoder.
 
-    decode order    I0  P3  B1  B2 | I6  B4  B5  P9  B7  B8 | …          (numbers: order of presentation)
-    frame 7 needs                    I6          P9  B7                  from the key frame before it, up to itself
+    decode order    I0  P3  B1  B2 | I6  B4  B5  P9  B7  B8 | …     (numbers: presentation order)
+    frame 7 needs                    I6          P9  B7             from its key frame to itself
 
-Frames are numbered by presentation time over the packets that are shown; packets flagged `discard` (what an edit list
-trimmed away) are decoded for the others' sake and not counted.
+Frames are numbered by presentation time over the packets that are shown. Packets flagged `discard`,
+which an edit list removes, are decoded because others refer to them, but not counted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 
 class PacketFacts(NamedTuple):
-    """What the container says about one packet; a list of them is in decode order."""
+    """Metadata of one packet in the container."""
 
     pts: int | None
     key: bool
@@ -26,7 +26,7 @@ class PacketFacts(NamedTuple):
 
 @dataclass(frozen=True)
 class PacketRange:
-    """Packets `first` to `last`, both included, beginning with a key frame, and the pts wanted of them."""
+    """Packets `first` to `last` (inclusive), starting at a key frame, and the pts to keep."""
 
     first: int
     last: int
@@ -35,41 +35,48 @@ class PacketRange:
 
 @dataclass(frozen=True)
 class FrameIndex:
-    """Frame i has presentation time `pts[i]` and is packet `packet[i]` of the decode order."""
+    """Presentation time and packet of each frame."""
 
     pts: tuple[int, ...]
+    """Presentation time of each frame, ascending."""
     packet: tuple[int, ...]
+    """Position of each frame's packet in decode order."""
     keys: tuple[int, ...]
-    """Key packets, ascending."""
+    """Positions of the key packets, ascending."""
     key_pts: tuple[int, ...]
     """Presentation time of each key packet."""
 
     @property
     def has_open_gops(self) -> bool:
-        """Whether pictures that follow a key packet are shown before it."""
-        position_of_key = dict(zip(self.keys, self.key_pts))
+        """True if frames that follow a key packet are shown before it."""
+        pts_of_key = dict(zip(self.keys, self.key_pts))
         latest: int | None = None
         for position, pts in sorted(zip(self.packet, self.pts)):
-            latest = position_of_key.get(position, latest)
+            latest = pts_of_key.get(position, latest)
             if latest is not None and pts < latest:
                 return True
         return False
 
-    def runs(self, indices: Iterable[int]) -> list[PacketRange]:
-        """The fewest stretches of packets that give all frames at `indices`; neighbours that overlap are joined."""
-        runs: list[PacketRange] = []
+    def ranges(self, indices: Iterable[int]) -> list[PacketRange]:
+        """Return the packet ranges to decode for the frames; overlapping ranges are merged."""
+        ranges: list[PacketRange] = []
         needs = sorted((self._key_before(i), self.packet[i], self.pts[i]) for i in set(indices))
         for first, last, pts in needs:
-            if runs and first <= runs[-1].last:
-                joined = runs[-1]
-                runs[-1] = PacketRange(joined.first, max(joined.last, last), joined.wanted | {pts})
+            if ranges and first <= ranges[-1].last:
+                before = ranges[-1]
+                ranges[-1] = PacketRange(
+                    before.first, max(before.last, last), before.wanted | {pts}
+                )
             else:
-                runs.append(PacketRange(first, last, frozenset([pts])))
-        return runs
+                ranges.append(PacketRange(first, last, frozenset([pts])))
+        return ranges
 
     def _key_before(self, index: int) -> int:
-        """The last key packet before the frame's that is not shown after it: pictures that follow a key packet but are
-        shown before it may lean on the group before (open GOP)."""
+        """Return the key packet at which decoding of a frame must start.
+
+        A frame that follows a key packet but is shown before it may refer to the previous group of
+        pictures (open GOP), so decoding starts at the key packet before.
+        """
         k = bisect_right(self.keys, self.packet[index]) - 1
         while k > 0 and self.key_pts[k] > self.pts[index]:
             k -= 1
@@ -77,7 +84,15 @@ class FrameIndex:
 
 
 def build_index(packets: Sequence[PacketFacts]) -> FrameIndex | None:
-    """The index, or None where packets alone do not tell: times missing or doubled, or frames before the first key."""
+    """Build the index from all packets of a video stream.
+
+    Args:
+        packets: Metadata in decode order.
+
+    Returns:
+        The index; None if packets do not determine the frames: times are missing or duplicated, or
+        frames come before the first key frame.
+    """
     keys = tuple(position for position, packet in enumerate(packets) if packet.key)
     shown: list[tuple[int, int]] = []
     for position, packet in enumerate(packets):
@@ -92,13 +107,15 @@ def build_index(packets: Sequence[PacketFacts]) -> FrameIndex | None:
     key_pts = tuple(packet.pts for packet in packets if packet.key and packet.pts is not None)
     if pts[0] < key_pts[0]:
         return None
-    return FrameIndex(
-        pts=pts, packet=tuple(position for _, position in shown), keys=keys, key_pts=key_pts
-    )
+    packet_of = tuple(position for _, position in shown)
+    return FrameIndex(pts=pts, packet=packet_of, keys=keys, key_pts=key_pts)
 
 
-def seconds_of(pts: Sequence[int], base: Fraction, start: Fraction) -> tuple[float, ...]:
-    """`float(time * base - start)` of each time, in whole numbers: a long video has thousands."""
+def pts_to_seconds(pts: Sequence[int], base: Fraction, start: Fraction) -> tuple[float, ...]:
+    """Return `float(time * base - start)` for each time, exactly, with integer arithmetic.
+
+    Fractions would be slow: a long video has thousands of frames.
+    """
     ticks, origin = base.numerator * start.denominator, start.numerator * base.denominator
     unit = base.denominator * start.denominator
     return tuple((time * ticks - origin) / unit for time in pts)

@@ -1,11 +1,12 @@
-"""PacketTable of videos, written down once: opening then reads a file's header alone, and reading a clip is one seek.
+"""Packet index: packet times of many videos, so that opening reads only a header.
 
     python tools/check_data.py --train long.csv --out check --index        # check/packets.index
     python tools/train_net.py … data.index=check/packets.index
 
-An SQLite file with one row a video: its path, its size and date, and time and kind of every packet. A video that has
-another size or date now, or no row, is read as without an index. Only files whose container stores each packet's times
-(MP4, Matroska) and whose packets tell the frames are written down: others have to be read through anyway.
+The index is an SQLite file with a row per video: path, size, modification time, and the times and
+kind of every packet. A video without a row, or whose size or time has changed, is scanned as
+without an index. Only videos whose container stores the times of each packet (MP4, Matroska) and
+whose packets determine the frames are indexed; others must be scanned anyway.
 """
 
 from __future__ import annotations
@@ -32,49 +33,52 @@ FORMAT = 1
 NONE = np.iinfo(np.int64).min
 KEY, DISCARD = 1, 2
 Stamp = tuple[int, int]
-"""Size and date of a file, or what else changes with it."""
+"""Size and modification time of a file, or another pair that changes with its content."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PacketTable:
-    """Facts about all packets of a video, in decode order."""
+    """Times and kinds of all packets of a video, in decode order."""
 
     pts: npt.NDArray[np.int64]
+    """Presentation times."""
     dts: npt.NDArray[np.int64]
-    """`NONE` where a packet has none."""
+    """Decode times; `NONE` where a packet has none."""
     kinds: npt.NDArray[np.uint8]
-    """`KEY`, `DISCARD`, both or neither."""
+    """Bits `KEY` and `DISCARD`."""
 
-    def clock(self) -> list[tuple[int | None, int | None]]:
-        """pts and dts of each packet."""
-        return list(
-            zip(self.pts.tolist(), (None if dts == NONE else dts for dts in self.dts.tolist()))
-        )
+    def times(self) -> list[tuple[int | None, int | None]]:
+        """Return pts and dts of each packet."""
+        dts = (None if value == NONE else value for value in self.dts.tolist())
+        return list(zip(self.pts.tolist(), dts))
 
     def frame_index(self) -> FrameIndex:
-        """What `index.build_index` makes of the same packets, which it has been asked before they were written down."""
+        """Return what `frame_index.build_index` returns for these packets.
+
+        Only packets for which it returns an index are stored, so its checks are not repeated.
+        """
         shown = np.flatnonzero(self.kinds & DISCARD == 0)
         packet = shown[np.argsort(self.pts[shown], kind="stable")]
         keys = np.flatnonzero(self.kinds & KEY)
-        pts, of_keys = self.pts[packet], self.pts[keys]
         return FrameIndex(
-            pts=tuple(pts.tolist()),
+            pts=tuple(self.pts[packet].tolist()),
             packet=tuple(packet.tolist()),
             keys=tuple(keys.tolist()),
-            key_pts=tuple(of_keys.tolist()),
+            key_pts=tuple(self.pts[keys].tolist()),
         )
 
     def to_bytes(self) -> bytes:
-        """Differences of times repeat, and so take hardly any place."""
+        """Serialise the table; differences of times repeat and so compress well."""
         times = (np.diff(times, prepend=np.int64(0)).tobytes() for times in (self.pts, self.dts))
         return zlib.compress(b"".join((*times, self.kinds.tobytes())), 9)
 
     @classmethod
     def from_bytes(cls, content: bytes) -> PacketTable:
+        """Load a table that `to_bytes` wrote; `ValueError` or `zlib.error` if it is damaged."""
         raw = zlib.decompress(content)
         count, rest = divmod(len(raw), 17)
         if rest or not count:
-            raise ValueError(f"{len(raw)} bytes are no packets")
+            raise ValueError(f"{len(raw)} bytes are not a packet table")
         pts, dts = (
             np.frombuffer(raw, np.int64, count, offset).cumsum() for offset in (0, 8 * count)
         )
@@ -82,7 +86,19 @@ class PacketTable:
 
 
 def find_packets(index: str, path: str, stamp: Stamp | None) -> PacketTable | None:
-    """The packets of the video at `path`, if they were written down when it was as it is now."""
+    """Look up a video's packets.
+
+    Args:
+        index: Path of the index file.
+        path: Path of the video, as stored in the index.
+        stamp: Current stamp of the video; None if it does not exist.
+
+    Returns:
+        The packets; None if the video is not in the index or has changed since.
+
+    Raises:
+        ConfigError: The index is missing or damaged.
+    """
     if stamp is None:
         return None
     try:
@@ -95,13 +111,22 @@ def find_packets(index: str, path: str, stamp: Stamp | None) -> PacketTable | No
 
 
 def write_index(index: Path, rows: Iterable[tuple[str, Stamp, bytes]]) -> int:
-    """Write the index anew; how many videos it has. It appears when it is complete."""
+    """Write an index atomically.
+
+    Args:
+        index: Path of the new file; an existing one is replaced.
+        rows: Path, stamp and serialised `PacketTable` of each video.
+
+    Returns:
+        The number of videos in the index.
+    """
     with atomic_path(index) as partial:
         partial.unlink(missing_ok=True)
         with closing(sqlite3.connect(partial)) as connection, connection:
             connection.execute(f"PRAGMA user_version = {FORMAT}")
             connection.execute(
-                "CREATE TABLE videos (path TEXT PRIMARY KEY, size INTEGER, date INTEGER, packets BLOB)"
+                "CREATE TABLE videos "
+                "(path TEXT PRIMARY KEY, size INTEGER, date INTEGER, packets BLOB)"
             )
             connection.executemany(
                 "INSERT OR REPLACE INTO videos VALUES (?, ?, ?, ?)",
@@ -113,13 +138,13 @@ def write_index(index: Path, rows: Iterable[tuple[str, Stamp, bytes]]) -> int:
 
 @lru_cache(maxsize=4)
 def _connection(index: str, process: int) -> sqlite3.Connection:
-    """One a process: a connection must not cross a fork."""
+    """Open the index; once per process, as a connection must not cross a fork."""
     if not Path(index).is_file():
         raise ConfigError(
             f"data.index={index}: no such file; tools/check_data.py --index writes it"
         )
     try:
-        # never changed once it is there: no locks, which network disks lack
+        # immutable: an index is never modified, and network disks may lack locks
         uri = f"file:{quote(os.path.abspath(index))}?mode=ro&immutable=1"  # noqa: PTH100
         connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
         (found,) = connection.execute("PRAGMA user_version").fetchone()
@@ -132,5 +157,6 @@ def _connection(index: str, process: int) -> sqlite3.Connection:
 
 def _damaged(index: str, error: Any) -> ConfigError:
     return ConfigError(
-        f"data.index={index}: is damaged or no index ({error}); make it anew with tools/check_data.py --index"
+        f"data.index={index}: damaged, or not a packet index ({error}); "
+        "write it again with tools/check_data.py --index"
     )

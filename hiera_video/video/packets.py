@@ -1,4 +1,4 @@
-"""The packets of a file's video stream: read through once for their times, then handed out from any key packet on."""
+"""Packets of a video stream: scanned once for their times, then read from any key packet on."""
 
 from __future__ import annotations
 
@@ -11,23 +11,34 @@ from av.stream import Discard
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
-from hiera_video.video.container import decoding, matroska_promise, video_stream
+from hiera_video.video.container import decode_errors, matroska_size, video_stream
 from hiera_video.video.frame_index import PacketFacts
 from hiera_video.video.packet_index import DISCARD, KEY, NONE, PacketTable
 from hiera_video.video.reader import Closeable, Limits, unreadable
 from hiera_video.video.sources import ByteSource
 
-# Up to this size of a file's packets they stay in memory, and nothing is read twice.
 KEPT_BYTES = 64 << 20
-# Only these store every packet's times; elsewhere they are worked out on the way and differ after a seek.
+"""Packets up to this size in total stay in memory, so that nothing is read twice."""
 STORES_TIMES = ("mov", "matroska")
+"""Containers that store the times of every packet; others derive them, and differently after a
+seek."""
 
 
 class PacketSource(Closeable):
-    """An open container and its video stream. PacketTable are numbered in decode order, from 0."""
+    """Packets of an open container's video stream, numbered in decode order from 0.
+
+    Args:
+        source: Where the bytes come from.
+        limits: Size limits.
+        kept_bytes: Keep the packets in memory if they take no more than this.
+        table: The packets from a packet index; the file is then not scanned.
+
+    Raises:
+        DecodeError: The file cannot be opened or is incomplete.
+    """
 
     def __init__(
-        self, source: ByteSource, limits: Limits, kept_bytes: int, known: PacketTable | None = None
+        self, source: ByteSource, limits: Limits, kept_bytes: int, table: PacketTable | None = None
     ) -> None:
         self._source = source
         self._path = path = source.path
@@ -35,8 +46,8 @@ class PacketSource(Closeable):
         self._kept: list[Packet[VideoStream]] | None = []
         self._open = ExitStack()
         source.check(limits)
-        with decoding(path, "container", "cannot be opened as a video"):
-            self.container = self._open.enter_context(source.opened(limits))
+        with decode_errors(path, "container", "cannot be opened as a video"):
+            self.container = self._open.enter_context(source.open(limits))
         with self.close_on_error():
             self.stream = video_stream(self.container, path)
             self.index = self.stream.index
@@ -44,64 +55,59 @@ class PacketSource(Closeable):
             for stream in self.container.streams:
                 if stream.index != self.index:
                     stream.discard = Discard.all
-            if known is not None:
-                self._recall(known)
+            if table is not None:
+                self._use_table(table)
                 return
-            with decoding(path, "truncated", "cannot be read to its end"):
+            with decode_errors(path, "truncated", "cannot be read to its end"):
                 self._scan(kept_bytes)
 
     def _decoder(self) -> VideoCodecContext:
         decoder = self.stream.codec_context
         if decoder is None:
-            raise unreadable(
-                self._path, "codec", "holds video that no decoder here reads; convert it to H.264"
-            )
+            message = "no decoder for its codec is available; convert it to H.264"
+            raise unreadable(self._path, "codec", message)
         return decoder
 
     def _scan(self, kept_bytes: int) -> None:
         self.facts: list[PacketFacts] = []
         self.is_plain = True
-        """No packet is damaged, and none changes the decoder's parameters, so that it can start at any key packet."""
-        self._clock: list[tuple[int | None, int | None]] = []  # pts and dts
-        seen = size = 0
+        """True if no packet is damaged or changes the decoder's parameters, so that decoding can
+        start at any key packet."""
+        self._times: list[tuple[int | None, int | None]] = []  # pts and dts
+        count = size = 0
         for packet in self.container.demux(self.stream):
-            seen += (
-                packet.size > 0 or packet.dts is not None
-            )  # what PyAV adds at the end has neither
+            count += packet.size > 0 or packet.dts is not None  # PyAV's final packet has neither
             if packet.size == 0:
                 continue
-            changes = bool(self.facts) and packet.has_sidedata("new_extradata")
-            self.is_plain = self.is_plain and not packet.is_corrupt and not changes
-            self._clock.append((packet.pts, packet.dts))
+            has_new_parameters = bool(self.facts) and packet.has_sidedata("new_extradata")
+            self.is_plain = self.is_plain and not packet.is_corrupt and not has_new_parameters
+            self._times.append((packet.pts, packet.dts))
             self.facts.append(PacketFacts(packet.pts, packet.is_keyframe, packet.is_discard))
             size += packet.size
             if self._kept is not None:
                 self._kept.append(packet)
                 if size > kept_bytes:
                     self._kept = None
-        self._where = (
-            {} if self._kept is not None else {times: i for i, times in enumerate(self._clock)}
-        )
-        self._check_complete(seen)
+        self._position_of = {}
+        if self._kept is None:
+            self._position_of = {times: i for i, times in enumerate(self._times)}
+        self._check_complete(count)
         if not self.facts:
-            raise unreadable(
-                self._path, "no_frames", "holds a video stream without a single packet"
-            )
+            raise unreadable(self._path, "no_frames", "its video stream has no packets")
 
-    def _recall(self, known: PacketTable) -> None:
-        """What a scan found when the file was as it is now."""
+    def _use_table(self, table: PacketTable) -> None:
         self.facts, self.is_plain, self._kept = [], True, None
-        self._clock = known.clock()
-        self._where = {times: i for i, times in enumerate(self._clock)}
+        self._times = table.times()
+        self._position_of = {times: i for i, times in enumerate(self._times)}
 
-    def known(self) -> PacketTable | None:
-        """What there is to write down for the next time; None where a file has to be read through each time."""
+    def table(self) -> PacketTable | None:
+        """Return the packets for a packet index; None if the file must be scanned each time."""
         if not self.is_plain or not self._stores_times:
             return None
         kinds = (KEY * packet.key + DISCARD * packet.discard for packet in self.facts)
         return PacketTable(
-            pts=np.array([pts for pts, _ in self._clock], np.int64),
-            dts=np.array([NONE if dts is None else dts for _, dts in self._clock], np.int64),
+            pts=np.array([pts for pts, _ in self._times], np.int64),
+            dts=np.array([NONE if dts is None else dts for _, dts in self._times], np.int64),
             kinds=np.fromiter(kinds, np.uint8),
         )
 
@@ -109,36 +115,31 @@ class PacketSource(Closeable):
     def _stores_times(self) -> bool:
         return any(name in self.container.format.name for name in STORES_TIMES)
 
-    def _check_complete(self, seen: int) -> None:
-        """Containers that say at the start how much there is show when the end is missing."""
+    def _check_complete(self, count: int) -> None:
+        """Compare the number of packets, or of bytes, with the container's header."""
         name, promised = self.container.format.name, 0
         if "mov" in name:
             promised = len(self.stream.index_entries)
         elif "avi" in name:
             promised = self.stream.frames
-        if seen < promised:
-            raise unreadable(
-                self._path,
-                "truncated",
-                f"has {seen} of {promised} packets; fetch or make the file again",
-            )
+        if count < promised:
+            message = f"has {count} of {promised} packets; download or create the file again"
+            raise unreadable(self._path, "truncated", message)
         if "matroska" in name:
-            head, there = self._source.head(4096)
-            if there < (promised := matroska_promise(head)):
-                raise unreadable(
-                    self._path,
-                    "truncated",
-                    f"has {there} of {promised} bytes; fetch or make the file again",
-                )
+            head, size = self._source.head(4096)
+            if size < (promised := matroska_size(head)):
+                message = f"has {size} of {promised} bytes; download or create the file again"
+                raise unreadable(self._path, "truncated", message)
 
     def packets(self, first: int, last: int) -> Iterator[Packet[VideoStream]]:
-        """PacketTable `first` to `last`, both included; `first` is a key packet. Fewer where the file has changed."""
+        """Yield packets `first`, a key packet, to `last` (inclusive); fewer if the file changed."""
         if self._kept is not None:
             yield from self._kept[first : last + 1]
             return
         if self._stores_times:
-            pts, dts = self._clock[first]
-            # where the container's index counts pts, the key frame's dts may point before it: more to read, never wrong
+            pts, dts = self._times[first]
+            # In containers that seek by pts, the key frame's dts may find an earlier key frame:
+            # more to read, but never too late.
             target = dts if dts is not None else pts
             assert target is not None
             self.container.seek(target, stream=self.stream)
@@ -152,12 +153,12 @@ class PacketSource(Closeable):
         yield from self._read_from(first, last)
 
     def _read_from(self, first: int, last: int) -> Iterator[Packet[VideoStream]]:
-        """PacketTable `first` to `last` from where the container stands; none at all if it stands behind `first`."""
+        """Yield packets from the current position; nothing if that is behind `first`."""
         started = False
         for packet in self.container.demux(self.stream):
             if packet.size == 0:
                 continue
-            position = self._where.get((packet.pts, packet.dts))
+            position = self._position_of.get((packet.pts, packet.dts))
             if position is None or position > (last if started else first):
                 return
             started = True
@@ -168,11 +169,12 @@ class PacketSource(Closeable):
 
     def _reopen(self) -> None:
         self._open.close()
-        self.container = self._open.enter_context(self._source.opened(self._limits))
+        self.container = self._open.enter_context(self._source.open(self._limits))
         stream = self.container.streams[self.index]
         assert isinstance(stream, VideoStream)
         self.stream = stream
 
     def close(self) -> None:
+        """Close the container and drop the packets."""
         self._kept = None
         self._open.close()

@@ -1,9 +1,10 @@
-"""PyAV reader: exact frames by presentation time, decoding no more than they need.
+"""PyAV reader: exact frames by presentation time, with as little decoding as possible.
 
-Opening reads through the packets (no decoding), which gives every frame's time and the key frames. `frames` then feeds
-the decoder from the key frame before each wanted frame up to the frame itself, tells it to drop pictures that nobody
-asked for and nothing leans on, and drains it. Where packets do not tell the frames (see `index.build_index`), or a
-frame that they promise does not come, it decodes from the start.
+Opening scans the packets without decoding, which gives every frame's time and the key frames.
+`frames` then decodes from the key frame before each requested frame up to the frame itself, and
+lets the decoder drop frames that are neither requested nor referred to. Where packets do not
+determine the frames (see `frame_index.build_index`), or decoding fails to produce a frame that they
+promise, it decodes the whole file from the start.
 """
 
 from __future__ import annotations
@@ -19,41 +20,48 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
+from hiera_video.errors import DecodeError
 from hiera_video.utils.profiler import stage
 from hiera_video.video.container import (
     check_request,
     check_size,
-    decoding,
+    decode_errors,
     rotation,
     single_threaded,
 )
-from hiera_video.video.frame_index import FrameIndex, PacketRange, build_index, seconds_of
+from hiera_video.video.frame_index import FrameIndex, PacketRange, build_index, pts_to_seconds
 from hiera_video.video.options import ShardVideo
 from hiera_video.video.packet_index import Stamp, find_packets
 from hiera_video.video.packets import KEPT_BYTES, PacketSource
 from hiera_video.video.reader import Closeable, Frames, Limits, VideoInfo, unreadable
 from hiera_video.video.sources import byte_source
 
-# One packet is one shown frame in these; elsewhere (VP8 has packets that show nothing) frames are counted by decoding.
-ONE_FRAME_A_PACKET = {
-    "h264",
-    "hevc",
-    "vp9",
-    "av1",
-    "mpeg4",
-    "mpeg2video",
-    "mpeg1video",
-    "mjpeg",
-    "ffv1",
-    "prores",
-}
-# Decoders that drop non-reference frames on request, tested to leave the other frames' pixels alone.
+ONE_FRAME_PER_PACKET = {
+    "h264", "hevc", "vp9", "av1", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg", "ffv1", "prores",
+}  # fmt: skip
+"""Codecs in which each packet is one shown frame. In others, such as VP8 with its packets that show
+nothing, frames are counted by decoding."""
 SKIPS_NONREF = {"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"}
+"""Decoders that drop non-reference frames on request; tests show the other frames unchanged."""
 FALLBACK_FPS = 30.0
+
+TakeFrame = Callable[[int, VideoFrame], None]
 
 
 class PyAVReader(Closeable):
-    """A video opened with PyAV; see `protocol.VideoReader`."""
+    """Reader of video files and of videos in tar shards; implements `reader.VideoReader`.
+
+    Args:
+        video: Path of a file, a name `shard.tar!member`, or a video in a shard.
+        limits: Limits on frame size and memory.
+        kept_bytes: Keep the compressed packets in memory if they take no more than this; otherwise
+            each call of `frames` seeks in the file.
+        index: Path of a packet index, which saves the scan of the packets.
+
+    Raises:
+        DecodeError: The video is unreadable.
+        ConfigError: The packet index is missing or damaged.
+    """
 
     def __init__(
         self,
@@ -67,58 +75,53 @@ class PyAVReader(Closeable):
         self._path = path = self._file.path
         self._limits = limits or Limits()
         self._info: VideoInfo | None = None
-        self._turns: int | None = None
-        known = None if index is None else find_packets(index, path, self._file.stamp())
-        self._source = PacketSource(self._file, self._limits, kept_bytes, known)
+        self._quarter_turns: int | None = None
+        table = None if index is None else find_packets(index, path, self._file.stamp())
+        self._source = PacketSource(self._file, self._limits, kept_bytes, table)
         with self.close_on_error():
             self._decoder = single_threaded(self._source.decoder, self._limits)
             self._codec = self._decoder.codec.canonical_name
             self._width, self._height = self._decoder.width, self._decoder.height
             check_size(path, self._width, self._height, self._limits)
-            trusted = self._codec in ONE_FRAME_A_PACKET and self._source.is_plain
             self._index: FrameIndex | None = None
-            if trusted:
+            if self._codec in ONE_FRAME_PER_PACKET and self._source.is_plain:
                 self._index = (
-                    build_index(self._source.facts) if known is None else known.frame_index()
+                    build_index(self._source.facts) if table is None else table.frame_index()
                 )
             if self._index is not None:
                 self._set_times(list(self._index.pts))
             else:
-                with decoding(path, "corrupt", "cannot be decoded"):
+                with decode_errors(path, "corrupt", "cannot be decoded"):
                     self._count_by_decoding()
-
-    # -- facts ---------------------------------------------------------------------------------------------------------
 
     @property
     def times(self) -> Sequence[float]:
+        """Presentation time of each frame in seconds, ascending."""
         return self._times
 
     @property
     def fps(self) -> float:
+        """Average frame rate."""
         return self._fps
 
     @property
     def codec(self) -> str:
-        """FFmpeg's name of the codec; no frame is decoded for it."""
+        """FFmpeg's name of the codec; unlike `info` this decodes no frame."""
         return self._codec
 
     @property
     def container(self) -> str:
-        """FFmpeg's names of the container, joined by commas."""
+        """FFmpeg's names of the container format, comma-separated."""
         return self._source.container.format.name
 
     @property
     def has_open_gops(self) -> bool:
-        """Whether some pictures lean on the group before their key frame; also where nobody can tell."""
+        """True if frames refer to the group of pictures before their key frame, or may do so."""
         return self._index is None or self._index.has_open_gops
-
-    def packet_index_row(self) -> tuple[Stamp, bytes] | None:
-        """What `packet_index` writes down of this video; None where that would not help."""
-        known, stamp = self._source.known() if self._index is not None else None, self._file.stamp()
-        return None if known is None or stamp is None else (stamp, known.to_bytes())
 
     @property
     def info(self) -> VideoInfo:
+        """Properties of the video; the first use decodes one frame."""
         if self._info is None:
             size: list[tuple[int, int]] = []
             self._decode([0], lambda _, frame: size.append(self._upright_size(frame)))
@@ -127,198 +130,209 @@ class PyAVReader(Closeable):
                 fps=self._fps,
                 width=size[0][1],
                 height=size[0][0],
-                rotation=(self._turns or 0) * 90,
+                rotation=(self._quarter_turns or 0) * 90,
                 duration_seconds=self._times[-1] - self._times[0] + 1 / self._fps,
                 codec=self._codec,
             )
         return self._info
 
-    # -- frames --------------------------------------------------------------------------------------------------------
+    def packet_index_row(self) -> tuple[Stamp, bytes] | None:
+        """Return stamp and packets for a packet index; None if the video cannot be indexed."""
+        table = None if self._index is None else self._source.table()
+        stamp = self._file.stamp()
+        return None if table is None or stamp is None else (stamp, table.to_bytes())
 
     def frames(self, indices: Sequence[int]) -> Frames:
+        """Decode the frames at `indices`; see `reader.VideoReader.frames`."""
         check_request(
             self._path, indices, len(self._times), self._width, self._height, self._limits
         )
-        places: dict[int, list[int]] = {}
-        for place, index in enumerate(indices):
-            places.setdefault(index, []).append(place)
-        out: list[Frames] = []  # one array, made when the first frame tells which way is up
+        positions: dict[int, list[int]] = {}
+        for position, index in enumerate(indices):
+            positions.setdefault(index, []).append(position)
+        out: list[Frames] = []  # one array, allocated when the first frame gives the rotation
         reformatter = VideoReformatter()
 
         def convert(index: int, frame: VideoFrame) -> None:
             with stage("convert"):
-                picture = self._upright(frame, reformatter)
+                picture = self._to_upright_rgb(frame, reformatter)
             if not out:
                 out.append(np.empty((len(indices), *picture.shape), np.uint8))
-            out[0][places[index]] = picture
+            out[0][positions[index]] = picture
 
-        self._decode(list(places), convert)
+        self._decode(list(positions), convert)
         return out[0] if out else np.empty((0, self.info.height, self.info.width, 3), np.uint8)
 
     def iter_frames(self) -> Iterator[Frames]:
-        """All frames, [H, W, 3] each, in one pass and one at a time: long videos need no memory. `DecodeError` unless all
-        are intact."""
-        number_of = (
-            None if self._index is None else {pts: i for i, pts in enumerate(self._index.pts)}
-        )
-        reformatter, given = VideoReformatter(), 0
-        with decoding(self._path, "corrupt", "cannot be decoded"):
-            for frame in self._all_frames():
-                index = given if number_of is None else number_of.get(frame.pts or 0)
-                if index is None:
-                    continue  # an edit list hides it
-                if index != given:
-                    break
-                given += 1
-                yield self._upright(frame, reformatter)
-        if given != len(self._times):
-            raise unreadable(
-                self._path, "corrupt", f"frame {given} of {len(self._times)} cannot be decoded"
-            )
+        """Yield all frames in order, one at a time: uint8 [H, W, 3].
 
-    def _upright(self, frame: VideoFrame, reformatter: VideoReformatter) -> Frames:
-        # one thread: swscale otherwise starts as many as there are cores, for every frame
+        Memory does not grow with the length of the video.
+
+        Raises:
+            DecodeError: A frame is damaged.
+        """
+        number_of = self._number_of_pts()
+        reformatter, count = VideoReformatter(), 0
+        with decode_errors(self._path, "corrupt", "cannot be decoded"):
+            for frame in self._decode_all():
+                index = count if number_of is None else number_of.get(frame.pts or 0)
+                if index is None:
+                    continue  # hidden by an edit list
+                if index != count:
+                    break
+                count += 1
+                yield self._to_upright_rgb(frame, reformatter)
+        if count != len(self._times):
+            raise self._undecodable(count)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._source.close()
+
+    def _to_upright_rgb(self, frame: VideoFrame, reformatter: VideoReformatter) -> Frames:
+        # one thread: swscale would otherwise start one per core, for every frame
         rgb = reformatter.reformat(
             frame, width=self._width, height=self._height, format="rgb24", threads=1
         )
         picture: Any = rgb.to_ndarray()
         self._upright_size(frame)
-        return np.rot90(picture, self._turns or 0)
+        return np.rot90(picture, self._quarter_turns or 0)
 
     def _upright_size(self, frame: VideoFrame) -> tuple[int, int]:
-        """Height and width after rotation, which only a decoded frame tells; the file's first one decides."""
-        if self._turns is None:
-            self._turns = rotation(frame) // 90
-        return (self._height, self._width) if self._turns % 2 == 0 else (self._width, self._height)
+        """Return height and width after rotation, which the first decoded frame determines."""
+        if self._quarter_turns is None:
+            self._quarter_turns = rotation(frame) // 90
+        if self._quarter_turns % 2 == 0:
+            return self._height, self._width
+        return self._width, self._height
 
-    def _decode(self, indices: list[int], take: Callable[[int, VideoFrame], None]) -> None:
-        """Call `take(index, frame)` once for each of the distinct `indices`, in any order. `DecodeError` if one fails."""
+    def _decode(self, indices: list[int], take: TakeFrame) -> None:
+        """Call `take` once for each of the distinct `indices`, in any order.
+
+        Raises:
+            DecodeError: One of the frames cannot be decoded.
+        """
         missing = set(indices)
 
-        def take_wanted(index: int, frame: VideoFrame) -> None:
+        def take_missing(index: int, frame: VideoFrame) -> None:
             if index in missing:
                 take(index, frame)
                 missing.discard(index)
 
         if self._index is not None:
             number_of = {self._index.pts[i]: i for i in missing}
-            # what fails here gets its second chance, and its error, below
+            ranges = self._index.ranges(indices)
             if (
-                all(
-                    self._decode_run(run, number_of, take_wanted)
-                    for run in self._index.runs(indices)
-                )
+                all(self._decode_range(each, number_of, take_missing) for each in ranges)
                 and not missing
             ):
                 return
-        with decoding(self._path, "corrupt", "cannot be decoded"):
-            self._decode_from_start(missing, take_wanted)
+        # frames that failed above get a second chance before the error
+        with decode_errors(self._path, "corrupt", "cannot be decoded"):
+            self._decode_from_start(missing, take_missing)
         if missing:
-            raise unreadable(
-                self._path,
-                "corrupt",
-                f"frame {min(missing)} of {len(self._times)} cannot be decoded",
-            )
+            raise self._undecodable(min(missing))
 
-    def _decode_run(
-        self, run: PacketRange, number_of: dict[int, int], take: Callable[[int, VideoFrame], None]
+    def _decode_range(
+        self, packets: PacketRange, number_of: dict[int, int], take: TakeFrame
     ) -> bool:
-        """Decode one stretch of packets. False where a frame in it is damaged."""
-        decoder, skips = self._decoder, self._codec in SKIPS_NONREF
+        """Decode a range of packets; return False if a frame is damaged."""
         try:
-            decoder.flush_buffers()
-            for packet in self._source.packets(run.first, run.last):
-                if skips:
-                    decoder.skip_frame = "DEFAULT" if packet.pts in run.wanted else "NONREF"
-                for frame in decoder.decode(packet):
-                    if frame.is_corrupt:
-                        return False
-                    if frame.pts in run.wanted:
-                        take(number_of[frame.pts], frame)
-            for frame in decoder.decode(None):
+            for frame in self._frames_of(packets):
                 if frame.is_corrupt:
                     return False
-                if frame.pts in run.wanted:
+                if frame.pts in packets.wanted:
                     take(number_of[frame.pts], frame)
-        except (
-            av.FFmpegError,
-            OSError,
-        ):  # of the decoder, or of the disk that a shard's window reads from
+        except (av.FFmpegError, OSError):  # from the decoder, or from the disk under a shard
             return False
         finally:
-            decoder.flush_buffers()
-            decoder.skip_frame = "DEFAULT"
+            self._decoder.flush_buffers()
+            self._decoder.skip_frame = "DEFAULT"
         return True
 
-    def _decode_from_start(self, wanted: set[int], take: Callable[[int, VideoFrame], None]) -> None:
-        """The slow and sure way: all frames in order, until none is wanted any more."""
-        number_of = (
-            None if self._index is None else {pts: i for i, pts in enumerate(self._index.pts)}
-        )
-        for ordinal, frame in enumerate(self._all_frames()):
+    def _frames_of(self, packets: PacketRange) -> Iterator[VideoFrame]:
+        decoder, skips = self._decoder, self._codec in SKIPS_NONREF
+        decoder.flush_buffers()
+        for packet in self._source.packets(packets.first, packets.last):
+            if skips:
+                decoder.skip_frame = "DEFAULT" if packet.pts in packets.wanted else "NONREF"
+            yield from decoder.decode(packet)
+        yield from decoder.decode(None)
+
+    def _decode_from_start(self, missing: set[int], take: TakeFrame) -> None:
+        """Decode all frames in order until none is missing."""
+        number_of = self._number_of_pts()
+        for ordinal, frame in enumerate(self._decode_all()):
             index = ordinal if number_of is None else number_of.get(frame.pts or 0, -1)
             take(index, frame)
-            if not wanted:
+            if not missing:
                 return
 
-    def _all_frames(self) -> Iterator[VideoFrame]:
-        """Every frame in the order of presentation, from a file opened anew. Damage after the first frame is an error."""
-        with self._file.opened(self._limits) as container:
+    def _decode_all(self) -> Iterator[VideoFrame]:
+        """Yield every frame of the reopened file in presentation order.
+
+        Damaged frames before the first intact one are skipped: a stream that was cut out of another
+        begins with frames whose references are missing.
+        """
+        with self._file.open(self._limits) as container:
             stream = container.streams[self._source.index]
             assert isinstance(stream, VideoStream)
             decoder = single_threaded(stream.codec_context, self._limits)
             started = False
             for packet in container.demux(stream):
-                flushing = packet.size == 0 and packet.dts is None
-                if packet.size == 0 and not flushing:
-                    continue  # AVI's "show the last frame again"; the decoder would take it for the end
+                is_end = packet.size == 0 and packet.dts is None
+                if packet.size == 0 and not is_end:
+                    continue  # AVI's "repeat the last frame"; the decoder would take it as the end
                 try:
-                    frames = decoder.decode(None if flushing else packet)
+                    frames = decoder.decode(None if is_end else packet)
                 except av.error.InvalidDataError:
                     if started:
                         raise
-                    continue  # a stream that was cut out of another begins with pictures whose references are gone
+                    continue
                 for frame in frames:
                     if frame.is_corrupt and not started:
                         continue
                     if frame.is_corrupt:
-                        raise unreadable(
-                            self._path, "corrupt", f"the frame at {frame.time} s is damaged"
-                        )
+                        message = f"the frame at {frame.time} s is damaged"
+                        raise unreadable(self._path, "corrupt", message)
                     started = True
                     yield frame
 
-    # -- times -----------------------------------------------------------------------------------------------------------
+    def _number_of_pts(self) -> dict[int, int] | None:
+        return None if self._index is None else {pts: i for i, pts in enumerate(self._index.pts)}
+
+    def _undecodable(self, index: int) -> DecodeError:
+        message = f"frame {index} of {len(self._times)} cannot be decoded"
+        return unreadable(self._path, "corrupt", message)
 
     def _count_by_decoding(self) -> None:
-        times = [frame.pts for frame in self._all_frames()]
+        times = [frame.pts for frame in self._decode_all()]
         if not times:
-            raise unreadable(
-                self._path, "no_frames", "holds video packets, but none of them shows a frame"
-            )
+            raise unreadable(self._path, "no_frames", "its video packets show no frame")
         known = [pts for pts in times if pts is not None]
         if len(known) != len(times) or any(a >= b for a, b in pairwise(known)):
             known = []
         self._set_times(known, count=len(times))
 
     def _set_times(self, pts: list[int], count: int = 0) -> None:
-        """Seconds of each frame on the file's clock and the average rate; without `pts`, evenly at the header's rate."""
+        """Set the times on the file's clock and the average frame rate.
+
+        Args:
+            pts: Presentation time of each frame; empty if unknown.
+            count: Number of frames if `pts` is empty; they are then evenly spaced.
+        """
         header = float(self._source.stream.average_rate or self._source.stream.guessed_rate or 0)
         base = self._source.stream.time_base or Fraction(1, 1000)
         measured = 0.0
         if len(pts) > 1 and pts[-1] > pts[0]:
             measured = float((len(pts) - 1) / ((pts[-1] - pts[0]) * base))
-        # times are rounded to the container's ticks, so the header's rate is the better one unless it is another one
+        # times are rounded to the container's ticks, so the header's rate is the more exact one
+        # unless it is a different rate altogether
         agrees = measured == 0 or abs(header - measured) <= 0.02 * measured
         self._fps = header if header > 0 and agrees else measured or FALLBACK_FPS
         if not pts:
             self._times: tuple[float, ...] = tuple(i / self._fps for i in range(count))
             return
-        # on the clock that players show: 0 is where the file's first stream begins
+        # as players show it, time 0 is the start of the file's first stream
         start = Fraction(self._source.container.start_time or 0, av.time_base)
-        self._times = seconds_of(pts, base, start)
-
-    # -- end -----------------------------------------------------------------------------------------------------------
-
-    def close(self) -> None:
-        self._source.close()
+        self._times = pts_to_seconds(pts, base, start)

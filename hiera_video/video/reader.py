@@ -1,4 +1,4 @@
-"""What every video reader offers, and the fixed words for what can be wrong with a video."""
+"""Interface of all video readers, and the reasons for which a video is unreadable."""
 
 from __future__ import annotations
 
@@ -20,70 +20,93 @@ REASONS = (
     "missing",  # no such file
     "not_a_file",  # a folder, a pipe, a device
     "permission",  # not readable by this user
-    "unreachable",  # a remote storage that does not answer
+    "unreachable",  # the remote storage does not respond
     "empty",  # no bytes
-    "container",  # no video file, a damaged header, or a format that is not allowed (playlists, scripts)
-    "no_video",  # sound or pictures alone
-    "codec",  # nothing here decodes it
-    "too_large",  # over the limits on picture size or on memory
+    "container",  # not a video file, a damaged header, or a forbidden format (playlists, scripts)
+    "no_video",  # only sound or pictures
+    "codec",  # no decoder for it is available
+    "too_large",  # over the limits on frame size or memory
     "truncated",  # ends before its header says
-    "corrupt",  # a wanted frame cannot be decoded without errors
-    "no_frames",  # a video stream without a picture
-    "empty_window",  # the record's start and end leave no frame
-    "hung",  # kept a decoder busy beyond the deadline, and is passed over since
-    "crashed",  # ended a worker process twice, and is passed over since
-    "backend",  # the chosen decoder gets this file wrong; another reads it
+    "corrupt",  # a requested frame cannot be decoded without errors
+    "no_frames",  # a video stream without a frame
+    "empty_window",  # no frame lies between the record's start and end
+    "hung",  # a decoder exceeded the deadline; the video is skipped from then on
+    "crashed",  # a decoder crashed its worker process twice; the video is skipped from then on
+    "backend",  # the chosen decoder gets this file wrong; another one reads it
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a file may ask for before anything is decoded; a 199 kB file can claim gigabytes."""
+    """Limits checked before anything is decoded: a 199 kB file can claim gigabytes."""
 
     max_pixels: int = 8192 * 4320
-    """Of one frame."""
+    """Pixels of one frame."""
     max_bytes: int = 1 << 30
-    """Of the RGB frames of one call of `frames`."""
+    """Bytes of the RGB frames that one call of `frames` returns."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoInfo:
-    """What is known of a video without decoding more than one frame."""
+    """Properties of a video; at most one frame is decoded for them."""
 
     num_frames: int
-    """Frames that are shown; what an edit list cuts away is not counted."""
+    """Number of frames shown; frames that an edit list removes are not counted."""
     fps: float
-    """Average rate."""
+    """Average frame rate."""
     width: int
-    """Pixels, upright."""
+    """Width in pixels, after rotation."""
     height: int
-    """Pixels, upright."""
+    """Height in pixels, after rotation."""
     rotation: int
-    """Degrees counter-clockwise (0, 90, 180, 270) that stored pictures are turned by; `frames` has done it."""
+    """Counter-clockwise rotation of the stored frames in degrees (0, 90, 180 or 270), which
+    `VideoReader.frames` applies."""
     duration_seconds: float
-    """From the first frame to the end of the last."""
+    """Seconds from the start of the first frame to the end of the last."""
     codec: str
-    """FFmpeg's name: h264, hevc, vp9 …"""
+    """FFmpeg's name of the codec: h264, hevc, vp9 …"""
 
 
 class VideoReader(Protocol):
-    """An open video. Frame i is the i-th in the order of presentation, from 0."""
+    """An open video with exact random access.
+
+    Frame `i` is the `i`-th frame in presentation order, counted from 0: the same picture whichever
+    other frames are requested and in whatever order.
+    """
 
     @property
-    def info(self) -> VideoInfo: ...
+    def info(self) -> VideoInfo:
+        """Properties of the video.
+
+        Raises:
+            DecodeError: The first frame cannot be decoded.
+        """
 
     @property
     def fps(self) -> float:
-        """Average rate; cheaper than `info`."""
+        """Average frame rate; unlike `info` this decodes no frame."""
 
     @property
     def times(self) -> Sequence[float]:
-        """Seconds of each frame on the file's clock, ascending; as many as there are frames."""
+        """Presentation time of each frame in seconds, ascending; one entry per frame."""
 
     def frames(self, indices: Sequence[int]) -> Frames:
-        """The frames at `indices`, in that order, repeated where they repeat. `DecodeError` unless all are intact."""
+        """Decode the frames at `indices`.
 
-    def close(self) -> None: ...
+        Args:
+            indices: Frame numbers in any order; they may repeat.
+
+        Returns:
+            Frames in the order of `indices`: uint8 [T, H, W, 3], RGB, upright.
+
+        Raises:
+            IndexError: There is no frame with one of these numbers.
+            DecodeError: One of the frames is damaged, or they exceed the memory limit. Frames are
+                never substituted or left out.
+        """
+
+    def close(self) -> None:
+        """Close the file; may be called more than once."""
 
     def __enter__(self) -> Self: ...
 
@@ -96,10 +119,10 @@ class VideoReader(Protocol):
 
 
 class Closeable:
-    """What has a `close` and is used in a `with` statement."""
+    """Base class that closes the object when its `with` block ends."""
 
     def close(self) -> None:
-        """Let go of what is open; harmless where nothing is."""
+        """Release resources; may be called more than once."""
 
     def __enter__(self) -> Self:
         return self
@@ -114,7 +137,7 @@ class Closeable:
 
     @contextmanager
     def close_on_error(self) -> Iterator[None]:
-        """Around what may fail while an object is made: nobody else can close it then."""
+        """Close the object if the block fails; for constructors, whose callers cannot close it."""
         try:
             yield
         except BaseException:
@@ -122,7 +145,7 @@ class Closeable:
             raise
 
 
-def unreadable(path: str, reason: str, words: str) -> DecodeError:
-    """The error for a video that cannot be used; `reason` must be one of `REASONS`."""
+def unreadable(path: str, reason: str, message: str) -> DecodeError:
+    """Return the error for an unreadable video; `reason` must be one of `REASONS`."""
     assert reason in REASONS, reason
-    return DecodeError(f"{path}: {words}", reason=reason)
+    return DecodeError(f"{path}: {message}", reason=reason)

@@ -1,8 +1,8 @@
-"""Where a video's bytes come from: a file, or a stretch of a tar shard on this machine or elsewhere.
+"""Byte sources of the PyAV reader: a file, or a byte range of a local or remote tar shard.
 
-A stretch of a local shard is read through a window on the file; a remote one is fetched whole, in one request, when it
-is opened. The tar header before the stretch is read too: an index that belongs to other shards is told, and never
-another video shown.
+A local shard is read through a window on the file. A remote video is downloaded with one range
+request when it is opened. The tar header before the range is checked too, so that an index which
+belongs to other shards is an error and never shows another video.
 """
 
 from __future__ import annotations
@@ -27,51 +27,52 @@ TAR_BLOCK = 512
 
 
 class ByteSource(Protocol):
-    """What the reader needs of a file."""
+    """Access to the bytes of one video."""
 
     @property
     def path(self) -> str:
-        """What messages call it."""
+        """Name of the video in messages."""
 
     def check(self, limits: Limits) -> None:
-        """`DecodeError` where there is nothing to open."""
+        """Raise `DecodeError` if there is nothing to open."""
 
-    def opened(self, limits: Limits) -> AbstractContextManager[InputContainer]: ...
+    def open(self, limits: Limits) -> AbstractContextManager[InputContainer]:
+        """Open the container."""
 
     def stamp(self) -> Stamp | None:
-        """What changes when the bytes do; None where there are none."""
+        """Return a pair that changes with the content; None if the file does not exist."""
 
     def head(self, count: int) -> tuple[bytes, int]:
-        """The first `count` bytes, and how many there are in all."""
+        """Return the first `count` bytes and the size in bytes."""
 
 
 def byte_source(video: str | ShardVideo) -> ByteSource:
+    """Return the source for a path, a name `shard.tar!member`, or a video in a shard."""
     if isinstance(video, str):
-        found = _named_in_shard(video)
-        return _File(video) if found is None else _Stretch(found)
-    return _Fetched(video) if is_url(video.shard) else _Stretch(video)
+        found = _find_in_shard(video)
+        return LocalFile(video) if found is None else LocalShardVideo(found)
+    return RemoteShardVideo(video) if is_url(video.shard) else LocalShardVideo(video)
 
 
-def _named_in_shard(path: str) -> ShardVideo | None:
-    """Where `shards/train-000000.tar!name.mp4`, as predictions call a video, lies; None where the path is a plain one."""
+def _find_in_shard(path: str) -> ShardVideo | None:
+    """Locate `shards/train-000000.tar!name.mp4`; return None for a plain path."""
     shard, mark, member = path.rpartition("!")
     if not mark or not shard.endswith(".tar") or os.path.lexists(path) or not os.path.isfile(shard):  # noqa: PTH113
         return None
     try:
-        with tarfile.open(
-            shard, "r:"
-        ) as tar:  # a search from header to header; records have the place
-            facts = next((facts for facts in tar if facts.name == member), None)
+        with tarfile.open(shard, "r:") as tar:  # searches header by header; records have the offset
+            info = next((info for info in tar if info.name == member), None)
     except (tarfile.TarError, OSError) as error:
-        raise unreadable(
-            path, "container", f"its shard is no tar file that can be read ({error})"
-        ) from error
-    if facts is None:
-        raise unreadable(path, "missing", f"{shard} holds no {member}")
-    return ShardVideo(shard=shard, member=member, offset=facts.offset_data, size=facts.size)
+        message = f"its shard is not a readable tar file ({error})"
+        raise unreadable(path, "container", message) from error
+    if info is None:
+        raise unreadable(path, "missing", f"{shard} does not contain {member}")
+    return ShardVideo(shard=shard, member=member, offset=info.offset_data, size=info.size)
 
 
-class _File:
+class LocalFile:
+    """A video file on this machine."""
+
     def __init__(self, path: str) -> None:
         self.path = path
 
@@ -79,10 +80,10 @@ class _File:
         check_file(self.path)
 
     def stamp(self) -> Stamp | None:
-        return _stamp_of(self.path)
+        return _file_stamp(self.path)
 
-    def opened(self, limits: Limits) -> AbstractContextManager[InputContainer]:
-        # `file:` keeps a name such as `concat:a|b` from being read as FFmpeg's protocol of that name
+    def open(self, limits: Limits) -> AbstractContextManager[InputContainer]:
+        # `file:` keeps FFmpeg from reading a name such as `concat:a|b` as a protocol
         return open_container("file:" + os.path.abspath(self.path), limits)  # noqa: PTH100
 
     def head(self, count: int) -> tuple[bytes, int]:
@@ -90,8 +91,8 @@ class _File:
             return file.read(count), file.seek(0, os.SEEK_END)
 
 
-class _Stretch:
-    """Bytes `offset` to `offset + size` of a shard on this machine."""
+class LocalShardVideo:
+    """A video in a tar shard on this machine."""
 
     def __init__(self, video: ShardVideo) -> None:
         self.path = video.path
@@ -102,31 +103,30 @@ class _Stretch:
         try:
             check_file(video.shard)
         except DecodeError as error:
-            raise unreadable(
-                self.path, error.reason, f"its shard cannot be read ({error})"
-            ) from error
+            message = f"its shard cannot be read ({error})"
+            raise unreadable(self.path, error.reason, message) from error
         with open(video.shard, "rb") as file:  # noqa: PTH123 (a hot path)
-            there = file.seek(0, os.SEEK_END)
-            if video.offset + video.size > there:
-                raise _ends_before(video, there)
+            size = file.seek(0, os.SEEK_END)
+            if video.offset + video.size > size:
+                raise _truncated_shard(video, size)
             file.seek(video.offset - TAR_BLOCK)
             _check_header(video, file.read(TAR_BLOCK))
 
     def stamp(self) -> Stamp | None:
-        return _stamp_of(self._video.shard)
+        return _file_stamp(self._video.shard)
 
     @contextmanager
-    def opened(self, limits: Limits) -> Iterator[InputContainer]:
-        with _Window(self._video) as file, open_container(file, limits) as container:
+    def open(self, limits: Limits) -> Iterator[InputContainer]:
+        with FileSlice(self._video) as file, open_container(file, limits) as container:
             yield container
 
     def head(self, count: int) -> tuple[bytes, int]:
-        with _Window(self._video) as file:
+        with FileSlice(self._video) as file:
             return file.read(count), self._video.size
 
 
-class _Fetched:
-    """The same of a shard elsewhere, kept in memory."""
+class RemoteShardVideo:
+    """A video in a remote tar shard, downloaded into memory by `check`."""
 
     def __init__(self, video: ShardVideo) -> None:
         self.path = video.path
@@ -139,39 +139,33 @@ class _Fetched:
             raise unreadable(
                 self.path,
                 "too_large",
-                f"{video.size / 2**20:.0f} MiB would have to be fetched, over the limit of "
+                f"{video.size / 2**20:.0f} MiB to download are over the limit of "
                 f"{limits.max_bytes / 2**20:.0f} MiB; download the shard",
             )
-        first = video.offset - TAR_BLOCK
+        start = video.offset - TAR_BLOCK
         try:
-            content = fetch(video.shard, first, video.offset + video.size)
+            content = fetch(video.shard, start, video.offset + video.size)
         except FileNotFoundError as error:
-            raise unreadable(
-                self.path, "missing", f"its shard cannot be read ({video.shard}: no such file)"
-            ) from error
+            message = f"its shard cannot be read ({video.shard}: no such file)"
+            raise unreadable(self.path, "missing", message) from error
         except PermissionError as error:
-            raise unreadable(
-                self.path, "permission", f"its shard may not be read ({error})"
-            ) from error
+            message = f"access to its shard was denied ({error})"
+            raise unreadable(self.path, "permission", message) from error
         except OSError as error:
-            raise unreadable(
-                self.path, "unreachable", f"its storage does not answer ({error})"
-            ) from error
+            message = f"its storage does not respond ({error})"
+            raise unreadable(self.path, "unreachable", message) from error
         if len(content) < TAR_BLOCK + video.size:
-            raise _ends_before(video, first + len(content))
+            raise _truncated_shard(video, start + len(content))
         _check_header(video, content[:TAR_BLOCK])
         self._content = content[TAR_BLOCK:]
 
     def stamp(self) -> Stamp | None:
-        return (
-            self._video.size,
-            self._video.offset,
-        )  # nothing is asked of the storage before the video is
+        return self._video.size, self._video.offset  # known without a request
 
     @contextmanager
-    def opened(self, limits: Limits) -> Iterator[InputContainer]:
+    def open(self, limits: Limits) -> Iterator[InputContainer]:
         file = io.BytesIO(self._content)
-        file.name = self._video.member  # its suffix, as below
+        file.name = self._video.member  # FFmpeg looks at its suffix
         with open_container(file, limits) as container:
             yield container
 
@@ -179,20 +173,12 @@ class _Fetched:
         return self._content[:count], len(self._content)
 
 
-def _stamp_of(path: str) -> Stamp | None:
-    try:
-        facts = os.stat(path)  # noqa: PTH116 (a hot path)
-    except (OSError, ValueError):
-        return None  # told when it is opened
-    return facts.st_size, facts.st_mtime_ns
-
-
-class _Window(io.RawIOBase):
-    """A stretch of a file as a file of its own, for FFmpeg to read and seek in."""
+class FileSlice(io.RawIOBase):
+    """The bytes of a shard's video as a seekable file for FFmpeg."""
 
     def __init__(self, video: ShardVideo) -> None:
-        self.name = video.member  # FFmpeg looks at its suffix, as it does in folders
-        self._first, self._size, self._place = video.offset, video.size, 0
+        self.name = video.member  # FFmpeg looks at its suffix
+        self._offset, self._size, self._position = video.offset, video.size, 0
         self._file = os.open(video.shard, os.O_RDONLY | os.O_CLOEXEC)
 
     def readable(self) -> bool:
@@ -202,21 +188,20 @@ class _Window(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        return self._place
+        return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
         if start + offset < 0:
             raise ValueError(f"seek to {start + offset}, before the video's first byte")
-        self._place = start + offset
-        return self._place
+        self._position = start + offset
+        return self._position
 
     def read(self, size: int = -1) -> bytes:
-        left = max(self._size - self._place, 0)
-        content = os.pread(
-            self._file, left if size < 0 else min(size, left), self._first + self._place
-        )
-        self._place += len(content)
+        left = max(self._size - self._position, 0)
+        count = left if size < 0 else min(size, left)
+        content = os.pread(self._file, count, self._offset + self._position)
+        self._position += len(content)
         return content
 
     def close(self) -> None:
@@ -225,26 +210,33 @@ class _Window(io.RawIOBase):
         super().close()
 
 
-def _ends_before(video: ShardVideo, there: int) -> DecodeError:
+def _file_stamp(path: str) -> Stamp | None:
+    try:
+        status = os.stat(path)  # noqa: PTH116 (a hot path)
+    except (OSError, ValueError):
+        return None  # opening it will report why
+    return status.st_size, status.st_mtime_ns
+
+
+def _truncated_shard(video: ShardVideo, size: int) -> DecodeError:
     return unreadable(
         video.path,
         "truncated",
-        f"its shard has {max(there, 0)} bytes, and the video lies at {video.offset} to {video.offset + video.size}; "
-        "fetch the shard again",
+        f"its shard has {max(size, 0)} bytes, and the video lies at {video.offset} to "
+        f"{video.offset + video.size}; download the shard again",
     )
 
 
 def _check_header(video: ShardVideo, header: bytes) -> None:
-    """The tar header before a stretch has the video's name and size, or the stretch is something else."""
+    """Raise `DecodeError` unless the tar header has the video's name and size."""
     name, size = header[:100].rstrip(b"\0").decode("utf-8", "replace"), header[124:135]
     if name != video.member or size != b"%011o" % video.size:
         raise unreadable(
             video.path,
             "container",
-            f"does not lie at byte {video.offset} of its shard, as the index says; index and shards belong to different "
-            "sets, make them anew",
+            f"not at byte {video.offset} of its shard, as the index says; index and shards do not "
+            "belong together, write them again",
         )
     if video.size == 0:
-        raise unreadable(
-            video.path, "empty", "is empty (0 bytes); fetch or make it again, and the shards"
-        )
+        message = "empty file (0 bytes); download or create it again, and the shards"
+        raise unreadable(video.path, "empty", message)

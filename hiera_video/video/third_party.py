@@ -1,9 +1,9 @@
-"""decord and torchcodec behind our protocol, held to what the packets say.
+"""decord and torchcodec as readers, checked against the packets.
 
-PyAV reads the file's packets first (nothing is decoded), with all its guards: what kinds of files are opened, how large
-pictures may be. Count and times of the frames come from there; the other decoder gives pixels alone. Where it counts
-other frames than there are (decord, in files that were cut by stream copy), or is known to show wrong ones without an
-error, the file is refused with the reason `backend`.
+PyAV first scans the file's packets without decoding, with all its checks: allowed formats and frame
+sizes. Number and times of the frames come from there; the other decoder only supplies pixels. A
+file in which it counts a different number of frames (decord, after a cut by stream copy), or for
+which it is known to return wrong frames without an error, is refused with the reason `backend`.
 """
 
 from __future__ import annotations
@@ -19,91 +19,103 @@ from hiera_video.video.container import check_request
 from hiera_video.video.pyav import PyAVReader
 from hiera_video.video.reader import Closeable, Frames, Limits, VideoInfo, unreadable
 
-# Elsewhere decord's seeking lands on other frames than asked for, without an error: MPEG-TS, AVI, MPEG-1, -2 and -4 …
 DECORD_CONTAINERS = ("mov", "matroska", "flv")
-# … and torchcodec's in some of these, whose packets do not all carry times.
-TORCHCODEC_DOUBTS = ("mpeg", "mpegts", "avi")
+"""In others decord's seeking returns wrong frames without an error: MPEG-TS, AVI, MPEG-PS."""
 DECORD_CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mjpeg", "ffv1")
+TORCHCODEC_REFUSED = ("mpeg", "mpegts", "avi")
+"""Containers whose packets may lack times; in some such files torchcodec returns wrong frames."""
 
 
-class Pixels(Protocol):
-    """What is borrowed from the other decoder."""
+class PixelDecoder(Protocol):
+    """Adapter of another library's decoder."""
 
     name: str
 
     def __init__(self, path: str) -> None: ...
 
     @staticmethod
-    def doubts(facts: PyAVReader) -> str | None:
-        """What of this file the decoder is known to get wrong."""
+    def known_failure(video: PyAVReader) -> str | None:
+        """Return the property of `video` that the decoder is known to get wrong, if any."""
 
     def __len__(self) -> int: ...
 
-    def get(self, indices: Sequence[int]) -> Any: ...
+    def get(self, indices: Sequence[int]) -> Any:
+        """Decode frames: uint8 [T, H, W, 3]."""
 
 
 class ThirdPartyReader(Closeable):
-    """Pixels of another decoder, facts of PyAV; see `protocol.VideoReader`."""
+    """Reader with another library's pixels; implements `reader.VideoReader`.
 
-    def __init__(self, path: str, decoder: type[Pixels], *, limits: Limits | None = None) -> None:
+    Args:
+        path: The video file.
+        decoder: The library's adapter.
+        limits: Limits on frame size and memory.
+
+    Raises:
+        DecodeError: The video is unreadable, or the library is known or found to get it wrong.
+        ConfigError: The library is not installed.
+    """
+
+    def __init__(
+        self, path: str, decoder: type[PixelDecoder], *, limits: Limits | None = None
+    ) -> None:
         self._path = path
         self._limits = limits or Limits()
-        self._facts = PyAVReader(path, limits=self._limits, kept_bytes=0)
+        self._name = decoder.name
+        self._pyav = PyAVReader(path, limits=self._limits, kept_bytes=0)
         with self.close_on_error():
-            if (doubt := decoder.doubts(self._facts)) is not None:
-                raise unreadable(
-                    path,
-                    "backend",
-                    f"{decoder.name} shows wrong frames of {doubt}; set data.decoder=pyav",
-                )
-            self._name = decoder.name
-            self._pixels = self._guarded(lambda: decoder(os.path.abspath(path)))  # noqa: PTH100
+            if (failure := decoder.known_failure(self._pyav)) is not None:
+                raise self._backend_error(f"returns wrong frames for {failure}")
+            self._pixels = self._guard(lambda: decoder(os.path.abspath(path)))  # noqa: PTH100
             if len(self._pixels) != len(self.times):
-                raise self._refusal(
-                    f"counts {len(self._pixels)} frames where there are {len(self.times)}"
-                )
+                counts = f"{len(self._pixels)} frames instead of {len(self.times)}"
+                raise self._backend_error(f"counts {counts}")
 
     @property
     def times(self) -> Sequence[float]:
-        return self._facts.times
+        """Presentation time of each frame in seconds, ascending."""
+        return self._pyav.times
 
     @property
     def fps(self) -> float:
-        return self._facts.fps
+        """Average frame rate."""
+        return self._pyav.fps
 
     @property
     def info(self) -> VideoInfo:
-        return self._facts.info
+        """Properties of the video; the first use decodes one frame with PyAV."""
+        return self._pyav.info
 
     def frames(self, indices: Sequence[int]) -> Frames:
+        """Decode the frames at `indices`; see `reader.VideoReader.frames`."""
         info = self.info
         check_request(self._path, indices, len(self.times), info.width, info.height, self._limits)
         if not indices:
             return np.empty((0, info.height, info.width, 3), np.uint8)
-        found: Frames = self._guarded(lambda: self._pixels.get(indices))
+        found: Frames = self._guard(lambda: self._pixels.get(indices))
         if found.shape != (len(indices), info.height, info.width, 3):
-            raise self._refusal(
-                f"gives frames of {found.shape[2]}x{found.shape[1]} where they are {info.width}x{info.height}"
-            )
+            sizes = f"{found.shape[2]}x{found.shape[1]} instead of {info.width}x{info.height}"
+            raise self._backend_error(f"returns frames of {sizes}")
         return found
 
-    def _guarded(self, act: Callable[[], Any]) -> Any:
+    def close(self) -> None:
+        """Close the file."""
+        self.__dict__.pop("_pixels", None)  # neither library has a method to close a decoder
+        self._pyav.close()
+
+    def _guard(self, call: Callable[[], Any]) -> Any:
         try:
-            return act()
+            return call()
         except (ConfigError, DecodeError):
             raise
-        except Exception as error:  # decord's errors share no base with anything
-            detail = str(error).strip().splitlines()
-            raise self._refusal(
-                f"fails ({detail[0] if detail else type(error).__name__})"
-            ) from error
+        except Exception as error:  # decord's exceptions share no base class
+            lines = str(error).strip().splitlines()
+            detail = lines[0] if lines else type(error).__name__
+            raise self._backend_error(f"fails ({detail})") from error
 
-    def _refusal(self, what: str) -> DecodeError:
-        return unreadable(self._path, "backend", f"{self._name} {what}; set data.decoder=pyav")
-
-    def close(self) -> None:
-        self.__dict__.pop("_pixels", None)  # neither of the two has a method to close
-        self._facts.close()
+    def _backend_error(self, failure: str) -> DecodeError:
+        message = f"{self._name} {failure}; set data.decoder=pyav"
+        return unreadable(self._path, "backend", message)
 
 
 class _Decord:
@@ -114,20 +126,20 @@ class _Decord:
             import decord
         except ImportError as error:
             raise ConfigError(
-                "data.decoder=decord: decord is not installed; `pip install decord` (Linux on x86-64 alone), "
-                "or set data.decoder=pyav"
+                "data.decoder=decord: decord is not installed; `pip install decord` (only for "
+                "Linux on x86-64), or set data.decoder=pyav"
             ) from error
         decord.logging.set_level(decord.logging.QUIET)
         self._reader: Any = decord.VideoReader(path, num_threads=1)
 
     @staticmethod
-    def doubts(facts: PyAVReader) -> str | None:
-        if not any(name in facts.container for name in DECORD_CONTAINERS):
-            return f"files of the kind {facts.container}"
-        if facts.codec not in DECORD_CODECS:
-            return f"{facts.codec} video"
-        if facts.codec == "h264" and facts.has_open_gops:
-            return "groups of pictures that lean on each other (open GOP)"
+    def known_failure(video: PyAVReader) -> str | None:
+        if not any(name in video.container for name in DECORD_CONTAINERS):
+            return f"the container {video.container}"
+        if video.codec not in DECORD_CODECS:
+            return f"{video.codec} video"
+        if video.codec == "h264" and video.has_open_gops:
+            return "open GOPs"
         return None
 
     def __len__(self) -> int:
@@ -143,20 +155,21 @@ class _TorchCodec:
     def __init__(self, path: str) -> None:
         try:
             from torchcodec.decoders import VideoDecoder
-        except (ImportError, RuntimeError) as error:  # not there, or without FFmpeg's libraries
+        except (ImportError, RuntimeError) as error:  # RuntimeError: FFmpeg's libraries are missing
             raise ConfigError(
                 "data.decoder=torchcodec: torchcodec or FFmpeg's libraries are not installed; "
-                "`apt-get install ffmpeg` and `pip install 'hiera-video[torchcodec]'`, or set data.decoder=pyav"
+                "`apt-get install ffmpeg` and `pip install 'hiera-video[torchcodec]'`, or set "
+                "data.decoder=pyav"
             ) from error
         self._decoder: Any = VideoDecoder(
             path, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact"
         )
 
     @staticmethod
-    def doubts(facts: PyAVReader) -> str | None:
-        return (
-            f"files of the kind {facts.container}" if facts.container in TORCHCODEC_DOUBTS else None
-        )
+    def known_failure(video: PyAVReader) -> str | None:
+        if video.container in TORCHCODEC_REFUSED:
+            return f"the container {video.container}"
+        return None
 
     def __len__(self) -> int:
         return len(self._decoder)
@@ -165,4 +178,4 @@ class _TorchCodec:
         return self._decoder.get_frames_at(indices=list(indices)).data.numpy()
 
 
-THIRD_PARTY: dict[str, type[Pixels]] = {"decord": _Decord, "torchcodec": _TorchCodec}
+THIRD_PARTY: dict[str, type[PixelDecoder]] = {"decord": _Decord, "torchcodec": _TorchCodec}

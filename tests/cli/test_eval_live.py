@@ -85,12 +85,12 @@ def test_what_ended_while_the_model_was_busy_is_passed_over(run: LoadedRun, film
 
 def test_no_camera_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"--webcam /dev/video99: no such camera \(No such file .*\); there are: "
+        ConfigError, match=r"--webcam /dev/video99: no such camera \(No such file .*\); available: "
     ):
         next(camera_frames("/dev/video99"))
     (tmp_path / "a.mp4").write_bytes(b"x")
     with pytest.raises(
-        ConfigError, match=r"a.mp4: is not a camera; give a file or folder as PATH instead"
+        ConfigError, match=r"a.mp4: not a camera; pass a file or folder as PATH instead"
     ):
         next(camera_frames(str(tmp_path / "a.mp4")))
     with pytest.raises(ConfigError, match=r"--webcam /dev/null: cannot be read as a camera \("):

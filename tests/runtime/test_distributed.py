@@ -1,4 +1,4 @@
-"""Which GPU a process takes, and how long the processes wait for each other."""
+"""GPU of each process, timeout of collectives, and shutdown after a failure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hiera_video.runtime.distributed import init_distributed
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Call it with what torch and the environment are to say."""
+    """Return a function that fakes the GPUs and the environment variables."""
 
     def pretend(*, gpus: int, torchrun: bool = False, **environment: int) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
@@ -39,27 +39,29 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
         (1, False, 3, "cuda:0"),  # srun --gpus-per-task=1
     ],
 )
-def test_each_process_takes_a_gpu_of_its_own(
+def test_each_process_uses_its_own_gpu(
     machine: Any, gpus: int, torchrun: bool, local: int, expected: str
 ) -> None:
     machine(gpus=gpus, torchrun=torchrun, LOCAL_RANK=local)
-    with init_distributed() as here:
-        assert here.device == torch.device(expected)
+    with init_distributed() as world:
+        assert world.device == torch.device(expected)
 
 
 @pytest.mark.parametrize(("gpus", "torchrun", "local"), [(1, True, 1), (2, True, 2), (2, False, 3)])
-def test_more_processes_than_gpus(machine: Any, gpus: int, torchrun: bool, local: int) -> None:
+def test_more_processes_than_gpus_are_refused(
+    machine: Any, gpus: int, torchrun: bool, local: int
+) -> None:
     machine(gpus=gpus, torchrun=torchrun, LOCAL_RANK=local)
     words = (
-        f"LOCAL_RANK={local}: each process needs a GPU of its own, and this machine shows {gpus}; start at most {gpus} "
-        rf"a machine \(torchrun --nproc-per-node={gpus}\)"
+        f"LOCAL_RANK={local}: each process needs its own GPU, and this machine has {gpus}; "
+        rf"start at most {gpus} per machine \(torchrun --nproc-per-node={gpus}\)"
     )
     with pytest.raises(ConfigError, match=words), init_distributed():
         pass
 
 
 @pytest.mark.parametrize(("gpus", "backend"), [(2, "nccl"), (0, "gloo")])
-def test_processes_wait_an_hour_for_each_other(
+def test_collectives_time_out_after_an_hour(
     machine: Any, monkeypatch: pytest.MonkeyPatch, gpus: int, backend: str
 ) -> None:
     machine(gpus=gpus, WORLD_SIZE=2, RANK=1, LOCAL_RANK=1)
@@ -70,23 +72,23 @@ def test_processes_wait_an_hour_for_each_other(
         lambda name, timeout=None: joined.append((name, timeout)),
     )
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
-    with init_distributed() as here:
-        assert (here.rank, here.size) == (1, 2)
+    with init_distributed() as world:
+        assert (world.rank, world.size) == (1, 2)
     assert joined == [(backend, timedelta(hours=1))]
 
 
-@pytest.mark.parametrize(("gpus", "left"), [(2, 0), (0, 1)])
+@pytest.mark.parametrize(("gpus", "count"), [(2, 0), (0, 1)])
 def test_a_rank_that_fails_does_not_wait_for_the_others(
-    machine: Any, monkeypatch: pytest.MonkeyPatch, gpus: int, left: int
+    machine: Any, monkeypatch: pytest.MonkeyPatch, gpus: int, count: int
 ) -> None:
-    """NCCL's way out waits for kernels that the other ranks have begun with it; torchrun waits for this process's end."""
+    """Destroying an NCCL group waits for the other ranks, which torchrun stops only after this one."""
     machine(gpus=gpus, WORLD_SIZE=2, RANK=1, LOCAL_RANK=1)
-    ends: list[str] = []
+    destroyed: list[bool] = []
     monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **__: None)
-    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: ends.append("left"))
-    with pytest.raises(ValueError, match="a defect"), init_distributed():
-        raise ValueError("a defect")
-    assert len(ends) == left
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: destroyed.append(True))
+    with pytest.raises(ValueError, match="a bug"), init_distributed():
+        raise ValueError("a bug")
+    assert len(destroyed) == count
     with init_distributed():
         pass
-    assert len(ends) == left + 1
+    assert len(destroyed) == count + 1

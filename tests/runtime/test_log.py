@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: each step stands there once, whatever was killed when; loggers like wandb get the same numbers."""
+"""`metrics.jsonl` has each step once, also after a kill; loggers such as wandb get the same numbers."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from hiera_video.runtime import log as log_module
 from hiera_video.runtime.log import MetricLog, read_metrics, require_logger
 
 
-def test_a_continued_run_drops_what_came_after_its_checkpoint(tmp_path: Path) -> None:
+def test_a_resumed_run_drops_rows_after_its_checkpoint(tmp_path: Path) -> None:
     log = MetricLog(tmp_path, first_step=0)
     for step in range(5):
         log.write(step, "train", loss=step / 2, loss_hex=(step / 2).hex())
     log.close()
     with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 5, "spl')  # cut short by a kill
+        file.write('{"step": 5, "spl')  # incomplete after a kill
     log = MetricLog(tmp_path, first_step=3)
     log.write(3, "train", loss=9.0)
     log.close()
@@ -30,11 +30,11 @@ def test_a_continued_run_drops_what_came_after_its_checkpoint(tmp_path: Path) ->
     assert any((tmp_path / "tensorboard").iterdir())
 
 
-def test_what_is_not_installed_or_no_logger_is_told(tmp_path: Path) -> None:
+def test_a_logger_that_is_missing_or_unsuitable_is_refused(tmp_path: Path) -> None:
     require_logger(None)
     with pytest.raises(
         ConfigError,
-        match=r"train.logger=nowhere_found: is not installed; pip install nowhere_found, or leave",
+        match=r"train.logger=nowhere_found: not installed; pip install nowhere_found, or leave",
     ):
         require_logger("nowhere_found")
     with pytest.raises(
@@ -44,19 +44,19 @@ def test_what_is_not_installed_or_no_logger_is_told(tmp_path: Path) -> None:
         MetricLog(tmp_path, first_step=0, logger="json")
 
 
-def test_without_wandb_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_wandb_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_module.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
         ConfigError,
-        match=r"train.logger=wandb: is not installed; pip install 'hiera-video\[wandb\]'",
+        match=r"train.logger=wandb: not installed; pip install 'hiera-video\[wandb\]'",
     ):
         require_logger("wandb")
 
 
-def test_a_module_like_wandb_is_given_what_it_takes(
+def test_a_module_like_wandb_receives_the_arguments_it_accepts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Begun again in the same folder it is told the same id, and no argument that its `init` does not have."""
+    """A second start in the same folder passes the same id."""
     calls: list[tuple[str, object]] = []
 
     class Module(ModuleType):

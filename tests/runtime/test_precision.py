@@ -1,4 +1,4 @@
-"""What each word for a precision makes of a matrix product."""
+"""Data type of a matrix product under each precision."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_products_on_a_cpu(precision: str) -> None:
 
 
 @pytest.mark.parametrize("capable", [True, False])
-def test_auto_is_bf16_on_a_gpu_that_computes_it_rather_than_emulates(
+def test_auto_is_bf16_on_a_gpu_with_native_support(
     capable: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def supported(including_emulation: bool = True) -> bool:

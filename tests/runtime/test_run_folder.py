@@ -1,4 +1,4 @@
-"""One run a folder; a folder that cannot be written is told before anything starts."""
+"""One run per folder; a folder that cannot be written is refused before anything starts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hiera_video.errors import ConfigError
 from hiera_video.runtime.run_folder import lock_run_folder, write_environment
 
 
-def test_a_second_run_is_refused_and_the_lock_goes_with_the_first(tmp_path: Path) -> None:
+def test_a_second_run_is_refused_until_the_first_ends(tmp_path: Path) -> None:
     refused = pytest.raises(
         ConfigError, match="another run is writing there; stop it or choose another out_dir"
     )
@@ -26,7 +26,7 @@ def test_a_second_run_is_refused_and_the_lock_goes_with_the_first(tmp_path: Path
     assert (tmp_path / "run" / "env.json").is_file()
 
 
-def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     refused = pytest.raises(
         ConfigError, match=re.escape("cannot be written (Not a directory); choose another out_dir")
@@ -36,7 +36,7 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
-def test_a_file_system_without_locks_is_told_and_used(
+def test_a_file_system_without_locks_is_used_with_a_warning(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def flock(*_: object) -> None:
@@ -46,6 +46,7 @@ def test_a_file_system_without_locks_is_told_and_used(
     with caplog.at_level(logging.WARNING), lock_run_folder(tmp_path / "run"):
         assert (tmp_path / "run").is_dir()
     assert caplog.messages == [
-        f"out_dir={tmp_path / 'run'}: its file system has no locks ({os.strerror(number)}), so a second run there would "
-        "not be refused; start one run at a time in it"
+        f"out_dir={tmp_path / 'run'}: the file system does not support locks "
+        f"({os.strerror(number)}); a second run there would not be refused, so start only one at a "
+        "time"
     ]

@@ -1,4 +1,4 @@
-"""Deterministic mode reaches torch."""
+"""Deterministic kernels and the seed of torch's generators."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import torch
 from hiera_video.runtime.seed import seed_modules, use_deterministic_kernels
 
 
-def test_a_kernel_without_a_deterministic_form_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_without_a_deterministic_implementation_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     put = (torch.tensor([0, 0]), torch.ones(2))
@@ -27,7 +29,7 @@ def test_a_kernel_without_a_deterministic_form_is_refused(monkeypatch: pytest.Mo
         torch.use_deterministic_algorithms(False)
 
 
-def test_modules_draw_as_after_torchs_own_seeding() -> None:
+def test_seed_modules_equals_torch_manual_seed() -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)
     seed_modules(7, torch.device("cpu"))

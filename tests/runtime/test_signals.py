@@ -1,4 +1,4 @@
-"""Signals only set a flag, and the old handlers come back."""
+"""Signals only set a flag; the previous handlers are restored."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_a_signal_sets_the_flag_and_the_exit_code(number: signal.Signals, code: 
         assert stop.received is None
         os.kill(os.getpid(), number)
         assert stop.received == number
-        os.kill(os.getpid(), signal.SIGTERM)  # torchrun's, after a terminal's
+        os.kill(os.getpid(), signal.SIGTERM)  # as torchrun sends after a Ctrl-C
         assert stop.received == number
     assert stop.exit_code == code
     assert signal.getsignal(number) is before

@@ -1,4 +1,4 @@
-"""Which stopped jobs are queued again, with the scheduler's answers pretended."""
+"""Requeueing of stopped SLURM jobs, against a fake `squeue`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from hiera_video.runtime.slurm_job import SlurmTraining
 
 
 @pytest.mark.parametrize(
-    ("code", "state", "is_queued_again"),
+    ("code", "state", "is_requeued"),
     [(138, "RUNNING", True), (143, "RUNNING", True), (143, "COMPLETING", False)],
 )
-def test_a_cancelled_job_does_not_come_back(
-    code: int, state: str, is_queued_again: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_only_preempted_jobs_are_requeued(
+    code: int, state: str, is_requeued: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """scancel too sends SIGTERM; the job's state is COMPLETING by then."""
+    """`scancel` sends SIGTERM too, but the job's state is then COMPLETING."""
     import submitit
 
     monkeypatch.setattr(submitit.helpers.TorchDistributedEnvironment, "__init__", lambda self: None)
@@ -37,7 +37,7 @@ def test_a_cancelled_job_does_not_come_back(
     received: list[int] = []
     before = signal.signal(signal.SIGUSR1, lambda number, _: received.append(number))
     try:
-        if is_queued_again:
+        if is_requeued:
             assert training() == code
         else:
             with pytest.raises(
@@ -46,6 +46,6 @@ def test_a_cancelled_job_does_not_come_back(
                 training()
     finally:
         signal.signal(signal.SIGUSR1, before)
-    assert received == [signal.SIGUSR1] * is_queued_again
+    assert received == [signal.SIGUSR1] * is_requeued
     if code == 143:
         assert asked.read_text() == "--noheader --format=%T --jobs=17\n"

@@ -59,7 +59,7 @@ def test_frames_in_the_order_of_their_numbers(
         )
         assert videos.numbers(video.frames([11, 0, 9, 9])) == [11, 0, 9, 9]
         assert video.frames([]).shape == (0, 48, 64, 3)
-        with pytest.raises(IndexError, match="frame 12 was asked for, but there are 12"):
+        with pytest.raises(IndexError, match="frame 12 does not exist; the video has 12 frames"):
             video.frames([12])
 
 
@@ -67,7 +67,7 @@ def test_templates(videos: Any, tmp_path: Path) -> None:
     folder = take_apart(videos, tmp_path, 6)
     take_apart(videos, folder, 4, name="flow_x_{:05d}.png")
     assert reason_of(folder)[1].endswith(
-        "holds pictures of several names (flow_x_00001.png, img_00001.png); set data.frame_template"
+        "contains pictures of several names (flow_x_00001.png, img_00001.png); set data.frame_template"
     )
     for template in ("img_%05d.png", "img_{:05}.png", "img_{:05d}.png"):
         with open_video(folder, FrameFolder(template=template)) as video:
@@ -81,11 +81,11 @@ def test_what_is_wrong_with_a_folder(videos: Any, tmp_path: Path) -> None:
     (folder / "img_00003.png").unlink()
     assert reason_of(folder) == (
         "truncated",
-        f"{folder}: has no frame 3, but frames up to 5; make it again",
+        f"{folder}: has no frame 3, but frames up to 5; create it again",
     )
     take_apart(videos, folder, 5)
     assert reason_of(folder, FrameFolder(first=0))[1].endswith(
-        "has no frame 0, but frames up to 5; make it again"
+        "has no frame 0, but frames up to 5; create it again"
     )
     Image.fromarray(np.zeros((10, 10, 3), np.uint8)).save(folder / "img_00004.png")
     assert (
@@ -100,7 +100,7 @@ def test_what_is_wrong_with_a_folder(videos: Any, tmp_path: Path) -> None:
     (folder / "img_00001.png").write_text("no picture")
     assert "img_00001.png cannot be decoded" in reason_of(folder)[1]
     assert reason_of(folder, FrameFolder(template="x%d.jpg"))[1].endswith(
-        "holds none of x%d.jpg; is data.frame_template right?"
+        "contains no x%d.jpg; check data.frame_template"
     )
     assert reason_of(tmp_path / "gone") == (
         "missing",
@@ -108,7 +108,7 @@ def test_what_is_wrong_with_a_folder(videos: Any, tmp_path: Path) -> None:
     )
     path = videos.write("a.mp4", 2)
     assert (
-        "is a file; data.decoder=frames reads folders of pictures, set it to pyav for videos"
+        "not a folder of pictures, as data.decoder=frames needs; set it to pyav for videos"
         in reason_of(path)[1]
     )
 
@@ -268,7 +268,9 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
     ):
         listing = tmp_path / "list.csv"
         listing.write_text(
-            "".join(format_line(record, os.path.relpath(record.path, tmp_path)) for record in records)
+            "".join(
+                format_line(record, os.path.relpath(record.path, tmp_path)) for record in records
+            )
         )
         assert read_manifest(str(listing)).records == tuple(records)
     for name in ("7.mp4", "clip 3"):

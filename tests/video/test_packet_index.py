@@ -154,7 +154,7 @@ def test_mistakes(videos: Any, tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(
             ConfigError,
-            match=rf"data.index=.*{name}: is damaged or no index .*make it anew with tools/check",
+            match=rf"data.index=.*{name}: damaged, or not a packet index .*write it again with tools/check",
         ):
             open_video(path, IndexedPyAV(index=str(tmp_path / name)))
     with pytest.raises(
@@ -166,7 +166,7 @@ def test_mistakes(videos: Any, tmp_path: Path) -> None:
         with sqlite3.connect(index) as connection:
             connection.execute("UPDATE videos SET packets = ?", (content,))
         connection.close()
-        with pytest.raises(ConfigError, match=r"is damaged or no index"):
+        with pytest.raises(ConfigError, match=r"damaged, or not a packet index"):
             open_video(path, IndexedPyAV(index=index))
     with pytest.raises(
         ConfigError,

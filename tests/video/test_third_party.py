@@ -46,7 +46,8 @@ def test_backends_agree(corpus: dict[str, Path], videos: Any, name: str, backend
             assert np.abs(frames - expected[indices]).mean(axis=(1, 2, 3)).max() < COLOUR
         assert video.frames([]).shape == (0, *expected.shape[1:])
         with pytest.raises(
-            IndexError, match=f"frame {len(expected)} was asked for, but there are {len(expected)}"
+            IndexError,
+            match=f"frame {len(expected)} does not exist; the video has {len(expected)} frames",
         ):
             video.frames([len(expected)])
 
@@ -71,7 +72,7 @@ def test_guards_stand_before_the_other_decoders(corpus: dict[str, Path], backend
     [
         (
             "decord",
-            r"data.decoder=decord: decord is not installed; `pip install decord` \(Linux on x86-64 alone\)",
+            r"data.decoder=decord: decord is not installed; `pip install decord` \(only for Linux on x86-64\)",
         ),
         (
             "torchcodec",

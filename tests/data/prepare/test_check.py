@@ -154,8 +154,8 @@ def test_shards_are_checked_as_files_are(videos: Any, tmp_path: Path) -> None:
         check.write_clean(clean, stored.source, found)
         kept = read_manifest(str(clean.path), root=clean.root)
         clean.path.unlink()
-        assert [record.stored for record in kept.records] == [
-            stored.records[row].stored for row in (0, 2, 3)
+        assert [record.shard_video for record in kept.records] == [
+            stored.records[row].shard_video for row in (0, 2, 3)
         ]
 
 
@@ -373,7 +373,7 @@ def test_a_long_video_is_decoded_in_one_pass(
     videos: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, codec: str
 ) -> None:
     videos.write(name, 250, codec=codec, gop=250)
-    frames, whole = 0, PyAVReader._all_frames
+    frames, whole = 0, PyAVReader._decode_all
 
     def counted(self: PyAVReader) -> Any:
         nonlocal frames
@@ -381,7 +381,7 @@ def test_a_long_video_is_decoded_in_one_pass(
             frames += 1
             yield frame
 
-    monkeypatch.setattr(PyAVReader, "_all_frames", counted)
+    monkeypatch.setattr(PyAVReader, "_decode_all", counted)
     (found,) = check.scan(
         read_manifest(str(tmp_path)), decoder="pyav", workers=0, quarantine=QuarantinePolicy()
     )

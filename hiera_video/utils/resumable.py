@@ -1,0 +1,141 @@
+"""Resumable work: a list is split into shards, and finished shards survive an interruption.
+
+A shard is a range of the list that is computed independently, so neither the number of processes,
+nor the order in which they work, nor an interruption changes its content.
+
+    shards/00000/00000012.<marker>    written last: shard 12 is finished
+    locks/00000012                    locked by the process that computes shard 12
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from hiera_video.utils.hashing import json_sha256
+
+ENTRIES_PER_FOLDER = 1000
+"""File systems slow down on folders with millions of entries."""
+
+
+def shard_ranges(total: int, size: int) -> list[range]:
+    """Split `range(total)` into ranges of `size`; the last one may be shorter.
+
+    >>> shard_ranges(5, 2)
+    [range(0, 2), range(2, 4), range(4, 5)]
+    """
+    return [range(start, min(start + size, total)) for start in range(0, total, size)]
+
+
+def identity_folder(parent: Path, identity: object) -> Path:
+    """Return the subfolder of `parent` for work with this JSON-serialisable identity."""
+    return parent / json_sha256(identity)[:16]
+
+
+def file_state(path: str) -> list[int]:
+    """Return a file's size and modification time, or an empty list if it cannot be read."""
+    try:
+        facts = Path(path).stat()
+    except OSError:
+        return []
+    return [facts.st_size, facts.st_mtime_ns]
+
+
+@dataclass(frozen=True)
+class ShardFolder:
+    """The files of the shards in one folder."""
+
+    folder: Path
+    marker: str
+    """Suffix of the file that marks a shard as finished."""
+
+    def path(self, number: int, suffix: str) -> Path:
+        """Return the path of a shard's file: `path(12, "npz")` is `shards/00000/00000012.npz`."""
+        subfolder = f"{number // ENTRIES_PER_FOLDER:05d}"
+        return self.folder / "shards" / subfolder / f"{number:08d}.{suffix}"
+
+    def is_finished(self, number: int) -> bool:
+        """Return True if the shard is complete on disk."""
+        return self.path(number, self.marker).exists()
+
+    def finished(self) -> list[int]:
+        """Return the numbers of all finished shards, ascending."""
+        return sorted(int(path.stem) for path in self.folder.glob(f"shards/*/*.{self.marker}"))
+
+    def remove_partial(self, number: int) -> None:
+        """Delete the temporary files that a killed process left of a shard."""
+        for path in self.path(number, "").parent.glob(f".{number:08d}.*.partial"):
+            path.unlink(missing_ok=True)
+
+
+class ShardClaims(Iterator[int]):
+    """Iterator over the unfinished shards that this process has claimed.
+
+    A claim is a lock on a file (`flock`), so it ends with its process, however that ends. Processes
+    share nothing but the folder and may start and stop at any time. On a file system without locks,
+    a process claims only its own shards: those with `number % world_size == rank`.
+
+    Args:
+        shards: The folder that holds the shards.
+        numbers: Shards in the order in which to try them; see `claim_order`.
+        rank: Rank of this process.
+        world_size: Number of processes.
+    """
+
+    def __init__(
+        self, shards: ShardFolder, numbers: Iterable[int], *, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self._shards = shards
+        self._numbers = iter(numbers)
+        self._rank, self._world_size = rank, world_size
+        self._locks = shards.folder / "locks"
+        self._locks.mkdir(parents=True, exist_ok=True)
+        self._held: dict[int, IO[str]] = {}
+        self.num_busy = 0
+        """Shards that were skipped because another process held them."""
+
+    def __next__(self) -> int:
+        for number in self._numbers:
+            if self._shards.is_finished(number) or not self._claim(number):
+                continue
+            if self._shards.is_finished(number):  # between the first check and the lock
+                self.release(number)
+                continue
+            return number
+        raise StopIteration
+
+    def release(self, number: int) -> None:
+        """Give up the claim on a shard."""
+        lock = self._held.pop(number, None)
+        if lock is not None:
+            # delete, then unlock: a process that has this file open finds the shard finished
+            (self._locks / f"{number:08d}").unlink(missing_ok=True)
+            lock.close()
+
+    def _claim(self, number: int) -> bool:
+        lock = (self._locks / f"{number:08d}").open("a")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            self.num_busy += 1
+            return False
+        except OSError:  # the file system has no locks
+            lock.close()
+            return number % self._world_size == self._rank
+        self._held[number] = lock
+        return True
+
+
+def claim_order(num_shards: int, rank: int, world_size: int) -> Iterator[int]:
+    """Yield a rank's own shards, then those of the other ranks from their end.
+
+    >>> list(claim_order(5, rank=0, world_size=2))
+    [0, 2, 4, 3, 1]
+    """
+    yield from range(rank, num_shards, world_size)
+    for other in range(1, world_size):
+        yield from reversed(range((rank + other) % world_size, num_shards, world_size))
