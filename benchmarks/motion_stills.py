@@ -1,8 +1,8 @@
-"""How much do stills tell? The demo's model, trained and tested on one random frame of each clip instead of the clip.
+"""Accuracy of the demo's model when each clip is replaced by one of its frames, repeated.
 
     python benchmarks/motion_stills.py            # needs data/motion (make demo)
 
-Writes `data/motion_stills` (each clip one of its frames, repeated), then runs the demo's own configuration on it.
+Writes the replaced clips to `data/motion_stills` and runs the demo's configuration on them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CONFIG = "configs/motion_hiera_micro.yaml"
 
 
 def main() -> None:
-    """Make the stills, train, test, record."""
+    """Write the stills, train, test, and record the accuracy."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -35,9 +35,11 @@ def main() -> None:
         "--motion", type=Path, default=ROOT / "data" / "motion", help="the motion set"
     )
     parser.add_argument(
-        "--stills", type=Path, default=ROOT / "data" / "motion_stills", help="where the stills go"
+        "--stills", type=Path, default=ROOT / "data" / "motion_stills", help="output folder"
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for train_net.py")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="overrides for train_net.py"
+    )
     arguments = parser.parse_args()
     for split in ("train", "val"):
         make_stills(arguments.motion, arguments.stills, split)
@@ -65,7 +67,7 @@ def main() -> None:
 
 
 def make_stills(motion: Path, stills: Path, split: str) -> None:
-    """One random frame of each clip, repeated over the clip's length."""
+    """Write each clip of a split as one of its frames, repeated over the clip's length."""
     lines = []
     for record_ in tqdm(
         read_manifest(str(motion / f"{split}.csv")).records, desc=f"{split} stills"

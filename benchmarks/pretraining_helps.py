@@ -1,11 +1,11 @@
-"""Does masked pre-training help? Fine-tuning from it against training from scratch, the same short budget, three seeds.
+"""Accuracy with and without masked pre-training, for the same short fine-tuning and three seeds.
 
     python datasets/motion/prepare.py --out data/motion_hard --hard
     python benchmarks/pretraining_helps.py                     # half an hour on two idle cores
 
-Each seed pre-trains on the videos of the training split without labels, then trains with the same commands but for
-`model.pretrained`, once with each of two recipes: one that suits a start from scratch, one that suits pre-trained weights.
-Multi-view accuracy on held-out pictures; each kind is judged by its better recipe.
+Each seed pre-trains on the training videos without labels, then trains from scratch and from these
+weights, with two recipes each: one suits training from scratch, the other pre-trained weights. The
+gain is the difference in multi-view accuracy between each kind's better recipe.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from record import record
 
 ROOT = Path(__file__).parents[1]
-RECIPES = {  # the better ones of a search over both on seed 0, see pretraining_why.py
+RECIPES = {  # the best of a search on seed 0, see pretraining_why.py
     "lr 1e-3": ["optim.lr=1e-3"],
     "lr 4e-3, layer decay 0.6": ["optim.lr=4e-3", "optim.layer_decay=0.6"],
 }
@@ -29,7 +29,7 @@ KINDS = ("scratch", "pretrained")
 
 
 def main() -> None:
-    """Run what is missing, record all, draw the curves."""
+    """Run the missing trainings, record the results and plot the curves."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -38,12 +38,12 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument(
-        "--budget", type=int, default=2, help="passes of fine-tuning, for both alike"
+        "--budget", type=int, default=2, help="epochs of fine-tuning, the same for both"
     )
     parser.add_argument(
-        "--runs", default="runs/pretraining_helps", help="finished runs in it are not run again"
+        "--runs", default="runs/pretraining_helps", help="folder of runs; finished ones are kept"
     )
-    parser.add_argument("--out", type=Path, help="where the result goes instead")
+    parser.add_argument("--out", type=Path, help="output file instead of results/")
     arguments = parser.parse_args()
     rows = [one_seed(seed, arguments) for seed in arguments.seeds]
     best = {
@@ -55,8 +55,9 @@ def main() -> None:
         for row in rows
     ]
     result = {
-        "what": f"top-1 on {arguments.data} from scratch and after masked pre-training; trained for {arguments.budget} passes "
-        "with each recipe; the gain is between each kind's better recipe",
+        "what": f"top-1 on {arguments.data} from scratch and after masked pre-training; trained "
+        f"for {arguments.budget} epochs with each recipe; the gain is between each kind's better "
+        "recipe",
         "command": " ".join(["python", *sys.argv]),
         "budget": arguments.budget,
         "recipes": RECIPES,
@@ -71,11 +72,15 @@ def main() -> None:
 
 
 def one_seed(seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Pre-train once, then each kind with each recipe; top-1 in percent and the curves of the training loss."""
+    """Pre-train once and train each kind with each recipe.
+
+    Returns:
+        Top-1 in percent and the training loss curves, by kind and recipe.
+    """
     data = [f"data.train={arguments.data}/train.csv", f"data.val={arguments.data}/val.csv"]
     masked = f"{arguments.runs}/mae_{seed}"
-    tool("train_net.py", "configs/motion_hard_hiera_micro_mae.yaml", *data, f"seed={seed}", f"out_dir={masked}",
-         "train.eval_every=2")  # fmt: skip
+    pretraining = [*data, f"seed={seed}", f"out_dir={masked}", "train.eval_every=2"]
+    run_tool("train_net.py", "configs/motion_hard_hiera_micro_mae.yaml", *pretraining)
     row: dict[str, Any] = {
         "seed": seed,
         "pretraining_loss": curve(masked, "loss"),
@@ -86,11 +91,18 @@ def one_seed(seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
         row["top1"][kind], row["curves"][kind] = {}, {}
         for number, (recipe, overrides) in enumerate(RECIPES.items()):
             run = f"{arguments.runs}/{kind}_{number}_{seed}"
-            common = [*data, *overrides, f"seed={seed}", f"out_dir={run}", f"train.epochs={arguments.budget}",
-                      "optim.warmup_epochs=0.4", "train.eval_every=1",
-                      f"model.pretrained={masked if kind == 'pretrained' else 'none'}"]  # fmt: skip
-            tool("train_net.py", "configs/motion_hiera_micro.yaml", *common)
-            tool("test_net.py", "configs/motion_hiera_micro.yaml", *common)
+            common = [
+                *data,
+                *overrides,
+                f"seed={seed}",
+                f"out_dir={run}",
+                f"train.epochs={arguments.budget}",
+                "optim.warmup_epochs=0.4",
+                "train.eval_every=1",
+                f"model.pretrained={masked if kind == 'pretrained' else 'none'}",
+            ]
+            run_tool("train_net.py", "configs/motion_hiera_micro.yaml", *common)
+            run_tool("test_net.py", "configs/motion_hiera_micro.yaml", *common)
             row["top1"][kind][recipe] = round(
                 json.loads((ROOT / run / "results.json").read_text())["top1"], 2
             )
@@ -100,7 +112,7 @@ def one_seed(seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def draw(rows: list[dict[str, Any]], best: dict[str, str]) -> None:
-    """`results/pretraining_helps.png`: training loss of each seed, and held-out accuracy at the end."""
+    """Plot each seed's training loss and final accuracy to `results/pretraining_helps.png`."""
     import matplotlib.pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), width_ratios=(2, 1))
@@ -127,20 +139,20 @@ def draw(rows: list[dict[str, Any]], best: dict[str, str]) -> None:
     figure.savefig(ROOT / "benchmarks" / "results" / "pretraining_helps.png", dpi=120)
 
 
-def tool(name: str, config: str, *overrides: str) -> None:
-    """A tool, as a user starts it; a finished run returns at once."""
+def run_tool(name: str, config: str, *overrides: str) -> None:
+    """Launch a tool; a finished run returns at once."""
     subprocess.run(
         [sys.executable, f"tools/{name}", "--cfg", config, *overrides], cwd=ROOT, check=True
     )
 
 
 def curve(run: str, name: str) -> list[float]:
-    """A validation number after each pass that has one."""
+    """Return a metric of each validation."""
     return [round(row[name], 4) for row in metrics(run) if row["split"] == "val"]
 
 
 def losses(run: str) -> list[tuple[int, float]]:
-    """(step, training loss), as often as it is logged."""
+    """Return (step, training loss) of each logged step."""
     return [(row["step"], round(row["loss"], 3)) for row in metrics(run) if row["split"] == "train"]
 
 
