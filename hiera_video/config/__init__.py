@@ -1,1 +1,1 @@
-"""The whole configuration: YAML files and `key=value` overrides become one frozen `Config`."""
+"""Configuration: YAML files and `key=value` overrides become one frozen `Config`."""

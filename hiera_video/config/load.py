@@ -1,8 +1,9 @@
-"""YAML file and `key=value` overrides → a frozen, checked `Config`, through OmegaConf's structured configs.
+"""Load a YAML file and `key=value` overrides into a frozen, checked `Config`.
 
-    config = load_config("configs/k400_hiera_b.yaml", ["train.batch_size=8", "optim.lr_for_batch=256"])
+    config = load_config("configs/k400_hiera_b.yaml", ["train.batch_size=8", "optim.lr=4e-4"])
 
-A file may name others that it builds on, relative to itself: `_base_: k400_hiera_b.yaml` or a list; later ones win.
+A file may extend others, given relative to itself: `_base_: k400_hiera_b.yaml`, or a list of which
+later files override earlier ones.
 """
 
 from __future__ import annotations
@@ -23,14 +24,27 @@ from hiera_video.utils.atomic_files import write_atomic
 
 BASE = "_base_"
 NULLS = ("", "~", "null", "Null", "NULL")
-"""What YAML reads as unset."""
+"""YAML's spellings of an unset value."""
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read `path`, its `_base_` files and `overrides`. Raises `ConfigError` with the file or the override named."""
-    layers = [*_read(Path(path), seen=()), *(_parse_override(text) for text in overrides)]
+    """Load a configuration.
+
+    Args:
+        path: YAML file; it may extend others with `_base_`.
+        overrides: `key=value` strings such as `optim.lr=4e-4`, applied in order. Values are YAML,
+            except that text (names, paths) is taken literally unless it is quoted.
+
+    Returns:
+        The configuration, checked and frozen.
+
+    Raises:
+        ConfigError: A file is missing or not valid YAML, a key is unknown, or a value is invalid.
+            The message names the file or the override.
+    """
+    layers = [*_read_layers(Path(path), seen=()), *(_parse_override(text) for text in overrides)]
     for _, layer in layers:
-        _spell_out_auto(layer)
+        _expand_auto(layer)
     merged = OmegaConf.structured(Config)
     OmegaConf.set_readonly(merged, False)
     for source, layer in layers:
@@ -48,59 +62,81 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def save_config(config: Config, path: Path) -> None:
-    """Write every key of `config` as YAML that `load_config` reads back, whole or not at all."""
+    """Write `config` atomically as YAML that `load_config` reads back."""
     write_atomic(path, OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
 def flatten_config(config: Config) -> dict[str, Any]:
-    """`{"optim.lr": 0.0008, …}`: every key with its value."""
+    """Return all values by dotted key: `{"optim.lr": 0.0008, …}`."""
 
-    def walk(node: object, prefix: str) -> dict[str, Any]:
+    def flatten(section: object, prefix: str) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        for item in fields(cast(Any, node)):
-            value = getattr(node, item.name)
-            found |= (
-                walk(value, f"{prefix}{item.name}.")
-                if is_dataclass(value)
-                else {prefix + item.name: value}
-            )
+        for item in fields(cast(Any, section)):
+            key, value = prefix + item.name, getattr(section, item.name)
+            found |= flatten(value, f"{key}.") if is_dataclass(value) else {key: value}
         return found
 
-    return walk(config, "")
+    return flatten(config, "")
 
 
-def _read(path: Path, seen: tuple[Path, ...]) -> list[tuple[str, DictConfig]]:
-    """The layers of one file: those of its bases, then its own."""
+def suggest_key(key: str) -> str:
+    """Return a hint for an unknown key.
+
+    The hint is the same name in another section, else a similar name in the same section, else a
+    similar key, else the valid keys.
+    """
+    known = list(_key_types())
+    section, _, name = key.rpartition(".")
+    siblings = [item for item in known if item.rpartition(".")[0] == section]
+    sibling_names = [item.rpartition(".")[2] for item in siblings]
+    near = [item for item in known if item.rpartition(".")[2] == name]
+    near += difflib.get_close_matches(name, sibling_names, n=1, cutoff=0.6)
+    near += difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+    if near:
+        return f"did you mean '{near[0] if near[0] in known else f'{section}.{near[0]}'}'?"
+    if siblings and section:
+        return f"valid keys there: {', '.join(siblings)}"
+    return f"sections: {', '.join(item for item in known if '.' not in item)}"
+
+
+def _read_layers(path: Path, seen: tuple[Path, ...]) -> list[tuple[str, DictConfig]]:
+    """Read a file's bases and then the file itself, each with its name for messages."""
     path = path.resolve()
     if path in seen:
         chain = " → ".join(item.name for item in (*seen, path))
-        raise ConfigError(f"{path}: {BASE} goes in a circle ({chain}); remove one of them")
+        raise ConfigError(f"{path}: circular {BASE} ({chain}); remove one of them")
     if not path.is_file():
         origin = f" (named as {BASE} in {seen[-1]})" if seen else ""
         known = ", ".join(sorted(item.name for item in path.parent.glob("*.yaml"))) or "none"
         raise ConfigError(
             f"{path}: no such configuration file{origin}; *.yaml files in that folder: {known}"
         )
+    layer = _read_yaml(path)
+    bases = layer.pop(BASE, [])
+    names = [bases] if isinstance(bases, str) else bases
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(
+            f"{path}: {BASE}: {bases}: must be a file name or a list of them, such as "
+            "k400_hiera_b.yaml"
+        )
+    found = [item for name in names for item in _read_layers(path.parent / name, (*seen, path))]
+    return [*found, (str(path), layer)]
+
+
+def _read_yaml(path: Path) -> DictConfig:
     try:
         layer = OmegaConf.load(path)
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid YAML: {_one_line(error)}") from error
-    except OSError as error:  # OmegaConf's word for a file that holds one number, and the system's for one it keeps shut
+    except OSError as error:  # unreadable; OmegaConf raises it for a file with one number, too
         raise ConfigError(
             f"{path}: cannot be read as `section: key: value` lines: {_one_line(error)}"
         ) from error
     if not isinstance(layer, DictConfig) or not layer:
         raise ConfigError(
-            f"{path}: must hold `section: key: value` lines, but is empty or a bare value"
+            f"{path}: must contain `section: key: value` lines, but is empty or a single value"
         )
-    bases = layer.pop(BASE, [])
-    names = [bases] if isinstance(bases, str) else bases
-    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
-        raise ConfigError(
-            f"{path}: {BASE}: {bases}: must be a file's name or a list of them, such as k400_hiera_b.yaml"
-        )
-    found = [item for name in names for item in _read(path.parent / name, (*seen, path))]
-    return [*found, (str(path), layer)]
+    return layer
 
 
 def _parse_override(text: str) -> tuple[str, DictConfig]:
@@ -108,12 +144,12 @@ def _parse_override(text: str) -> tuple[str, DictConfig]:
     if not equals or not key:
         raise ConfigError(f"'{text}': an override is written key=value, like optim.lr=4e-4")
     try:
-        if key not in _text_keys(Config) or value in NULLS or _is_quoted(value):
+        is_text = _key_types().get(key) in (str, str | None)
+        if not is_text or value in NULLS or _is_quoted(value):
             return f"'{text}'", OmegaConf.from_dotlist([text])
+        # literally: as YAML, 2024_10_05 would be a number and `#3` a comment
         layer = OmegaConf.create()
-        OmegaConf.update(
-            layer, key, value
-        )  # as it stands: in YAML 2024_10_05 is a number, and `#3` a comment
+        OmegaConf.update(layer, key, value)
         return f"'{text}'", layer
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"'{text}': {_one_line(error)}") from error
@@ -123,13 +159,16 @@ def _is_quoted(value: str) -> bool:
     return len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
 
 
-def _spell_out_auto(layer: DictConfig) -> None:
-    """`train.batch_size=auto` and `train.accumulate=auto` mean `train.fit_memory=true`, the batch staying what layers below
-    say; a number of parts in a layer above ends it."""
+def _expand_auto(layer: DictConfig) -> None:
+    """Replace `train.batch_size=auto` and `train.accumulate=auto` by `train.fit_memory=true`.
+
+    The batch size stays that of the layers below. A number for `train.accumulate` in a later layer
+    turns `fit_memory` off again.
+    """
     train = layer._get_node("train")
     if not isinstance(train, DictConfig):
         return
-    # as it stands: what `${…}` refers to may lie in another layer
+    # unresolved: the target of a `${…}` may be in another layer
     written = cast("dict[str, Any]", OmegaConf.to_container(train))
     for key in ("batch_size", "accumulate"):
         if written.get(key) == "auto":
@@ -139,72 +178,39 @@ def _spell_out_auto(layer: DictConfig) -> None:
             train["fit_memory"] = False
 
 
-def _schema_keys(schema: type, prefix: str = "") -> dict[str, type | None]:
-    """Every key of the configuration; sections map to their dataclass, plain values to None."""
-    keys: dict[str, type | None] = {}
-    for name, kind in get_type_hints(schema).items():
-        section = kind if is_dataclass(kind) else None
-        keys[prefix + name] = cast("type | None", section)
-        if section is not None:
-            keys |= _schema_keys(cast(type, section), f"{prefix}{name}.")
-    return keys
-
-
-def _text_keys(schema: type, prefix: str = "") -> set[str]:
-    """The keys whose value is text: names, and paths."""
-    keys: set[str] = set()
-    for name, kind in get_type_hints(schema).items():
+def _key_types(section: type = Config, prefix: str = "") -> dict[str, Any]:
+    """Return the type of every key, sections included."""
+    types: dict[str, Any] = {}
+    for name, kind in get_type_hints(section).items():
+        types[prefix + name] = kind
         if is_dataclass(kind):
-            keys |= _text_keys(cast(type, kind), f"{prefix}{name}.")
-        elif kind in (str, str | None):
-            keys.add(prefix + name)
-    return keys
+            types |= _key_types(cast(type, kind), f"{prefix}{name}.")
+    return types
 
 
 def _check_keys(layer: DictConfig, source: str) -> None:
-    """Refuse unknown keys before the merge, so that the answer can name the nearest valid one."""
-    known = _schema_keys(Config)
+    """Refuse unknown keys before the merge, so that the message can suggest a valid one."""
+    types = _key_types()
 
-    def walk(node: DictConfig, prefix: str) -> None:
+    def check(node: DictConfig, prefix: str) -> None:
         for name in map(str, node):
             key = f"{prefix}{name}"
-            if key not in known:
+            if key not in types:
                 raise ConfigError(f"{source}: unknown key '{key}'; {suggest_key(key)}")
-            if known[key] is not None:
-                child = node._get_node(name)
-                if not isinstance(child, DictConfig) or child._is_none():
+            if is_dataclass(types[key]):
+                section = node._get_node(name)
+                if not isinstance(section, DictConfig) or section._is_none():
+                    example = next(item for item in types if item.startswith(f"{key}."))
                     raise ConfigError(
-                        f"{source}: '{key}' is a section; write its keys below it, like {_example(key, known)}"
+                        f"{source}: '{key}' is a section; write its keys below it, like {example}=…"
                     )
-                walk(child, f"{key}.")
+                check(section, f"{key}.")
 
-    walk(layer, "")
-
-
-def suggest_key(key: str) -> str:
-    """A hint for a key that does not exist: the same name elsewhere, else a similar name in the same section, else a similar
-    key, else what there is."""
-    known = list(_schema_keys(Config))
-    section, _, leaf = key.rpartition(".")
-    siblings = [item for item in known if item.rpartition(".")[0] == section]
-    near = [item for item in known if item.rpartition(".")[2] == leaf]
-    near += difflib.get_close_matches(
-        leaf, [item.rpartition(".")[2] for item in siblings], n=1, cutoff=0.6
-    )
-    near += difflib.get_close_matches(key, known, n=1, cutoff=0.75)
-    if near:
-        return f"did you mean '{near[0] if near[0] in known else f'{section}.{near[0]}'}'?"
-    if siblings and section:
-        return f"valid keys there: {', '.join(siblings)}"
-    return f"sections: {', '.join(item for item in known if '.' not in item)}"
-
-
-def _example(section: str, known: dict[str, type | None]) -> str:
-    return next(key for key in known if key.startswith(f"{section}.")) + "=…"
+    check(layer, "")
 
 
 def _one_line(error: Exception) -> str:
-    """OmegaConf's and YAML's messages span lines; the first says what is wrong, `full_key` where."""
+    """Return a message of OmegaConf or YAML without line breaks, with the key it is about."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = "; ".join(
         line for line in lines if not line.startswith(("full_key", "object_type", "reference_type"))

@@ -1,4 +1,4 @@
-"""The whole configuration: each section is the dataclass of the package that owns it."""
+"""The complete configuration, composed of the dataclasses of the libraries."""
 
 from __future__ import annotations
 
@@ -16,70 +16,70 @@ from hiera_video.utils.checks import require
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """One experiment. A `Config` that exists is valid: each section checks itself, this class checks what they share."""
+    """Configuration of one experiment.
+
+    A `Config` that exists is valid: each section checks its own values, this class those that
+    involve several sections.
+    """
 
     model: ModelConfig
-    """Which network."""
+    """Model, its input size and initial weights."""
     mae: MaeConfig = field(default_factory=MaeConfig)
-    """Masked pre-training; used with `mae_…` models."""
+    """Masked pre-training, for `mae_…` models."""
     data: DataConfig = field(default_factory=DataConfig)
-    """Where the videos are."""
+    """Videos and how they are read."""
     clip: ClipConfig = field(default_factory=ClipConfig)
-    """Which frames make a clip."""
+    """Frames of a clip."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    """What training does to a clip."""
+    """Augmentation of training clips."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimizer and learning rate."""
     train: TrainConfig = field(default_factory=TrainConfig)
-    """How long, how much at once."""
+    """Length of training, batch size, checkpoints, validation."""
     test: TestConfig = field(default_factory=TestConfig)
-    """The views of a test."""
+    """Views and evaluation."""
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
-    """What is extracted of videos, and how it is stored."""
+    """Feature extraction."""
     probe: ProbeConfig = field(default_factory=ProbeConfig)
-    """What is tried on frozen features (`train.task=probe`)."""
+    """Probes on frozen features, for `train.task=probe`."""
     out_dir: str = "runs/default"
     """Folder of the run: checkpoints, metrics, results, report."""
     seed: int = 0
-    """Every random number of the run follows from this one."""
+    """Seed from which all random numbers of the run are derived."""
 
     def __post_init__(self) -> None:
-        size = self.input_size
-        if len(size) == 2:
-            reject_image_model(self.model.name)
+        model, train, size = self.model.name, self.train, self.input_size
+        require(
+            len(size) == 3,
+            f"model.name={model}: is an image model; choose a video model such as "
+            "hiera_base_16x224",
+        )
         require(
             size[0] == self.clip.num_frames,
-            f"model.input_size={list(size)} has {size[0]} frames, clip.num_frames={self.clip.num_frames}: "
-            f"must be equal; set clip.num_frames={size[0]}",
+            f"model.input_size={list(size)} has {size[0]} frames, "
+            f"clip.num_frames={self.clip.num_frames}: must be equal; set clip.num_frames={size[0]}",
         )
         require(
             size[1] == size[2],
             f"model.input_size={list(size)}: clips are cropped to squares; make both sides equal",
         )
-        wanted = ("pretrain",) if is_mae(self.model.name) else ("classify", "probe")
+        tasks = ("pretrain",) if is_mae(model) else ("classify", "probe")
         require(
-            self.train.task in wanted,
-            f"model.name={self.model.name} goes with train.task={' or '.join(wanted)}, not {self.train.task}; change one "
-            "of them",
+            train.task in tasks,
+            f"model.name={model} goes with train.task={' or '.join(tasks)}, not {train.task}; "
+            "change one of them",
         )
-        if self.train.task == "classify":
+        if train.task == "classify":
             check_num_clips(self.clip, self.test.clips)
-        elif self.train.task == "probe":
+        elif train.task == "probe":
             check_num_clips(self.clip, self.probe.clips, "probe.clips")
         require(
-            self.optim.warmup_epochs <= self.train.epochs,
-            f"optim.warmup_epochs={self.optim.warmup_epochs} is longer than train.epochs={self.train.epochs}; lower it",
+            self.optim.warmup_epochs <= train.epochs,
+            f"optim.warmup_epochs={self.optim.warmup_epochs} is longer than "
+            f"train.epochs={train.epochs}; lower it",
         )
 
     @property
     def input_size(self) -> tuple[int, ...]:
-        """Frames, height and width that the model sees."""
+        """Input size of the model: frames, height and width (image models: height and width)."""
         return config_for(self.model.name, input_size=self.model.input_size).input_size
-
-
-def reject_image_model(name: str) -> None:
-    """An image model cannot be trained on clips."""
-    require(
-        False,
-        f"model.name={name}: is an image model; choose a video model such as hiera_base_16x224",
-    )

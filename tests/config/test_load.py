@@ -1,4 +1,4 @@
-"""Configuration files and overrides: what is read, and the words of every refusal."""
+"""Configuration files and overrides: their meaning, and the message of every error."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def test_bases_are_read_first_and_overrides_last() -> None:
     config = load_config(
         CONFIGS / "k400_hiera_h.yaml", ["optim.weight_decay=0.1", "model.input_size=[16,256,256]"]
     )
-    assert config.model.name == "hiera_huge_16x224"  # its own
-    assert config.model.head_dropout == 0.5  # of k400_hiera_l
-    assert config.augment.mixup == 0.8  # of k400_hiera_b
+    assert config.model.name == "hiera_huge_16x224"  # from the file itself
+    assert config.model.head_dropout == 0.5  # from k400_hiera_l
+    assert config.augment.mixup == 0.8  # from k400_hiera_b
     assert config.optim.weight_decay == 0.1
     assert config.input_size == (16, 256, 256)
 
@@ -45,7 +45,7 @@ def test_saved_config_reads_back_equal(tmp_path: Path) -> None:
     assert flatten_config(load_config(tmp_path / "config.yaml")) == flatten_config(config)
 
 
-def test_a_full_disk_leaves_the_configuration_that_was_there(
+def test_a_full_disk_leaves_the_previous_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_config(load_config(MOTION, ["seed=7"]), tmp_path / "config.yaml")
@@ -60,7 +60,7 @@ def test_a_full_disk_leaves_the_configuration_that_was_there(
     assert load_config(tmp_path / "config.yaml").seed == 7
 
 
-def test_a_value_may_refer_to_another(tmp_path: Path) -> None:
+def test_a_value_may_interpolate_another(tmp_path: Path) -> None:
     assert (
         load_config(
             MOTION, ["train.accumulate=2", "train.batch_size=${train.accumulate}"]
@@ -147,7 +147,7 @@ def test_refused_override(override: str, words: str) -> None:
     assert words in refusal(MOTION, override)
 
 
-def test_segments_need_views_that_they_have() -> None:
+def test_segment_sampling_limits_the_number_of_views() -> None:
     segments = "clip.sampling=segments"
     assert load_config(MOTION, [segments, "test.clips=2"]).test.clips == 2
     assert "test.clips=5: clip.sampling=segments has 1 view (midpoints) or 2" in refusal(
@@ -155,7 +155,7 @@ def test_segments_need_views_that_they_have() -> None:
     )
     assert load_config(
         CONFIGS / "motion_hiera_micro_mae.yaml", [segments, "test.clips=5"]
-    )  # which uses none
+    )  # pre-training uses no views
     probing = [segments, "train.task=probe", "model.pretrained=runs/x"]
     assert load_config(MOTION, probing).probe.clips == 2
     assert "probe.clips=3: clip.sampling=segments has 1 view" in refusal(
@@ -183,7 +183,7 @@ def test_segments_need_views_that_they_have() -> None:
         "none",
     ],
 )
-def test_text_is_taken_as_it_stands(text: str, tmp_path: Path) -> None:
+def test_text_is_taken_literally(text: str, tmp_path: Path) -> None:
     config = load_config(MOTION, [f"out_dir={text}", f"data.separator={text}"])
     assert (config.out_dir, config.data.separator) == (text, text)
     save_config(config, tmp_path / "config.yaml")
@@ -201,24 +201,24 @@ def test_text_may_be_quoted_and_unset() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "must hold `section: key: value` lines, but is empty or a bare value"),
+        ("", "must contain `section: key: value` lines, but is empty or a single value"),
         ("just words", "unknown key 'just words'; sections: model, "),
         ("3", "cannot be read as `section: key: value` lines: Invalid loaded object type: int"),
-        ("[1, 2]", "must hold `section: key: value` lines"),
+        ("[1, 2]", "must contain `section: key: value` lines"),
         ("model: {name: hiera_micro_16x32}\nseed: 1\nseed: 2", "found duplicate key seed"),
         (
             "model: !!python/object/apply:os.system ['touch pwned']",
             "not valid YAML: could not determine a constructor",
         ),
         ("_base_: missing.yaml", "missing.yaml: no such configuration file (named as _base_ in "),
-        ("_base_: x.yaml", "_base_ goes in a circle (x.yaml → x.yaml); remove one of them"),
+        ("_base_: x.yaml", "circular _base_ (x.yaml → x.yaml); remove one of them"),
         (
             "_base_:",
-            "x.yaml: _base_: None: must be a file's name or a list of them, such as k400_hiera_b.yaml",
+            "_base_: None: must be a file name or a list of them, such as k400_hiera_b.yaml",
         ),
-        ("_base_: 5", "x.yaml: _base_: 5: must be a file's name or a list of them"),
-        ("_base_: [1]", "x.yaml: _base_: [1]: must be a file's name or a list of them"),
-        ("_base_: {a: b}", "x.yaml: _base_: {'a': 'b'}: must be a file's name or a list of them"),
+        ("_base_: 5", "x.yaml: _base_: 5: must be a file name or a list of them"),
+        ("_base_: [1]", "x.yaml: _base_: [1]: must be a file name or a list of them"),
+        ("_base_: {a: b}", "x.yaml: _base_: {'a': 'b'}: must be a file name or a list of them"),
         ("seed: 1", "model.name is not set; choose one, such as hiera_base_16x224"),
         ("model:\n  name: hiera_micro_16x32\n optim: 1", "not valid YAML: "),
         ("model: {name: hiera_micro_16x32}\noptim: 3", "'optim' is a section"),
@@ -232,7 +232,7 @@ def test_refused_file(
     assert not (tmp_path / "pwned").exists()
 
 
-def test_a_missing_file_names_its_neighbours(tmp_path: Path) -> None:
+def test_a_missing_file_lists_the_files_beside_it(tmp_path: Path) -> None:
     write(tmp_path, "seed: 1", "a.yaml")
     assert "b.yaml: no such configuration file; *.yaml files in that folder: a.yaml" in refusal(
         tmp_path / "b.yaml"
@@ -244,9 +244,9 @@ def test_binary_file_is_not_yaml(tmp_path: Path) -> None:
     assert "not valid YAML" in refusal(tmp_path / "x.yaml")
 
 
-def test_nothing_imports_torch_before_the_configuration_is_known() -> None:
+def test_loading_a_configuration_does_not_import_torch() -> None:
     code = (
-        "import sys, hiera_video, hiera_video.config, hiera_video.workflows.build, hiera_video.cli.run\n"
+        "import sys, hiera_video, hiera_video.workflows.build, hiera_video.cli.run\n"
         f"hiera_video.load_config({str(MOTION)!r})\n"
         "assert 'torch' not in sys.modules"
     )
@@ -254,7 +254,7 @@ def test_nothing_imports_torch_before_the_configuration_is_known() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_config_loads_and_says_how_it_is_run(path: Path) -> None:
+def test_every_config_loads_and_states_its_command(path: Path) -> None:
     config = load_config(path)
     assert Path(config.out_dir).name == path.stem
     assert f"--cfg configs/{path.name}" in path.read_text()

@@ -1,4 +1,4 @@
-"""The recipes against the paper's tables 11–13, written down here a second time."""
+"""The configs against the paper's tables 11–13, transcribed here independently."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def recipe(name: str) -> Config:
 
 
 @pytest.mark.parametrize(
-    # layer decay after 3200 epochs of pre-training; effective epochs = passes × repeats
+    # layer decay after 3200 epochs of pre-training; effective epochs = epochs × repeats
     ("name", "model", "lr", "effective_epochs", "drop_path", "dropout", "layer_decay"),
     [
         ("k400_hiera_b", "hiera_base_16x224", 8e-4, 150, 0.2, 0.3, 0.8),

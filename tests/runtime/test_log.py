@@ -81,6 +81,7 @@ def test_a_module_like_wandb_receives_the_arguments_it_accepts(
     assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [0, 1]
 
 
+@pytest.mark.slow
 def test_wandb_itself_writes_a_run_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
@@ -90,9 +91,8 @@ def test_wandb_itself_writes_a_run_offline(tmp_path: Path, monkeypatch: pytest.M
     log.close()
     (data,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     assert (tmp_path / "logger_id").read_text() in data.name
-    deadline = (
-        time.monotonic() + 60
-    )  # wandb's own process may write a moment after its `finish` has returned
+    # wandb's own process may write a moment after `finish` has returned
+    deadline = time.monotonic() + 60
     while b"train/loss" not in (content := data.read_bytes()) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert b"train/loss" in content and b"optim.lr" in content

@@ -1,0 +1,71 @@
+"""Atomic writes: complete files only, also after an error, and without leftovers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hiera_video.utils.atomic_files import atomic_file, atomic_path, publish, write_atomic
+
+
+def test_content_appears_when_the_block_ends(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    with atomic_file(path) as file:
+        file.write(b"12")
+        assert not path.exists()
+    assert path.read_bytes() == b"12"
+    write_atomic(path, "größer")
+    assert path.read_text(encoding="utf-8") == "größer"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_keeps_the_old_file_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError, match="the writer failed"), atomic_file(path) as file:
+        file.write(b"new")
+        raise RuntimeError("the writer failed")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_replace_false_keeps_an_existing_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    for content in ("first", "second"):
+        write_atomic(path, content, replace=False)
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_temporary_names_are_hidden_and_may_be_per_process(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "a.mp4") as partial:
+        assert partial.name == ".a.mp4.partial"
+        partial.touch()
+    with atomic_path(tmp_path / "a.mp4", shared=True, suffix=".partial.mp4") as partial:
+        assert partial.name == f".a.mp4.{os.getpid()}.partial.mp4"
+        partial.touch()
+
+
+def test_a_folder_can_be_published(tmp_path: Path) -> None:
+    (tmp_path / ".step.partial").mkdir()
+    (tmp_path / ".step.partial" / "a").touch()
+    publish(tmp_path / ".step.partial", tmp_path / "step")
+    assert (tmp_path / "step" / "a").is_file()
+
+
+def test_a_folder_that_cannot_be_synced_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some network file systems refuse to open a folder for `fsync`."""
+    real_open = os.open
+
+    def open_files_only(path: Path, flags: int) -> int:
+        if Path(path).is_dir():
+            raise OSError(22, "Invalid argument")
+        return real_open(path, flags)
+
+    monkeypatch.setattr(os, "open", open_files_only)
+    write_atomic(tmp_path / "a.txt", b"1")
+    assert (tmp_path / "a.txt").read_bytes() == b"1"
