@@ -1,1 +1,1 @@
-"""Hiera encoders, masked autoencoders and their weights. Importing this package imports no torch."""
+"""Hiera encoders, masked autoencoders and their weights. Importing it does not import torch."""

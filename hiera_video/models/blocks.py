@@ -1,4 +1,4 @@
-"""The transformer block: attention within mask units or over the clip, query pooling, MLP, stochastic depth."""
+"""Transformer block: attention within mask units or the clip, query pooling, MLP, drop path."""
 
 from __future__ import annotations
 
@@ -7,43 +7,47 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiera_video.models.layout import BlockLayout
-from hiera_video.models.linear import Linear
+from hiera_video.models.linear import FusedLinear
 from hiera_video.models.tokens import pool_units
 
 NORM_EPS = 1e-6
-CUDA_WINDOWS = 2**16 - 1
-"""Windows beyond which no grid of a GPU's attention reaches (pytorch#146704)."""
-CUDA_HEADS = 2**17
-"""Windows × heads beyond which the fused kernel's gradient, with 128 queries of 128 channels each, counts past 2**31
-(flash-attention#1500)."""
+MAX_CUDA_WINDOWS = 2**16 - 1
+"""Largest number of windows that a CUDA attention kernel can launch (pytorch#146704)."""
+MAX_CUDA_WINDOW_HEADS = 2**17
+"""Largest windows × heads: above it, the fused kernel's backward pass, at 128 queries of 128
+channels each, overflows its 2**31 index (flash-attention#1500)."""
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Fused attention, [windows, heads, tokens, channels]; on a GPU in parts where its kernels fail at so many windows."""
-    most = min(CUDA_WINDOWS, CUDA_HEADS // query.shape[1])
-    if query.is_cuda and len(query) > most:
-        return attend_in_parts(query, key, value, most)
+    """Compute fused attention of [windows, heads, tokens, channels] tensors.
+
+    On a GPU, batches that are too large for its kernels are processed in chunks.
+    """
+    max_windows = min(MAX_CUDA_WINDOWS, MAX_CUDA_WINDOW_HEADS // query.shape[1])
+    if query.is_cuda and len(query) > max_windows:
+        return attend_in_chunks(query, key, value, max_windows)
     return F.scaled_dot_product_attention(query, key, value)
 
 
-def attend_in_parts(query: Tensor, key: Tensor, value: Tensor, most: int) -> Tensor:
-    """At most so many windows at a time."""
-    parts = zip(*(torch.split(tensor, most) for tensor in (query, key, value)))
-    return torch.cat([F.scaled_dot_product_attention(*part) for part in parts])
+def attend_in_chunks(query: Tensor, key: Tensor, value: Tensor, max_windows: int) -> Tensor:
+    """Compute the same attention, at most `max_windows` windows per kernel launch."""
+    chunks = zip(*(torch.split(tensor, max_windows) for tensor in (query, key, value)))
+    return torch.cat([F.scaled_dot_product_attention(*chunk) for chunk in chunks])
 
 
 class UnitAttention(nn.Module):
-    """Attention over tokens in unit order, [B, N, dim_in] to [B, N or fewer, dim_out].
+    """Attention over tokens in unit order, [B, N, dim_in] to [B, N / pooling, dim_out].
 
-    Units are contiguous, so that windows are a view; query, key and value reach the fused kernels as four-dimensional
-    views [B * windows, heads, tokens, channels], with no copy before or after (five dimensions would fall back to the
-    plain kernel, which writes the whole attention matrix)."""
+    Units are contiguous, so windows are a view. Query, key and value reach the fused kernels as
+    4-dimensional views [B * windows, heads, tokens, channels] without a copy; 5-dimensional inputs
+    would fall back to the plain kernel, which materialises the attention matrix.
+    """
 
     def __init__(self, layout: BlockLayout) -> None:
         super().__init__()
         self.layout = layout
-        self.qkv = Linear(layout.dim_in, 3 * layout.dim_out)
-        self.proj = Linear(layout.dim_out, layout.dim_out)
+        self.qkv = FusedLinear(layout.dim_in, 3 * layout.dim_out)
+        self.proj = FusedLinear(layout.dim_out, layout.dim_out)
 
     def forward(self, tokens: Tensor) -> Tensor:
         layout = self.layout
@@ -58,32 +62,31 @@ class UnitAttention(nn.Module):
         stride = layout.unit_tokens_in // layout.unit_tokens_out
         if stride > 1:
             query = pool_units(query, layout.unit_tokens_out, stride)
-        mixed = attend(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+        attended = attend(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
         # (b w) heads n d -> b (w n) (heads d)
         out: Tensor = self.proj(
-            mixed.transpose(1, 2).reshape(batch, length // stride, layout.dim_out)
+            attended.transpose(1, 2).reshape(batch, length // stride, layout.dim_out)
         )
         return out
 
 
 class Mlp(nn.Module):
-    """Two linear layers with a GELU between."""
+    """Two linear layers with a GELU between them."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = Linear(dim, hidden)
-        self.fc2 = Linear(hidden, dim)
+        self.fc1 = FusedLinear(dim, hidden)
+        self.fc2 = FusedLinear(hidden, dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        traced = (
-            torch.is_grad_enabled()
-        )  # then the second layer computes GELU, which it need not keep
-        mixed: Tensor = self.fc2(self.fc1(tokens, gelu=not traced), gelu_first=traced)
-        return mixed
+        # With gradients, the second layer applies GELU and recomputes it in the backward pass.
+        recompute = torch.is_grad_enabled()
+        out: Tensor = self.fc2(self.fc1(tokens, gelu=not recompute), gelu_first=recompute)
+        return out
 
 
 class HieraBlock(nn.Module):
-    """Pre-norm attention and MLP. Where the width changes, the shortcut is projected (and pooled) as well."""
+    """Pre-norm attention and MLP; where the width changes, the shortcut is projected and pooled."""
 
     def __init__(self, layout: BlockLayout, mlp_ratio: float) -> None:
         super().__init__()
@@ -93,11 +96,19 @@ class HieraBlock(nn.Module):
         self.norm2 = nn.LayerNorm(layout.dim_out, eps=NORM_EPS)
         self.mlp = Mlp(layout.dim_out, int(layout.dim_out * mlp_ratio))
         if layout.dim_in != layout.dim_out:
-            self.proj = Linear(layout.dim_in, layout.dim_out)
+            self.proj = FusedLinear(layout.dim_in, layout.dim_out)
 
     def forward(self, tokens: Tensor, branch_scale: Tensor | None = None) -> Tensor:
-        """tokens [B, N, dim_in]; branch_scale [B, 2]: factor of the attention and the MLP branch, 0 where stochastic
-        depth drops it."""
+        """Apply the block to tokens in unit order.
+
+        Args:
+            tokens: [B, N, dim_in].
+            branch_scale: [B, 2], factors on the attention and the MLP branch of each sample; 0
+                where stochastic depth drops the branch.
+
+        Returns:
+            [B, N / pooling, dim_out].
+        """
         layout = self.layout
         normed = self.norm1(tokens)
         if layout.dim_in != layout.dim_out:
@@ -109,7 +120,7 @@ class HieraBlock(nn.Module):
         return _add(tokens, self.mlp(self.norm2(tokens)), branch_scale, 1)
 
 
-def _add(tokens: Tensor, branch: Tensor, branch_scale: Tensor | None, which: int) -> Tensor:
+def _add(tokens: Tensor, branch: Tensor, branch_scale: Tensor | None, index: int) -> Tensor:
     if branch_scale is None:
         return tokens + branch
-    return tokens + branch * branch_scale[:, which].to(branch.dtype).view(-1, 1, 1)
+    return tokens + branch * branch_scale[:, index].to(branch.dtype).view(-1, 1, 1)

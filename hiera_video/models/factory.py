@@ -1,4 +1,4 @@
-"""Models by name: `list_models`, `create_model`, and where published weights are."""
+"""Models by name: `list_models` and `create_model`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from hiera_video.models.weights.load import load_pretrained, read_weights
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names that `create_model` knows, filtered with shell wildcards: `list_models("mae_*_16x224")`."""
+    """Return the model names that match a shell pattern.
+
+    >>> list_models("hiera_[st]*_16x224")
+    ['hiera_tiny_16x224', 'hiera_small_16x224']
+    """
     return [name for name in list_names() if fnmatch(name, pattern)]
 
 
@@ -27,16 +31,35 @@ def create_model(
     checkpointing: bool = False,
     mae: MaeConfig | None = None,
 ) -> Hiera | MaskedAutoencoderHiera:
-    """Build a model by name, with fresh weights or pretrained ones.
+    """Create a model by name, newly initialised or with pretrained weights.
 
-    num_classes: the weights' own where not given, or the name's. input_size: the name's where not given. pretrained:
-    whatever `read_weights` takes; None or "none" for fresh weights. mae: masking, decoder and target of a `mae_…`
-    model; the paper's where not given. `ConfigError` or `InputSizeError` for what does not fit, with the nearest that
-    does; `CheckpointError` for weights that cannot be had or are of another model."""
+    Sizes and recipes are the paper's (arXiv 2306.00989, tables 2 and 11).
+
+    Args:
+        name: A name of `list_models()`; `mae_…` names are masked autoencoders.
+        num_classes: Outputs of the head; by default those of the pretrained weights, else the
+            name's. 0 removes the head, and the model returns pooled features.
+        pretrained: File, folder, run folder, `hf-hub:owner/name[@revision]` or published tag; see
+            `read_weights`. None or "none" for newly initialised weights.
+        input_size: (frames, height, width), or (height, width) for an image model; by default the
+            name's. Position embeddings of pretrained weights are interpolated.
+        drop_path_rate: Stochastic depth rate of the last block; it grows linearly from 0.
+        head_dropout: Dropout before the classifier.
+        checkpointing: Recompute each block in the backward pass to save memory.
+        mae: Masking, decoder and target of a `mae_…` model; the paper's by default.
+
+    Returns:
+        The model, in training mode.
+
+    Raises:
+        ConfigError: If the name is unknown or a value is out of range.
+        InputSizeError: If `input_size` is not a multiple of a mask unit.
+        CheckpointError: If the weights cannot be read or belong to another architecture.
+    """
     if isinstance(pretrained, bool):
         raise ConfigError(
-            f"pretrained={pretrained}: name the weights (a tag such as mae_k400_ft_k400, a file, a run's folder, "
-            "hf-hub:owner/name); leave it out for fresh ones"
+            f"pretrained={pretrained}: name the weights (a tag such as mae_k400_ft_k400, a file, a "
+            "run folder, hf-hub:owner/name), or omit it for newly initialised ones"
         )
     weights = None if pretrained is None or pretrained == "none" else read_weights(pretrained, name)
     if weights is not None and num_classes is None:
@@ -53,7 +76,7 @@ def create_model(
         model = MaskedAutoencoderHiera(config, mae or default_mae(name), checkpointing)
     elif mae is not None:
         raise ConfigError(
-            f"mae settings were given, but {name} is a classifier; the autoencoder is mae_{name}"
+            f"mae was given, but {name} is a classifier; the masked autoencoder is mae_{name}"
         )
     else:
         model = Hiera(config, checkpointing)

@@ -1,12 +1,12 @@
-"""The classifier's head."""
+"""Classifier head."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
 
-class Head(nn.Module):
-    """Dropout and a linear layer, [B, C] to logits [B, K], in training and in evaluation alike; of 0 classes, no layer."""
+class ClassifierHead(nn.Module):
+    """Dropout and a linear layer, [B, C] to logits [B, K]; with 0 classes, dropout alone."""
 
     def __init__(self, dim: int, num_classes: int, dropout: float = 0.0) -> None:
         super().__init__()

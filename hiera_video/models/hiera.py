@@ -1,4 +1,4 @@
-"""Hiera for video and images: the encoder that classifier and masked autoencoder share, and the classifier."""
+"""Hiera for video and images (arXiv 2306.00989): the shared encoder and the classifier."""
 
 from __future__ import annotations
 
@@ -14,22 +14,29 @@ from torch.utils.checkpoint import checkpoint
 
 from hiera_video.errors import ConfigError, InputSizeError
 from hiera_video.models.blocks import NORM_EPS, HieraBlock
-from hiera_video.models.heads import Head
+from hiera_video.models.heads import ClassifierHead
 from hiera_video.models.layout import HieraConfig, block_table, stage_table
 from hiera_video.models.tokens import (
     PatchEmbed,
     UnitOrder,
+    count_visible,
     hide_pixels,
-    true_positions,
-    visible_count,
+    indices_of_true,
 )
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
-_BOTTOM = ("pos_embed", "patch_embed")
+_EMBEDDING = ("pos_embed", "patch_embed")
 
 
 class HieraEncoder(nn.Module):
-    """Patch embedding, position embedding and blocks. Parameter names are the authors'."""
+    """Patch embedding, position embedding and blocks, shared by both kinds of model.
+
+    Parameter names are the authors', so their checkpoints load without renaming.
+
+    Args:
+        config: Sizes of the model; `stages` holds the stage table that follows from it.
+        checkpointing: Recompute each block in the backward pass to save memory.
+    """
 
     _drop_rates: Tensor
 
@@ -51,44 +58,50 @@ class HieraEncoder(nn.Module):
         layouts = block_table(config)
         self.blocks = nn.ModuleList(HieraBlock(layout, config.mlp_ratio) for layout in layouts)
         rates = torch.tensor([layout.drop_path for layout in layouts]).view(1, -1, 1)
-        self.register_buffer(
-            "_drop_rates", rates, persistent=False
-        )  # beside the weights, never in a checkpoint
-        self._drops = [layout.drop_path > 0 for layout in layouts]
+        # a buffer, so that it moves with the model; not persistent, so that no checkpoint holds it
+        self.register_buffer("_drop_rates", rates, persistent=False)
+        self._has_drop_path = [layout.drop_path > 0 for layout in layouts]
 
     @property
     def num_features(self) -> int:
-        """Channels C of the last map."""
+        """Channels C of the last feature map."""
         return self.stages[-1].dim
 
     @property
     def num_layers(self) -> int:
-        """The highest `layer_id`; a layer's learning rate is lr * decay ** (num_layers - layer_id(name))."""
+        """Highest `layer_id`; learning rates are lr * decay ** (num_layers - layer_id(name))."""
         return self.config.depth + 1
 
     def layer_id(self, parameter_name: str) -> int:
-        """Level for layer-wise learning rate decay: 0 for patch and every position embedding of the encoder, i + 1 for
-        block i, depth + 1 for what follows the blocks (norm, head, decoder)."""
+        """Return a parameter's level for layer-wise learning-rate decay.
+
+        Args:
+            parameter_name: A name from `named_parameters()`.
+
+        Returns:
+            0 for the encoder's patch and position embeddings, i + 1 for block i, depth + 1 for
+            everything after the blocks (norm, head, decoder).
+
+        Raises:
+            ConfigError: If the model has no such parameter.
+        """
         try:
             self.get_parameter(parameter_name)
         except AttributeError as error:
             raise ConfigError(
-                f"{parameter_name!r} is no parameter of this model; take named_parameters()"
+                f"{parameter_name!r} is not a parameter of this model; see named_parameters()"
             ) from error
-        if parameter_name.startswith(_BOTTOM):
+        if parameter_name.startswith(_EMBEDDING):
             return 0
         block = _BLOCK.match(parameter_name)
         return int(block.group(1)) + 1 if block else self.num_layers
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters of two or more dimensions that weight decay spares: the position embeddings."""
-        return {name for name in self._parameter_names() if name.startswith("pos_embed")}
-
-    def _parameter_names(self) -> set[str]:
-        return {name for name, _ in self.named_parameters()}
+        """Return the names of the matrices without weight decay: the position embeddings."""
+        return {name for name, _ in self.named_parameters() if name.startswith("pos_embed")}
 
     def position_embedding(self) -> Tensor:
-        """[1, C, (t,) h, w], in spatial order."""
+        """Return the position embedding [1, C, (t,) h, w] in spatial order."""
         sizes = dict(zip("thw"[-len(self.config.token_grid) :], self.config.token_grid))
         if not self.config.sep_pos_embed:
             axes = " ".join(sizes)
@@ -100,16 +113,26 @@ class HieraEncoder(nn.Module):
     def embed(
         self, clips: Tensor, keep: Tensor | None = None, visible: int | None = None
     ) -> Tensor:
-        """Clips [B, C, (T,) H, W] to tokens [B, units, tokens, C] in unit order; with `keep`, `visible` units alone."""
+        """Embed clips as tokens in unit order.
+
+        Args:
+            clips: [B, C, (T,) H, W].
+            keep: [B, units] bool, True = visible; only visible units are embedded.
+            visible: Number of visible units of each clip, needed with `keep`.
+
+        Returns:
+            [B, units, tokens, C], or [B, visible, tokens, C] with `keep`.
+        """
         positions = self.order.unroll(self.position_embedding())
         if keep is None or visible is None:
             return self.order.unroll(self.patch_embed(clips)) + positions
-        seen = true_positions(keep, visible)
-        grids = self.patch_embed.units(hide_pixels(clips, keep, self.config.unit_grid), seen)
-        # an embedding's gradient is the same on every run, which plain indexing's is not on a GPU
-        shown = F.embedding(seen, positions.flatten(2)[0])
-        tokens = self.order.unroll_units(grids).flatten(1).view_as(shown) + shown
-        return tokens.view(*seen.shape, *positions.shape[2:])
+        chosen = indices_of_true(keep, visible)
+        clips = hide_pixels(clips, keep, self.config.unit_grid)
+        grids = self.patch_embed.embed_units(clips, chosen)
+        # F.embedding's gradient is deterministic on a GPU; that of indexing is not
+        chosen_positions = F.embedding(chosen, positions.flatten(2)[0])
+        tokens = self.order.unroll_units(grids).flatten(1).view_as(chosen_positions)
+        return (tokens + chosen_positions).view(*chosen.shape, *positions.shape[2:])
 
     def encode(
         self,
@@ -118,16 +141,25 @@ class HieraEncoder(nn.Module):
         path_draws: Tensor | None = None,
         visible: int | None = None,
     ) -> list[Tensor]:
-        """The output of each stage, [B, units, tokens of a unit, C] in unit order.
+        """Return the output of each stage in unit order.
 
-        clips: [B, C, T, H, W], or [B, C, H, W] for an image model; `InputSizeError` where they do not fit.
-        keep: [B, units] bool, True = visible; hidden units are blanked and dropped. Equally many a clip.
-        path_draws: [B, depth, 2] uniform in [0, 1), from which stochastic depth decides, sample by sample, in
-        training; drawn from torch's global generator where not given.
-        visible: what `keep` shows of each clip, for a graph that may not read it."""
-        self._check(clips)
+        Args:
+            clips: [B, C, T, H, W], or [B, C, H, W] for an image model; normalised.
+            keep: [B, units] bool, True = visible, the same number in each clip. Hidden units are
+                blanked and left out.
+            path_draws: [B, depth, 2], uniform in [0, 1), the draws of stochastic depth for each
+                sample, block and branch in training; from torch's global generator by default.
+            visible: Number of visible units of each clip, for graphs that cannot read `keep`.
+
+        Returns:
+            One [B, units, tokens of a unit, C] a stage.
+
+        Raises:
+            InputSizeError: If `clips`, `keep` or `path_draws` do not fit the model.
+        """
+        self._check_clips(clips)
         if keep is not None:
-            visible = visible_count(keep, clips.shape[0], self.config.num_units, visible)
+            visible = count_visible(keep, clips.shape[0], self.config.num_units, visible)
         tokens = self.embed(clips, keep, visible)
         units = tokens.shape[1]
         tokens = tokens.flatten(1, 2)
@@ -135,16 +167,16 @@ class HieraEncoder(nn.Module):
         outputs = []
         ends = {stage.last_block for stage in self.stages}
         for index, block in enumerate(self.blocks):
-            scale = scales[:, index] if scales is not None and self._drops[index] else None
+            scale = scales[:, index] if scales is not None and self._has_drop_path[index] else None
             tokens = self.run_block(block, tokens, scale)
             if index in ends:
                 outputs.append(tokens.view(tokens.shape[0], units, -1, tokens.shape[-1]))
         return outputs
 
     def run_block(self, block: nn.Module, tokens: Tensor, branch_scale: Tensor | None) -> Tensor:
-        """One block; recomputed in the backward pass where `checkpointing` is on."""
+        """Run one block, recomputed in the backward pass if `checkpointing` is on."""
         if self.checkpointing and torch.is_grad_enabled():
-            # nothing inside a block is random, so there is no generator's state to keep
+            # a block draws no random numbers, so no generator state is saved
             out = checkpoint(
                 block, tokens, branch_scale, use_reentrant=False, preserve_rng_state=False
             )
@@ -156,7 +188,17 @@ class HieraEncoder(nn.Module):
     def forward_intermediates(
         self, clips: Tensor, keep: Tensor | None = None, path_draws: Tensor | None = None
     ) -> list[Tensor]:
-        """One map a stage in spatial order, [B, (t,) h, w, C]; with `keep`, [B, visible units, (t,) h, w, C]."""
+        """Return the feature map of each stage in spatial order.
+
+        Args:
+            clips: [B, C, T, H, W], or [B, C, H, W] for an image model; normalised.
+            keep: As in `encode`.
+            path_draws: As in `encode`.
+
+        Returns:
+            One [B, (t,) h, w, C] a stage; with `keep`, [B, visible units, (t,) h, w, C], the
+            tokens of each unit in spatial order.
+        """
         outputs = self.encode(clips, keep, path_draws)
         roll = self.order.reroll if keep is None else self.order.reroll_units
         return [roll(output, stage.poolings) for stage, output in zip(self.stages, outputs)]
@@ -164,63 +206,89 @@ class HieraEncoder(nn.Module):
     def forward_features(
         self, clips: Tensor, keep: Tensor | None = None, path_draws: Tensor | None = None
     ) -> Tensor:
-        """The last map in spatial order, before any norm: [B, (t,) h, w, C], or per visible unit as above."""
+        """Return the last map of `forward_intermediates`, before the norm."""
         return self.forward_intermediates(clips, keep, path_draws)[-1]
 
     def _branch_scales(self, tokens: Tensor, path_draws: Tensor | None) -> Tensor | None:
-        """[B, depth, 2] of 0 (dropped) or 1 / (1 - rate), or None where nothing can be dropped."""
-        if not self.training or not any(self._drops):
+        """Return factors [B, depth, 2] of 0 (dropped) or 1 / (1 - rate), or None without drops."""
+        if not self.training or not any(self._has_drop_path):
             return None
         shape = (tokens.shape[0], self.config.depth, 2)
         if path_draws is None:
             path_draws = torch.rand(shape, device=tokens.device)
         if path_draws.shape != shape:
             raise InputSizeError(
-                f"path_draws is {list(path_draws.shape)}; it has to be {list(shape)}: clips x blocks x 2"
+                f"path_draws is {list(path_draws.shape)}; expected {list(shape)}: "
+                "clips x blocks x 2"
             )
         return (path_draws >= self._drop_rates).to(torch.float32) / (1 - self._drop_rates)
 
-    def _check(self, clips: Tensor) -> None:
+    def _check_clips(self, clips: Tensor) -> None:
         expected = (self.config.in_chans, *self.config.input_size)
         if clips.ndim != len(expected) + 1 or tuple(clips.shape[1:]) != expected:
             raise InputSizeError(
-                f"clips are {list(clips.shape)}; this model takes [B, {', '.join(map(str, expected))}]; resize them, "
-                "or create the model with the input_size that they have"
+                f"clips are {list(clips.shape)}; this model takes "
+                f"[B, {', '.join(map(str, expected))}]; resize them, or create the model with "
+                "their input_size"
             )
         if not clips.is_floating_point():
             raise InputSizeError(
-                f"clips are {clips.dtype}; the model takes normalised floats, see the eval transform"
+                f"clips are {clips.dtype}; the model takes normalised floats; see the eval "
+                "transform"
             )
 
 
 class Hiera(HieraEncoder):
-    """The classifier: encoder, mean over tokens, LayerNorm, dropout, linear layer."""
+    """Hiera classifier: encoder, mean over tokens, LayerNorm, dropout, linear layer.
+
+    Args:
+        config: Sizes of the model; with num_classes 0 there is no head.
+        checkpointing: Recompute each block in the backward pass to save memory.
+    """
 
     def __init__(self, config: HieraConfig, checkpointing: bool = False) -> None:
         super().__init__(config, checkpointing)
         self.norm = nn.LayerNorm(self.num_features, eps=NORM_EPS)
-        self.head = Head(self.num_features, config.num_classes, config.head_dropout)
+        self.head = ClassifierHead(self.num_features, config.num_classes, config.head_dropout)
         init_weights(self, config)
 
     def forward(self, clips: Tensor, path_draws: Tensor | None = None) -> Tensor:
-        """Clips [B, C, T, H, W] (images [B, C, H, W]) to logits [B, K], in training and evaluation; never
-        probabilities. Of 0 classes, to pooled features [B, C]. `path_draws` as in `encode`."""
+        """Return logits, in training and in evaluation; never probabilities.
+
+        Args:
+            clips: [B, C, T, H, W], or [B, C, H, W] for an image model; normalised.
+            path_draws: As in `encode`.
+
+        Returns:
+            [B, K]; for a model of 0 classes, pooled features [B, C].
+
+        Raises:
+            InputSizeError: If `clips` do not fit the model.
+        """
         return self.forward_head(self.encode(clips, path_draws=path_draws)[-1])
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
-        """The last map [B, …, C], as `forward_features` gives it, to logits [B, K]; `pre_logits`: to what the linear
-        layer sees, the normed mean over all places [B, C]."""
+        """Classify feature maps.
+
+        Args:
+            features: [B, …, C], the result of `forward_features`.
+            pre_logits: Return the input of the linear layer instead: the normalised mean over all
+                places.
+
+        Returns:
+            Logits [B, K], or [B, C] with `pre_logits`.
+        """
         pooled: Tensor = self.norm(features.flatten(1, -2).mean(dim=1))
         return pooled if pre_logits else self.head(pooled)
 
     def get_classifier(self) -> nn.Module:
-        """The linear layer, or `nn.Identity` of 0 classes."""
+        """Return the linear layer, or `nn.Identity` for 0 classes."""
         return self.head.projection
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the head by a fresh one; 0 classes: by none."""
+        """Replace the head by a newly initialised one; with 0 classes, remove it."""
         self.config = replace(self.config, num_classes=num_classes)
-        head = Head(self.num_features, num_classes, self.config.head_dropout)
+        head = ClassifierHead(self.num_features, num_classes, self.config.head_dropout)
         self.head = head.to(self.norm.weight.device, self.norm.weight.dtype).train(self.training)
         _init_module(self.head.projection, self.config)
         _scale_head(self.head, self.config)
@@ -228,16 +296,15 @@ class Hiera(HieraEncoder):
 
 @torch.no_grad()
 def init_weights(model: HieraEncoder, config: HieraConfig) -> None:
-    """Draw every initial weight from torch's global generator, as `config.init` says (sources: see the field)."""
+    """Draw every initial weight from torch's global generator; see `HieraConfig.init`."""
     for name, parameter in model.named_parameters():
         if name.startswith("pos_embed"):
             nn.init.trunc_normal_(parameter, std=0.02)
     for module in model.modules():
         _init_module(module, config)
     weight = model.patch_embed.proj.weight
-    if (
-        config.init == "xavier"
-    ):  # as if the patch embedding were a linear layer on flattened patches
+    if config.init == "xavier":
+        # as if the patch embedding were a linear layer on flattened patches
         nn.init.xavier_uniform_(weight.view(weight.shape[0], -1))
     else:
         nn.init.trunc_normal_(weight, std=0.02)
@@ -260,6 +327,6 @@ def _init_module(module: nn.Module, config: HieraConfig) -> None:
 
 
 @torch.no_grad()
-def _scale_head(head: Head, config: HieraConfig) -> None:
+def _scale_head(head: ClassifierHead, config: HieraConfig) -> None:
     for parameter in head.parameters():
         parameter.mul_(config.head_init_scale)

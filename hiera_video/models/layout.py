@@ -1,4 +1,4 @@
-"""The shape of a Hiera as data: its configuration and the stage and block tables that follow from it. No torch."""
+"""Configuration of a Hiera, and the stage and block tables that follow from it. Needs no torch."""
 
 from __future__ import annotations
 
@@ -15,44 +15,53 @@ AttentionKind = Literal["unit", "global"]
 
 @dataclass(frozen=True, kw_only=True)
 class HieraConfig:
-    """All that fixes an encoder's parameters. Sizes are (frames, height, width), or (height, width) for images."""
+    """Shape of an encoder and its classifier.
+
+    Sizes are (frames, height, width), or (height, width) for images. The defaults are Hiera-B for
+    video (arXiv 2306.00989, table 2).
+    """
 
     input_size: tuple[int, ...] = (16, 224, 224)
-    """Frames and pixels of one clip."""
+    """Frames and pixels of a clip."""
     in_chans: int = 3
     """Channels of the input."""
     num_classes: int = 400
-    """Outputs of the head; 0: no head, the model answers with pooled features (a masked autoencoder has no head ever)."""
+    """Outputs of the head; with 0, a classifier returns pooled features. Masked autoencoders have
+    no head."""
     embed_dim: int = 96
-    """Width of stage 1; it doubles at each stage."""
+    """Channels of stage 1; each later stage doubles them."""
     num_heads: int = 1
-    """Attention heads of stage 1; they double at each stage."""
+    """Attention heads of stage 1; each later stage doubles them."""
     stages: tuple[int, ...] = (2, 3, 16, 3)
     """Blocks per stage."""
     q_pool: int = 3
-    """How many stage changes pool the queries, counted from the first."""
+    """Number of stage transitions, from the first, at which the queries are pooled."""
     q_stride: tuple[int, ...] = (1, 2, 2)
-    """What a pooling divides the token grid by."""
+    """Stride of a query pooling along each axis."""
     mask_unit_size: tuple[int, ...] = (1, 8, 8)
-    """Tokens of stage 1 that are hidden, and attended, together."""
+    """Tokens of stage 1 in a mask unit: masked together, and attended together in unit
+    attention."""
     mask_unit_attn: tuple[bool, ...] = (True, True, False, False)
-    """Per stage: attention within mask units (True) or over the whole clip (False); see `StageLayout` for the lag."""
+    """For each stage, attention within mask units (True) or over the clip (False); see
+    `StageLayout`."""
     patch_kernel: tuple[int, ...] = (3, 7, 7)
     """Kernel of the patch embedding."""
     patch_stride: tuple[int, ...] = (2, 4, 4)
-    """Its stride: frames and pixels of one token."""
+    """Stride of the patch embedding: frames and pixels of a token."""
     patch_padding: tuple[int, ...] = (1, 3, 3)
-    """Its zero padding."""
+    """Zero padding of the patch embedding."""
     mlp_ratio: float = 4.0
-    """Hidden width of the MLPs over the block's width."""
+    """Hidden channels of an MLP, as a multiple of the block's."""
     sep_pos_embed: bool = True
-    """Learn the position embedding as space plus time, instead of one table of every token."""
+    """Learn separate position embeddings for space and time, which are added; else one joint
+    table."""
     drop_path_rate: float = 0.0
-    """Stochastic depth of the last block; it grows linearly from 0 at the first."""
+    """Stochastic depth rate of the last block; it grows linearly from 0 at the first."""
     head_dropout: float = 0.0
     """Dropout before the classifier."""
     init: Literal["trunc_normal", "xavier"] = "trunc_normal"
-    """Initial weights: truncated normal 0.02 with bias 0.02 (the classifier's), or Xavier, bias 0 (the autoencoder's)."""
+    """Initial weights: truncated normal of std 0.02 with bias 0.02 (the authors' classifiers), or
+    Xavier with bias 0 (their autoencoders)."""
     head_init_scale: float = 0.001
     """Factor on the classifier's initial weight and bias."""
 
@@ -68,7 +77,7 @@ class HieraConfig:
             value = getattr(self, name)
             require(
                 len(value) == dims,
-                f"{name}={list(value)}: has to have {dims} numbers, as input_size has",
+                f"{name}={list(value)}: must have {dims} numbers, as input_size has",
             )
         for name in ("in_chans", "embed_dim", "num_heads"):
             require(getattr(self, name) >= 1, f"{name}={getattr(self, name)}: must be 1 or more")
@@ -78,23 +87,25 @@ class HieraConfig:
         )
         require(
             bool(self.stages) and min(self.stages) >= 1,
-            f"stages={list(self.stages)}: every stage needs 1 block or more",
+            f"stages={list(self.stages)}: every stage needs at least 1 block",
         )
         require(
             len(self.mask_unit_attn) >= len(self.stages),
-            f"mask_unit_attn={list(self.mask_unit_attn)}: needs one entry for each of the {len(self.stages)} stages",
+            f"mask_unit_attn={list(self.mask_unit_attn)}: needs one entry for each of the "
+            f"{len(self.stages)} stages",
         )
         require(
             0 <= self.q_pool < len(self.stages),
-            f"q_pool={self.q_pool}: {len(self.stages)} stages have {len(self.stages) - 1} changes, so 0 to that many",
+            f"q_pool={self.q_pool}: must be between 0 and {len(self.stages) - 1}, the transitions "
+            f"between {len(self.stages)} stages",
         )
         require(
             all(
                 unit % stride**self.q_pool == 0
                 for unit, stride in zip(self.mask_unit_size, self.q_stride)
             ),
-            f"mask_unit_size={list(self.mask_unit_size)}: must be a multiple of q_stride ** q_pool = "
-            f"{[stride**self.q_pool for stride in self.q_stride]}",
+            f"mask_unit_size={list(self.mask_unit_size)}: must be a multiple of q_stride ** q_pool "
+            f"= {[stride**self.q_pool for stride in self.q_stride]}",
         )
         require(
             self.embed_dim % self.num_heads == 0,
@@ -108,7 +119,7 @@ class HieraConfig:
 
     @property
     def unit_pixels(self) -> tuple[int, ...]:
-        """Frames and pixels of one mask unit; the input has to be a multiple."""
+        """Frames and pixels of one mask unit; the input size must be a multiple of it."""
         return tuple(stride * unit for stride, unit in zip(self.patch_stride, self.mask_unit_size))
 
     @property
@@ -128,7 +139,7 @@ class HieraConfig:
 
     @property
     def unit_rest(self) -> tuple[int, ...]:
-        """Tokens that a mask unit has left along each axis after every pooling."""
+        """Tokens of a mask unit along each axis after all poolings."""
         return tuple(
             unit // stride**self.q_pool for unit, stride in zip(self.mask_unit_size, self.q_stride)
         )
@@ -140,7 +151,7 @@ class HieraConfig:
 
     @property
     def depth(self) -> int:
-        """Blocks in all."""
+        """Number of blocks."""
         return sum(self.stages)
 
 
@@ -159,7 +170,10 @@ _TUPLES = (
 def check_input_size(
     size: tuple[int, ...], multiple: tuple[int, ...], key: str = "input_size"
 ) -> None:
-    """Raise `InputSizeError`, with the nearest sizes that fit, unless every axis is a multiple."""
+    """Raise `InputSizeError`, with the nearest valid sizes, unless every axis is a multiple.
+
+    `key` names the setting in the message.
+    """
     wrong = [
         axis
         for axis, (length, step) in enumerate(zip(size, multiple))
@@ -173,14 +187,15 @@ def check_input_size(
         )
         nearest = f"{list(below)} or {list(above)}" if below != above else f"{list(above)}"
         raise InputSizeError(
-            f"{key}={list(size)}: {rules} (patch stride x mask unit); the nearest that fit are {nearest}"
+            f"{key}={list(size)}: {rules} (patch stride x mask unit); the nearest that fit are "
+            f"{nearest}"
         )
 
 
 def nearest_sizes(
     size: tuple[int, ...], multiple: tuple[int, ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The size rounded down, and rounded up, to multiples (at least one of them on each axis)."""
+    """Return `size` rounded down and rounded up to multiples, at least one of them on each axis."""
     below = tuple(max(length // step, 1) * step for length, step in zip(size, multiple))
     above = tuple(max(-(-length // step), 1) * step for length, step in zip(size, multiple))
     return below, above
@@ -188,13 +203,16 @@ def nearest_sizes(
 
 @dataclass(frozen=True, kw_only=True)
 class StageLayout:
-    """One stage. Its first block widens, and may pool; that block *lags*: it attends as the stage before did, so that
-    global attention starts only on the pooled, smaller map."""
+    """One stage of the network.
+
+    The first block of a stage doubles the channels and may pool. It still attends as the stage
+    before it did, so global attention starts on the pooled, smaller map.
+    """
 
     first_block: int
-    """Index of its first block in the whole network."""
+    """Index of the first block in the network."""
     last_block: int
-    """Index of its last block; its output is the stage's map."""
+    """Index of the last block, whose output is the stage's map."""
     dim: int
     """Channels."""
     heads: int
@@ -204,42 +222,42 @@ class StageLayout:
     unit_shape: tuple[int, ...]
     """Tokens of one mask unit along each axis."""
     pools: bool
-    """Whether its first block pools the queries."""
+    """True if the first block pools the queries."""
     poolings: int
-    """Poolings done up to and with this stage."""
+    """Number of poolings up to and including this stage."""
     attention: AttentionKind
-    """What its blocks attend to, but for the first."""
+    """Attention of every block but the first."""
     first_attention: AttentionKind
-    """What its first block attends to: the stage before's choice (the lag of one block)."""
+    """Attention of the first block: that of the stage before."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlockLayout:
-    """One block, as the stage table implies it."""
+    """One block of the network."""
 
     dim_in: int
-    """Channels that come in."""
+    """Input channels."""
     dim_out: int
-    """Channels that go out."""
+    """Output channels."""
     heads: int
     """Attention heads."""
     attention: AttentionKind
-    """Within mask units, or global."""
+    """Attention within mask units, or over the clip."""
     unit_tokens_in: int
-    """Tokens of a mask unit that come in."""
+    """Input tokens of a mask unit."""
     unit_tokens_out: int
-    """Tokens of a mask unit that go out; fewer where the block pools."""
+    """Output tokens of a mask unit; fewer if the block pools."""
     drop_path: float
-    """Probability that a sample skips a branch of this block in training."""
+    """Probability of dropping a branch of this block for a sample in training."""
 
 
 def stage_table(config: HieraConfig) -> tuple[StageLayout, ...]:
-    """The stages, first to last."""
+    """Return the layout of each stage, first to last."""
     stages = []
-    first, kind_before = 0, _kind(config.mask_unit_attn[0])
+    first, previous_kind = 0, _attention_kind(config.mask_unit_attn[0])
     for index, blocks in enumerate(config.stages):
         poolings = min(index, config.q_pool)
-        kind = _kind(config.mask_unit_attn[index])
+        kind = _attention_kind(config.mask_unit_attn[index])
         stage = StageLayout(
             first_block=first,
             last_block=first + blocks - 1,
@@ -252,34 +270,34 @@ def stage_table(config: HieraConfig) -> tuple[StageLayout, ...]:
             pools=1 <= index <= config.q_pool,
             poolings=poolings,
             attention=kind,
-            first_attention=kind_before,
+            first_attention=previous_kind,
         )
         stages.append(stage)
-        first, kind_before = first + blocks, kind
+        first, previous_kind = first + blocks, kind
     return tuple(stages)
 
 
 def block_table(config: HieraConfig) -> tuple[BlockLayout, ...]:
-    """The blocks, first to last."""
+    """Return the layout of each block, first to last."""
     blocks: list[BlockLayout] = []
-    before: StageLayout | None = None
+    previous: StageLayout | None = None
     for stage in stage_table(config):
         tokens = math.prod(stage.unit_shape)
         for index in range(stage.first_block, stage.last_block + 1):
-            entering = stage if before is None or index > stage.first_block else before
+            source = stage if previous is None or index > stage.first_block else previous
             block = BlockLayout(
-                dim_in=entering.dim,
+                dim_in=source.dim,
                 dim_out=stage.dim,
                 heads=stage.heads,
                 attention=stage.first_attention if index == stage.first_block else stage.attention,
-                unit_tokens_in=math.prod(entering.unit_shape),
+                unit_tokens_in=math.prod(source.unit_shape),
                 unit_tokens_out=tokens,
                 drop_path=config.drop_path_rate * index / max(config.depth - 1, 1),
             )
             blocks.append(block)
-        before = stage
+        previous = stage
     return tuple(blocks)
 
 
-def _kind(within_unit: bool) -> AttentionKind:
+def _attention_kind(within_unit: bool) -> AttentionKind:
     return "unit" if within_unit else "global"

@@ -1,9 +1,10 @@
-"""`nn.Linear` with oneDNN's kernels where they win: float32 on a CPU. The one place that chooses.
+"""`nn.Linear` with oneDNN's fused kernel for float32 on a CPU.
 
-torch's own float32 path copies the bias over the output, then lets MKL add the product, and GELU reads and writes
-all of it once more. oneDNN adds the bias and applies GELU while the product is still in registers, and its product is
-the faster one on CPUs that MKL does not know (`benchmarks/NOTES.md` has the measurements). torch offers that kernel under
-`torch.ops.mkldnn`, where `torch.compile` takes it from; it has no gradient of its own.
+torch's float32 path copies the bias into the output and lets MKL add the product; GELU then reads
+and writes all of it again. oneDNN adds the bias and applies GELU while the product is still in
+registers, and its product is faster on CPUs that MKL does not optimise for (measured in
+`benchmarks/NOTES.md`). torch exposes that kernel, which `torch.compile` also uses, as
+`torch.ops.mkldnn`; it has no gradient.
 """
 
 from __future__ import annotations
@@ -14,18 +15,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_FUSED = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+_HAS_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-class Linear(nn.Linear):
-    """x [..., in] to [..., out], as `nn.Linear`; with `gelu`, GELU (exact) of that; with `gelu_first`, of GELU of x."""
+class FusedLinear(nn.Linear):
+    """`nn.Linear` with an optional exact GELU before or after the product."""
 
     def forward(self, x: Tensor, gelu: bool = False, gelu_first: bool = False) -> Tensor:
-        if _fits(x, self.weight) and torch.is_grad_enabled():
-            out: Tensor = _Traced.apply(x, self.weight, self.bias, gelu_first)
+        """Map x [..., in] to [..., out], with GELU on the output or on the input."""
+        if _can_fuse(x, self.weight) and torch.is_grad_enabled():
+            out: Tensor = _FusedLinearFunction.apply(x, self.weight, self.bias, gelu_first)
             return F.gelu(out) if gelu else out
         x = F.gelu(x) if gelu_first else x
-        if _fits(x, self.weight):
+        if _can_fuse(x, self.weight):
             return fused_linear(x, self.weight, self.bias, gelu)
         out = F.linear(x, self.weight, self.bias)
         return F.gelu(out) if gelu else out
@@ -34,16 +36,20 @@ class Linear(nn.Linear):
 def fused_linear(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, gelu: bool = False
 ) -> Tensor:
-    """One call of oneDNN, without a gradient."""
+    """Call oneDNN's fused linear kernel, which has no gradient."""
     out: Tensor = torch.ops.mkldnn._linear_pointwise(
         x, weight, bias, "gelu" if gelu else "none", [], "none"
     )
     return out
 
 
-class _Traced(torch.autograd.Function):
-    """The product with a gradient: oneDNN for the output and the input's gradient, MKL, as fast there, for the weight's.
-    A GELU before it is computed again in the backward pass, so that its output, the widest of a block, is not kept."""
+class _FusedLinearFunction(torch.autograd.Function):
+    """Linear layer with a gradient.
+
+    oneDNN computes the output and the input's gradient, MKL, as fast there, the weight's. A GELU on
+    the input is recomputed in the backward pass, so its output, the widest tensor of a block, is
+    not stored.
+    """
 
     @staticmethod
     def forward(
@@ -59,21 +65,23 @@ class _Traced(torch.autograd.Function):
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         rows = grad.flatten(0, -2)
-        wants_input, wants_weight, wants_bias, _ = ctx.needs_input_grad
-        of_weight = None
-        if wants_weight:
-            of_weight = rows.t() @ (F.gelu(x) if ctx.gelu_first else x).flatten(0, -2)
-        of_input = None
-        if wants_input:
-            of_input = fused_linear(grad, weight.t())
-            of_input = torch.ops.aten.gelu_backward(of_input, x) if ctx.gelu_first else of_input
-        return of_input, of_weight, rows.sum(0) if wants_bias and ctx.has_bias else None, None
+        needs_input, needs_weight, needs_bias, _ = ctx.needs_input_grad
+        weight_grad = None
+        if needs_weight:
+            weight_grad = rows.t() @ (F.gelu(x) if ctx.gelu_first else x).flatten(0, -2)
+        input_grad = None
+        if needs_input:
+            input_grad = fused_linear(grad, weight.t())
+            if ctx.gelu_first:
+                input_grad = torch.ops.aten.gelu_backward(input_grad, x)
+        bias_grad = rows.sum(0) if needs_bias and ctx.has_bias else None
+        return input_grad, weight_grad, bias_grad, None
 
 
-def _fits(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN's kernel takes these. Graphs that others read (compiled, exported, traced) stay in plain words."""
+def _can_fuse(x: Tensor, weight: Tensor) -> bool:
+    """Return True if the oneDNN kernel applies; compiled, exported and traced graphs stay plain."""
     return (
-        _FUSED
+        _HAS_ONEDNN
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # type: ignore[no-untyped-call, attr-defined]
         and x.dtype == weight.dtype == torch.float32

@@ -1,4 +1,4 @@
-"""What a model costs: multiply-accumulates and parameters, in the paper's way of counting."""
+"""Model cost: multiply-accumulates and parameters, counted as in the paper."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Parameters of the model, trainable or not."""
+    """Count the parameters of `model`, frozen ones included."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def count_macs(model: nn.Module, input_shape: tuple[int, ...]) -> int:
-    """Multiply-accumulates of one forward pass for one sample of `input_shape` (channels first, without the batch),
-    with both attention products, as the paper's "GFLOPs" do. Runs on the meta device: no memory, no arithmetic."""
+    """Count the multiply-accumulates of one forward pass in evaluation mode.
+
+    Both attention products count, as in the paper's "GFLOPs". Runs on the meta device: no memory is
+    allocated and nothing is computed.
+
+    Args:
+        model: A `Hiera` or `MaskedAutoencoderHiera`; its mode is restored.
+        input_shape: Shape of one sample without the batch: (C, T, H, W) or (C, H, W).
+    """
     state = {
         name: tensor.to("meta")
         for name, tensor in (*model.named_parameters(), *model.named_buffers())

@@ -1,6 +1,6 @@
-"""The masked autoencoder: most mask units are hidden, the encoder sees the rest, a decoder predicts what is hidden.
+"""Masked autoencoder: encode the visible mask units, predict the hidden ones.
 
-clips ── blank hidden units ─▶ patches ── visible units alone ─▶ blocks ─▶ every pooled stage fused per unit
+clips ── blank hidden units ─▶ patches ── visible units ─▶ blocks ─▶ fuse stages per unit
   │                                                                              │
   └─▶ target of hidden tokens ◀── loss ──▶ prediction ◀── decoder ◀── mask token where hidden
 """
@@ -19,35 +19,55 @@ from hiera_video.errors import ConfigError, InputSizeError
 from hiera_video.models.blocks import NORM_EPS, HieraBlock
 from hiera_video.models.hiera import HieraEncoder, init_weights
 from hiera_video.models.layout import BlockLayout, HieraConfig
-from hiera_video.models.linear import Linear
-from hiera_video.models.masking import random_hidden, random_keep, running_cells
+from hiera_video.models.linear import FusedLinear
+from hiera_video.models.masking import choose_hidden_tokens, random_keep, running_cells
 from hiera_video.models.registry import MaeConfig, num_visible
-from hiera_video.models.targets import Target
-from hiera_video.models.tokens import CONVS, flat_index, take_rows, true_positions, visible_count
-
-__all__ = ["MaeOutput", "MaskedAutoencoderHiera", "random_keep"]
+from hiera_video.models.targets import MaeTarget
+from hiera_video.models.tokens import (
+    CONVS,
+    count_visible,
+    flat_index,
+    gather_rows,
+    indices_of_true,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaeOutput:
-    """What one step of the masked autoencoder gives. N = tokens of the final grid, in spatial order; M = predicted ones."""
+    """Output of one masked-autoencoder forward pass.
+
+    N is the number of tokens of the final grid, M the number of predicted tokens; both are in
+    spatial order.
+    """
 
     loss: Tensor
-    """Mean squared error over predicted tokens, a scalar in float32."""
+    """Mean squared error over the predicted tokens, a float32 scalar."""
     pred: Tensor
-    """[B, M, size] prediction of the normalised target, tokens in spatial order."""
+    """[B, M, size], predictions of the normalised target."""
     target: Tensor
-    """[B, M, size] what it is compared with."""
+    """[B, M, size], the normalised target."""
     keep: Tensor
     """[B, units] bool, True = visible to the encoder."""
     masked: Tensor
-    """[B, N] bool, True = hidden and predicted; `pred` and `target` are these tokens, in order."""
+    """[B, N] bool, True = hidden and predicted: the tokens of `pred` and `target`, in order."""
     latent: Tensor
-    """[B, visible tokens, C] the encoder's fused and normed output, detached: what collapse monitors look at."""
+    """[B, visible tokens, C], the encoder's fused and normalised output, detached; for monitoring
+    collapse."""
 
 
 class MaskedAutoencoderHiera(HieraEncoder):
-    """Encoder and decoder of the pre-training. Parameter names are the authors'."""
+    """Encoder and decoder of masked pre-training (arXiv 2306.00989; table 11a for video).
+
+    Parameter names are the authors', so their checkpoints load without renaming.
+
+    Args:
+        config: Sizes of the encoder.
+        mae: Masking, decoder and target.
+        checkpointing: Recompute each block in the backward pass to save memory.
+
+    Raises:
+        ConfigError: If the masking or target does not fit the input size.
+    """
 
     unit_tokens: Tensor
     cell_tokens: Tensor
@@ -55,15 +75,13 @@ class MaskedAutoencoderHiera(HieraEncoder):
     def __init__(self, config: HieraConfig, mae: MaeConfig, checkpointing: bool = False) -> None:
         super().__init__(config, checkpointing)
         self.mae = mae
-        self.target = Target(config, mae)
-        self.hidden_together = _hidden_together(config, mae)
-        self.visible_units(
-            mae.mask_ratio
-        )  # a ratio that leaves nothing is told now, not at the first step
+        self.target = MaeTarget(config, mae)
+        self.mask_group_size = _mask_group_size(config, mae)
+        self.num_visible_units()  # reject a mask ratio that leaves nothing visible now
         dim, width = self.stages[-1].dim, mae.decoder_embed_dim
         self.encoder_norm = nn.LayerNorm(dim, eps=NORM_EPS)
         self.multi_scale_fusion_heads = _fusion_heads(self)
-        self.decoder_embed = Linear(dim, width)
+        self.decoder_embed = FusedLinear(dim, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.decoder_pos_embed = nn.Parameter(torch.zeros(1, math.prod(config.final_grid), width))
         layout = BlockLayout(
@@ -79,14 +97,14 @@ class MaskedAutoencoderHiera(HieraEncoder):
             HieraBlock(layout, config.mlp_ratio) for _ in range(mae.decoder_depth)
         )
         self.decoder_norm = nn.LayerNorm(width, eps=NORM_EPS)
-        self.decoder_pred = Linear(width, self.target.size)
-        self._register_tables()
+        self.decoder_pred = FusedLinear(width, self.target.size)
+        self._register_token_tables()
         init_weights(self, config)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
         nn.init.trunc_normal_(self.decoder_pos_embed, std=0.02)
 
-    def _register_tables(self) -> None:
-        """Places of each unit's tokens in the final grid, and of those that the decoder may be limited to."""
+    def _register_token_tables(self) -> None:
+        """Register the positions of each unit's tokens, and of its running cells."""
         grid = torch.arange(math.prod(self.config.final_grid)).view(1, 1, *self.config.final_grid)
         unit_tokens = self.order.unroll(grid, self.config.q_pool)[0, ..., 0]
         self.register_buffer("unit_tokens", unit_tokens, persistent=False)
@@ -95,14 +113,14 @@ class MaskedAutoencoderHiera(HieraEncoder):
             self.register_buffer("cell_tokens", cells, persistent=False)
 
     def no_weight_decay(self) -> set[str]:
+        """Return the parameters of two or more dimensions without weight decay."""
         return super().no_weight_decay() | {"decoder_pos_embed", "mask_token"}
 
-    def visible_units(self, mask_ratio: float | None = None) -> int:
-        """Units of a clip that stay visible at a ratio (the configured one by default)."""
+    def num_visible_units(self, mask_ratio: float | None = None) -> int:
+        """Return how many units of a clip stay visible, by default at the configured ratio."""
         ratio = self.mae.mask_ratio if mask_ratio is None else mask_ratio
-        return (
-            num_visible(self.config.num_units // self.hidden_together, ratio) * self.hidden_together
-        )
+        groups = self.config.num_units // self.mask_group_size
+        return num_visible(groups, ratio) * self.mask_group_size
 
     def draw_keep(
         self,
@@ -111,15 +129,24 @@ class MaskedAutoencoderHiera(HieraEncoder):
         mask_ratio: float | None = None,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        """Masks as this model is configured, keep [batch, units] bool, True = visible; see `random_keep`."""
+        """Draw masks as `mae.masking` configures them.
+
+        Args:
+            batch: Number of clips B.
+            generators: One generator for the batch, or one per clip; torch's global one by default.
+            mask_ratio: Share of hidden units, the configured one by default.
+            device: Device of the result.
+
+        Returns:
+            keep [B, units], bool, True = visible.
+        """
         units = self.config.num_units
-        if self.mae.masking == "future":  # units lie frame by frame
-            return (torch.arange(units, device=device) < self.visible_units(mask_ratio)).repeat(
-                batch, 1
-            )
+        if self.mae.masking == "future":  # units are ordered frame by frame
+            visible = torch.arange(units, device=device) < self.num_visible_units(mask_ratio)
+            return visible.repeat(batch, 1)
         ratio = self.mae.mask_ratio if mask_ratio is None else mask_ratio
         return random_keep(
-            batch, units, ratio, generators, tube_frames=self.hidden_together, device=device
+            batch, units, ratio, generators, tube_frames=self.mask_group_size, device=device
         )
 
     def forward(
@@ -130,37 +157,43 @@ class MaskedAutoencoderHiera(HieraEncoder):
         path_draws: Tensor | None = None,
         decoder_draws: Tensor | None = None,
     ) -> MaeOutput:
-        """clips: [B, C, T, H, W] (images [B, C, H, W]), normalised.
+        """Reconstruct the hidden units of clips.
 
-        mask_ratio: share of hidden units, the configured one by default. keep: [B, units] bool, True = visible, equally
-        many in each clip; drawn from torch's global generator by default. path_draws: as in `encode`. decoder_draws:
-        [B, N] uniform, which hidden tokens are decoded with decoder_tokens="random"; drawn globally by default.
-        `ConfigError` for a bad ratio, `InputSizeError` for clips or keep that do not fit."""
-        visible = self.visible_units(mask_ratio)
+        Args:
+            clips: [B, C, T, H, W], or [B, C, H, W] for an image model; normalised.
+            mask_ratio: Share of hidden units, the configured one by default.
+            keep: [B, units] bool, True = visible, the same number in each clip; drawn from torch's
+                global generator by default.
+            path_draws: As in `encode`.
+            decoder_draws: [B, N], uniform in [0, 1), which choose the hidden tokens that are
+                decoded with decoder_tokens="random"; from torch's global generator by default.
+
+        Raises:
+            ConfigError: If `mask_ratio` leaves no unit visible or none hidden.
+            InputSizeError: If `clips`, `keep` or the draws do not fit the model.
+        """
+        visible = self.num_visible_units(mask_ratio)
         if keep is None:
             keep = self.draw_keep(clips.shape[0], mask_ratio=mask_ratio, device=clips.device)
         else:
-            counted = visible_count(keep, clips.shape[0], self.config.num_units, visible)
-            self._check_count(counted, visible if mask_ratio is not None else None, mask_ratio)
-            visible = counted
+            count = count_visible(keep, clips.shape[0], self.config.num_units, visible)
+            self._check_count(count, visible if mask_ratio is not None else None, mask_ratio)
+            visible = count
         latent = self.encode_visible(clips, keep, path_draws, visible)
         decoded, predicted = self.decode(latent, keep, decoder_draws)
         pred = self.decoder_pred(self.decoder_norm(decoded))
         with torch.no_grad():
-            target = self.target.normalised(
-                take_rows(self.target.patches(clips.float()), predicted)
-            )
+            patches = gather_rows(self.target.patches(clips.float()), predicted)
+            target = self.target.normalise(patches)
         loss = F.mse_loss(pred.float(), target)
-        tokens = torch.zeros(
-            keep.shape[0], self.unit_tokens.numel(), dtype=torch.bool, device=clips.device
-        )
-        masked = tokens.scatter(1, predicted, True)
+        shape = (keep.shape[0], self.unit_tokens.numel())
+        masked = torch.zeros(shape, dtype=torch.bool, device=clips.device)
         return MaeOutput(
             loss=loss,
             pred=pred,
             target=target,
             keep=keep,
-            masked=masked,
+            masked=masked.scatter(1, predicted, True),
             latent=latent.detach().flatten(1, 2),
         )
 
@@ -171,7 +204,11 @@ class MaskedAutoencoderHiera(HieraEncoder):
         path_draws: Tensor | None = None,
         visible: int | None = None,
     ) -> Tensor:
-        """Fused and normed latents of the visible units, [B, visible units, tokens of a unit, C]."""
+        """Encode the visible units and fuse the maps of all stages; arguments as in `encode`.
+
+        Returns:
+            [B, visible units, tokens of a unit, C], fused and normalised.
+        """
         stages = self.encode(clips, keep, path_draws, visible)
         fused = stages[-1]
         for index in range(self.config.q_pool):
@@ -180,52 +217,62 @@ class MaskedAutoencoderHiera(HieraEncoder):
         return latent
 
     def _fuse(self, index: int, tokens: Tensor) -> Tensor:
-        """Stage `index` brought to the final grid: a convolution whose stride is its kernel, which in unit order is a
-        matrix product over the tokens that the poolings would have joined."""
+        """Project stage `index` onto the final grid.
+
+        The fusion head is a convolution whose stride equals its kernel. In unit order that is a
+        matrix product over the tokens that the remaining poolings would join.
+        """
         head = self.multi_scale_fusion_heads[index]
         assert isinstance(head, nn.Conv2d | nn.Conv3d)
-        axes = self.order.axes
+        strides = list(zip(self.order.axes, self.config.q_stride))
         kernel = {
-            f"p{n}{a}": s
-            for n in range(index + 1, self.config.q_pool + 1)
-            for a, s in self._strides()
+            f"p{pooling}{axis}": stride
+            for pooling in range(index + 1, self.config.q_pool + 1)
+            for axis, stride in strides
         }
         spatial = " ".join(
-            f"({' '.join(f'p{n}{a}' for n in range(self.config.q_pool, index, -1))})" for a in axes
+            f"({' '.join(f'p{pooling}{axis}' for pooling in range(self.config.q_pool, index, -1))})"
+            for axis in self.order.axes
         )
         joined = " ".join(kernel)
         weight = rearrange(head.weight, f"o c {spatial} -> o ({joined} c)", **kernel)
         rest = math.prod(self.config.unit_rest)
         return F.linear(rearrange(tokens, "b u (s r) c -> b u r (s c)", r=rest), weight, head.bias)
 
-    def _strides(self) -> list[tuple[str, int]]:
-        return list(zip(self.order.axes, self.config.q_stride))
-
     def decode(
         self, latent: Tensor, keep: Tensor, decoder_draws: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Latents [B, visible units, tokens of a unit, C] to the decoder's output at the tokens to predict
-        [B, M, width], and the places of those in the final grid [B, M], ascending."""
+        """Run the decoder on visible latents and mask tokens.
+
+        Args:
+            latent: [B, visible units, tokens of a unit, C], the result of `encode_visible`.
+            keep: [B, units] bool, True = visible.
+            decoder_draws: As in `forward`.
+
+        Returns:
+            The decoder's output at the predicted tokens [B, M, width], and their ascending
+            positions in the final grid [B, M].
+        """
         batch, visible = latent.shape[:2]
         count = self.unit_tokens.numel()
-        seen = self.unit_tokens[true_positions(keep, visible)].flatten(1)
-        predicted = self._to_predict(keep, visible, decoder_draws)
+        visible_tokens = self.unit_tokens[indices_of_true(keep, visible)].flatten(1)
+        predicted = self._predicted_positions(keep, visible, decoder_draws)
         rows = self.decoder_embed(latent)
         blank = self.mask_token.to(rows.dtype).view(1, -1).repeat(batch * count, 1)
-        tokens = blank.index_copy(0, flat_index(seen, count), rows.flatten(0, 2)).view(
-            batch, count, -1
-        )
-        tokens = tokens + self.decoder_pos_embed
-        whole = self.mae.decoder_tokens == "all"
-        if not whole:
-            tokens = take_rows(tokens, torch.cat([seen, predicted], dim=1))
+        filled = blank.index_copy(0, flat_index(visible_tokens, count), rows.flatten(0, 2))
+        tokens = filled.view(batch, count, -1) + self.decoder_pos_embed
+        decode_all = self.mae.decoder_tokens == "all"
+        if not decode_all:
+            tokens = gather_rows(tokens, torch.cat([visible_tokens, predicted], dim=1))
         for block in self.decoder_blocks:
             tokens = self.run_block(block, tokens, None)
-        return (take_rows(tokens, predicted) if whole else tokens[:, seen.shape[1] :]), predicted
+        if decode_all:
+            return gather_rows(tokens, predicted), predicted
+        return tokens[:, visible_tokens.shape[1] :], predicted
 
-    def _to_predict(self, keep: Tensor, visible: int, draws: Tensor | None) -> Tensor:
-        """Places [B, M] in the final grid, ascending, of the hidden tokens that are decoded."""
-        hidden_units = true_positions(~keep, keep.shape[1] - visible)
+    def _predicted_positions(self, keep: Tensor, visible: int, draws: Tensor | None) -> Tensor:
+        """Return the ascending positions [B, M] in the final grid of the tokens to predict."""
+        hidden_units = indices_of_true(~keep, keep.shape[1] - visible)
         table = self.cell_tokens if self.mae.decoder_tokens == "running_cell" else self.unit_tokens
         hidden = table[hidden_units].flatten(1)
         if self.mae.decoder_tokens != "random":
@@ -234,44 +281,52 @@ class MaskedAutoencoderHiera(HieraEncoder):
         draws = torch.rand(shape, device=keep.device) if draws is None else draws
         if draws.shape != shape:
             raise InputSizeError(
-                f"decoder_draws is {list(draws.shape)}; it has to be {list(shape)}, clips x tokens"
+                f"decoder_draws is {list(draws.shape)}; expected {list(shape)}: clips x tokens"
             )
         masked = torch.zeros(shape, dtype=torch.bool, device=keep.device).scatter(1, hidden, True)
-        return random_hidden(masked, max(1, int(hidden.shape[1] * self.mae.decoder_share)), draws)
+        count = max(1, int(hidden.shape[1] * self.mae.decoder_share))
+        return choose_hidden_tokens(masked, count, draws)
 
     def pictures(self, clips: Tensor, output: MaeOutput) -> tuple[Tensor, Tensor, Tensor]:
-        """Original, visible, and reconstructed clips for the eye; see `Target.pictures`."""
-        places = flat_index(
-            true_positions(output.masked, output.pred.shape[1]), output.masked.shape[1]
-        )
-        predicted = output.target.new_zeros(output.masked.numel(), output.pred.shape[2])
+        """Return the original, visible and reconstructed clips; see `MaeTarget.pictures`.
+
+        Args:
+            clips: [B, C, (T,) H, W], the clips that gave `output`.
+            output: Result of `forward`.
+        """
+        masked = output.masked
+        places = flat_index(indices_of_true(masked, output.pred.shape[1]), masked.shape[1])
+        predicted = output.target.new_zeros(masked.numel(), output.pred.shape[2])
         predicted = predicted.index_copy(0, places, output.pred.detach().float().flatten(0, 1))
-        return self.target.pictures(clips, predicted.view(*output.masked.shape, -1), output.masked)
+        return self.target.pictures(clips, predicted.view(*masked.shape, -1), masked)
 
-    def _check_count(self, counted: int, expected: int | None, mask_ratio: float | None) -> None:
-        if counted == self.config.num_units:
+    def _check_count(self, count: int, expected: int | None, mask_ratio: float | None) -> None:
+        if count == self.config.num_units:
             raise InputSizeError(
-                "keep hides no unit; at least one has to be hidden, or there is nothing to predict"
+                "keep hides no unit; at least one must be hidden, or there is nothing to predict"
             )
-        if expected is not None and counted != expected:
+        if expected is not None and count != expected:
             raise InputSizeError(
-                f"keep shows {counted} units a clip but mask_ratio={mask_ratio} means {expected}; give one of the two"
+                f"keep shows {count} units a clip but mask_ratio={mask_ratio} means {expected}; "
+                "pass one of the two"
             )
 
 
-def _hidden_together(config: HieraConfig, mae: MaeConfig) -> int:
-    """How many units share their fate: one, a place's in all frames, or a frame's."""
+def _mask_group_size(config: HieraConfig, mae: MaeConfig) -> int:
+    """Return how many units are hidden together: one, one place in all frames, or a whole frame."""
     if len(config.unit_grid) == 2:
         if mae.masking == "future":
-            raise ConfigError("mae.masking='future': an image has no time; use 'random'")
+            raise ConfigError("mae.masking='future': an image has no time axis; use 'random'")
         return 1
     frames = config.unit_grid[0]
     return {"random": 1, "tube": frames, "future": config.num_units // frames}[mae.masking]
 
 
 def _fusion_heads(model: HieraEncoder) -> nn.ModuleList:
-    """One convolution for each stage that is pooled later, kernel = stride = what is pooled away, then the identity for
-    the last stage (whose resolution is final; a stage of the same resolution before it is not used)."""
+    """Build a convolution for each stage that is pooled later, and the identity for the last one.
+
+    Kernel and stride equal the later poolings. Other stages at the final resolution have no head.
+    """
     config = model.config
     heads: list[nn.Module] = []
     for stage in model.stages[: config.q_pool]:

@@ -1,5 +1,7 @@
-"""Which mask units are hidden from the encoder, and which hidden tokens the decoder predicts. Every shape is known
-before the data is: counts are fixed by the ratios, never by what was drawn."""
+"""Random masks of mask units, and the hidden tokens that the decoder predicts.
+
+Every shape is fixed by the ratios and never depends on the draws, so graphs can be compiled.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,26 @@ def random_keep(
     tube_frames: int = 1,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Draw keep [batch, units] bool, True = visible; `num_visible(units, mask_ratio)` units are visible in each row.
+    """Draw random masks with `num_visible(units, mask_ratio)` visible units in each row.
 
-    generators: one for the batch, or one a clip (so that a clip's mask does not depend on its neighbours); torch's
-    global generator where not given. tube_frames: how many unit frames share one spatial mask; 1 hides any unit in
-    space and time (the paper), the clip's unit frames give tubes (VideoMAE, arXiv 2203.12602)."""
+    Args:
+        batch: Number of clips B.
+        units: Number of mask units of a clip.
+        mask_ratio: Share of hidden units, between 0 and 1.
+        generators: One generator for the batch, or one per clip, which makes a clip's mask
+            independent of its batch; torch's global generator by default.
+        tube_frames: Number of unit frames that share one spatial mask. 1 masks units anywhere in
+            space and time (the Hiera paper); all unit frames of a clip give tubes (VideoMAE,
+            arXiv 2203.12602).
+        device: Device of the result.
+
+    Returns:
+        keep [B, units], bool, True = visible.
+
+    Raises:
+        ConfigError: If the ratio leaves nothing visible or nothing hidden, `units` is not a
+            multiple of `tube_frames`, or the number of generators is not `batch`.
+    """
     if units % tube_frames:
         raise ConfigError(f"{units} units cannot be split into tubes of {tube_frames} frames")
     places = units // tube_frames
@@ -38,31 +55,44 @@ def random_keep(
     else:
         if len(generators) != batch:
             raise ConfigError(
-                f"{len(generators)} generators for {batch} clips: give one each, or one for the batch"
+                f"{len(generators)} generators for {batch} clips: pass one per clip, or one for "
+                "the batch"
             )
         noise = torch.stack(
             [torch.rand(places, generator=one, device=one.device) for one in generators]
         )
-    keep = noise.argsort(dim=1).argsort(dim=1) < visible  # a clip's `visible` smallest draws
+    keep = noise.argsort(dim=1).argsort(dim=1) < visible  # the smallest `visible` draws of a clip
     keep = keep.repeat(1, tube_frames)
     return keep if device is None else keep.to(device)
 
 
 def running_cells(config: HieraConfig, unit_tokens: Tensor, share: float) -> Tensor:
-    """Tokens of each unit that the decoder predicts, [units, n]: the same share of every unit, at places that walk
-    round the unit as time goes on. With 2x2 tokens a unit and a share of one half, at t = 0, 1, 2, 3:
+    """Choose the same share of tokens in every unit, at places that move round the unit over time.
+
+    With 2x2 tokens a unit and share 0.5, at t = 0, 1, 2, 3:
 
         # #    . #    . .    # .
         . .    . #    # #    # .
 
-    (MAR's cell running masking, arXiv 2207.11660, as VideoMAE V2 uses it for the decoder, arXiv 2303.16727.)"""
+    This is running cell masking (MAR, arXiv 2207.11660), which VideoMAE V2 applies to the decoder
+    (arXiv 2303.16727).
+
+    Args:
+        config: Configuration that fixes the grid of units.
+        unit_tokens: [units, tokens], positions of each unit's tokens in the final grid.
+        share: Share of a unit's tokens to choose.
+
+    Returns:
+        [units, chosen tokens], positions in the final grid.
+    """
     tokens = unit_tokens.shape[1]
     if tokens < 2:
         raise ConfigError(
-            "mae.decoder_tokens='running_cell': units have one token left each; use 'random' or 'all'"
+            "mae.decoder_tokens='running_cell': each unit has a single token left; use 'random' or "
+            "'all'"
         )
     rows, columns = config.unit_rest[-2:]
-    walk = [
+    path = [
         time * rows * columns + row * columns + (column if row % 2 == 0 else columns - 1 - column)
         for time in range(tokens // (rows * columns))
         for row in range(rows)
@@ -71,12 +101,18 @@ def running_cells(config: HieraConfig, unit_tokens: Tensor, share: float) -> Ten
     chosen = max(1, round(tokens * share))
     units_per_frame = config.unit_grid[-2] * config.unit_grid[-1]
     places = [
-        [walk[(unit // units_per_frame + step) % tokens] for step in range(chosen)]
+        [path[(unit // units_per_frame + step) % tokens] for step in range(chosen)]
         for unit in range(config.num_units)
     ]
     return unit_tokens.gather(1, torch.tensor(places, device=unit_tokens.device))
 
 
-def random_hidden(masked: Tensor, count: int, draws: Tensor) -> Tensor:
-    """`count` of the hidden tokens of each clip, ascending [B, count]; masked and draws (uniform) are [B, tokens]."""
+def choose_hidden_tokens(masked: Tensor, count: int, draws: Tensor) -> Tensor:
+    """Choose the `count` hidden tokens with the smallest draws, as ascending positions [B, count].
+
+    Args:
+        masked: [B, N] bool, True = hidden.
+        count: Number of tokens to choose in each clip.
+        draws: [B, N], uniform in [0, 1).
+    """
     return draws.masked_fill(~masked, 2.0).argsort(dim=1)[:, :count].sort(dim=1).values

@@ -1,6 +1,7 @@
-"""Models by name, as data: the `model` and `mae` sections, the sizes, and the configuration behind each name.
+"""Model names and the configuration behind each, and the `model` and `mae` config sections.
 
-No torch, so that a wrong name or input size is told at once. `geometry.py` holds the geometry; it can be had from here."""
+Needs no torch, so a wrong name or input size fails at once.
+"""
 
 from __future__ import annotations
 
@@ -9,53 +10,28 @@ from difflib import get_close_matches
 from typing import Any, Literal
 
 from hiera_video.errors import ConfigError
-from hiera_video.models.layout import (
-    AXES,
-    BlockLayout,
-    HieraConfig,
-    StageLayout,
-    block_table,
-    check_input_size,
-    stage_table,
-)
+from hiera_video.models.layout import AXES, HieraConfig, check_input_size
 from hiera_video.utils.checks import require
-
-__all__ = [
-    "SIZES",
-    "BlockLayout",
-    "HieraConfig",
-    "MaeConfig",
-    "ModelConfig",
-    "StageLayout",
-    "block_table",
-    "check_mask_ratio",
-    "config_for",
-    "default_mae",
-    "is_mae",
-    "list_names",
-    "num_visible",
-    "stage_table",
-]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The `model` section: which model, and where its weights come from."""
+    """The `model` section: architecture and weights."""
 
     name: str
-    """A name of `list_models()`; `mae_…` goes with train.task=pretrain."""
+    """A name of `list_models()`; `mae_…` names need train.task=pretrain."""
     input_size: tuple[int, ...] | None = None
-    """(frames, height, width), or (height, width) for an image model; the name's own where unset."""
+    """(frames, height, width), or (height, width) for an image model; the name's own if unset."""
     num_classes: int | None = None
-    """Outputs of the head; the manifest's class count where unset."""
+    """Outputs of the head; the manifest's class count if unset."""
     pretrained: str | None = None
-    """Run folder, file, `hf-hub:owner/name`, or a tag that the zoo knows; `none`: from scratch, on purpose."""
+    """Run folder, file, `hf-hub:owner/name`, or published tag; `none` trains from scratch."""
     drop_path_rate: float = 0.0
-    """Stochastic depth of the last block."""
+    """Stochastic depth rate of the last block."""
     head_dropout: float = 0.0
     """Dropout before the classifier."""
     checkpointing: bool = False
-    """Recompute each block in the backward pass: about a third more time, far less memory."""
+    """Recompute each block in the backward pass: far less memory for about a third more time."""
 
     def __post_init__(self) -> None:
         if self.input_size is not None:
@@ -72,27 +48,32 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MaeConfig:
-    """The `mae` section: masking, decoder and target of the masked autoencoder. Defaults: the paper's video recipe."""
+    """The `mae` section: masking, decoder and target of the masked autoencoder.
+
+    The defaults are the paper's video recipe (arXiv 2306.00989, table 11a).
+    """
 
     mask_ratio: float = 0.9
-    """Share of the mask units that is hidden (paper: 0.9 for video, 0.6 for images)."""
+    """Share of mask units that are hidden (paper: 0.9 for video, 0.6 for images)."""
     decoder_embed_dim: int = 512
-    """Width of the decoder."""
+    """Channels of the decoder."""
     decoder_depth: int = 8
     """Blocks of the decoder."""
     decoder_num_heads: int = 8
-    """Heads of the decoder (paper, table 11a: 8 for video; weights for 16 have the same shapes and load silently)."""
+    """Attention heads of the decoder (paper, table 11a: 8 for video). Weights made with another
+    number have the same shapes, so a state dict alone does not reveal a mismatch."""
     masking: Literal["random", "tube", "future"] = "random"
-    """Which units are hidden: any in space and time (the paper), the same place in every frame (VideoMAE), or the clip's
-    last frames (as SiamMAE hides the future, arXiv 2305.14344; nothing is drawn): what moves has to be carried on."""
+    """Units that are hidden: any in space and time (the paper), the same places in every frame
+    (VideoMAE), or the last frames of the clip (as SiamMAE hides the future, arXiv 2305.14344),
+    which is not random and requires the model to extrapolate motion."""
     target: Literal["pixels", "hog"] = "pixels"
-    """What is predicted: normalised pixels, or histograms of oriented gradients (MaskFeat)."""
+    """Prediction target: normalised pixels, or histograms of oriented gradients (MaskFeat)."""
     target_frames: Literal["first", "all"] = "first"
-    """Frames of each token that are predicted: the first (the paper), or all (VideoMAE)."""
+    """Frames of each token to predict: the first (the paper), or all (VideoMAE)."""
     decoder_tokens: Literal["all", "running_cell", "random"] = "all"
-    """Hidden tokens that are decoded: all (the paper), or a share of them (VideoMAE V2's dual masking)."""
+    """Hidden tokens to decode: all (the paper), or a share of them (VideoMAE V2's dual masking)."""
     decoder_share: float = 0.5
-    """That share; used unless decoder_tokens is all."""
+    """Share of hidden tokens to decode; unused with decoder_tokens=all."""
 
     def __post_init__(self) -> None:
         check_mask_ratio(self.mask_ratio, "mae.mask_ratio")
@@ -123,17 +104,24 @@ _MAE_CHOICES = {
 
 
 def check_mask_ratio(ratio: float, key: str = "mask_ratio") -> None:
-    """Raise `ConfigError` unless some of the clip may be hidden and some seen."""
+    """Raise `ConfigError` unless `ratio` is between 0 and 1; `key` names it in the message."""
     require(
         0 < ratio < 1,
-        f"{key}={ratio}: must be above 0 and below 1, or nothing is hidden, or nothing is seen",
+        f"{key}={ratio}: must be above 0 and below 1: some units hidden, some visible",
     )
 
 
 def num_visible(units: int, mask_ratio: float) -> int:
-    """Units that stay visible: 39 of 392 at 0.9. Raises `ConfigError` where that leaves none, or hides none."""
+    """Return how many of `units` stay visible at a mask ratio.
+
+    >>> num_visible(392, 0.9)
+    39
+
+    Raises:
+        ConfigError: If no unit would be visible, or none hidden.
+    """
     check_mask_ratio(mask_ratio)
-    visible = int(units * (1 - mask_ratio) + 1e-6)  # 10 * (1 - 0.9) is 0.9999…, and means 1
+    visible = int(units * (1 - mask_ratio) + 1e-6)  # 10 * (1 - 0.9) is 0.9999…
     require(
         0 < visible < units,
         f"mask_ratio={mask_ratio}: keeps {visible} of {units} units; "
@@ -142,7 +130,7 @@ def num_visible(units: int, mask_ratio: float) -> int:
     return visible
 
 
-# Table 2 of the paper (arXiv 2306.00989): width, heads and blocks per stage.
+# Table 2 of the paper (arXiv 2306.00989): channels and heads of stage 1, blocks of each stage.
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"embed_dim": 96, "num_heads": 1, "stages": (1, 2, 7, 2)},
     "small": {"embed_dim": 96, "num_heads": 1, "stages": (1, 2, 11, 2)},
@@ -163,9 +151,10 @@ _IMAGE: dict[str, Any] = {
     "sep_pos_embed": False,
 }
 
-# Small enough to learn motion on two CPU cores in minutes. Its second stage is global: with one block in the last
-# stage, the lag would leave a global third stage without a single global block, and time would never be mixed.
-# The head starts at full scale: scaled by 0.001, as the large sizes have it, it stays near chance for 200 steps.
+# Small enough to learn motion on two CPU cores in minutes. Its second stage is global: the first
+# block of a stage attends as the stage before, so with one block in the last stage a global third
+# stage would have no global block, and time would never be mixed. The head starts at full scale:
+# scaled by 0.001, as in the large sizes, it stays near chance for 200 steps.
 _MICRO: dict[str, Any] = {
     "input_size": (16, 32, 32),
     "embed_dim": 64,
@@ -185,7 +174,7 @@ def _all_names() -> dict[str, HieraConfig]:
     classifiers |= {
         f"hiera_{size}_224": HieraConfig(**shape, **_IMAGE) for size, shape in SIZES.items()
     }
-    # the autoencoder pools once less, so that a hidden unit is predicted as 2x2 tokens
+    # autoencoders pool one time less, so a hidden unit is predicted as 2x2 tokens
     autoencoders = {
         f"mae_{name}": replace(config, q_pool=config.q_pool - 1, init="xavier")
         for name, config in classifiers.items()
@@ -197,12 +186,12 @@ _CONFIGS = _all_names()
 
 
 def list_names() -> tuple[str, ...]:
-    """Every model name: video classifiers, image classifiers, then their masked autoencoders (`mae_…`)."""
+    """Return every model name: classifiers of video and images, then their autoencoders."""
     return tuple(_CONFIGS)
 
 
 def is_mae(name: str) -> bool:
-    """Whether the name means a masked autoencoder."""
+    """Return True if `name` is a masked autoencoder."""
     return name.startswith("mae_")
 
 
@@ -215,13 +204,25 @@ def config_for(
     head_dropout: float = 0.0,
     section: str = "",
 ) -> HieraConfig:
-    """The configuration of a name. `ConfigError` with the nearest names for an unknown one, `InputSizeError` with the
-    nearest sizes for a size that does not divide. `section` prefixes the keys in messages (`model.`)."""
+    """Return the configuration of a model name, with changes.
+
+    Args:
+        name: A name of `list_names()`.
+        input_size: (frames, height, width) or (height, width); the name's own by default.
+        num_classes: Outputs of the head; the name's own by default.
+        drop_path_rate: Stochastic depth rate of the last block.
+        head_dropout: Dropout before the classifier.
+        section: Prefix of the keys in messages, such as `model.`.
+
+    Raises:
+        ConfigError: If the name is unknown (with the nearest names) or a value is out of range.
+        InputSizeError: If the size is not a multiple of a mask unit (with the nearest valid sizes).
+    """
     if name not in _CONFIGS:
         model, _, tag = name.partition(".")
-        if model in _CONFIGS:  # timm's way
+        if model in _CONFIGS:  # as timm writes it
             raise ConfigError(
-                f"{section}name={name!r}: the model is {model}, its weights are {section}pretrained={tag}"
+                f"{section}name={name!r}: use {section}name={model} with {section}pretrained={tag}"
             )
         near = get_close_matches(name, _CONFIGS, n=3, cutoff=0.5)
         hint = (
@@ -234,12 +235,13 @@ def config_for(
         given = input_size if isinstance(input_size, int) else list(input_size)
         require(
             isinstance(given, list) and len(given) == dims,
-            f"{section}input_size={given}: {name} takes ({', '.join(AXES[dims])}), like {list(config.input_size)}",
+            f"{section}input_size={given}: {name} takes ({', '.join(AXES[dims])}), such as "
+            f"{list(config.input_size)}",
         )
         check_input_size(tuple(input_size), config.unit_pixels, f"{section}input_size")
         config = replace(config, input_size=tuple(input_size))
     classes = config.num_classes if num_classes is None else num_classes
-    least = 1 if section else 0  # what is trained and tested answers with classes
+    least = 1 if section else 0  # runs need a classifier; the Python API allows features alone
     require(classes >= least, f"{section}num_classes={classes}: must be {least} or more")
     return replace(
         config, num_classes=classes, drop_path_rate=drop_path_rate, head_dropout=head_dropout
@@ -247,7 +249,7 @@ def config_for(
 
 
 def default_mae(name: str) -> MaeConfig:
-    """The masked autoencoder's settings that go with a name: the paper's for video, the released code's for images."""
+    """Return the default settings: the paper's for video, the authors' code's for images."""
     if "micro" in name:
         return MaeConfig(decoder_embed_dim=128, decoder_depth=2, decoder_num_heads=4)
     if len(_CONFIGS[name].input_size) == 2:

@@ -1,4 +1,4 @@
-"""What the masked autoencoder predicts for a hidden token, and how predictions become pictures again."""
+"""Prediction targets of the masked autoencoder, and their conversion back to pixels."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ HOG_CELL = 8
 _VARIANCE_EPS = 1e-6
 
 
-class Target:
-    """Cuts clips into one target vector a token of the final grid, in spatial order."""
+class MaeTarget:
+    """Target vectors of a clip, one for each token of the final grid in spatial order."""
 
     def __init__(self, config: HieraConfig, mae: MaeConfig) -> None:
         self.kind = mae.target
@@ -32,98 +32,107 @@ class Target:
         if self.kind == "hog":
             if self.height % HOG_CELL or self.width % HOG_CELL:
                 raise ConfigError(
-                    f"mae.target='hog': tokens are {self.height}x{self.width} pixels, which cells of {HOG_CELL}x{HOG_CELL} "
-                    "do not divide; use 'pixels'"
+                    f"mae.target='hog': tokens of {self.height}x{self.width} pixels are not a "
+                    f"multiple of the {HOG_CELL}x{HOG_CELL} cells; use 'pixels'"
                 )
             self.size = channels * HOG_BINS * (self.height // HOG_CELL) * (self.width // HOG_CELL)
         else:
             self.size = channels * self.height * self.width
 
     def patches(self, clips: Tensor) -> Tensor:
-        """[B, C, (T,) H, W] to [B, tokens, size]: pixels, or histograms, not yet normalised.
+        """Cut clips into unnormalised target vectors: pixels or histograms.
 
-        Order inside a vector, which the published weights fix: (frame, row, column, channel) for video, (channel, row,
-        column) for images."""
-        maps = self._predicted_frames(clips)
-        cell_h, cell_w = self.height, self.width
+        The published weights fix the order inside a vector: (frame, row, column, channel) for
+        video, (channel, row, column) for images.
+
+        Args:
+            clips: [B, C, (T,) H, W].
+
+        Returns:
+            [B, N, size].
+        """
+        maps = clips if self.all_frames or not self.video else clips[:, :, :: self.frames]
+        p, q = self.height, self.width
         if self.kind == "hog":
-            maps, cell_h, cell_w = hog(maps), self.height // HOG_CELL, self.width // HOG_CELL
+            maps, p, q = hog(maps), p // HOG_CELL, q // HOG_CELL
         if self.video:
-            return rearrange(
-                maps,
-                "b c (t f) (h p) (w q) -> b (t h w) (f p q c)",
-                p=cell_h,
-                q=cell_w,
-                **self._time(),
-            )
-        return rearrange(maps, "b c (h p) (w q) -> b (h w) (c p q)", p=cell_h, q=cell_w)
+            pattern = "b c (t f) (h p) (w q) -> b (t h w) (f p q c)"
+            return rearrange(maps, pattern, p=p, q=q, t=self.grid["t"])
+        return rearrange(maps, "b c (h p) (w q) -> b (h w) (c p q)", p=p, q=q)
 
-    def normalised(self, patches: Tensor) -> Tensor:
-        """Each pixel patch by its own mean and unbiased variance (the paper); histograms are normalised already."""
+    def normalise(self, patches: Tensor) -> Tensor:
+        """Normalise each pixel patch by its own mean and unbiased variance, as in the paper.
+
+        Histograms are returned unchanged: each cell already has unit length.
+        """
         if self.kind == "hog":
             return patches
-        mean, deviation = _moments(patches)
+        mean, deviation = _mean_and_deviation(patches)
         return (patches - mean) / deviation
 
     @torch.no_grad()
     def pictures(
         self, clips: Tensor, predicted: Tensor, masked: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Three clips [B, C, (t,) H, W] in the input's normalised colours, at the frames that are predicted: the
-        original, the original with hidden tokens at 0 (grey), and that with the predictions filled in.
+        """Return the original, visible and reconstructed clips at the predicted frames.
 
-        predicted: [B, tokens, size], read where `masked` [B, tokens] is True; brought to the true patch's mean and
-        variance, which the normalised target does not tell."""
+        Predictions are scaled to the true patch's mean and variance, which the normalised target
+        does not contain.
+
+        Args:
+            clips: [B, C, (T,) H, W], normalised.
+            predicted: [B, N, size], used where `masked` is True.
+            masked: [B, N] bool, True = hidden.
+
+        Returns:
+            Three clips [B, C, (t,) H, W] in the input's normalised colours: the original, the
+            original with hidden tokens at 0 (grey), and that with the predictions filled in.
+
+        Raises:
+            ConfigError: If the target is not pixels.
+        """
         if self.kind != "pixels":
-            raise ConfigError(
-                f"mae.target={self.kind!r}: histograms cannot be shown as pictures; only 'pixels' can"
-            )
+            raise ConfigError(f"mae.target={self.kind!r}: only 'pixels' can be shown as pictures")
         patches = self.patches(clips.float())
-        mean, deviation = _moments(patches)
+        mean, deviation = _mean_and_deviation(patches)
         hidden = masked.unsqueeze(-1)
-        seen = patches.masked_fill(hidden, 0.0)
+        visible = patches.masked_fill(hidden, 0.0)
         filled = torch.where(hidden, predicted.float() * deviation + mean, patches)
-        return self._assemble(patches), self._assemble(seen), self._assemble(filled)
+        return self._assemble(patches), self._assemble(visible), self._assemble(filled)
 
     def _assemble(self, patches: Tensor) -> Tensor:
+        """Invert `patches` for pixels."""
         sizes = {"p": self.height, "q": self.width, **self.grid}
         if self.video:
-            return rearrange(
-                patches,
-                "b (t h w) (f p q c) -> b c (t f) (h p) (w q)",
-                **sizes,
-                **self._frame_count(),
-            )
+            pattern = "b (t h w) (f p q c) -> b c (t f) (h p) (w q)"
+            return rearrange(patches, pattern, f=self.frames if self.all_frames else 1, **sizes)
         return rearrange(patches, "b (h w) (c p q) -> b c (h p) (w q)", **sizes)
-
-    def _predicted_frames(self, clips: Tensor) -> Tensor:
-        return clips if self.all_frames or not self.video else clips[:, :, :: self.frames]
-
-    def _time(self) -> dict[str, int]:
-        return {"t": self.grid["t"]}
-
-    def _frame_count(self) -> dict[str, int]:
-        return {"f": self.frames if self.all_frames else 1}
 
 
 def hog(maps: Tensor) -> Tensor:
-    """Histograms of oriented gradients, channel by channel: [B, C, (T,) H, W] to [B, C * 9, (T,) H/8, W/8].
+    """Compute histograms of oriented gradients, channel by channel.
 
-    9 unsigned orientations, cells of 8x8 pixels, each cell's histogram of unit length: MaskFeat's target (arXiv
-    2112.09133), which the Hiera paper's ablation tries (85.5 to 86.1 at 800 epochs)."""
-    images = (
-        maps.float().flatten(0, 1)
-        if maps.ndim == 4
-        else rearrange(maps.float(), "b c t h w -> (b c t) h w")
-    )
+    9 unsigned orientations in cells of 8x8 pixels, each cell's histogram scaled to unit length:
+    MaskFeat's target (arXiv 2112.09133), which the Hiera paper's ablation tries (85.5 to 86.1 at
+    800 epochs).
+
+    Args:
+        maps: [B, C, (T,) H, W].
+
+    Returns:
+        [B, C * 9, (T,) H/8, W/8].
+    """
+    maps = maps.float()
+    images = maps.flatten(0, 1) if maps.ndim == 4 else rearrange(maps, "b c t h w -> (b c t) h w")
     padded = F.pad(images.unsqueeze(1), (1, 1, 1, 1), mode="reflect").squeeze(1)
     across = padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]
     down = padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]
-    strength = (across.square() + down.square()).sqrt()
-    angle = torch.atan2(down, across) % math.pi  # a line has no direction
+    magnitude = (across.square() + down.square()).sqrt()
+    angle = torch.atan2(down, across) % math.pi  # unsigned orientation
     bins = (angle / math.pi * HOG_BINS).long().clamp(max=HOG_BINS - 1)
     votes = [
-        F.avg_pool2d(torch.where(bins == bin_, strength, 0.0), HOG_CELL) for bin_ in range(HOG_BINS)
+        F.avg_pool2d(torch.where(bins == bin_, magnitude, 0.0), HOG_CELL)
+        for bin_ in range(HOG_BINS)
     ]
     histograms = F.normalize(torch.stack(votes, dim=1), dim=1)
     if maps.ndim == 4:
@@ -131,6 +140,6 @@ def hog(maps: Tensor) -> Tensor:
     return rearrange(histograms, "(b c t) n h w -> b (c n) t h w", b=maps.shape[0], c=maps.shape[1])
 
 
-def _moments(patches: Tensor) -> tuple[Tensor, Tensor]:
+def _mean_and_deviation(patches: Tensor) -> tuple[Tensor, Tensor]:
     mean = patches.mean(dim=-1, keepdim=True)
     return mean, (patches.var(dim=-1, keepdim=True) + _VARIANCE_EPS).sqrt()

@@ -112,7 +112,7 @@ def test_fine_tuning_starts_from_it_and_answers(
         *("train.epochs=1", "train.batch_size=4", "data.workers=0"),
     )
     assert done.returncode == 0, done.stderr
-    assert f"{pretrained}: loaded " in done.stderr and "fresh: head, norm" in done.stderr
+    assert f"{pretrained}: loaded " in done.stderr and "newly initialised: head, norm" in done.stderr
     loaded = hv.load(run)
     assert loaded.class_names == ("to the right", "to the left")
     answers = hv.predict(loaded, videos / "val_0.mp4", topk=2)

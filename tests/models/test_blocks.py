@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from hiera_video.models.blocks import attend, attend_in_parts
+from hiera_video.models.blocks import attend, attend_in_chunks
 from hiera_video.models.factory import create_model
 
 
@@ -35,7 +35,7 @@ def test_many_windows_in_parts_are_the_same_and_only_a_gpu_needs_it():
     query, key, value = (torch.randn(7, 2, tokens, 8, requires_grad=True) for tokens in (4, 16, 16))
     whole, parts = (
         F.scaled_dot_product_attention(query, key, value),
-        attend_in_parts(query, key, value, 3),
+        attend_in_chunks(query, key, value, 3),
     )
     assert torch.equal(whole, parts)
     for one, other in zip(

@@ -36,7 +36,7 @@ def test_logits_in_training_and_evaluation(clips):
     assert not torch.allclose(evaluated.sum(1), torch.ones(4))
 
 
-def test_features_are_the_last_map_in_spatial_order(clips):
+def test_forward_features_returns_the_last_map(clips):
     model = create_model("hiera_micro_16x32").eval()
     with torch.no_grad():
         maps, features = model.forward_intermediates(clips), model.forward_features(clips)
@@ -58,7 +58,7 @@ def test_features_are_the_last_map_in_spatial_order(clips):
             torch.float32,
             r"clips are \[1, 3, 16, 64, 64\]; this model takes \[B, 3, 16, 32, 32\]",
         ),
-        ((3, 16, 32, 32), torch.float32, r"create the model with the input_size that they have"),
+        ((3, 16, 32, 32), torch.float32, r"create the model with their input_size"),
         (
             (1, 3, 16, 32, 32),
             torch.uint8,
@@ -66,7 +66,7 @@ def test_features_are_the_last_map_in_spatial_order(clips):
         ),
     ],
 )
-def test_wrong_clips_are_told(shape, dtype, words):
+def test_wrong_clips_are_rejected(shape, dtype, words):
     model = create_model("hiera_micro_16x32")
     with pytest.raises(InputSizeError, match=words):
         model(torch.zeros(shape, dtype=dtype))
@@ -98,7 +98,7 @@ def test_layer_ids_cover_every_parameter():
     assert {levels[name] for name in ("norm.weight", "head.projection.bias")} == {25}
     assert set(levels.values()) == set(range(26))
     with pytest.raises(
-        ConfigError, match=r"'blocks.99.norm1.weight' is no parameter of this model"
+        ConfigError, match=r"'blocks.99.norm1.weight' is not a parameter of this model"
     ):
         model.layer_id("blocks.99.norm1.weight")
 
@@ -125,9 +125,7 @@ def test_reset_classifier(clips):
     assert model.config.num_classes == 11
     dropping = create_model("hiera_micro_16x32", head_dropout=0.5).eval()
     dropping.reset_classifier(11)
-    assert torch.equal(
-        dropping(clips), dropping(clips)
-    )  # a fresh head is in evaluation with its model
+    assert torch.equal(dropping(clips), dropping(clips))  # the new head is in evaluation mode too
 
 
 def test_no_classes_give_pooled_features(clips):
@@ -140,7 +138,7 @@ def test_no_classes_give_pooled_features(clips):
         logits, pooled = model(clips), bare(clips)
         assert pooled.shape == (4, model.num_features) == (4, 256)
         assert torch.equal(model.get_classifier()(pooled), logits)
-        features = model.forward_features(clips)  # in spatial order: the sum runs another way
+        features = model.forward_features(clips)  # in spatial order, summed in another order
         assert torch.allclose(model.forward_head(features), logits, atol=1e-6)
         assert torch.allclose(model.forward_head(features, pre_logits=True), pooled, atol=1e-5)
         assert torch.allclose(pooled, model.norm(features.mean(dim=(1, 2, 3))), atol=1e-5)
@@ -151,7 +149,7 @@ def test_no_classes_give_pooled_features(clips):
         assert model(clips).shape == (4, 3)
 
 
-def test_path_draws_do_not_depend_on_how_the_batch_is_split(clips):
+def test_path_draws_apply_per_sample(clips):
     model = create_model("hiera_micro_16x32", drop_path_rate=0.5).train()
     draws = torch.rand(4, 4, 2, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -162,12 +160,12 @@ def test_path_draws_do_not_depend_on_how_the_batch_is_split(clips):
     assert not torch.allclose(whole, undropped, atol=1e-3)
     with pytest.raises(
         InputSizeError,
-        match=r"path_draws is \[4, 4\]; it has to be \[4, 4, 2\]: clips x blocks x 2",
+        match=r"path_draws is \[4, 4\]; expected \[4, 4, 2\]: clips x blocks x 2",
     ):
         model(clips, path_draws=draws[..., 0])
 
 
-def test_a_dropped_branch_is_skipped_and_a_kept_one_scaled(clips):
+def test_branch_scales(clips):
     model = create_model("hiera_micro_16x32", drop_path_rate=0.9).train()
     draws = torch.ones(4, 4, 2)
     draws[0, 3] = 0.0  # both branches of the last block of the first clip

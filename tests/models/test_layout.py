@@ -38,7 +38,7 @@ def test_autoencoder_keeps_four_tokens_a_unit():
     assert (config.num_units, config.unit_rest, config.final_grid) == (392, (1, 2, 2), (8, 14, 14))
 
 
-def test_micro_mixes_time():
+def test_micro_has_global_attention():
     for name in ("hiera_micro_16x32", "mae_hiera_micro_16x32"):
         assert [block.attention for block in block_table(config_for(name))] == [
             "unit",
@@ -58,7 +58,8 @@ def test_drop_path_grows_linearly():
 def test_nearest_sizes():
     assert nearest_sizes((17, 225, 5), (2, 32, 32)) == ((16, 224, 32), (18, 256, 32))
     message = (
-        r"input_size=\[17, 224, 225\]: frames 17 is not a multiple of 2, width 225 is not a multiple of 32 .*"
+        r"input_size=\[17, 224, 225\]: frames 17 is not a multiple of 2, width 225 is not a multiple "
+        r"of 32 .*"
         r"the nearest that fit are \[16, 224, 224\] or \[18, 224, 256\]"
     )
     with pytest.raises(InputSizeError, match=message):
@@ -69,14 +70,14 @@ def test_nearest_sizes():
     ("changes", "words"),
     [
         ({"input_size": (16,)}, r"input_size=\[16\]: give \(frames, height, width\)"),
-        ({"q_stride": (2, 2)}, r"q_stride=\[2, 2\]: has to have 3 numbers"),
+        ({"q_stride": (2, 2)}, r"q_stride=\[2, 2\]: must have 3 numbers"),
         ({"embed_dim": 0}, "embed_dim=0: must be 1 or more"),
-        ({"stages": ()}, r"stages=\[\]: every stage needs 1 block or more"),
+        ({"stages": ()}, r"stages=\[\]: every stage needs at least 1 block"),
         (
             {"mask_unit_attn": (True,)},
             r"mask_unit_attn=\[True\]: needs one entry for each of the 4 stages",
         ),
-        ({"q_pool": 4}, "q_pool=4: 4 stages have 3 changes, so 0 to that many"),
+        ({"q_pool": 4}, "q_pool=4: must be between 0 and 3, the transitions between 4 stages"),
         (
             {"mask_unit_size": (1, 4, 4)},
             r"mask_unit_size=\[1, 4, 4\]: must be a multiple .* \[1, 8, 8\]",
@@ -86,6 +87,6 @@ def test_nearest_sizes():
         ({"head_dropout": 1.0}, "head_dropout=1.0: must be in"),
     ],
 )
-def test_wrong_values_are_told(changes, words):
+def test_wrong_values_are_rejected(changes, words):
     with pytest.raises(ConfigError, match=words):
         HieraConfig(**changes)

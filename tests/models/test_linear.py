@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from hiera_video.models import linear
 from hiera_video.models.blocks import Mlp
-from hiera_video.models.linear import Linear
+from hiera_video.models.linear import FusedLinear
 
 
 def error(ours: Tensor, plain: Tensor) -> float:
@@ -17,14 +17,14 @@ def error(ours: Tensor, plain: Tensor) -> float:
 
 
 @pytest.fixture
-def layer() -> Linear:
+def layer() -> FusedLinear:
     torch.manual_seed(0)
-    return Linear(96, 384)
+    return FusedLinear(96, 384)
 
 
 @pytest.mark.parametrize("gelu", [False, True])
 def test_the_kernel_is_used_and_equal(
-    layer: Linear, gelu: bool, monkeypatch: pytest.MonkeyPatch
+    layer: FusedLinear, gelu: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
     kernel = linear.fused_linear
@@ -39,7 +39,7 @@ def test_the_kernel_is_used_and_equal(
 
 
 @pytest.mark.parametrize("gelu", [None, "gelu", "gelu_first"])
-def test_gradients_are_equal(layer: Linear, gelu: str | None) -> None:
+def test_gradients_are_equal(layer: FusedLinear, gelu: str | None) -> None:
     x = torch.randn(2, 50, 96, requires_grad=True)
     plain = F.linear(F.gelu(x) if gelu == "gelu_first" else x, layer.weight, layer.bias)
     plain = F.gelu(plain) if gelu == "gelu" else plain
@@ -68,14 +68,14 @@ def test_the_widest_output_is_not_kept() -> None:
 
 
 @pytest.mark.parametrize("gelu", [False, True])
-def test_gelu_before_the_product(layer: Linear, gelu: bool) -> None:
+def test_gelu_before_the_product(layer: FusedLinear, gelu: bool) -> None:
     x = torch.randn(2, 50, 96)
     with torch.no_grad():
         plain = F.linear(F.gelu(x), layer.weight, layer.bias)
         assert error(layer(x, gelu=gelu, gelu_first=True), F.gelu(plain) if gelu else plain) <= 1e-5
 
 
-def test_frozen_weights_get_no_gradient(layer: Linear) -> None:
+def test_frozen_weights_get_no_gradient(layer: FusedLinear) -> None:
     layer.requires_grad_(False)
     x = torch.randn(1, 5, 96, requires_grad=True)
     layer(x).sum().backward()
@@ -85,7 +85,7 @@ def test_frozen_weights_get_no_gradient(layer: Linear) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_other_types_take_the_plain_way(
-    layer: Linear, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    layer: FusedLinear, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(linear, "fused_linear", None)
     with torch.no_grad():
@@ -93,7 +93,7 @@ def test_other_types_take_the_plain_way(
 
 
 def test_autocast_and_compiled_graphs_take_the_plain_way(
-    layer: Linear, monkeypatch: pytest.MonkeyPatch
+    layer: FusedLinear, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(linear, "fused_linear", None)
     x = torch.randn(3, 96)
@@ -104,6 +104,6 @@ def test_autocast_and_compiled_graphs_take_the_plain_way(
     assert "mkldnn" not in str(exported.graph)
 
 
-def test_no_rows_are_no_rows(layer: Linear) -> None:
+def test_no_rows_are_no_rows(layer: FusedLinear) -> None:
     with torch.no_grad():
         assert layer(torch.zeros(0, 96)).shape == (0, 384)

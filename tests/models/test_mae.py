@@ -44,7 +44,7 @@ def test_shapes(clips):
     assert not output.latent.requires_grad
 
 
-def test_hidden_pixels_change_the_target_and_not_the_prediction(clips):
+def test_hidden_pixels_change_only_the_target(clips):
     model = build().eval()
     keep = model.draw_keep(2)
     with torch.no_grad():
@@ -56,7 +56,7 @@ def test_hidden_pixels_change_the_target_and_not_the_prediction(clips):
     assert not torch.equal(before.target, after.target)
 
 
-COMPILED = [  # together every branch of the step, in few compilations
+COMPILED = [  # every branch of the step in three compilations
     {},
     {
         "target": "hog",
@@ -71,7 +71,7 @@ COMPILED = [  # together every branch of the step, in few compilations
 
 @pytest.mark.parametrize("options", COMPILED, ids=["paper", "hog", "random"])
 def test_no_graph_break(clips, options):
-    """`fullgraph=True` raises at the first break, and a shape that depended on data would be one."""
+    """`fullgraph=True` raises at a graph break; a data-dependent shape would be one."""
     model = build(**options)
     torch._dynamo.reset()
     step = torch.compile(model, backend="eager", fullgraph=True)
@@ -91,14 +91,14 @@ def test_a_compiled_step_still_checks_the_mask(clips):
     keep = model.draw_keep(2)
     keep[1] = True
     with pytest.raises(
-        RuntimeError, match="keep shows another number of units than mask_ratio says"
+        RuntimeError, match="keep shows another number of units than mask_ratio implies"
     ):
         torch.compile(model, backend="eager", fullgraph=True)(clips, keep=keep)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_every_option_learns(clips, options):
-    """A few steps on one batch bring the loss down, and every parameter has a gradient."""
+    """A few steps on one batch reduce the loss, and every parameter has a gradient."""
     model = build(**options)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     keep, decoder_draws = model.draw_keep(2), torch.rand(2, 128)
@@ -115,7 +115,7 @@ def test_every_option_learns(clips, options):
 
 @pytest.mark.parametrize("share", [0.25, 0.5])
 @pytest.mark.parametrize("tokens", ["running_cell", "random"])
-def test_decoder_sees_a_share_of_the_hidden_tokens(clips, tokens, share):
+def test_decoder_predicts_a_share_of_the_hidden_tokens(clips, tokens, share):
     model = build(decoder_tokens=tokens, decoder_share=share)
     whole = build()
     output = model(clips)
@@ -135,7 +135,7 @@ def test_decoding_all_tokens_as_a_subset_is_the_plain_decoder(clips):
         )
 
 
-def test_drawn_by_sample_not_by_batch(clips):
+def test_draws_apply_per_sample(clips):
     model = build(decoder_tokens="random").train()
     keep, draws, decoder_draws = model.draw_keep(2), torch.rand(2, 4, 2), torch.rand(2, 128)
     with torch.no_grad():
@@ -147,7 +147,7 @@ def test_drawn_by_sample_not_by_batch(clips):
     assert torch.allclose(whole.pred[1:], second.pred, atol=1e-5)
 
 
-def test_pictures_show_what_was_visible(clips):
+def test_pictures_keep_visible_tokens(clips):
     model = build()
     output = model(clips)
     original, seen, filled = model.pictures(clips, output)
@@ -174,38 +174,36 @@ def test_image_autoencoder():
     assert output.pred.shape == (1, 24, 768)
 
 
-def test_wrong_masks_and_ratios_are_told(clips):
+def test_wrong_masks_and_ratios_are_rejected(clips):
     model = build()
     with pytest.raises(ConfigError, match=r"mask_ratio=1.0: must be above 0 and below 1"):
         model(clips, mask_ratio=1.0)
     with pytest.raises(ConfigError, match=r"mask_ratio=0.99: keeps 0 of 32 units"):
         model(clips, mask_ratio=0.99)
     with pytest.raises(
-        InputSizeError, match=r"it has to be torch.bool \[2, 32\], clips x mask units"
+        InputSizeError, match=r"expected torch.bool \[2, 32\] \(clips x mask units\)"
     ):
         model(clips, keep=torch.ones(2, 31, dtype=torch.bool))
     unequal = torch.arange(32).expand(2, 32) < torch.tensor([[3], [4]])
     with pytest.raises(
-        InputSizeError, match="between 3 and 4 units a clip; every clip has to show equally many"
+        InputSizeError, match="between 3 and 4 units a clip; every clip must show the same number"
     ):
         model(clips, keep=unequal)
-    with pytest.raises(InputSizeError, match="keep hides no unit; at least one has to be hidden"):
+    with pytest.raises(InputSizeError, match="keep hides no unit; at least one must be hidden"):
         model(clips, keep=torch.ones(2, 32, dtype=torch.bool))
     with pytest.raises(
         InputSizeError,
-        match=r"keep shows 3 units a clip but mask_ratio=0.5 means 16; give one of the two",
+        match=r"keep shows 3 units a clip but mask_ratio=0.5 means 16; pass one of the two",
     ):
         model(clips, keep=model.draw_keep(2), mask_ratio=0.5)
     with pytest.raises(
-        InputSizeError, match=r"decoder_draws is \[2, 5\]; it has to be \[2, 128\], clips x tokens"
+        InputSizeError, match=r"decoder_draws is \[2, 5\]; expected \[2, 128\]: clips x tokens"
     ):
         build(decoder_tokens="random")(clips, decoder_draws=torch.rand(2, 5))
 
 
-def test_a_ratio_that_leaves_nothing_is_told_when_built():
+def test_constructor_rejects_a_ratio_that_leaves_nothing_visible():
     with pytest.raises(ConfigError, match=r"mask_ratio=0.9: keeps 0 of 4 units"):
         MaskedAutoencoderHiera(config_for("mae_hiera_micro_16x32", input_size=(2, 32, 32)), MICRO)
-    with pytest.raises(
-        ConfigError, match="mae settings were given, but hiera_micro_16x32 is a classifier"
-    ):
+    with pytest.raises(ConfigError, match="mae was given, but hiera_micro_16x32 is a classifier"):
         create_model("hiera_micro_16x32", mae=MICRO)

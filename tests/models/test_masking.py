@@ -5,7 +5,7 @@ import torch
 
 from hiera_video.errors import ConfigError
 from hiera_video.models.mae import MaskedAutoencoderHiera
-from hiera_video.models.masking import random_hidden, random_keep, running_cells
+from hiera_video.models.masking import choose_hidden_tokens, random_keep, running_cells
 from hiera_video.models.registry import MaeConfig, config_for
 
 
@@ -13,14 +13,14 @@ def seeded(*seeds):
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
-def test_each_clip_shows_equally_many_units():
+def test_each_clip_shows_the_same_number_of_units():
     keep = random_keep(200, 392, 0.9, seeded(0)[0])
     assert keep.dtype == torch.bool
     assert keep.sum(1).unique().tolist() == [39]
-    assert keep.any(0).all()  # no unit is left out always
+    assert keep.any(0).all()  # every unit is visible somewhere
 
 
-def test_a_mask_depends_on_its_own_generator_alone():
+def test_a_mask_depends_only_on_its_generator():
     together = random_keep(3, 32, 0.9, seeded(5, 6, 7))
     alone = random_keep(1, 32, 0.9, seeded(6))
     assert torch.equal(together[1:2], alone)
@@ -36,7 +36,9 @@ def test_tubes_hide_the_same_place_in_every_frame():
     )
     drawn = model.draw_keep(2).view(2, 8, 16)
     assert torch.equal(drawn, drawn[:, :1].expand_as(drawn))
-    assert model(torch.randn(2, 3, 16, 64, 64)).keep.sum(1).tolist() == [model.visible_units()] * 2
+    assert (
+        model(torch.randn(2, 3, 16, 64, 64)).keep.sum(1).tolist() == [model.num_visible_units()] * 2
+    )
 
 
 def test_the_future_is_the_last_frames():
@@ -56,16 +58,16 @@ def test_the_future_is_the_last_frames():
     ):
         MaskedAutoencoderHiera(config, MaeConfig(masking="future", mask_ratio=0.9))
     with pytest.raises(
-        ConfigError, match=r"mae\.masking='future': an image has no time; use 'random'"
+        ConfigError, match=r"mae\.masking='future': an image has no time axis; use 'random'"
     ):
         MaskedAutoencoderHiera(
             config_for("mae_hiera_tiny_224"), MaeConfig(masking="future", mask_ratio=0.5)
         )
 
 
-def test_wrong_draws_are_told():
+def test_wrong_arguments_are_rejected():
     with pytest.raises(
-        ConfigError, match="2 generators for 3 clips: give one each, or one for the batch"
+        ConfigError, match="2 generators for 3 clips: pass one per clip, or one for the batch"
     ):
         random_keep(3, 32, 0.9, seeded(0, 1))
     with pytest.raises(ConfigError, match="32 units cannot be split into tubes of 5 frames"):
@@ -74,7 +76,7 @@ def test_wrong_draws_are_told():
         random_keep(3, 32, 1.0)
 
 
-def test_running_cells_walk_round_the_unit():
+def test_running_cells_move_round_the_unit():
     config = config_for(
         "mae_hiera_micro_16x32", input_size=(10, 16, 16)
     )  # one unit a frame, 2x2 tokens each
@@ -88,15 +90,17 @@ def test_running_cells_walk_round_the_unit():
     ]
     wide = config_for(
         "mae_hiera_micro_16x32", input_size=(4, 16, 32)
-    )  # two units a frame walk together
+    )  # both units of a frame move together
     unit_tokens = torch.arange(16).view(4, 4)
     found = running_cells(wide, unit_tokens, 0.5) - unit_tokens[:, :1]
     assert found.tolist() == [[0, 1], [0, 1], [1, 3], [1, 3]]
-    with pytest.raises(ConfigError, match="units have one token left each; use 'random' or 'all'"):
+    with pytest.raises(
+        ConfigError, match="each unit has a single token left; use 'random' or 'all'"
+    ):
         running_cells(config, unit_tokens[:, :1], 0.5)
 
 
-def test_random_hidden_tokens_are_hidden_and_fixed_in_number():
+def test_choose_hidden_tokens():
     masked = torch.tensor([[True, False, True, True], [False, True, True, True]])
     draws = torch.tensor([[0.9, 0.0, 0.1, 0.2], [0.0, 0.3, 0.2, 0.1]])
-    assert random_hidden(masked, 2, draws).tolist() == [[2, 3], [2, 3]]
+    assert choose_hidden_tokens(masked, 2, draws).tolist() == [[2, 3], [2, 3]]

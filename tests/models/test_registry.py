@@ -25,7 +25,8 @@ def test_every_size_has_its_four_names():
 
 
 def test_torch_is_not_imported():
-    code = "import sys, hiera_video.models.registry, hiera_video.models.weights.published; assert 'torch' not in sys.modules"
+    modules = "hiera_video.models.registry, hiera_video.models.weights.published"
+    code = f"import sys, {modules}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -42,7 +43,7 @@ def test_config_for():
     assert config_for("mae_hiera_base_16x224").q_pool == 2
 
 
-def test_unknown_name_is_answered_with_the_nearest():
+def test_unknown_name_suggests_the_nearest():
     with pytest.raises(
         ConfigError,
         match=r"model.name='hiera_bse_16x224': unknown model; did you mean hiera_base_16x224",
@@ -54,7 +55,7 @@ def test_unknown_name_is_answered_with_the_nearest():
         config_for("???")
 
 
-def test_wrong_size_is_answered_with_the_nearest():
+def test_wrong_size_suggests_the_nearest():
     with pytest.raises(
         InputSizeError,
         match=r"model.input_size=\[16, 225, 225\].*\[16, 224, 224\] or \[16, 256, 256\]",
@@ -62,7 +63,7 @@ def test_wrong_size_is_answered_with_the_nearest():
         ModelConfig(name="hiera_base_16x224", input_size=(16, 225, 225))
     with pytest.raises(
         ConfigError,
-        match=r"hiera_base_16x224 takes \(frames, height, width\), like \[16, 224, 224\]",
+        match=r"hiera_base_16x224 takes \(frames, height, width\), such as \[16, 224, 224\]",
     ):
         ModelConfig(name="hiera_base_16x224", input_size=(224, 224))
 
@@ -86,7 +87,7 @@ def test_class_count_has_to_be_positive():
         ({"target": "depth"}, "mae.target='depth': choose one of pixels, hog"),
     ],
 )
-def test_wrong_mae_settings_are_told(changes, words):
+def test_wrong_mae_settings_are_rejected(changes, words):
     with pytest.raises(ConfigError, match=words):
         MaeConfig(**changes)
 
@@ -102,6 +103,6 @@ def test_visible_units():
         num_visible(4, 0.9)
 
 
-def test_decoder_heads_are_the_papers():
+def test_default_mae_follows_the_paper():
     assert default_mae("mae_hiera_base_16x224") == MaeConfig(mask_ratio=0.9, decoder_num_heads=8)
     assert default_mae("mae_hiera_base_224").mask_ratio == 0.6

@@ -7,7 +7,7 @@ import torch
 
 from hiera_video.errors import ConfigError
 from hiera_video.models.registry import MaeConfig, config_for
-from hiera_video.models.targets import Target, hog
+from hiera_video.models.targets import MaeTarget, hog
 
 VIDEO = config_for("mae_hiera_base_16x224", input_size=(4, 32, 64))
 IMAGE = config_for("mae_hiera_base_224", input_size=(32, 32))
@@ -15,14 +15,14 @@ IMAGE = config_for("mae_hiera_base_224", input_size=(32, 32))
 
 def test_video_target_is_the_first_frame_of_each_token():
     clips = torch.arange(4.0).view(1, 1, 4, 1, 1).expand(1, 3, 4, 32, 64)
-    patches = Target(VIDEO, MaeConfig()).patches(clips)
+    patches = MaeTarget(VIDEO, MaeConfig()).patches(clips)
     assert patches.shape == (1, 2 * 2 * 4, 768)
     assert patches[0, :, 0].tolist() == [0.0] * 8 + [2.0] * 8
 
 
 def test_all_frames_of_a_token():
     clips = torch.arange(4.0).view(1, 1, 4, 1, 1).expand(1, 3, 4, 32, 64)
-    patches = Target(VIDEO, MaeConfig(target_frames="all")).patches(clips)
+    patches = MaeTarget(VIDEO, MaeConfig(target_frames="all")).patches(clips)
     assert patches.shape == (1, 16, 1536)
     assert patches[0, 0, :768].unique().tolist() == [0.0]
     assert patches[0, 15, 768:].unique().tolist() == [3.0]
@@ -31,25 +31,25 @@ def test_all_frames_of_a_token():
 def test_order_inside_a_vector():
     clips = torch.zeros(1, 3, 4, 32, 64)
     clips[0, 2, 0, 1, 16 + 5] = 1.0  # blue, row 1, column 5 of the second token
-    assert Target(VIDEO, MaeConfig()).patches(clips)[0, 1].argmax() == (1 * 16 + 5) * 3 + 2
+    assert MaeTarget(VIDEO, MaeConfig()).patches(clips)[0, 1].argmax() == (1 * 16 + 5) * 3 + 2
     assert (
-        Target(IMAGE, MaeConfig()).patches(clips[:, :, 0, :, :32])[0, 1].argmax()
+        MaeTarget(IMAGE, MaeConfig()).patches(clips[:, :, 0, :, :32])[0, 1].argmax()
         == 2 * 256 + 1 * 16 + 5
     )
 
 
 def test_each_patch_is_normalised_by_itself():
-    target = Target(VIDEO, MaeConfig())
-    patches = target.normalised(target.patches(torch.rand(2, 3, 4, 32, 64) * 7 + 3))
+    target = MaeTarget(VIDEO, MaeConfig())
+    patches = target.normalise(target.patches(torch.rand(2, 3, 4, 32, 64) * 7 + 3))
     assert patches.mean(-1).abs().max() < 1e-4
     assert patches.var(-1).sub(1).abs().max() < 1e-3
 
 
 def test_pictures_of_a_perfect_prediction_are_the_clip():
     for config, shape in ((VIDEO, (2, 3, 4, 32, 64)), (IMAGE, (2, 3, 32, 32))):
-        target, clips = Target(config, MaeConfig()), torch.rand(shape)
+        target, clips = MaeTarget(config, MaeConfig()), torch.rand(shape)
         masked = torch.rand(2, math.prod(config.final_grid)) < 0.5
-        perfect = target.normalised(target.patches(clips))
+        perfect = target.normalise(target.patches(clips))
         original, seen, filled = target.pictures(clips, perfect, masked)
         frames = clips[:, :, ::2] if clips.ndim == 5 else clips
         assert torch.equal(original, frames)
@@ -57,7 +57,7 @@ def test_pictures_of_a_perfect_prediction_are_the_clip():
         assert (seen == 0).float().mean() == pytest.approx(float(masked.float().mean()), abs=1e-3)
 
 
-def test_histograms_tell_the_orientation():
+def test_hog_bins_follow_the_orientation():
     ramp = torch.arange(32.0)
     rising = torch.stack([ramp.expand(32, 32), ramp.view(-1, 1).expand(32, 32)]).unsqueeze(
         0
@@ -65,10 +65,10 @@ def test_histograms_tell_the_orientation():
     histograms = hog(rising).view(2, 9, 4, 4)
     for channel, bin_ in ((0, 0), (1, 4)):  # the cells at the border too
         assert torch.equal(histograms[channel], torch.eye(9)[bin_].view(9, 1, 1).expand(9, 4, 4))
-    assert torch.equal(hog(rising), hog(-rising))  # a line has no direction
+    assert torch.equal(hog(rising), hog(-rising))  # orientations are unsigned
 
 
-def test_a_pixel_votes_with_its_gradients_strength():
+def test_hog_votes_are_weighted_by_gradient_magnitude():
     image = torch.rand(24, 24, generator=torch.Generator().manual_seed(0))
     votes = [0.0] * 9
     for row in range(8, 16):
@@ -80,23 +80,23 @@ def test_a_pixel_votes_with_its_gradients_strength():
     assert torch.allclose(hog(image[None, None])[0, :, 1, 1], expected, atol=1e-5)
 
 
-def test_histograms_of_a_clip_are_those_of_its_frames():
+def test_hog_of_a_clip_is_that_of_its_frames():
     clip = torch.rand(2, 3, 4, 16, 24)
     for frame in range(4):
         assert torch.equal(hog(clip)[:, :, frame], hog(clip[:, :, frame]))
 
 
 def test_histogram_targets():
-    target = Target(VIDEO, MaeConfig(target="hog"))
+    target = MaeTarget(VIDEO, MaeConfig(target="hog"))
     patches = target.patches(torch.rand(1, 3, 4, 32, 64))
     assert patches.shape == (1, 16, 2 * 2 * 9 * 3)
-    assert Target(VIDEO, MaeConfig(target="hog", target_frames="all")).size == 2 * 108
-    assert torch.equal(target.normalised(patches), patches)
-    with pytest.raises(ConfigError, match="histograms cannot be shown as pictures"):
+    assert MaeTarget(VIDEO, MaeConfig(target="hog", target_frames="all")).size == 2 * 108
+    assert torch.equal(target.normalise(patches), patches)
+    with pytest.raises(ConfigError, match="only 'pixels' can be shown as pictures"):
         target.pictures(torch.rand(1, 3, 4, 32, 64), patches, torch.ones(1, 16, dtype=torch.bool))
     small = config_for("hiera_base_224", input_size=(32, 32))
     object.__setattr__(small, "q_pool", 0)  # tokens of 4x4 pixels
     with pytest.raises(
-        ConfigError, match="tokens are 4x4 pixels, which cells of 8x8 do not divide; use 'pixels'"
+        ConfigError, match="tokens of 4x4 pixels are not a multiple of the 8x8 cells; use 'pixels'"
     ):
-        Target(small, MaeConfig(target="hog"))
+        MaeTarget(small, MaeConfig(target="hog"))

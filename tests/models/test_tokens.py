@@ -9,17 +9,17 @@ from hiera_video.models.registry import config_for
 from hiera_video.models.tokens import (
     PatchEmbed,
     UnitOrder,
+    count_visible,
+    gather_rows,
     hide_pixels,
+    indices_of_true,
     pool_units,
-    take_rows,
-    true_positions,
-    visible_count,
 )
 
 MICRO = config_for("hiera_micro_16x32")
 
 
-def test_order_inside_a_unit_is_the_docstrings_picture():
+def test_order_inside_a_unit_matches_the_docstring():
     letters = "abefcdghijmnklop"  # row by row
     grid = torch.tensor([ord(letter) for letter in letters]).view(1, 1, 1, 4, 4)
     config = config_for("hiera_micro_16x32", input_size=(2, 16, 16))
@@ -27,7 +27,7 @@ def test_order_inside_a_unit_is_the_docstrings_picture():
     assert "".join(map(chr, tokens)) == "aeimbfjncgkodhlp"
 
 
-def test_unroll_is_the_pattern_written_down():
+def test_unroll_equals_its_einops_form():
     grid = torch.arange(2 * 3 * 8 * 8 * 8).view(2, 3, 8, 8, 8)
     pattern = "b c (ut p) (uh h2 h1) (uw w2 w1) -> b (ut uh uw) (p h1 w1 h2 w2) c"
     expected = rearrange(grid, pattern, p=1, h1=2, h2=2, w1=2, w2=2)
@@ -38,7 +38,7 @@ def test_unroll_is_the_pattern_written_down():
     "name",
     ["hiera_micro_16x32", "hiera_base_16x224", "mae_hiera_base_16x224", "mae_hiera_base_224"],
 )
-def test_reroll_undoes_unroll_at_every_level(name):
+def test_reroll_inverts_unroll_at_every_level(name):
     config = config_for(name)
     order = UnitOrder(config)
     for level in range(config.q_pool + 1):
@@ -50,7 +50,7 @@ def test_reroll_undoes_unroll_at_every_level(name):
         assert torch.equal(rolled.movedim(-1, 1), grid)
 
 
-def test_pooling_is_max_pooling_of_the_grid():
+def test_pool_units_equals_max_pooling_of_the_grid():
     grid = torch.randn(2, 5, 8, 8, 8)
     order = UnitOrder(MICRO)
     tokens = order.unroll(grid).flatten(1, 2)
@@ -58,7 +58,7 @@ def test_pooling_is_max_pooling_of_the_grid():
     assert torch.equal(pooled.movedim(-1, 1), torch.nn.functional.max_pool3d(grid, (1, 2, 2)))
 
 
-def test_hidden_pixels_are_zero_and_leak_nothing():
+def test_hide_pixels_zeroes_hidden_units_even_nan():
     clips = torch.ones(1, 3, 16, 32, 32)
     clips[:, :, 0, 0, 0] = torch.nan
     keep = torch.zeros(1, 32, dtype=torch.bool)
@@ -68,12 +68,12 @@ def test_hidden_pixels_are_zero_and_leak_nothing():
     assert hidden[0, :, 14:, 16:, 16:].min() == 1
 
 
-def test_positions_and_rows():
+def test_indices_of_true_and_gather_rows():
     flags = torch.tensor([[True, False, True, False], [False, False, True, True]])
-    positions = true_positions(flags, 2)
+    positions = indices_of_true(flags, 2)
     assert positions.tolist() == [[0, 2], [2, 3]]
     rows = torch.arange(8).view(2, 4, 1)
-    assert take_rows(rows, positions).squeeze(-1).tolist() == [[0, 2], [6, 7]]
+    assert gather_rows(rows, positions).squeeze(-1).tolist() == [[0, 2], [6, 7]]
 
 
 @pytest.mark.parametrize(
@@ -81,25 +81,25 @@ def test_positions_and_rows():
     [
         (
             torch.ones(2, 3, dtype=torch.bool),
-            r"keep is torch.bool \[2, 3\]; it has to be torch.bool \[2, 4\]",
+            r"keep is torch.bool \[2, 3\]; expected torch.bool \[2, 4\]",
         ),
         (torch.ones(2, 4), r"keep is torch.float32 \[2, 4\]"),
         (
             torch.tensor([[True, True, False, False], [True, False, False, False]]),
             "between 1 and 2 units a clip",
         ),
-        (torch.zeros(2, 4, dtype=torch.bool), "keep shows no unit; at least one has to be visible"),
+        (torch.zeros(2, 4, dtype=torch.bool), "keep shows no unit; at least one must be visible"),
     ],
 )
-def test_wrong_masks_are_told(keep, words):
+def test_wrong_masks_are_rejected(keep, words):
     with pytest.raises(InputSizeError, match=words):
-        visible_count(keep, 2, 4, None)
+        count_visible(keep, 2, 4, None)
 
 
 @pytest.mark.parametrize(
     ("name", "size"), [("mae_hiera_base_16x224", (16, 64, 96)), ("mae_hiera_base_224", (96, 64))]
 )
-def test_units_embed_as_within_the_whole_grid(name, size):
+def test_embed_units_equals_the_whole_grid(name, size):
     config = config_for(name, input_size=size)
     torch.manual_seed(0)
     patch_embed, order = PatchEmbed(config), UnitOrder(config)
@@ -107,6 +107,8 @@ def test_units_embed_as_within_the_whole_grid(name, size):
     chosen = torch.stack([torch.randperm(config.num_units)[:3] for _ in range(2)])
     with torch.no_grad():
         whole = order.unroll(patch_embed(clips))
-        units = order.unroll_units(patch_embed.units(clips, chosen)).unflatten(0, chosen.shape)
+        units = order.unroll_units(patch_embed.embed_units(clips, chosen)).unflatten(
+            0, chosen.shape
+        )
     expected = torch.stack([tokens[places] for tokens, places in zip(whole, chosen)])
     assert (units - expected).abs().max() <= 1e-5 * expected.abs().max()

@@ -1,294 +1,215 @@
-"""Weights brought to a model's shape: wrappers' prefixes, position embeddings of other sizes, image weights for video.
+"""State dicts adapted to a model: wrappers removed, shapes converted, every tensor accounted for.
 
-Pure functions from state dict to state dict; files are `weights.py`'s matter."""
+Pure functions from state dict to state dict; `load.py` reads the files.
+"""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from hiera_video.errors import CheckpointError
 from hiera_video.models.hiera import HieraEncoder
-from hiera_video.models.layout import HieraConfig
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.models.registry import SIZES
+from hiera_video.models.weights.inflate import (
+    DECODER_PREFIXES,
+    Inflation,
+    State,
+    inflate_image_weights,
+    resize_position_embeddings,
+)
 
-State = dict[str, Tensor]
-Inflation = Literal["center", "mean"]
-
-_NESTED = ("model_state", "state_dict", "model_state_dict", "model")
-_PREFIXES = ("module.", "_orig_mod.", "model.")
+_STATE_KEYS = ("model_state", "state_dict", "model_state_dict", "model")
+_WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.")
 _CLASSIFIER = ("norm.", "head.")
-_DECODER = ("decoder_", "mask_token")
-_AUTOENCODER = ("encoder_norm.", "multi_scale_fusion_heads.", *_DECODER)
+_AUTOENCODER = ("encoder_norm.", "multi_scale_fusion_heads.", *DECODER_PREFIXES)
+_ENCODER = ("blocks.", "patch_embed.", "pos_embed")
+_HEAD = "head.projection.weight"
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
-    """What a load did to a model."""
+    """Result of loading weights into a model."""
 
     source: str
-    """Where the weights came from."""
+    """Source of the weights."""
     loaded: tuple[str, ...]
-    """Parameters that were read."""
-    fresh: tuple[str, ...]
-    """Parameters that the source does not have; they keep their initial values."""
+    """Parameters that were loaded."""
+    newly_initialised: tuple[str, ...]
+    """Parameters missing in the source, which keep their initial values."""
     dropped: tuple[str, ...]
-    """Tensors of the source that the model has no use for."""
+    """Tensors of the source that the model does not have."""
     notes: tuple[str, ...]
-    """What was changed on the way, in words."""
+    """Conversions, one sentence each."""
 
 
-def unwrap(contents: Any, source: str) -> State:
-    """The state dict inside a checkpoint: under `model_state` (the authors, PySlowFast), `state_dict` …, or bare; less
-    the prefixes that DistributedDataParallel, torch.compile and Lightning modules put before every name."""
-    for key in _NESTED:
+def extract_state_dict(contents: Any, source: str) -> State:
+    """Return the state dict inside a checkpoint, without wrappers' prefixes.
+
+    Args:
+        contents: A state dict, or a mapping that holds one under `model_state` (the authors,
+            PySlowFast), `state_dict`, `model_state_dict` or `model`.
+        source: Name of the checkpoint in messages.
+
+    Returns:
+        Tensors by name, without the prefixes of DistributedDataParallel, torch.compile and
+        Lightning.
+
+    Raises:
+        CheckpointError: If there are no tensors.
+    """
+    for key in _STATE_KEYS:
         if isinstance(contents, Mapping) and isinstance(contents.get(key), Mapping):
             contents = contents[key]
             break
-    state = (
-        {name: value for name, value in contents.items() if isinstance(value, Tensor)}
-        if isinstance(contents, Mapping)
-        else {}
-    )
+    items = contents.items() if isinstance(contents, Mapping) else ()
+    state = {name: value for name, value in items if isinstance(value, Tensor)}
     if not state:
         raise CheckpointError(
-            f"{source}: holds no weights; expected tensors by name, bare or under {', '.join(_NESTED)}"
+            f"{source}: contains no weights; expected tensors by name, at the top level or under "
+            f"{', '.join(_STATE_KEYS)}"
         )
-    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), None):
+    while prefix := next(
+        (p for p in _WRAPPER_PREFIXES if all(name.startswith(p) for name in state)), None
+    ):
         state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state
 
 
-def fit(
+def adapt_state_dict(
     state: State, model: HieraEncoder, source: str, inflation: Inflation = "center"
 ) -> tuple[State, LoadReport]:
-    """What of `state` goes into `model`, shaped for it, and the account of it.
+    """Select and convert the tensors of `state` that `model` can load.
 
-    Decoder and classifier give way to each other (pre-training to fine-tuning and back); a head of another class count
-    stays fresh; position embeddings are interpolated; an image model's weights are inflated for video. Anything else
-    that does not match by name and shape raises `CheckpointError`: a wrong network never loads in part."""
-    config, notes = model.config, []
-    if not any(name in state for name in _own_names(model)):
-        raise CheckpointError(
-            f"{source}: none of its {len(state)} tensors has a name of Hiera's; it is of another model"
-        )
-    _refuse_other_size(state, model, source)
-    if state["patch_embed.proj.weight"].ndim < len(config.patch_kernel) + 2:
-        state = inflate_image_weights(state, config, inflation)
-        notes.append(f"image weights inflated in time ({inflation})")
-    elif state["patch_embed.proj.weight"].ndim > len(config.patch_kernel) + 2:
-        raise CheckpointError(
-            f"{source}: holds a video model's weights, the model takes images; choose a …_16x224 name"
-        )
-    state, resized = resize_positions(state, config, source)
-    notes += resized
-    own = dict(model.named_parameters())
-    head = state.get("head.projection.weight")
-    if (
-        head is not None
-        and "head.projection.weight" in own
-        and len(head) != len(own["head.projection.weight"])
-    ):
+    Position embeddings are interpolated, image weights are inflated for video, and a head of
+    another class count is left out. A decoder may be missing or unused, as may a classifier. Any
+    other mismatch of names or shapes raises an error, so another architecture never loads in part.
+
+    Args:
+        state: Tensors by name, from `extract_state_dict`.
+        model: Model to load into; it is not changed.
+        source: Name of the weights in messages.
+        inflation: See `inflate_image_weights`.
+
+    Returns:
+        Tensors with the names and shapes of the model's parameters, and a report.
+
+    Raises:
+        CheckpointError: If the weights belong to another architecture or are incomplete.
+    """
+    parameters = dict(model.named_parameters())
+    _check_size(state, model, source)
+    state, notes = _convert(state, model, source, inflation)
+    head, own_head = state.get(_HEAD), parameters.get(_HEAD)
+    if head is not None and own_head is not None and len(head) != len(own_head):
         notes.append(
-            f"head is fresh: the file has {len(head)} classes, the model {len(own['head.projection.weight'])}"
+            f"head is newly initialised: the file has {len(head)} classes, the model "
+            f"{len(own_head)}"
         )
         state = {name: value for name, value in state.items() if not name.startswith("head.")}
-    chosen = {name: value for name, value in state.items() if name in own}
-    for name, value in chosen.items():
-        if value.shape != own[name].shape:
+    adapted = {name: value for name, value in state.items() if name in parameters}
+    for name, value in adapted.items():
+        if value.shape != parameters[name].shape:
             raise CheckpointError(
-                f"{source}: {name} is {list(value.shape)} there and {list(own[name].shape)} here; the checkpoint is of "
-                f"another architecture{_guess(state)}"
+                f"{source}: {name} is {list(value.shape)} in the file and "
+                f"{list(parameters[name].shape)} in the model; the checkpoint belongs to another "
+                f"architecture{_likely_size(state)}"
             )
-    fresh = tuple(name for name in own if name not in chosen)
-    dropped = tuple(name for name in state if name not in own)
-    _account(state, model, fresh, dropped, source)
-    return chosen, LoadReport(
-        source=source, loaded=tuple(chosen), fresh=fresh, dropped=dropped, notes=tuple(notes)
+    report = LoadReport(
+        source=source,
+        loaded=tuple(adapted),
+        newly_initialised=tuple(name for name in parameters if name not in adapted),
+        dropped=tuple(name for name in state if name not in parameters),
+        notes=tuple(notes),
     )
+    _check_complete(state, model, report)
+    return adapted, report
 
 
-def _own_names(model: nn.Module) -> set[str]:
-    return {name for name, _ in model.named_parameters()}
-
-
-def _refuse_other_size(state: State, model: HieraEncoder, source: str) -> None:
-    """Depth and width first: their message is the one that helps."""
-    weight = state.get("patch_embed.proj.weight")
-    if weight is None:
+def _check_size(state: State, model: HieraEncoder, source: str) -> None:
+    """Compare names, width and depth first: their messages are the most helpful ones."""
+    if not any(name in state for name, _ in model.named_parameters()):
         raise CheckpointError(
-            f"{source}: has no patch_embed.proj.weight; the checkpoint is damaged or of another model"
+            f"{source}: none of its {len(state)} tensors has a name of Hiera's; the weights belong "
+            "to another model"
         )
-    depth = 1 + max(
-        (int(match.group(1)) for name in state if (match := re.match(r"blocks\.(\d+)\.", name))),
-        default=-1,
-    )
+    if "patch_embed.proj.weight" not in state:
+        raise CheckpointError(
+            f"{source}: has no patch_embed.proj.weight; the checkpoint is damaged or belongs to "
+            "another model"
+        )
+    width, depth = _width_and_depth(state)
     config = model.config
-    if (len(weight), depth) != (config.embed_dim, config.depth):
+    if (width, depth) != (config.embed_dim, config.depth):
         raise CheckpointError(
-            f"{source}: is {len(weight)} wide and {depth} blocks deep, the model {config.embed_dim} wide and "
-            f"{config.depth} deep; the checkpoint is of another architecture{_guess(state)}"
+            f"{source}: has {width} channels and {depth} blocks, the model {config.embed_dim} and "
+            f"{config.depth}; the checkpoint belongs to another architecture{_likely_size(state)}"
         )
 
 
-def _guess(state: State) -> str:
-    width = len(state["patch_embed.proj.weight"])
-    depth = 1 + max(
-        (int(match.group(1)) for name in state if (match := re.match(r"blocks\.(\d+)\.", name))),
-        default=-1,
-    )
-    sizes = [
-        size
-        for size, shape in SIZES.items()
-        if (shape["embed_dim"], sum(shape["stages"])) == (width, depth)
-    ]
-    return f" (it looks like hiera_{sizes[0]}_…)" if sizes else ""
+def _width_and_depth(state: State) -> tuple[int, int]:
+    matches = (re.match(r"blocks\.(\d+)\.", name) for name in state)
+    depth = 1 + max((int(match.group(1)) for match in matches if match), default=-1)
+    return len(state["patch_embed.proj.weight"]), depth
 
 
-def _account(
-    state: State, model: HieraEncoder, fresh: tuple[str, ...], dropped: tuple[str, ...], source: str
-) -> None:
-    """Only whole parts may be missing or left over: the head, the classifier, the decoder; never a block."""
+def _likely_size(state: State) -> str:
+    found = _width_and_depth(state)
+    for size, shape in SIZES.items():
+        if (shape["embed_dim"], sum(shape["stages"])) == found:
+            return f" (it looks like hiera_{size}_…)"
+    return ""
+
+
+def _convert(
+    state: State, model: HieraEncoder, source: str, inflation: Inflation
+) -> tuple[State, list[str]]:
+    config, notes = model.config, []
+    dims = state["patch_embed.proj.weight"].ndim - 2
+    if dims > len(config.patch_kernel):
+        raise CheckpointError(
+            f"{source}: has a video model's weights, but the model takes images; choose a …_16x224 "
+            "name"
+        )
+    if dims < len(config.patch_kernel):
+        state = inflate_image_weights(state, config, inflation)
+        notes.append(f"image weights inflated in time ({inflation})")
+    state, resized = resize_position_embeddings(state, config, source)
+    return state, notes + resized
+
+
+def _check_complete(state: State, model: HieraEncoder, report: LoadReport) -> None:
+    """Raise an error unless only whole parts (head, classifier, decoder) are missing or unused."""
     is_autoencoder = isinstance(model, MaskedAutoencoderHiera)
-    may_be_fresh: tuple[str, ...] = ("head.",)
+    optional: tuple[str, ...] = ("head.",)
     if is_autoencoder:
-        has_fusion = "encoder_norm.weight" in state
-        may_be_fresh = (
-            _AUTOENCODER if not has_fusion else _DECODER if "mask_token" not in state else ()
-        )
+        optional = DECODER_PREFIXES if "mask_token" not in state else ()
+        if "encoder_norm.weight" not in state:
+            optional = _AUTOENCODER
     elif "norm.weight" not in state:
-        may_be_fresh = _CLASSIFIER
-    missing = (
-        [name for name in fresh if not name.startswith(may_be_fresh)]
-        if may_be_fresh
-        else list(fresh)
-    )
+        optional = _CLASSIFIER
+    missing = [name for name in report.newly_initialised if not name.startswith(optional)]
     if missing:
         raise CheckpointError(
-            f"{source}: lacks {_some(missing)}; the checkpoint is incomplete or of another architecture"
+            f"{report.source}: lacks {_abbreviate(missing)}; the checkpoint is incomplete or "
+            "belongs to another architecture"
         )
-    other = _CLASSIFIER if is_autoencoder else (*_AUTOENCODER, "head.")
-    known = ("blocks.", "patch_embed.", "pos_embed", *_CLASSIFIER, *_AUTOENCODER)
-    surplus = [name for name in dropped if name.startswith(known) and not name.startswith(other)]
-    if surplus:
+    known = (*_ENCODER, *_CLASSIFIER, *_AUTOENCODER)
+    unused = _CLASSIFIER if is_autoencoder else (*_AUTOENCODER, "head.")
+    unexpected = [
+        name for name in report.dropped if name.startswith(known) and not name.startswith(unused)
+    ]
+    if unexpected:
         raise CheckpointError(
-            f"{source}: also holds {_some(surplus)}; the checkpoint is of another architecture"
+            f"{report.source}: also has {_abbreviate(unexpected)}; the checkpoint belongs to "
+            "another architecture"
         )
 
 
-def _some(names: list[str]) -> str:
+def _abbreviate(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def inflate_image_weights(
-    state: State, config: HieraConfig, inflation: Inflation = "center"
-) -> State:
-    """An image model's weights for the video model `config`.
-
-    "center": the kernel in the middle frame, zeros around it, and a zero position in time; a still video then gives
-    exactly the image model's features. "mean": the kernel spread over the frames, which is off at the clip's ends,
-    where it meets zero padding. An autoencoder's decoder is left behind: it predicts pixels in another order."""
-    if inflation not in ("center", "mean"):
-        raise CheckpointError(f"inflation={inflation!r}: choose center or mean")
-    state = {name: value for name, value in state.items() if not name.startswith(_DECODER)}
-    frames = config.patch_kernel[0]
-    kernel = state["patch_embed.proj.weight"].unsqueeze(2)
-    if inflation == "mean":
-        kernel = kernel.expand(-1, -1, frames, -1, -1) / frames
-    else:
-        before = frames // 2
-        kernel = F.pad(kernel, (0, 0, 0, 0, before, frames - 1 - before))
-    state["patch_embed.proj.weight"] = kernel.contiguous()
-    if "pos_embed" in state:
-        position = state.pop("pos_embed")
-        state["pos_embed_spatial"] = position
-        state["pos_embed_temporal"] = position.new_zeros(
-            1, config.token_grid[0], position.shape[-1]
-        )
-    for name, value in list(state.items()):
-        if name.startswith("multi_scale_fusion_heads.") and name.endswith("weight"):
-            state[name] = value.unsqueeze(2)  # units are one token deep in time
-    return state
-
-
-def resize_positions(state: State, config: HieraConfig, source: str) -> tuple[State, list[str]]:
-    """Position embeddings interpolated to the model's grid: bicubic in space, linear in time. Space is taken as
-    square, or as having the model's own aspect."""
-    state, notes = dict(state), []
-    tokens, time = config.token_grid, config.token_grid[0]
-    space_name = "pos_embed_spatial" if config.sep_pos_embed else "pos_embed"
-    space, source_time = state.get(space_name), time
-    if config.sep_pos_embed and "pos_embed_temporal" in state:
-        source_time = state["pos_embed_temporal"].shape[1]
-        if source_time != time:
-            old = state["pos_embed_temporal"]
-            state["pos_embed_temporal"] = resize_table(old, (source_time, 1, 1), (time, 1, 1))
-            notes.append(f"position embedding interpolated in time from {source_time} to {time}")
-    if space is None or (not config.sep_pos_embed and space.shape[1] == math.prod(tokens)):
-        return state, notes
-    target = (tokens[-2], tokens[-1])
-    grid = _source_grid(space.shape[1], target, source)
-    if grid != target:
-        state[space_name] = resize_table(space, (1, *grid), (1, *target))
-        notes.append(
-            f"position embedding interpolated in space from {grid[0]}x{grid[1]} to {target[0]}x{target[1]}"
-        )
-    decoder = state.get("decoder_pos_embed")
-    if decoder is not None and decoder.shape[1] != math.prod(config.final_grid):
-        shrink = [first // last for first, last in zip(tokens, config.final_grid)]
-        old_grid = (
-            source_time if config.sep_pos_embed else 1,
-            grid[0] // shrink[-2],
-            grid[1] // shrink[-1],
-        )
-        new_grid = (*config.final_grid,) if len(config.final_grid) == 3 else (1, *config.final_grid)
-        if math.prod(old_grid) == decoder.shape[1]:
-            state["decoder_pos_embed"] = resize_table(
-                decoder, old_grid, (new_grid[0], new_grid[1], new_grid[2])
-            )
-            notes.append("decoder's position embedding interpolated")
-    return state, notes
-
-
-def _source_grid(places: int, target: tuple[int, int], source: str) -> tuple[int, int]:
-    if places == math.prod(target):
-        return target
-    side = math.isqrt(places)
-    if side * side == places:
-        return side, side
-    scale = math.sqrt(places / math.prod(target))
-    grid = round(target[0] * scale), round(target[1] * scale)
-    if math.prod(grid) != places:
-        raise CheckpointError(
-            f"{source}: a position embedding of {places} places is neither square nor of the model's aspect "
-            f"{target[0]}x{target[1]}, so it cannot be interpolated"
-        )
-    return grid
-
-
-def resize_table(table: Tensor, old: tuple[int, int, int], new: tuple[int, int, int]) -> Tensor:
-    """A learned table [1, t*h*w, C] of the grid `old` (t, h, w), interpolated to the grid `new`."""
-    values = table.detach().float().view(*old, -1).permute(0, 3, 1, 2)  # t c h w
-    if old[1:] != new[1:]:
-        values = F.interpolate(values, size=new[1:], mode="bicubic", align_corners=False)
-    if old[0] != new[0]:
-        values = values.permute(2, 3, 1, 0).flatten(0, 1)  # (h w) c t
-        values = F.interpolate(values, size=new[0], mode="linear", align_corners=False)
-        values = values.view(new[1], new[2], -1, new[0]).permute(3, 2, 0, 1)
-    return values.permute(0, 2, 3, 1).reshape(1, math.prod(new), -1).to(table.dtype)
-
-
-@torch.no_grad()
-def copy_into(model: nn.Module, chosen: State) -> None:
-    """Write tensors into the parameters of the same names."""
-    own = dict(model.named_parameters())
-    for name, value in chosen.items():
-        own[name].copy_(value)

@@ -1,4 +1,4 @@
-"""A digest of a model's weights, to recognise them in records of what was computed with them."""
+"""Digest of a model's weights, which identifies them in records of computed results."""
 
 from __future__ import annotations
 

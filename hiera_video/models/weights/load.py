@@ -1,6 +1,7 @@
-"""Weights from files, run folders, the hub and the authors' server into models, and out again.
+"""Load weights from files, run folders, the Hugging Face hub and the authors' server.
 
-Nothing here ever unpickles objects: torch files are read with `weights_only=True`, and there is no other way."""
+Nothing here unpickles objects: torch files are always read with `weights_only=True`.
+"""
 
 from __future__ import annotations
 
@@ -22,57 +23,39 @@ from hiera_video.models.hiera import Hiera, HieraEncoder
 from hiera_video.models.layout import HieraConfig
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.models.registry import MaeConfig
-from hiera_video.models.weights.convert import (
-    Inflation,
-    LoadReport,
-    State,
-    copy_into,
-    fit,
-    inflate_image_weights,
-    unwrap,
-)
+from hiera_video.models.weights.convert import LoadReport, adapt_state_dict, extract_state_dict
+from hiera_video.models.weights.inflate import Inflation, State
 from hiera_video.models.weights.published import PUBLISHED, checkpoint_tags
-from hiera_video.models.weights.save import DECODER_KEYS, save_pretrained
+from hiera_video.models.weights.save import DECODER_KEYS
 from hiera_video.utils.hashing import file_sha256
-
-__all__ = [
-    "LoadReport",
-    "Weights",
-    "checkpoint_of",
-    "from_pretrained",
-    "inflate_image_weights",
-    "load_pretrained",
-    "read_weights",
-    "save_pretrained",
-]
 
 logger = logging.getLogger(__name__)
 
 _FILES = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin", "model.pth")
 _INDEX = "model.safetensors.index.json"
-"""Which part holds which tensor, of weights in several files."""
+"""Index of weights that are split over several files: tensor → file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """A state dict and what stood beside it."""
+    """A state dict and the metadata stored with it."""
 
     source: str
-    """Where it was found, for messages."""
+    """File, folder or tag, as given by the user."""
     state: State
     """Tensors by name, without wrappers' prefixes."""
     config: Mapping[str, Any] = field(default_factory=dict)
-    """Constructor arguments (`config.json`), empty where there were none."""
+    """Constructor arguments from `config.json`, or empty."""
     extras: Mapping[str, Any] = field(default_factory=dict)
-    """What `save_pretrained` knows beyond that (`hiera_video.json`), empty where there was none."""
+    """Contents of `hiera_video.json`, which `save_pretrained` writes, or empty."""
     class_names: tuple[str, ...] | None = None
-    """Class names, where there were any."""
+    """Class names, if stored."""
     multi_label: bool | None = None
-    """Several labels a video in the training, where that is known."""
+    """True if the model was trained with several labels a video; None if unknown."""
 
     @property
     def num_classes(self) -> int | None:
-        """Outputs of the head, None where there is no head."""
+        """Outputs of the head, or None without a head."""
         head = self.state.get("head.projection.weight")
         return None if head is None else len(head)
 
@@ -84,25 +67,47 @@ def load_pretrained(
     name: str = "",
     inflation: Inflation = "center",
 ) -> LoadReport:
-    """Load weights into `model`, in place, and log what came, what is fresh and what was left.
+    """Load weights into `model` in place, and log what was loaded, newly initialised and dropped.
 
-    source: whatever `read_weights` takes. name: the model's name, under which tags are looked up. inflation: how an
-    image model's weights become a video model's (`inflate_image_weights`). Raises `CheckpointError`."""
+    Args:
+        model: A `Hiera` or `MaskedAutoencoderHiera`.
+        source: Weights, or any source that `read_weights` accepts.
+        name: The model's name, for tags such as `mae_k400`.
+        inflation: How an image model's weights become a video model's; see
+            `hiera_video.models.weights.inflate.inflate_image_weights`.
+
+    Returns:
+        The names of loaded, newly initialised and dropped tensors.
+
+    Raises:
+        CheckpointError: If the weights cannot be read or belong to another architecture.
+    """
     weights = source if isinstance(source, Weights) else read_weights(source, name)
-    _refuse_other_heads(weights, model)
-    chosen, report = fit(weights.state, model, weights.source, inflation)
-    copy_into(model, chosen)
-    logger.info("%s: loaded %d tensors; %s", report.source, len(report.loaded), _in_words(report))
+    _check_head_counts(weights, model)
+    adapted, report = adapt_state_dict(weights.state, model, weights.source, inflation)
+    model.load_state_dict(adapted, strict=False)
+    logger.info("%s: loaded %d tensors; %s", report.source, len(report.loaded), _summary(report))
     return report
 
 
 def from_pretrained(source: str | Path) -> Hiera | MaskedAutoencoderHiera:
-    """The model that `save_pretrained` wrote (or a hub folder with `config.json`), rebuilt from the folder alone, in
-    evaluation mode. Raises `CheckpointError`."""
+    """Rebuild a model from a folder that contains its configuration.
+
+    Args:
+        source: A folder written by `save_pretrained`, or a hub folder with `config.json`
+            (`hf-hub:owner/name[@revision]`).
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        CheckpointError: If the folder cannot be read or has no usable `config.json`.
+    """
     weights = read_weights(source)
     if not weights.config:
         raise CheckpointError(
-            f"{source}: has no config.json; build the model with create_model(…, pretrained=…) instead"
+            f"{source}: has no config.json; build the model with create_model(…, pretrained=…) "
+            "instead"
         )
     arguments = {
         key: value
@@ -117,52 +122,62 @@ def from_pretrained(source: str | Path) -> Hiera | MaskedAutoencoderHiera:
         mae = MaeConfig(**{**decoder, **(weights.extras.get("mae") or {})})
     except (TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{source}: its config.json is not of this package or hiera-transformer ({error}); weights of Hiera's names "
-            "load with create_model(…, pretrained=…)"
+            f"{source}: config.json was not written by this package or hiera-transformer "
+            f"({error}); load weights with Hiera's parameter names with create_model(…, "
+            "pretrained=…)"
         ) from error
     model = MaskedAutoencoderHiera(config, mae) if is_autoencoder else Hiera(config)
     load_pretrained(model, weights)
     return model.eval()
 
 
-def _in_words(report: LoadReport) -> str:
+def _summary(report: LoadReport) -> str:
     parts = [*report.notes]
-    for label, names in (("fresh", report.fresh), ("dropped", report.dropped)):
-        groups = sorted({name.split(".")[0] for name in names})
-        if groups:
-            parts.append(f"{label}: {', '.join(groups)}")
-    return "; ".join(parts) or "nothing fresh, nothing dropped"
+    groups = (("newly initialised", report.newly_initialised), ("dropped", report.dropped))
+    for label, names in groups:
+        modules = sorted({name.split(".")[0] for name in names})
+        if modules:
+            parts.append(f"{label}: {', '.join(modules)}")
+    return "; ".join(parts) or "none newly initialised, none dropped"
 
 
-def _refuse_other_heads(weights: Weights, model: HieraEncoder) -> None:
-    """Attention heads leave no trace in shapes; a wrong count would load in silence and compute something else."""
-    pairs = [("num_heads", model.config.num_heads)]
+def _check_head_counts(weights: Weights, model: HieraEncoder) -> None:
+    """Compare attention heads, whose number does not show in the shapes of the weights."""
+    expected = {"num_heads": model.config.num_heads}
     if (
         isinstance(model, MaskedAutoencoderHiera)
         and "mask_token" in weights.state
-        and not _is_image(weights, model)
+        and not _needs_inflation(weights, model)
     ):
-        pairs.append(("decoder_num_heads", model.mae.decoder_num_heads))
-    for key, here in pairs:
-        there = weights.config.get(key)
-        if there is not None and there != here:
+        expected["decoder_num_heads"] = model.mae.decoder_num_heads
+    for key, heads in expected.items():
+        stored = weights.config.get(key)
+        if stored is not None and stored != heads:
             raise CheckpointError(
-                f"{weights.source}: was made with {key}={there}, the model has {here}; make them equal"
+                f"{weights.source}: was made with {key}={stored}, the model has {heads}; make them "
+                "equal"
             )
 
 
-def _is_image(weights: Weights, model: HieraEncoder) -> bool:
-    """Whether an image model's weights go into a video model; its decoder, and so that one's heads, stay behind."""
-    patches = weights.state.get("patch_embed.proj.weight")
-    return patches is not None and patches.ndim < model.patch_embed.proj.weight.ndim
+def _needs_inflation(weights: Weights, model: HieraEncoder) -> bool:
+    """Return True for image weights and a video model; their decoder is dropped."""
+    kernel = weights.state.get("patch_embed.proj.weight")
+    return kernel is not None and kernel.ndim < model.patch_embed.proj.weight.ndim
 
 
 def read_weights(source: str | Path, name: str = "") -> Weights:
-    """Read weights without a model.
+    """Read weights without building a model.
 
-    source: a file (.safetensors, or a torch file), a folder (ours, a hub download, a checkpoint, or a run: see
-    `checkpoint_of`), `hf-hub:owner/name[@revision]`, a tag of the model `name` (`mae_k400`), or any model's
-    (`hiera_base_224.mae_in1k`). Raises `CheckpointError`."""
+    Args:
+        source: A file (.safetensors or a torch file); a folder (written by `save_pretrained`,
+            downloaded from the hub, a checkpoint, or a run, see `find_checkpoint`);
+            `hf-hub:owner/name[@revision]`; a published tag of the model `name` (`mae_k400`); or a
+            tag with its model (`hiera_base_224.mae_in1k`).
+        name: The model's name, for tags.
+
+    Raises:
+        CheckpointError: If the source does not exist, cannot be fetched, or contains no weights.
+    """
     text = str(source)
     if text.startswith("hf-hub:"):
         return _read_folder(_hub_folder(text.removeprefix("hf-hub:")), text)
@@ -170,67 +185,72 @@ def read_weights(source: str | Path, name: str = "") -> Weights:
     if path.is_dir():
         return _read_folder(path, text)
     if path.is_file():
-        return Weights(source=text, state=unwrap(_read_file(path), text))
+        return Weights(source=text, state=extract_state_dict(_read_file(path), text))
     address = checkpoint_tags(name).get(text)
     if address is None:
         known = ", ".join(PUBLISHED.get(name, {})) or "none"
         near = get_close_matches(text, checkpoint_tags(name), n=3)
         hint = f"did you mean the tag {' or '.join(near)}?" if near else f"known tags: {known}"
         raise CheckpointError(
-            f"{text}: no such file or folder, and no tag{f' of {name}' if name else ''}; {hint}; hf-hub:owner/name also works"
+            f"{text}: no such file, folder or tag{f' of {name}' if name else ''}; {hint}; "
+            "hf-hub:owner/name also works"
         )
-    return Weights(source=text, state=unwrap(_read_file(_downloaded(address)), text))
+    return Weights(source=text, state=extract_state_dict(_read_file(_download(address)), text))
 
 
-def checkpoint_of(run: Path, which: Literal["best", "last"] | None = None) -> Path:
-    """The folder of a checkpoint of the run in folder `run`.
+def find_checkpoint(run: Path, which: Literal["best", "last"] | None = None) -> Path:
+    """Return the folder of a run's checkpoint.
 
-    Where nobody says `which`: the best (of masked pre-training, that of the lowest held-out loss), or the last where the run
-    was never validated. Raises `CheckpointError` where there is none."""
+    Args:
+        run: Folder of the run (`out_dir`).
+        which: "best" (highest validation metric; lowest loss in pre-training) or "last". By default
+            the best, or the last of a run that was never validated.
+
+    Raises:
+        CheckpointError: If there is no such checkpoint.
+    """
     checkpoints = run / "checkpoints"
-    found = [
-        checkpoints / name
-        for name in ([which] if which else ["best", "last"])
-        if (checkpoints / name).is_dir()
-    ]
-    if not found:
-        wanted = f"the run has no {f'{which!r} ' if which else ''}checkpoint yet"
-        raise CheckpointError(
-            f"{run}: {wanted if run.is_dir() else 'no such folder of a run'}; it saves 'last', and with a data.val 'best': let "
-            "it train until then, or name another run or file"
-        )
-    return found[0]
+    for name in [which] if which else ["best", "last"]:
+        if (checkpoints / name).is_dir():
+            return checkpoints / name
+    if not run.is_dir():
+        raise CheckpointError(f"{run}: no such run folder; name another run or a file")
+    raise CheckpointError(
+        f"{run}: the run has no {f'{which!r} ' if which else ''}checkpoint yet; 'last' is saved "
+        "while training, 'best' after validation on data.val; train longer, or name another run or "
+        "a file"
+    )
 
 
 def _read_folder(folder: Path, source: str) -> Weights:
     if (folder / "checkpoints").is_dir():
-        folder = checkpoint_of(folder)
-    files = _files_of(folder, source)
-    config, ours, meta = (
-        _read_json(folder / f"{stem}.json") for stem in ("config", "hiera_video", "meta")
-    )
-    names = ours.get("class_names") or meta.get("class_names")
+        folder = find_checkpoint(folder)
+    files = _weight_files(folder, source)
+    config = _read_json(folder / "config.json")
+    extras = _read_json(folder / "hiera_video.json")
+    meta = _read_json(folder / "meta.json")
+    names = extras.get("class_names") or meta.get("class_names")
     for file in files:
-        recorded = (
-            meta.get("files", {}).get(file.name, {}).get("sha256")
-        )  # a checkpoint of a run knows what was written
+        # checkpoints of runs record the digests of their files
+        recorded = meta.get("files", {}).get(file.name, {}).get("sha256")
         if recorded is not None and recorded != file_sha256(file):
             raise CheckpointError(
-                f"{file}: damaged (its sha256 is not the recorded one); take another checkpoint of the run"
+                f"{file}: damaged (sha256 differs from the recorded one); use another checkpoint "
+                "of the run"
             )
-    contents = [_read_file(file) for file in files]
+    contents = reduce(or_, [_read_file(file) for file in files])
     return Weights(
         source=source,
-        state=unwrap(contents[0] if len(files) == 1 else reduce(or_, contents), source),
+        state=extract_state_dict(contents, source),
         config=config,
-        extras=ours,
+        extras=extras,
         class_names=tuple(names) if names else None,
         multi_label=meta.get("multi_label"),
     )
 
 
-def _files_of(folder: Path, source: str) -> list[Path]:
-    """The file of the weights, or the parts that an index beside them names."""
+def _weight_files(folder: Path, source: str) -> list[Path]:
+    """Return the file of the weights, or the parts that an index lists."""
     if (folder / _INDEX).is_file():
         names = sorted(
             {str(name) for name in dict(_read_json(folder / _INDEX).get("weight_map", {})).values()}
@@ -240,13 +260,17 @@ def _files_of(folder: Path, source: str) -> list[Path]:
         ]
         if missing or not names:
             raise CheckpointError(
-                f"{folder / _INDEX}: names {', '.join(missing) or 'no parts'}, not there; fetch or copy the whole folder"
+                f"{folder / _INDEX}: lists {', '.join(missing)}, missing from the folder; copy the "
+                "whole folder"
+                if missing
+                else f"{folder / _INDEX}: lists no files; copy the whole folder"
             )
         return [folder / name for name in names]
     file = next((folder / name for name in _FILES if (folder / name).is_file()), None)
     if file is None:
         raise CheckpointError(
-            f"{source}: holds none of {', '.join(_FILES)}, and no checkpoints/ of a run"
+            f"{source}: contains none of {', '.join(_FILES)}, and is not a run folder (no "
+            "checkpoints/)"
         )
     return [file]
 
@@ -259,7 +283,7 @@ def _read_json(path: Path) -> Mapping[str, Any]:
     except ValueError as error:
         raise CheckpointError(f"{path}: is not valid JSON ({error})") from error
     if not isinstance(contents, dict):
-        raise CheckpointError(f"{path}: holds a {type(contents).__name__} instead of an object")
+        raise CheckpointError(f"{path}: contains a {type(contents).__name__} instead of an object")
     return contents
 
 
@@ -268,13 +292,11 @@ def _read_file(path: Path) -> Any:
         if path.suffix == ".safetensors":
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        Exception
-    ) as error:  # safetensors, zip and the restricted unpickler each raise their own kinds
-        first = str(error).strip().splitlines()[0] if str(error).strip() else "no details"
+    except Exception as error:  # safetensors, zip and the unpickler each raise their own types
         raise CheckpointError(
-            f"{path}: cannot be read ({type(error).__name__}: {first[:160]}); it is damaged, or holds more than tensors, "
-            "numbers and strings, which is never loaded; save its state dict alone, best as .safetensors"
+            f"{path}: cannot be read ({_one_line(error)}); it is damaged, or contains objects "
+            "other than tensors, numbers and strings, which are never loaded; save its state dict "
+            "alone, preferably as .safetensors"
         ) from error
 
 
@@ -290,25 +312,33 @@ def _hub_folder(repository: str) -> Path:
         patterns = ["*.json", *_FILES, "model-*.safetensors"]
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))
     except Exception as error:  # network, HTTP and validation errors of three libraries
-        first = str(error).strip().splitlines()[0] if str(error).strip() else "no details"
         raise CheckpointError(
-            f"hf-hub:{repository}: cannot be fetched ({type(error).__name__}: {first[:160]}); download "
-            f"https://huggingface.co/{name} elsewhere and give the folder's path"
+            f"hf-hub:{repository}: cannot be fetched ({_one_line(error)}); download "
+            f"https://huggingface.co/{name} on another machine and pass the folder's path"
         ) from error
 
 
-def _downloaded(address: str) -> Path:
-    """The file behind a known address, in torch.hub's cache; fetched where it is not there. Its sha256 is recorded
-    beside it when it is first seen, and has to be the same ever after (the authors publish none)."""
+def _one_line(error: Exception) -> str:
+    message = str(error).strip().partition("\n")[0] or "no details"
+    return f"{type(error).__name__}: {message[:160]}"
+
+
+def _download(address: str) -> Path:
+    """Download a published file to torch.hub's cache unless it is there.
+
+    The authors publish no digests, so the sha256 of the first download is recorded beside the file
+    and checked from then on.
+    """
     path = Path(torch.hub.get_dir()) / "checkpoints" / address.rsplit("/", 1)[1]
     if not path.is_file():
         logger.info("downloading %s to %s", address, path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(address, str(path))
-        except OSError as error:  # urllib's errors are OSErrors too
+        except OSError as error:  # includes urllib's errors
             raise CheckpointError(
-                f"{address}: cannot be downloaded ({error}); fetch it on another machine and put it at {path}"
+                f"{address}: cannot be downloaded ({error}); download it on another machine and "
+                f"copy it to {path}"
             ) from error
     record = path.with_name(path.name + ".sha256")
     digest = file_sha256(path)
@@ -316,6 +346,7 @@ def _downloaded(address: str) -> Path:
         record.write_text(digest + "\n")
     elif record.read_text().strip() != digest:
         raise CheckpointError(
-            f"{path}: has changed since its first download; delete it and {record.name} to fetch it anew"
+            f"{path}: has changed since it was downloaded; delete it and {record.name} to download "
+            "it again"
         )
     return path

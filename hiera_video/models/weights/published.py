@@ -1,4 +1,4 @@
-"""Published weights: which tags a model name has, and where the authors keep the files (CC BY-NC 4.0)."""
+"""Published weights of the authors (CC BY-NC 4.0): tags and addresses by model name."""
 
 from __future__ import annotations
 
@@ -19,14 +19,18 @@ def _published() -> dict[str, dict[str, str]]:
 
 
 PUBLISHED = _published()
+"""Model name → tag → address."""
 
 
 def checkpoint_tags(name: str = "") -> dict[str, str]:
-    """Tags that can be asked for, and their addresses: the bare ones of the model `name` (`mae_k400`), then every
-    model's in full (`hiera_base_224.mae_in1k`), as the hub spells them."""
-    every = {
+    """Return the accepted tags and their addresses.
+
+    Tags of the model `name` come first and without the name (`mae_k400`); every model's tags follow
+    in full (`hiera_base_224.mae_in1k`), as the Hugging Face hub spells them.
+    """
+    full = {
         f"{model}.{tag}": address
         for model, tags in PUBLISHED.items()
         for tag, address in tags.items()
     }
-    return PUBLISHED.get(name, {}) | every
+    return PUBLISHED.get(name, {}) | full

@@ -1,4 +1,4 @@
-"""Models as folders that others can read: safetensors, `config.json`, class names, a model card."""
+"""Save a model as a folder: safetensors, `config.json`, class names and a model card."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from safetensors.torch import save_file
 
 from hiera_video.errors import CheckpointError
 from hiera_video.models.hiera import HieraEncoder
+from hiera_video.models.macs import count_parameters
 from hiera_video.models.mae import MaskedAutoencoderHiera
 
-_OURS = ("init",)  # what hiera-transformer's constructor does not take
+_EXTRA_KEYS = ("init",)  # unknown to hiera-transformer's constructor
 DECODER_KEYS = ("decoder_embed_dim", "decoder_depth", "decoder_num_heads")
 
 _CARD = """---
@@ -28,32 +29,44 @@ tags: [hiera, {tag}]
 
 ```python
 import hiera_video as hv
-from hiera_video import from_pretrained
 
-model = from_pretrained("{folder}")
+model = hv.from_pretrained("{folder}")
 ```
 The folder also loads in `hiera-transformer`: `{other}.from_pretrained("{folder}")`.
 
-**Licence.** This card does not set one for the weights: whoever publishes them has to. Weights that descend from the
-authors' checkpoints are CC BY-NC 4.0, as those are; hiera-video's code is Apache-2.0. The data that they were trained
-on may bind too.
+**Licence.** This card sets no licence for the weights; whoever publishes them must. Weights derived
+from the authors' checkpoints are CC BY-NC 4.0, as those are; hiera-video's code is Apache-2.0. The
+licence of the training data may apply as well.
 """
 
 
 def save_pretrained(
     model: HieraEncoder, folder: str | Path, *, class_names: Sequence[str] | None = None
 ) -> Path:
-    """Write `model` to `folder`: `model.safetensors`, `config.json` (the arguments of `hiera-transformer`'s
-    constructor, which loads the folder too), `hiera_video.json` (class names, and what only we know) and a model card.
+    """Save a model in a folder that `from_pretrained` and `hiera-transformer` load.
 
-    Raises `CheckpointError` where the names do not fit the head or the folder cannot be written."""
+    Writes `model.safetensors`, `config.json` (the arguments of `hiera-transformer`'s constructor),
+    `hiera_video.json` (class names and settings that only this package has) and a model card.
+
+    Args:
+        model: A `Hiera` or `MaskedAutoencoderHiera`.
+        folder: Created if missing; existing files of these names are replaced.
+        class_names: One name for each class of the head.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CheckpointError: If the number of names is not the number of classes, or the folder cannot
+            be written.
+    """
     is_mae = isinstance(model, MaskedAutoencoderHiera)
     classes = model.config.num_classes
     if class_names is not None and (is_mae or len(class_names) != classes):
         raise CheckpointError(
             f"{len(class_names)} class names for {'no head' if is_mae else f'{classes} classes'}"
         )
-    ours = {
+    extras = {
         "kind": "mae" if is_mae else "classifier",
         "class_names": list(class_names) if class_names is not None else None,
         "init": model.config.init,
@@ -70,21 +83,23 @@ def save_pretrained(
             json.dumps(_constructor_arguments(model), indent=1) + "\n"
         )
         (target / "hiera_video.json").write_text(
-            json.dumps(ours, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+            json.dumps(extras, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
         )
         (target / "README.md").write_text(_card(model, target.name), encoding="utf-8")
-    except (OSError, SafetensorError) as error:  # the latter: what safetensors makes of a full disk
+    except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
         raise CheckpointError(f"{target}: cannot be written ({error})") from error
     return target
 
 
 def _constructor_arguments(model: HieraEncoder) -> dict[str, Any]:
     arguments = {
-        key: value for key, value in dataclasses.asdict(model.config).items() if key not in _OURS
+        key: value
+        for key, value in dataclasses.asdict(model.config).items()
+        if key not in _EXTRA_KEYS
     }
     arguments |= {"dim_mul": 2.0, "head_mul": 2.0}
     if isinstance(model, MaskedAutoencoderHiera):
-        # norm_layer stays out: as a string, hiera-transformer's autoencoder would try to call it
+        # without norm_layer: hiera-transformer's autoencoder would try to call the string
         return arguments | {key: getattr(model.mae, key) for key in DECODER_KEYS}
     return arguments | {"norm_layer": "LayerNorm"}
 
@@ -105,6 +120,6 @@ def _card(model: HieraEncoder, folder: str) -> str:
         what=what,
         size=" x ".join(map(str, config.input_size)),
         axes="frames, height, width" if video else "height, width",
-        parameters=sum(parameter.numel() for parameter in model.parameters()) / 1e6,
+        parameters=count_parameters(model) / 1e6,
         other="MaskedAutoencoderHiera" if is_mae else "Hiera",
     )

@@ -12,7 +12,8 @@ from hiera_video.models.factory import create_model
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.models.registry import MaeConfig, config_for
-from hiera_video.models.weights.convert import fit, inflate_image_weights, resize_table, unwrap
+from hiera_video.models.weights.convert import adapt_state_dict, extract_state_dict
+from hiera_video.models.weights.inflate import inflate_image_weights, resize_table
 
 
 def micro_image(name):
@@ -32,15 +33,17 @@ def state_of(name, **options):
 @pytest.mark.parametrize("key", ["model_state", "state_dict", "model_state_dict", "model"])
 def test_nested_states_are_found(key):
     weight = torch.zeros(1)
-    assert unwrap({"epoch": 3, key: {"a": weight, "step": 4}, "optimizer_state": {}}, "x") == {
-        "a": weight
-    }
+    assert extract_state_dict(
+        {"epoch": 3, key: {"a": weight, "step": 4}, "optimizer_state": {}}, "x"
+    ) == {"a": weight}
 
 
 @pytest.mark.parametrize("prefix", ["module._orig_mod.", "model.", "_orig_mod.", "model.module."])
 def test_wrappers_prefixes_are_removed(prefix):
     weight = torch.zeros(1)
-    assert unwrap({f"{prefix}blocks.0.a": weight, f"{prefix}norm": weight}, "x").keys() == {
+    assert extract_state_dict(
+        {f"{prefix}blocks.0.a": weight, f"{prefix}norm": weight}, "x"
+    ).keys() == {
         "blocks.0.a",
         "norm",
     }
@@ -49,12 +52,14 @@ def test_wrappers_prefixes_are_removed(prefix):
 @pytest.mark.parametrize(
     "contents", [{}, {"epoch": 3}, [1, 2], torch.zeros(3), {"model_state": {}}]
 )
-def test_no_weights_are_told(contents):
-    with pytest.raises(CheckpointError, match=r"x.pth: holds no weights; expected tensors by name"):
-        unwrap(contents, "x.pth")
+def test_missing_weights_are_rejected(contents):
+    with pytest.raises(
+        CheckpointError, match=r"x.pth: contains no weights; expected tensors by name"
+    ):
+        extract_state_dict(contents, "x.pth")
 
 
-def test_tables_keep_constants_and_lines():
+def test_resize_table_keeps_constants_and_lines():
     line = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 3, 2).reshape(1, 36, 2)
     longer = resize_table(line, (4, 3, 3), (8, 6, 5)).view(8, 6, 5, 2)
     assert longer[:, 0, 0, 0].tolist() == pytest.approx([0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3])
@@ -62,7 +67,7 @@ def test_tables_keep_constants_and_lines():
     assert torch.equal(resize_table(line, (4, 3, 3), (4, 3, 3)), line)
 
 
-def test_tables_are_bicubic_in_space_and_linear_in_time_on_any_grid():
+def test_resize_table_is_bicubic_in_space_and_linear_in_time():
     table = torch.randn(1, 2 * 3 * 5, 4, generator=torch.Generator().manual_seed(0))
     frames = rearrange(table, "1 (t h w) c -> t c h w", t=2, h=3)
     larger = F.interpolate(frames, size=(6, 7), mode="bicubic", align_corners=False)
@@ -74,19 +79,21 @@ def test_tables_are_bicubic_in_space_and_linear_in_time_on_any_grid():
     assert torch.allclose(found[1:3].mean(0), expected[2], atol=1e-6)
 
 
-def test_positions_of_a_clip_that_is_not_square_keep_their_sides():
+def test_positions_keep_an_aspect_ratio_that_is_not_square():
     state = state_of("mae_hiera_micro_16x32", input_size=(16, 32, 64))
-    chosen, _ = fit(state, create_model("mae_hiera_micro_16x32", input_size=(16, 64, 128)), "x")
+    chosen, _ = adapt_state_dict(
+        state, create_model("mae_hiera_micro_16x32", input_size=(16, 64, 128)), "x"
+    )
     space, decoder = state["pos_embed_spatial"], state["decoder_pos_embed"]
     assert torch.equal(chosen["pos_embed_spatial"], resize_table(space, (1, 8, 16), (1, 16, 32)))
     assert torch.equal(chosen["decoder_pos_embed"], resize_table(decoder, (8, 4, 8), (8, 8, 16)))
 
 
-def test_positions_follow_the_input_size():
+def test_positions_are_resized_to_the_input_size():
     state = state_of("hiera_micro_16x32")
     state["pos_embed_temporal"] = torch.arange(8.0).view(1, 8, 1).expand(1, 8, 64).clone()
     model = create_model("hiera_micro_16x32", input_size=(32, 64, 48))
-    chosen, report = fit(state, model, "x")
+    chosen, report = adapt_state_dict(state, model, "x")
     assert chosen["pos_embed_spatial"].shape == (1, 16 * 12, 64)
     assert chosen["pos_embed_temporal"][0, :, 0].tolist() == pytest.approx(
         [0, *(0.25 + 0.5 * step for step in range(14)), 7]
@@ -95,27 +102,32 @@ def test_positions_follow_the_input_size():
         "position embedding interpolated in time from 8 to 16",
         "position embedding interpolated in space from 8x8 to 16x12",
     )
-    assert not report.fresh
+    assert not report.newly_initialised
 
 
-def test_positions_of_the_decoder_follow_too():
+def test_decoder_positions_are_resized():
     state = state_of("mae_hiera_micro_16x32")
-    chosen, report = fit(state, create_model("mae_hiera_micro_16x32", input_size=(16, 64, 64)), "x")
+    chosen, report = adapt_state_dict(
+        state, create_model("mae_hiera_micro_16x32", input_size=(16, 64, 64)), "x"
+    )
     assert chosen["decoder_pos_embed"].shape == (1, 8 * 8 * 8, 128)
     assert report.notes[-1] == "decoder's position embedding interpolated"
 
 
-def test_positions_of_unknown_aspect_are_told():
+def test_positions_of_unknown_aspect_are_rejected():
     state = state_of("hiera_micro_16x32", input_size=(16, 32, 48))
     with pytest.raises(
-        CheckpointError, match="of 96 places is neither square nor of the model's aspect 8x8"
+        CheckpointError,
+        match="of 96 places, which is neither square nor of the model's aspect ratio 8x8",
     ):
-        fit(state, create_model("hiera_micro_16x32"), "x")
+        adapt_state_dict(state, create_model("hiera_micro_16x32"), "x")
 
 
-def test_autoencoder_into_classifier_says_what_is_fresh():
-    chosen, report = fit(state_of("mae_hiera_micro_16x32"), create_model("hiera_micro_16x32"), "x")
-    assert set(report.fresh) == {
+def test_autoencoder_into_classifier_reports_new_and_dropped_parameters():
+    chosen, report = adapt_state_dict(
+        state_of("mae_hiera_micro_16x32"), create_model("hiera_micro_16x32"), "x"
+    )
+    assert set(report.newly_initialised) == {
         "norm.weight",
         "norm.bias",
         "head.projection.weight",
@@ -125,10 +137,12 @@ def test_autoencoder_into_classifier_says_what_is_fresh():
     assert {"mask_token", "decoder_pos_embed", "encoder_norm.weight"} <= set(report.dropped)
 
 
-def test_classifier_into_autoencoder_says_what_is_fresh():
-    _, report = fit(state_of("hiera_micro_16x32"), create_model("mae_hiera_micro_16x32"), "x")
+def test_classifier_into_autoencoder_reports_new_and_dropped_parameters():
+    _, report = adapt_state_dict(
+        state_of("hiera_micro_16x32"), create_model("mae_hiera_micro_16x32"), "x"
+    )
     assert {"mask_token", "decoder_pred.weight", "multi_scale_fusion_heads.0.bias"} <= set(
-        report.fresh
+        report.newly_initialised
     )
     assert set(report.dropped) == {
         "norm.weight",
@@ -138,20 +152,20 @@ def test_classifier_into_autoencoder_says_what_is_fresh():
     }
 
 
-def test_other_class_count_makes_the_head_fresh():
-    _, report = fit(
+def test_head_of_another_class_count_is_newly_initialised():
+    _, report = adapt_state_dict(
         state_of("hiera_micro_16x32"), create_model("hiera_micro_16x32", num_classes=10), "x"
     )
-    assert report.notes == ("head is fresh: the file has 400 classes, the model 10",)
-    assert report.fresh == ("head.projection.weight", "head.projection.bias")
+    assert report.notes == ("head is newly initialised: the file has 400 classes, the model 10",)
+    assert report.newly_initialised == ("head.projection.weight", "head.projection.bias")
 
 
-def test_image_weights_for_video_give_the_image_models_features_on_a_still_video():
+def test_inflated_weights_give_the_image_models_features_on_a_still_video():
     image = Hiera(micro_image("hiera_micro_16x32")).eval()
     for parameter in image.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     video = create_model("hiera_micro_16x32").eval()
-    chosen, report = fit(image.state_dict(), video, "x")
+    chosen, report = adapt_state_dict(image.state_dict(), video, "x")
     video.load_state_dict(chosen)
     picture = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
@@ -162,7 +176,7 @@ def test_image_weights_for_video_give_the_image_models_features_on_a_still_video
             image(picture), video(picture.unsqueeze(2).expand(-1, -1, 16, -1, -1)), atol=1e-5
         )
     assert report.notes == ("image weights inflated in time (center)",)
-    assert not report.fresh
+    assert not report.newly_initialised
 
 
 def test_mean_inflation_spreads_the_kernel():
@@ -176,58 +190,59 @@ def test_mean_inflation_spreads_the_kernel():
         inflate_image_weights({"patch_embed.proj.weight": kernel}, config, "edge")
 
 
-def test_image_autoencoder_for_video_leaves_its_decoder():
+def test_inflation_drops_the_decoder():
     image = MaskedAutoencoderHiera(micro_image("mae_hiera_micro_16x32"), MaeConfig(mask_ratio=0.5))
-    chosen, report = fit(image.state_dict(), create_model("mae_hiera_micro_16x32"), "x")
+    chosen, report = adapt_state_dict(
+        image.state_dict(), create_model("mae_hiera_micro_16x32"), "x"
+    )
     assert chosen["multi_scale_fusion_heads.0.weight"].shape == (256, 64, 1, 2, 2)
-    assert all(name.startswith(("decoder_", "mask_token")) for name in report.fresh)
-    assert report.fresh
+    assert all(name.startswith(("decoder_", "mask_token")) for name in report.newly_initialised)
+    assert report.newly_initialised
 
 
-def test_another_architecture_never_loads_in_part():
+def test_another_architecture_is_rejected():
     micro = state_of("hiera_micro_16x32")
     with torch.device("meta"):
         base = create_model("hiera_base_16x224")
         image = create_model("hiera_tiny_224")
         tiny = create_model("hiera_tiny_16x224")
-    with pytest.raises(
-        CheckpointError, match="is 64 wide and 4 blocks deep, the model 96 wide and 24 deep"
-    ):
-        fit(micro, base, "x")
+    with pytest.raises(CheckpointError, match="has 64 channels and 4 blocks, the model 96 and 24"):
+        adapt_state_dict(micro, base, "x")
     with pytest.raises(
         CheckpointError, match=r"another architecture \(it looks like hiera_tiny_…\)"
     ):
-        fit(tiny.state_dict(), base, "x")
+        adapt_state_dict(tiny.state_dict(), base, "x")
     with pytest.raises(
-        CheckpointError, match="holds a video model's weights, the model takes images"
+        CheckpointError, match="has a video model's weights, but the model takes images"
     ):
-        fit(tiny.state_dict(), image, "x")
+        adapt_state_dict(tiny.state_dict(), image, "x")
     with pytest.raises(CheckpointError, match="none of its 1 tensors has a name of Hiera's"):
-        fit({"conv1.weight": torch.zeros(1)}, base, "x")
+        adapt_state_dict({"conv1.weight": torch.zeros(1)}, base, "x")
     with pytest.raises(
         CheckpointError, match=r"has no patch_embed.proj.weight; the checkpoint is damaged"
     ):
-        fit(
+        adapt_state_dict(
             {name: value for name, value in micro.items() if "patch" not in name},
             create_model("hiera_micro_16x32"),
             "x",
         )
 
 
-def test_a_missing_surplus_or_misshapen_tensor_is_told():
+def test_missing_unexpected_and_misshapen_tensors_are_rejected():
     model = create_model("hiera_micro_16x32")
     state = model.state_dict()
     lacking = {name: value for name, value in state.items() if name != "blocks.2.norm1.bias"}
     with pytest.raises(
         CheckpointError, match=r"x: lacks blocks.2.norm1.bias; the checkpoint is incomplete"
     ):
-        fit(lacking, model, "x")
+        adapt_state_dict(lacking, model, "x")
     with pytest.raises(
         CheckpointError,
-        match=r"x: also holds blocks.2.extra; the checkpoint is of another architecture",
+        match=r"x: also has blocks.2.extra; the checkpoint belongs to another architecture",
     ):
-        fit({**state, "blocks.2.extra": torch.zeros(1)}, model, "x")
+        adapt_state_dict({**state, "blocks.2.extra": torch.zeros(1)}, model, "x")
     with pytest.raises(
-        CheckpointError, match=r"x: blocks.0.norm1.bias is \[3\] there and \[64\] here"
+        CheckpointError,
+        match=r"x: blocks.0.norm1.bias is \[3\] in the file and \[64\] in the model",
     ):
-        fit({**state, "blocks.0.norm1.bias": torch.zeros(3)}, model, "x")
+        adapt_state_dict({**state, "blocks.0.norm1.bias": torch.zeros(3)}, model, "x")

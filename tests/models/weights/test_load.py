@@ -16,7 +16,7 @@ from hiera_video.models.factory import create_model
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.registry import MaeConfig, config_for
 from hiera_video.models.weights.load import (
-    checkpoint_of,
+    find_checkpoint,
     from_pretrained,
     load_pretrained,
     read_weights,
@@ -38,7 +38,7 @@ def same(ours, theirs):
     return all(torch.equal(value, theirs[name]) for name, value in ours.state_dict().items())
 
 
-def test_the_authors_file(model, tmp_path):
+def test_the_authors_checkpoint_format(model, tmp_path):
     path = tmp_path / "hiera.pth"
     torch.save(
         {
@@ -85,7 +85,7 @@ def test_a_run_folder_gives_its_best_checkpoint(model, tmp_path):
     step.mkdir(parents=True)
     with pytest.raises(
         CheckpointError,
-        match=r"the run has no checkpoint yet; it saves 'last', and with a data.val 'best'",
+        match=r"the run has no checkpoint yet; 'last' is saved while training, 'best' after",
     ):
         read_weights(tmp_path / "run")
     save_file(model.state_dict(), step / "model.safetensors")
@@ -103,23 +103,23 @@ def test_a_run_folder_gives_its_best_checkpoint(model, tmp_path):
     assert same(create_model(NAME, pretrained=str(step)), model)
 
 
-def test_a_run_that_was_never_validated_gives_its_last_checkpoint(tmp_path):
+def test_a_run_without_validation_gives_its_last_checkpoint(tmp_path):
     for which in ("last", "best"):
         (tmp_path / "checkpoints" / which).mkdir(parents=True)
-        assert checkpoint_of(tmp_path).name == which
-    assert checkpoint_of(tmp_path, "last").name == "last"
+        assert find_checkpoint(tmp_path).name == which
+    assert find_checkpoint(tmp_path, "last").name == "last"
 
 
-def test_what_is_fresh_is_logged(model, tmp_path, caplog):
+def test_newly_initialised_and_dropped_parameters_are_logged(model, tmp_path, caplog):
     torch.save(create_model("mae_hiera_micro_16x32").state_dict(), tmp_path / "mae.pth")
     with caplog.at_level(logging.INFO, logger="hiera_video"):
         report = load_pretrained(model, tmp_path / "mae.pth")
-    assert "fresh: head, norm; dropped: decoder_blocks, decoder_embed" in caplog.text
-    assert "head.projection.weight" in report.fresh
+    assert "newly initialised: head, norm; dropped: decoder_blocks, decoder_embed" in caplog.text
+    assert "head.projection.weight" in report.newly_initialised
     torch.save(create_model(NAME, num_classes=9).state_dict(), tmp_path / "nine.pth")
     with caplog.at_level(logging.INFO, logger="hiera_video"):
         load_pretrained(model, tmp_path / "nine.pth")
-    assert "head is fresh: the file has 9 classes, the model 5" in caplog.text
+    assert "head is newly initialised: the file has 9 classes, the model 5" in caplog.text
 
 
 class Bomb:
@@ -127,11 +127,11 @@ class Bomb:
         return os.mkdir, ("exploded",)
 
 
-def test_a_pickle_bomb_never_runs(tmp_path, monkeypatch):
+def test_pickled_code_never_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"model_state": {"a": torch.zeros(1)}, "bomb": Bomb()}, "bomb.pth")
     with pytest.raises(
-        CheckpointError, match=r"bomb.pth: cannot be read .*holds more than tensors"
+        CheckpointError, match=r"bomb.pth: cannot be read .*contains objects other than tensors"
     ):
         read_weights("bomb.pth")
     assert not (tmp_path / "exploded").exists()
@@ -139,7 +139,7 @@ def test_a_pickle_bomb_never_runs(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("damage", ["empty", "short", "text"])
-def test_damaged_files_are_told(model, tmp_path, suffix, damage):
+def test_damaged_files_are_rejected(model, tmp_path, suffix, damage):
     path = tmp_path / f"x{suffix}"
     (save_file if suffix == ".safetensors" else torch.save)(model.state_dict(), path)
     contents = {"empty": b"", "short": path.read_bytes()[:1000], "text": b"<html>404</html>"}[
@@ -150,9 +150,9 @@ def test_damaged_files_are_told(model, tmp_path, suffix, damage):
         read_weights(path)
 
 
-def test_folders_without_weights_are_told(tmp_path):
+def test_folders_without_weights_are_rejected(tmp_path):
     with pytest.raises(
-        CheckpointError, match=r"holds none of model.safetensors, .* and no checkpoints/ of a run"
+        CheckpointError, match=r"contains none of model.safetensors, .* and is not a run folder"
     ):
         read_weights(tmp_path)
     save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
@@ -160,14 +160,14 @@ def test_folders_without_weights_are_told(tmp_path):
     with pytest.raises(CheckpointError, match=r"config.json: is not valid JSON"):
         read_weights(tmp_path)
     (tmp_path / "config.json").write_text("[]")
-    with pytest.raises(CheckpointError, match=r"config.json: holds a list instead of an object"):
+    with pytest.raises(CheckpointError, match=r"config.json: contains a list instead of an object"):
         read_weights(tmp_path)
 
 
-def test_unknown_sources_are_told():
+def test_unknown_sources_are_rejected():
     with pytest.raises(
         CheckpointError,
-        match=r"mae_k40: no such file or folder, and no tag of .*did you mean the tag mae_k400",
+        match=r"mae_k40: no such file, folder or tag of hiera_base_16x224; did you mean the tag mae_k400",
     ):
         read_weights("mae_k40", "hiera_base_16x224")
     with pytest.raises(
@@ -187,7 +187,7 @@ def test_published_addresses():
     assert "hiera_tiny_16x224" not in PUBLISHED  # the authors published none
 
 
-def test_a_tag_downloads_once_and_is_held_to_its_hash(tmp_path, monkeypatch):
+def test_a_tag_downloads_once_and_its_digest_is_checked(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     cached = tmp_path / "checkpoints" / "hiera_base_16x224.pth"
 
@@ -206,19 +206,19 @@ def test_a_tag_downloads_once_and_is_held_to_its_hash(tmp_path, monkeypatch):
     cached.write_bytes(cached.read_bytes() + b"x")
     with pytest.raises(
         CheckpointError,
-        match=r"has changed since its first download; delete it and .*sha256 to fetch",
+        match=r"has changed since it was downloaded; delete it and .*sha256 to download",
     ):
         read_weights("mae_k400_ft_k400", "hiera_base_16x224")
 
 
-def test_offline_says_where_to_put_the_file(tmp_path, monkeypatch):
+def test_offline_error_names_the_cache_path(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     offline = urllib.error.URLError("no network")
     with (
         mock.patch.object(torch.hub, "download_url_to_file", side_effect=offline),
         pytest.raises(
             CheckpointError,
-            match=r"on another machine and put it at .*/checkpoints/mae_hiera_huge_16x224.pth",
+            match=r"on another machine and copy it to .*/checkpoints/mae_hiera_huge_16x224.pth",
         ),
     ):
         create_model("mae_hiera_huge_16x224", pretrained="mae_k400")
@@ -233,7 +233,8 @@ def test_the_hub(model, tmp_path):
     with (
         mock.patch("huggingface_hub.snapshot_download", side_effect=OSError("offline")),
         pytest.raises(
-            CheckpointError, match=r"download https://huggingface.co/someone/thing elsewhere"
+            CheckpointError,
+            match=r"download https://huggingface.co/someone/thing on another machine",
         ),
     ):
         read_weights("hf-hub:someone/thing")
@@ -278,7 +279,7 @@ def test_a_folder_without_config_cannot_be_rebuilt(model, tmp_path):
         from_pretrained(tmp_path)
 
 
-def test_an_image_autoencoder_with_other_decoder_heads_goes_into_a_video_one(tmp_path):
+def test_image_autoencoder_with_other_decoder_heads_loads_into_a_video_one(tmp_path):
     image = create_model(
         "mae_hiera_tiny_224", input_size=(64, 64)
     )  # 16 decoder heads, the video's 8
@@ -296,7 +297,7 @@ def test_other_heads_of_the_encoder_are_refused(model, tmp_path):
         create_model(NAME, pretrained=str(tmp_path))
 
 
-def test_a_joint_position_embedding_of_a_video_goes_round(tmp_path):
+def test_round_trip_of_a_joint_position_embedding(tmp_path):
     saved = Hiera(replace(config_for(NAME), sep_pos_embed=False))
     again = from_pretrained(save_pretrained(saved, tmp_path))
     assert same(again, saved)
@@ -305,10 +306,10 @@ def test_a_joint_position_embedding_of_a_video_goes_round(tmp_path):
 @pytest.mark.parametrize(
     "config", [{"num_heads": [1, 2, 4, 8], "embed_dim": 96}, {"stages": 3}, {"num_heads": 0}]
 )
-def test_a_config_of_another_library_is_told(tmp_path, config):
+def test_a_config_of_another_library_is_rejected(tmp_path, config):
     save_file({"hiera.embeddings.weight": torch.zeros(1)}, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(
-        CheckpointError, match=r"its config\.json is not of this package or hiera-transformer"
+        CheckpointError, match=r"config\.json was not written by this package or hiera-transformer"
     ):
         from_pretrained(tmp_path)

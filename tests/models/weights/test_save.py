@@ -1,4 +1,4 @@
-"""Folders that we write, read by `hiera-transformer`."""
+"""Saved folders load in `hiera-transformer`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def spread(model):
 @pytest.mark.parametrize(
     ("name", "size"), [("hiera_micro_16x32", (16, 32, 32)), ("hiera_tiny_224", (64, 64))]
 )
-def test_classifier_loads_there(name, size, tmp_path):
+def test_classifier_loads_in_hiera_transformer(name, size, tmp_path):
     import hiera
 
     model = spread(create_model(name, input_size=size, num_classes=7))
@@ -39,7 +39,7 @@ def test_classifier_loads_there(name, size, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_autoencoder_loads_there_with_its_own_heads(tmp_path):
+def test_autoencoder_loads_in_hiera_transformer(tmp_path):
     from hiera.hiera_mae import MaskedAutoencoderHiera
 
     mae = MaeConfig(decoder_embed_dim=64, decoder_depth=2, decoder_num_heads=8)
@@ -51,7 +51,7 @@ def test_autoencoder_loads_there_with_its_own_heads(tmp_path):
     assert theirs.decoder_blocks[0].attn.heads == 8
 
 
-def test_what_is_written(tmp_path):
+def test_files_of_a_saved_model(tmp_path):
     model = create_model("hiera_micro_16x32", num_classes=2)
     folder = save_pretrained(model, tmp_path / "a" / "b", class_names=("wave", "Grüße"))
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -75,7 +75,7 @@ def test_what_is_written(tmp_path):
     )
 
 
-def test_wrong_names_and_folders_are_told(tmp_path):
+def test_wrong_names_and_folders_are_rejected(tmp_path):
     model = create_model("hiera_micro_16x32", num_classes=2)
     with pytest.raises(CheckpointError, match="1 class names for 2 classes"):
         save_pretrained(model, tmp_path, class_names=["wave"])
@@ -86,7 +86,7 @@ def test_wrong_names_and_folders_are_told(tmp_path):
         save_pretrained(model, tmp_path / "file")
 
 
-def test_a_full_disk_is_told(tmp_path):
+def test_full_disk_raises_a_checkpoint_error(tmp_path):
     model = create_model("hiera_micro_16x32", num_classes=2)
     full = SafetensorError(
         "Error while serializing: I/O error: No space left on device (os error 28)"
