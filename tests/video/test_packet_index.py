@@ -17,7 +17,8 @@ from hiera_video.data.loading.loader import test_loader
 from hiera_video.data.loading.quarantine import QuarantinePolicy
 from hiera_video.data.manifest.read import read_manifest
 from hiera_video.data.manifest.record import Manifest, Record
-from hiera_video.data.prepare import check
+from hiera_video.data.prepare.check import write_packet_index
+from hiera_video.data.prepare.scan import scan
 from hiera_video.data.prepare.tar_writer import write_shards
 from hiera_video.data.sampling import ClipConfig
 from hiera_video.data.transforms.train_eval import EvalTransform
@@ -31,16 +32,16 @@ from hiera_video.video.pyav import PyAVReader
 
 def scanned(manifest: Manifest, folder: Path, workers: int = 0) -> tuple[str, int]:
     found = list(
-        check.scan(
+        scan(
             manifest,
             decoder="pyav",
             workers=workers,
             quarantine=QuarantinePolicy(),
             quick=True,
-            index=True,
+            index_packets=True,
         )
     )
-    path, count = check.index_packets(folder, {"train": found})
+    path, count = write_packet_index(folder, {"train": found})
     return str(path), count
 
 

@@ -61,6 +61,11 @@ class Manifest:
         labels = (index for record in self.records for index in as_tuple(record.label))
         return 1 + max(labels, default=-1)
 
+    @property
+    def in_shards(self) -> bool:
+        """True if every video lies in a tar shard."""
+        return all(record.shard_video is not None for record in self.records)
+
     def to_multi_label(self) -> Manifest:
         """Return a copy whose labels are all tuples."""
         records = tuple(

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from hiera_video.data.dataset import TestViews, TrainClips
-from hiera_video.data.loading.loader import BatchPlan, test_loader, train_loader
+from hiera_video.data.loading.batch_plan import BatchPlan
+from hiera_video.data.loading.loader import test_loader, train_loader
 from hiera_video.data.manifest.read import read_manifest
 from hiera_video.data.manifest.record import Manifest, Record
 from hiera_video.data.prepare import tar_writer as shards
@@ -59,7 +60,7 @@ def test_the_manifest_is_the_same_but_for_where_the_videos_lie(
     facts = [(r.label, r.row, r.start_seconds, r.end_seconds) for r in found.records]
     assert facts == [(r.label, r.row, r.start_seconds, r.end_seconds) for r in seven_videos.records]
     assert found.records[0].path == f"{shards_index.parent}/train-000000.tar!0000000_v_0_x.mp4"
-    assert found.records[6].stored == found.records[7].stored  # stored once
+    assert found.records[6].shard_video == found.records[7].shard_video  # stored once
     sizes = [path.stat().st_size for path in sorted(shards_index.parent.glob("*.tar"))]
     assert len(sizes) > 2 and max(sizes) <= 60_000
 
