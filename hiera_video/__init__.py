@@ -3,9 +3,18 @@
     import hiera_video as hv
 
     model = hv.create_model("hiera_base_16x224", num_classes=174)
-    model(clips)                                     # [B, 174] logits
+    logits = model(clips)                            # [B, 3, 16, 224, 224] → [B, 174]
+    hv.save_pretrained(model, "my_model")            # load it with hv.from_pretrained
 
-Names are imported when first used, so that `import hiera_video` does not wait for torch.
+    with hv.open_video("clip.mp4") as video:         # frames as uint8 [T, H, W, 3]
+        frames = video.frames([0, 4, 8])
+
+    run = hv.load("runs/x")                          # model, test transform, class names
+    for prediction in hv.predict(run, "clip.mp4", topk=5):
+        print(prediction.label, prediction.probability)
+    hv.extract_features("runs/x", "videos/", "features/")
+
+Public names are imported on first use, so `import hiera_video` does not load torch.
 """
 
 from __future__ import annotations
@@ -24,7 +33,7 @@ if TYPE_CHECKING:
     from hiera_video.models.weights.save import save_pretrained
     from hiera_video.video import open_video
     from hiera_video.workflows.extract import extract_features
-    from hiera_video.workflows.load_run import LoadedRun, load, predict
+    from hiera_video.workflows.load_run import LoadedRun, Prediction, load, predict
 
 __version__ = "0.1.0"
 
@@ -40,6 +49,7 @@ _HOME = {
     "load_config": "hiera_video.config.load",
     "load": "hiera_video.workflows.load_run",
     "LoadedRun": "hiera_video.workflows.load_run",
+    "Prediction": "hiera_video.workflows.load_run",
     "predict": "hiera_video.workflows.load_run",
     "extract_features": "hiera_video.workflows.extract",
     "FeatureStore": "hiera_video.features.store",
@@ -50,6 +60,7 @@ __all__ = [
     "HieraVideoError",
     "LoadedRun",
     "MaeOutput",
+    "Prediction",
     "create_model",
     "extract_features",
     "from_pretrained",

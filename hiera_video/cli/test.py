@@ -1,8 +1,10 @@
-"""Test a trained model with several views a video; writes results, predictions and a report into `out_dir`.
+"""Test a trained model with several views per video.
 
 python tools/test_net.py --cfg configs/motion_hiera_micro.yaml
-python tools/test_net.py --cfg configs/k400_hiera_b.yaml test.checkpoint=hiera_base_16x224.pth test.clips=5 test.crops=3
+python tools/test_net.py --cfg configs/k400_hiera_b.yaml test.checkpoint=hiera_base_16x224.pth
 python tools/test_net.py --compare runs/a/results.json runs/b/results.json
+
+Writes results.json, predictions.csv, predictions.npz and report.html into `out_dir`.
 """
 
 from __future__ import annotations
@@ -17,14 +19,14 @@ from hiera_video.workflows.build import manifest_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Check everything that needs no torch first: a mistake must answer at once."""
-    early = argparse.ArgumentParser(add_help=False)  # a comparison needs no --cfg
-    early.add_argument("--compare", nargs=2)
-    compared = early.parse_known_args(argv)[0].compare
-    if compared:
-        from hiera_video.eval.compare import compare, describe
+    """Check configuration and manifest, then import torch and test; return the exit code."""
+    compare_parser = argparse.ArgumentParser(add_help=False)  # --compare needs no --cfg
+    compare_parser.add_argument("--compare", nargs=2)
+    files = compare_parser.parse_known_args(argv)[0].compare
+    if files:
+        from hiera_video.eval.compare import compare
 
-        print(describe(compare(*compared), *compared))
+        print(compare(*files).describe(*files))
         return 0
     parser = config_parser(__doc__ or "")
     parser.usage = (
@@ -34,15 +36,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--compare",
         nargs=2,
         metavar="RESULTS",
-        help="two results.json of the same videos: what changed",
+        help="print what changed between two results.json of the same videos",
     )
     arguments = parser.parse_intermixed_args(argv)  # flags may stand between keys
     config = load_config(arguments.cfg, arguments.overrides)
     manifest = manifest_of(config, "test")
     manifest.require_labels()
-    from hiera_video.workflows.test import test_run
+    from hiera_video.workflows.test import run_test
 
-    return test_run(config, manifest, dry_run=arguments.dry_run)
+    return run_test(config, manifest, dry_run=arguments.dry_run)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where a model is right and wrong: by number of views, by class, by pair of classes."""
+"""Results by number of views, by class, and by pair of confused classes."""
 
 from __future__ import annotations
 
@@ -14,98 +14,132 @@ from hiera_video.eval.views import Predictions
 PAIRS = 20
 
 
-def view_choices(clips: int, crops: int) -> list[tuple[int, int, list[int]]]:
-    """(clips, crops, views) of each ensemble that is reported: 1, 2 … clips, evenly spread, with the middle crop alone
-    and with all. Views are numbered clip by clip.
+def view_subsets(clips: int, crops: int) -> list[tuple[int, int, list[int]]]:
+    """Return the subsets of a test's views whose accuracy is reported.
 
-    >>> view_choices(2, 3)
+    For each number of clips, evenly spread over the video, there is a subset with the middle crop
+    of each and one with all crops. The views of a video are ordered clip by clip.
+
+    Returns:
+        (number of clips, number of crops, indices of the views) of each subset.
+
+    >>> view_subsets(2, 3)
     [(1, 1, [1]), (1, 3, [0, 1, 2]), (2, 1, [1, 4]), (2, 3, [0, 1, 2, 3, 4, 5])]
     """
-    found = []
+    subsets = []
     for count in range(1, clips + 1):
-        chosen = _spread(clips, count)
-        found.append((count, 1, [clip * crops + crops // 2 for clip in chosen]))
+        chosen = _evenly_spread(clips, count)
+        subsets.append((count, 1, [clip * crops + crops // 2 for clip in chosen]))
         if crops > 1:
-            found.append(
-                (count, crops, [clip * crops + crop for clip in chosen for crop in range(crops)])
-            )
-    return found
+            views = [clip * crops + crop for clip in chosen for crop in range(crops)]
+            subsets.append((count, crops, views))
+    return subsets
 
 
-def _spread(clips: int, count: int) -> list[int]:
-    """`count` of `clips`, evenly: the middle one; the first and the last; …"""
+def _evenly_spread(clips: int, count: int) -> list[int]:
     if count == 1:
         return [(clips - 1) // 2]
-    return [(clips - 1) * place // (count - 1) for place in range(count)]
+    return [(clips - 1) * index // (count - 1) for index in range(count)]
 
 
 def by_views(
     predictions: Predictions, labels: NDArray[Any], clips: int, crops: int
 ) -> list[dict[str, Any]]:
-    """The accuracy of each of `view_choices`; `labels` [N], or [N, K] multi-hot."""
-    several = labels.ndim == 2
+    """Return the accuracy (multi-label: mAP) for each of `view_subsets`.
+
+    Args:
+        predictions: Of `clips` × `crops` views per video.
+        labels: [N], or [N, K] multi-hot.
+        clips: Clips of a video.
+        crops: Crops of a clip.
+    """
+    multi_label = labels.ndim == 2
+    metric = mean_average_precision if multi_label else accuracy
     rows = []
-    for count, used, views in view_choices(clips, crops):
-        shares = predictions.probabilities(multi_label=several, views=views)
-        numbers = mean_average_precision(shares, labels) if several else accuracy(shares, labels)
-        rows.append({"clips": count, "crops": used, "views": len(views), **numbers})
+    for count, crop_count, views in view_subsets(clips, crops):
+        probabilities = predictions.probabilities(multi_label=multi_label, views=views)
+        metrics = metric(probabilities, labels)
+        rows.append({"clips": count, "crops": crop_count, "views": len(views), **metrics})
     return rows
 
 
 def by_class(counts: NDArray[np.int64], names: Sequence[str]) -> list[dict[str, Any]]:
-    """One row a class that occurs or was answered: recall and precision in percent, None where undefined; `counts`: the
-    confusion matrix [label, answer]."""
+    """Return recall and precision of each class that occurs or was predicted.
+
+    Args:
+        counts: Confusion matrix [label, prediction].
+        names: Name of each class.
+
+    Returns:
+        A row for each class; recall and precision in percent, None where undefined.
+    """
     rows = []
     for index, name in enumerate(names):
-        videos, answers, right = (
-            int(value)
-            for value in (counts[index].sum(), counts[:, index].sum(), counts[index, index])
-        )
-        if not videos and not answers:
+        videos, predicted = int(counts[index].sum()), int(counts[:, index].sum())
+        correct = int(counts[index, index])
+        if not videos and not predicted:
             continue
         rows.append(
             {
                 "class": index,
                 "name": name,
                 "videos": videos,
-                "recall": 100 * right / videos if videos else None,
-                "precision": 100 * right / answers if answers else None,
+                "recall": 100 * correct / videos if videos else None,
+                "precision": 100 * correct / predicted if predicted else None,
             }
         )
     return rows
 
 
 def average_precisions(
-    shares: NDArray[np.float64], hot: NDArray[np.float32], names: Sequence[str]
+    probabilities: NDArray[np.float64], labels: NDArray[np.float32], names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """One row a class that occurs, for several labels a video: its average precision in percent."""
-    return [
-        {
-            "class": index,
-            "name": names[index],
-            "videos": int(hot[:, index].sum()),
-            "average_precision": mean_average_precision(shares[:, [index]], hot[:, [index]])["mAP"],
-        }
-        for index in np.flatnonzero(hot.sum(axis=0)).tolist()
-    ]
+    """Return the average precision, in percent, of each class that occurs.
+
+    Args:
+        probabilities: [N, K].
+        labels: [N, K] multi-hot.
+        names: Name of each class.
+    """
+    rows = []
+    for index in np.flatnonzero(labels.sum(axis=0)).tolist():
+        column = [index]
+        metrics = mean_average_precision(probabilities[:, column], labels[:, column])
+        rows.append(
+            {
+                "class": index,
+                "name": names[index],
+                "videos": int(labels[:, index].sum()),
+                "average_precision": metrics["mAP"],
+            }
+        )
+    return rows
 
 
 def confusion_pairs(
     counts: NDArray[np.int64], names: Sequence[str], limit: int = PAIRS
 ) -> list[dict[str, Any]]:
-    """The most frequent mistakes: `count` videos of `label` (that share of them, in percent) were taken for `answer`."""
+    """Return the most frequent mistakes, as pairs of label and prediction.
+
+    Args:
+        counts: Confusion matrix [label, prediction].
+        names: Name of each class.
+        limit: Number of pairs.
+
+    Returns:
+        For each pair the names of `label` and `answer` (the prediction), the `count` of videos, and
+        its `share` of the label's videos in percent.
+    """
     wrong = counts.copy()
     np.fill_diagonal(wrong, 0)
-    totals = counts.sum(axis=1)
-    places = [
-        (-int(wrong[row, column]), int(row), int(column)) for row, column in zip(*wrong.nonzero())
-    ]
+    videos = counts.sum(axis=1)
+    pairs = [(-int(wrong[row, column]), row, column) for row, column in np.argwhere(wrong).tolist()]
     return [
         {
             "label": names[row],
             "answer": names[column],
             "count": -count,
-            "share": 100 * -count / int(totals[row]),
+            "share": 100 * -count / int(videos[row]),
         }
-        for count, row, column in sorted(places)[:limit]
+        for count, row, column in sorted(pairs)[:limit]
     ]

@@ -1,4 +1,4 @@
-"""Whether a confidence of 80 % means right in 80 % of the cases, and the temperature that brings it nearer."""
+"""Calibration of the predicted probabilities, and the temperature that improves it."""
 
 from __future__ import annotations
 
@@ -12,33 +12,40 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 BINS = 15
 LOG_TEMPERATURES = (-3.0, 3.0)
-"""Search range: from 1/20 to 20."""
+"""Search range: temperatures from 1/20 to 20."""
 
 
 def calibration(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> dict[str, Any]:
-    """Expected calibration error (15 bins, percent) as it is and with a temperature, and the curve.
+    """Return the calibration error with and without temperature scaling, and the reliability curve.
 
-    `temperature` is fitted on all videos, for use elsewhere. `error_scaled` is honest: each half of the videos (even,
-    odd places) is scaled by the temperature of the other half.
+    Args:
+        probabilities: [N, K].
+        labels: [N].
+
+    Returns:
+        - `error`: expected calibration error in percent (15 bins).
+        - `temperature`: fitted on all videos, for use on other data.
+        - `error_scaled`: the error with temperature scaling, cross-validated: videos at even
+          positions are scaled by the temperature of those at odd positions, and vice versa.
+        - `curve`: mean `confidence`, `accuracy` and number of `videos` of each non-empty bin.
     """
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    place = _bins(confidence)
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    bin_of = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
     curve = [
         {
-            "confidence": float(confidence[place == index].mean()),
-            "accuracy": float(right[place == index].mean()),
-            "videos": int((place == index).sum()),
+            "confidence": float(confidence[bin_of == index].mean()),
+            "accuracy": float(correct[bin_of == index].mean()),
+            "videos": int((bin_of == index).sum()),
         }
         for index in range(BINS)
-        if (place == index).any()
+        if (bin_of == index).any()
     ]
     scaled = probabilities.copy()
     halves = (slice(0, None, 2), slice(1, None, 2))
     if len(labels) > 1:
         for half, other in (halves, halves[::-1]):
-            scaled[half] = scale(
-                probabilities[half], fit_temperature(probabilities[other], labels[other])
-            )
+            temperature = fit_temperature(probabilities[other], labels[other])
+            scaled[half] = scale(probabilities[half], temperature)
     return {
         "error": calibration_error(probabilities, labels),
         "temperature": fit_temperature(probabilities, labels),
@@ -48,7 +55,11 @@ def calibration(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -
 
 
 def calibration_error(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """Mean distance of confidence and accuracy over bins of confidence, weighted by their videos; percent."""
+    """Return the expected calibration error in percent.
+
+    It is the mean distance between confidence and accuracy over bins of confidence, weighted by
+    the number of videos in each.
+    """
     scores, targets = torch.from_numpy(probabilities), torch.from_numpy(labels)
     return 100 * float(
         multiclass_calibration_error(scores, targets, scores.shape[1], n_bins=BINS, norm="l1")
@@ -56,20 +67,22 @@ def calibration_error(probabilities: NDArray[np.float64], labels: NDArray[np.int
 
 
 def scale(probabilities: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
-    """The shares with their logarithms divided by `temperature`: above 1 is less sure. [N, K]."""
+    """Divide the log-probabilities [N, K] by `temperature`; above 1 lowers the confidence."""
     logs = np.log(np.maximum(probabilities, 1e-30)) / temperature
     exponents = np.exp(logs - logs.max(axis=1, keepdims=True))
     return np.asarray(exponents / exponents.sum(axis=1, keepdims=True))
 
 
 def fit_temperature(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """The temperature with the least negative log-likelihood of `labels`, by golden-section search (there is one
-    minimum: the loss is convex in 1 / temperature)."""
-    places = np.arange(len(labels))
+    """Return the temperature that minimises the negative log-likelihood of `labels`.
+
+    Golden-section search finds it: the loss is convex in 1 / temperature, so it has one minimum.
+    """
+    rows = np.arange(len(labels))
 
     def loss(log_temperature: float) -> float:
-        chosen = scale(probabilities, math.exp(log_temperature))[places, labels]
-        return float(-np.log(np.maximum(chosen, 1e-300)).mean())
+        likelihood = scale(probabilities, math.exp(log_temperature))[rows, labels]
+        return float(-np.log(np.maximum(likelihood, 1e-300)).mean())
 
     low, high = LOG_TEMPERATURES
     shrink = (math.sqrt(5) - 1) / 2
@@ -85,7 +98,3 @@ def fit_temperature(probabilities: NDArray[np.float64], labels: NDArray[np.int64
             right = low + shrink * (high - low)
             at_right = loss(right)
     return math.exp((low + high) / 2)
-
-
-def _bins(confidence: NDArray[np.float64]) -> NDArray[np.int64]:
-    return np.minimum((confidence * BINS).astype(np.int64), BINS - 1)

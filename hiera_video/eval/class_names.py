@@ -1,25 +1,34 @@
-"""A checkpoint's classes and a manifest's, held against each other. No torch."""
+"""Alignment of a manifest's classes with a checkpoint's. No torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hiera_video.data.manifest.class_names import labels_by_name
+from hiera_video.data.manifest.class_names import remap_labels
 from hiera_video.data.manifest.record import Manifest
 from hiera_video.errors import ManifestError
 
-NAMED = 5
-"""Names that a message lists before it counts the rest."""
+MAX_NAMES = 5
+"""Names that a message quotes before it counts the rest."""
 
 
 def align_classes(
     manifest: Manifest, names: tuple[str, ...] | None, *, checkpoint: str, remap: bool
 ) -> Manifest:
-    """`manifest` with labels that mean what the checkpoint's outputs mean, and with the checkpoint's names.
+    """Return `manifest` with labels that index the checkpoint's classes, and with its class names.
 
-    The same names in the same order: as it is. Another order or a part of the names: an error, or labels mapped by name
-    where `remap`. Names that the checkpoint does not know: an error. Where one side has no names, indices are trusted.
+    Without names on one side, the labels are trusted as they are.
+
+    Args:
+        manifest: Videos to test.
+        names: Class names of the checkpoint, in the order of its outputs.
+        checkpoint: What error messages call the checkpoint.
+        remap: Map labels by name where the two orders differ, instead of raising.
+
+    Raises:
+        ManifestError: A class name is unknown to the checkpoint; or the order differs and `remap`
+            is off.
     """
     theirs = manifest.class_names
     if names is None or theirs == names:
@@ -27,42 +36,55 @@ def align_classes(
     if theirs is None or theirs == names[: len(theirs)]:
         return replace(manifest, class_names=names)
     if unknown := [name for name in theirs if name not in set(names)]:
-        known = [name for name in names if name not in set(theirs)]
+        absent = [name for name in names if name not in set(theirs)]
+        hint = f" (classes of the checkpoint only: {quote_names(absent)})" if absent else ""
         raise ManifestError(
-            f"{manifest.source}: names classes that {checkpoint} was not trained on: {listed(unknown)}"
-            + (f" (it knows, and the manifest does not: {listed(known)})" if known else "")
-            + "; test on the classes of the training, or write its names into the manifest's labels file"
+            f"{manifest.source}: names classes that {checkpoint} was not trained on: "
+            f"{quote_names(unknown)}{hint}; test on the classes of the training set, or write its "
+            "names into the manifest's labels file"
         )
     if not remap:
-        place = next(index for index, name in enumerate(theirs) if names[index] != name)
+        index = next(index for index, name in enumerate(theirs) if names[index] != name)
         raise ManifestError(
-            f"{manifest.source}: class {place} is {theirs[place]!r}, but {names[place]!r} to {checkpoint}; its "
-            f"{len(theirs)} names are in another order than the checkpoint's {len(names)}: set test.remap_classes=true "
-            "to map the labels by name"
+            f"{manifest.source}: class {index} is {theirs[index]!r}, but {names[index]!r} in "
+            f"{checkpoint}; its {len(theirs)} names are in another order than the checkpoint's "
+            f"{len(names)}: set test.remap_classes=true to map the labels by name"
         )
-    return labels_by_name(manifest, names)
+    return remap_labels(manifest, names)
 
 
-def align_label_count(manifest: Manifest, several: bool | None, *, of: str) -> Manifest:
-    """`manifest` with as many labels a video, one or `several`, as `of` was trained on (None: nobody knows): a list whose
-    videos happen to have one each may be of several. `ManifestError` where a video has several and the training had one."""
-    if several is None or several == manifest.multi_label:
+def align_label_count(manifest: Manifest, multi_label: bool | None, *, of: str) -> Manifest:
+    """Return `manifest` as multi-label if the model is, even where every video has one label.
+
+    Args:
+        manifest: Videos to test.
+        multi_label: Whether the training set had several labels a video; None if unknown.
+        of: What error messages call the training set or checkpoint.
+
+    Raises:
+        ManifestError: A video has several labels, and the training set had one for each.
+    """
+    if multi_label is None or multi_label == manifest.multi_label:
         return manifest
     if manifest.multi_label:
         raise ManifestError(
-            f"{manifest.source}: has several labels a video, {of} one; give each video one label, or train on a list "
-            "with several"
+            f"{manifest.source}: has several labels a video, {of} one; give each video one label, "
+            "or train on a list with several"
         )
-    return manifest.with_several_labels()
+    return manifest.to_multi_label()
 
 
-def names_of(class_names: tuple[str, ...] | None, num_classes: int) -> tuple[str, ...]:
-    """A name for each of the model's outputs: its number where there are fewer names, or none."""
+def output_names(class_names: tuple[str, ...] | None, num_classes: int) -> tuple[str, ...]:
+    """Return a name for each of the model's outputs; those without a name get their index."""
     names = class_names or ()
     return (*names, *(str(index) for index in range(len(names), num_classes)))
 
 
-def listed(names: Sequence[str]) -> str:
-    """`'a', 'b' and 7 more`."""
-    shown = ", ".join(repr(name) for name in names[:NAMED])
-    return shown if len(names) <= NAMED else f"{shown} and {len(names) - NAMED} more"
+def quote_names(names: Sequence[str]) -> str:
+    """Return the first names in quotes and the number of the others.
+
+    >>> quote_names(["a", "b", "c", "d", "e", "f", "g"])
+    "'a', 'b', 'c', 'd', 'e' and 2 more"
+    """
+    quoted = ", ".join(repr(name) for name in names[:MAX_NAMES])
+    return quoted if len(names) <= MAX_NAMES else f"{quoted} and {len(names) - MAX_NAMES} more"

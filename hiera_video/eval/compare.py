@@ -1,4 +1,4 @@
-"""Two tests of the same videos, held against each other video by video."""
+"""Paired comparison of two tests of the same videos: `test_net.py --compare`."""
 
 from __future__ import annotations
 
@@ -6,90 +6,131 @@ import csv
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from hiera_video.errors import ConfigError
 from hiera_video.eval.metrics import bootstrap
 
-CLASSES_SHOWN = 10
+MAX_CLASSES = 10
 
 
-def compare(first: str | Path, second: str | Path) -> dict[str, Any]:
-    """What changes in top-1 from one `results.json` to the other, over the videos that both could read.
+@dataclass(frozen=True, kw_only=True)
+class ClassChange:
+    """A class whose recall differs between the two tests."""
 
-    Returns `videos`, `top1` (both, percent), `difference` with its 95 % bootstrap `interval` over pairs, `only_first` and
-    `only_second` (videos that one alone has right), `p_value` (exact McNemar), `classes` (those that moved, by how much)
-    and `left_out` (videos that one of the two does not have). `ConfigError` where they are not of the same videos.
+    name: str
+    videos: int
+    change: float
+    """Recall in the second test minus that in the first, in percentage points."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Change of top-1 accuracy from a first to a second test, over the videos that both read."""
+
+    videos: int
+    left_out: int
+    """Videos that only one of the two tests read."""
+    top1: tuple[float, float]
+    """Percent."""
+    difference: float
+    """Second minus first, in percentage points."""
+    interval: tuple[float, float]
+    """95 % bootstrap interval of the difference, over pairs."""
+    only_first: int
+    """Videos that only the first test classified correctly."""
+    only_second: int
+    p_value: float
+    """Of the exact McNemar test."""
+    classes: list[ClassChange]
+    """Largest change first."""
+
+    def describe(self, first: str, second: str) -> str:
+        """Return the comparison as text; `first` and `second` name the two tests."""
+        low, high = self.interval
+        lines = [
+            f"A {self.top1[0]:.2f}  {first}",
+            f"B {self.top1[1]:.2f}  {second}",
+            f"B - A: {self.difference:+.2f} points of top-1, "
+            f"95 % interval {low:+.2f} to {high:+.2f}, over {self.videos} videos",
+            f"correct only in A: {self.only_first}, only in B: {self.only_second}; "
+            f"McNemar p = {self.p_value:.3g}",
+        ]
+        if self.left_out:
+            lines.append(f"left out: {self.left_out} videos that only one of the tests could read")
+        lines += [
+            f"{item.change:+7.1f}  {item.name} ({item.videos} videos)"
+            for item in self.classes[:MAX_CLASSES]
+        ]
+        return "\n".join(lines)
+
+
+def compare(first: str | Path, second: str | Path) -> Comparison:
+    """Compare the top-1 accuracy of two tests, video by video.
+
+    Args:
+        first: A `results.json`, with its `predictions.csv` beside it.
+        second: Another one, for the same videos.
+
+    Raises:
+        ConfigError: A file cannot be read, is of a multi-label test, or is of other videos.
     """
-    ours, theirs = _answers(first), _answers(second)
-    both = sorted(set(ours) & set(theirs))
-    if not both:
+    a, b = _read_predictions(first), _read_predictions(second)
+    videos = sorted(set(a) & set(b))
+    if not videos:
         raise ConfigError(
             f"{first} and {second}: have no video in common; compare tests of one manifest"
         )
-    for key in both:
-        if ours[key][0] != theirs[key][0]:
+    for video in videos:
+        if a[video][0] != b[video][0]:
+            row, file = video
             raise ConfigError(
-                f"{first} and {second}: {key[1]} (row {key[0]}) is {ours[key][0]!r} in one and {theirs[key][0]!r} in the "
-                "other; compare tests of one manifest"
+                f"{first} and {second}: {file} (row {row}) has label {a[video][0]!r} in one and "
+                f"{b[video][0]!r} in the other; compare tests of one manifest"
             )
-    right = np.array([[found[key][0] == found[key][1] for key in both] for found in (ours, theirs)])
-    change = right[1].astype(np.float64) - right[0]
-    only_first, only_second = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
-    return {
-        "videos": len(both),
-        "left_out": len(set(ours) ^ set(theirs)),
-        "top1": [100 * float(line.mean()) for line in right],
-        "difference": 100 * float(change.mean()),
-        "interval": [
-            100 * end for end in bootstrap(lambda chosen: change[chosen].mean(), len(both))
-        ],
-        "only_first": only_first,
-        "only_second": only_second,
-        "p_value": mcnemar(only_first, only_second),
-        "classes": _moved([ours[key][0] for key in both], change.tolist()),
-    }
+    labels = [a[video][0] for video in videos]
+    correct = np.array([[test[video][0] == test[video][1] for video in videos] for test in (a, b)])
+    change = correct[1].astype(np.float64) - correct[0]
+    only_first, only_second = int((change < 0).sum()), int((change > 0).sum())
+    low, high = bootstrap(lambda sample: change[sample].mean(), len(videos))
+    return Comparison(
+        videos=len(videos),
+        left_out=len(set(a) ^ set(b)),
+        top1=(100 * float(correct[0].mean()), 100 * float(correct[1].mean())),
+        difference=100 * float(change.mean()),
+        interval=(100 * low, 100 * high),
+        only_first=only_first,
+        only_second=only_second,
+        p_value=mcnemar(only_first, only_second),
+        classes=_class_changes(labels, change.tolist()),
+    )
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """The two-sided exact p-value: how often a fair coin divides the videos that one alone has right as unevenly."""
+    """Return the p-value of the two-sided exact McNemar test.
+
+    Args:
+        only_first: Videos that only the first model classifies correctly.
+        only_second: Videos that only the second one does.
+    """
     count, fewer = only_first + only_second, min(only_first, only_second)
     tail, term = 0, 1
-    for place in range(fewer + 1):  # whole numbers: no rounding however many videos there are
+    for k in range(fewer + 1):  # integers, so nothing is rounded however many videos there are
         tail += term
-        term = term * (count - place) // (place + 1)
+        term = term * (count - k) // (k + 1)
     return min(1.0, math.exp(math.log(2 * tail) - count * math.log(2)))
 
 
-def describe(found: dict[str, Any], first: str, second: str) -> str:
-    """The comparison in words, for a screen."""
-    low, high = found["interval"]
-    lines = [
-        f"A {found['top1'][0]:.2f}  {first}",
-        f"B {found['top1'][1]:.2f}  {second}",
-        f"B - A: {found['difference']:+.2f} points of top-1, 95 % from {low:+.2f} to {high:+.2f}, over {found['videos']} videos",
-        f"right in A alone {found['only_first']}, in B alone {found['only_second']}: McNemar p = {found['p_value']:.3g}",
-    ]
-    if found["left_out"]:
-        lines.append(
-            f"{found['left_out']} videos were read in one of the two tests alone and are left out"
-        )
-    shown = found["classes"][:CLASSES_SHOWN]
-    lines += [f"{item['change']:+7.1f}  {item['name']} ({item['videos']} videos)" for item in shown]
-    return "\n".join(lines)
-
-
-def _answers(results: str | Path) -> dict[tuple[int, str], tuple[str, str]]:
-    """(row, file) → (label's name, answer's name), from `predictions.csv` beside `results.json`."""
+def _read_predictions(results: str | Path) -> dict[tuple[int, str], tuple[str, str]]:
+    """Read (row, file name) → (name of the label, name of the prediction)."""
     path = Path(results)
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        if "mAP" in facts:
+        if "mAP" in json.loads(path.read_text(encoding="utf-8")):
             raise ConfigError(
-                f"{path}: is of several labels a video; top-1, and so --compare, is for one"
+                f"{path}: has several labels a video; --compare needs top-1, which takes one label"
             )
         with (path.parent / "predictions.csv").open(encoding="utf-8", newline="") as file:
             return {
@@ -98,19 +139,18 @@ def _answers(results: str | Path) -> dict[tuple[int, str], tuple[str, str]]:
             }
     except (OSError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"{path}: cannot be compared ({type(error).__name__}: {error}); give the results.json that test_net.py wrote, "
-            "with its predictions.csv beside it"
+            f"{path}: cannot be compared ({type(error).__name__}: {error}); give the results.json "
+            "that test_net.py wrote, with its predictions.csv beside it"
         ) from error
 
 
-def _moved(labels: Sequence[str], change: Sequence[float]) -> list[dict[str, Any]]:
-    """Classes whose recall changed, most first; `change` in points."""
-    totals: dict[str, list[float]] = {}
+def _class_changes(labels: Sequence[str], change: Sequence[float]) -> list[ClassChange]:
+    changes: dict[str, list[float]] = {}
     for label, value in zip(labels, change):
-        totals.setdefault(label, []).append(value)
-    rows: list[dict[str, Any]] = [
-        {"name": name, "videos": len(values), "change": 100 * sum(values) / len(values)}
-        for name, values in totals.items()
+        changes.setdefault(label, []).append(value)
+    rows = [
+        ClassChange(name=name, videos=len(values), change=100 * sum(values) / len(values))
+        for name, values in changes.items()
         if sum(values)
     ]
-    return sorted(rows, key=lambda row: (-abs(row["change"]), row["name"]))
+    return sorted(rows, key=lambda row: (-abs(row.change), row.name))

@@ -1,4 +1,4 @@
-"""The `test` section of the configuration: the views of a video and how they are computed. No torch."""
+"""The `test` section of the configuration. No torch."""
 
 from __future__ import annotations
 
@@ -12,25 +12,27 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 @dataclass(frozen=True, kw_only=True)
 class TestConfig:
-    """`clips` × `crops` views a video, as in "5×3" for Kinetics."""
+    """Views of a video (`clips` × `crops`, such as 5×3 on Kinetics) and how they are computed."""
 
-    __test__ = False  # the name is the section's; pytest need not collect it
+    __test__ = False  # keep pytest from collecting this class by its name
 
     checkpoint: str | None = None
-    """What is tested: a file, a run folder or hf-hub:owner/name; unset: the best checkpoint of `out_dir`."""
+    """Weights to test: a file, a run folder or hf-hub:owner/name. Unset: the best of `out_dir`."""
     clips: int = 5
-    """Temporal clips a video, evenly spaced."""
+    """Temporal clips of a video, evenly spaced."""
     crops: int = 3
-    """Spatial crops a clip: 3 along the long side at short side = size; 1 in the centre at short side = 8/7 size."""
+    """Spatial crops of a clip. 3: along the long side, with the short side scaled to the model's
+    size. 1: the centre, with the short side scaled to 8/7 of it."""
     batch_size: int = 8
-    """Views that the model sees at once; every batch has this size (the last one is padded)."""
+    """Views in a batch; every batch has this size (the last one is padded)."""
     precision: Precision = "fp32"
-    """How the model computes in a test, in `predict` and in validation while training; half precisions are autocast.
-    Published numbers are fp32's; the held-out loss of pre-training and the features of probes are fp32 always."""
+    """Precision of the forward pass in `test`, `predict` and validation while training; bf16 and
+    fp16 use autocast. Published numbers use fp32. The validation loss of pre-training and the
+    features of probes are always computed in fp32."""
     remap_classes: bool = False
-    """A manifest whose class names stand in another order than the checkpoint's: map its labels by name."""
+    """Map labels by class name if the manifest lists the checkpoint's classes in another order."""
     max_broken: float = 0.05
-    """Share of the videos that may be unreadable before the exit code says so (3)."""
+    """Fraction of the videos that may be unreadable; above it the exit code is 3."""
 
     def __post_init__(self) -> None:
         for name in ("clips", "crops", "batch_size"):

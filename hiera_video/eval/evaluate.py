@@ -19,9 +19,10 @@ from hiera_video.data.manifest.record import Manifest
 from hiera_video.errors import ManifestError
 from hiera_video.eval.forward import compute_logits
 from hiera_video.eval.metrics import accuracy, cross_entropy, mean_average_precision
-from hiera_video.eval.shards import EvalShard, EvalShardStore, merge, shard_ranges
+from hiera_video.eval.shards import EvalShard, EvalShardStore, merge
 from hiera_video.eval.views import Predictions
 from hiera_video.runtime.distributed import World
+from hiera_video.utils.resumable import shard_ranges
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ def _compute_shard(
         rows=np.array(rows, dtype=np.int64),
         logits=logits.reshape(len(rows), max(views_per_video, default=0), logits.shape[1]),
         seconds=np.array(seconds, dtype=np.float64),
-        broken=tuple(unreadable),
+        unreadable=tuple(unreadable),
     )
 
 
@@ -214,8 +215,8 @@ class Accuracy:
             precision=self.precision,
         )
         if not len(predictions.rows):
-            unreadable = predictions.broken
-            first = unreadable[0].message if unreadable else "the list is empty"
+            messages = [video.message for video in predictions.unreadable]
+            first = messages[0] if messages else "the list is empty"
             raise ManifestError(
                 f"{self.manifest.source}: none of its videos can be read; first error: {first}"
             )

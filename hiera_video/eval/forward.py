@@ -1,4 +1,4 @@
-"""A trained model's answers, in the precision asked for: the call that tests and predictions share."""
+"""The forward pass of tests and predictions."""
 
 from __future__ import annotations
 
@@ -10,15 +10,22 @@ from hiera_video.runtime.precision import autocast
 
 
 def compute_logits(model: nn.Module, views: Tensor, precision: str) -> Tensor:
-    """Views [B, 3, T, S, S] on the model's device → float32 logits [B, K]; `precision` is that of `test.precision`.
+    """Return the float32 logits [B, K] of `views`.
 
-    Raises `ConfigError` where fp16, whose largest number is 65504, overflowed: NaN has a likeliest class too.
+    Args:
+        model: Maps views to logits [B, K].
+        views: [B, 3, T, S, S] on the model's device.
+        precision: As in `test.precision`.
+
+    Raises:
+        ConfigError: fp16, whose largest number is 65504, overflowed. Without this check the NaN
+            logits would still have a top class.
     """
     with autocast(precision, views.device):
         logits: Tensor = model(views)
     logits = logits.float()
     if precision == "fp16" and not torch.isfinite(logits).all():
         raise ConfigError(
-            "test.precision=fp16: the model's answers are not finite; set test.precision to bf16 or fp32"
+            "test.precision=fp16: the logits are not finite; set test.precision to bf16 or fp32"
         )
     return logits

@@ -1,4 +1,4 @@
-"""Numbers from per-video probabilities, by torchmetrics."""
+"""Metrics of per-video probabilities, computed by torchmetrics."""
 
 from __future__ import annotations
 
@@ -21,33 +21,43 @@ RESAMPLES = 2000
 
 
 def accuracy(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> dict[str, float]:
-    """`top1`, `top5` and the mean of top-1 over the classes that occur (`mean_class`), in percent. [N, K] and [N]."""
+    """Return top-1, top-5 and mean-class accuracy in percent.
+
+    Args:
+        probabilities: [N, K]; logits have the same accuracy.
+        labels: [N].
+
+    Returns:
+        `top1`, `top5` and `mean_class`, which is the mean recall of the classes that occur.
+    """
     scores, targets = torch.from_numpy(probabilities), torch.from_numpy(labels)
     classes = scores.shape[1]
-    # torchmetrics' macro average counts a class without a video as 0 % as soon as something is taken for it
-    by_class = multiclass_accuracy(scores, targets, classes, average="none")[
-        targets.bincount(minlength=classes) > 0
-    ]
-    shares = {
+    # torchmetrics' macro average counts a class without videos as 0 % once it is predicted
+    occurs = targets.bincount(minlength=classes) > 0
+    recall = multiclass_accuracy(scores, targets, classes, average="none")[occurs]
+    top5 = min(5, classes)
+    fractions = {
         "top1": multiclass_accuracy(scores, targets, classes, average="micro"),
-        "top5": multiclass_accuracy(
-            scores, targets, classes, top_k=min(5, classes), average="micro"
-        ),
-        "mean_class": by_class.mean(),
+        "top5": multiclass_accuracy(scores, targets, classes, top_k=top5, average="micro"),
+        "mean_class": recall.mean(),
     }
-    return {
-        name: round(100 * float(share), 4) for name, share in shares.items()
-    }  # they are float32
+    # torchmetrics computes in float32, so further digits would be noise
+    return {name: round(100 * float(value), 4) for name, value in fractions.items()}
 
 
 def mean_average_precision(
     probabilities: NDArray[np.float64], labels: NDArray[np.float32]
 ) -> dict[str, float]:
-    """`mAP` in percent over the classes that occur. [N, K] and [N, K] multi-hot."""
+    """Return `mAP` in percent over the classes that occur.
+
+    Args:
+        probabilities: [N, K].
+        labels: [N, K] multi-hot.
+    """
     targets = torch.from_numpy(labels).long()
-    occurring = targets.sum(dim=0) > 0
-    scores, targets = torch.from_numpy(probabilities)[:, occurring], targets[:, occurring]
-    if scores.shape[1] == 1:  # torchmetrics does not count one label as several
+    occurs = targets.sum(dim=0) > 0
+    scores, targets = torch.from_numpy(probabilities)[:, occurs], targets[:, occurs]
+    if scores.shape[1] == 1:  # torchmetrics' multilabel function takes two classes or more
         value = binary_average_precision(scores[:, 0], targets[:, 0])
     else:
         value = multilabel_average_precision(scores, targets, scores.shape[1], average="macro")
@@ -55,15 +65,20 @@ def mean_average_precision(
 
 
 def cross_entropy(probabilities: NDArray[np.float64], labels: NDArray[Any]) -> float:
-    """Mean over videos of -log of what the label [N] got, of [N, K]; of several labels, [N, K] multi-hot, the binary one."""
-    shares, targets = torch.from_numpy(probabilities), torch.from_numpy(labels)
+    """Return the mean cross-entropy; for multi-label, the mean binary cross-entropy.
+
+    Args:
+        probabilities: [N, K].
+        labels: [N], or [N, K] multi-hot.
+    """
+    inputs, targets = torch.from_numpy(probabilities), torch.from_numpy(labels)
     if targets.ndim == 2:
-        return float(F.binary_cross_entropy(shares, targets.double()))
-    return float(F.nll_loss(shares.clamp(min=torch.finfo(shares.dtype).tiny).log(), targets))
+        return float(F.binary_cross_entropy(inputs, targets.double()))
+    return float(F.nll_loss(inputs.clamp(min=torch.finfo(inputs.dtype).tiny).log(), targets))
 
 
 def confusion(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """[K, K]: how often class `row` was taken for class `column`."""
+    """Return the confusion matrix [K, K]: videos by label (row) and prediction (column)."""
     scores, targets = torch.from_numpy(probabilities), torch.from_numpy(labels)
     return multiclass_confusion_matrix(scores.argmax(dim=1), targets, scores.shape[1]).numpy()
 
@@ -71,31 +86,40 @@ def confusion(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> 
 def intervals(
     probabilities: NDArray[np.float64], labels: NDArray[np.int64]
 ) -> dict[str, tuple[float, float]]:
-    """95 % percentile bootstrap intervals over videos of `accuracy`'s numbers, in percent; the same in every run."""
+    """Return 95 % bootstrap intervals over videos, in percent, of the numbers of `accuracy`.
+
+    The random draws have a fixed seed, so the intervals are reproducible.
+    """
     rank = (probabilities > probabilities[np.arange(len(labels)), labels][:, None]).sum(axis=1)
     top1 = (probabilities.argmax(axis=1) == labels).astype(np.float64)
     top5 = (rank < 5).astype(np.float64)
     classes = probabilities.shape[1]
 
-    def mean_class(chosen: NDArray[np.int64]) -> float:
-        videos = np.bincount(labels[chosen], minlength=classes)
-        right = np.bincount(labels[chosen], weights=top1[chosen], minlength=classes)
-        return float((right[videos > 0] / videos[videos > 0]).mean())
+    def mean_class(sample: NDArray[np.int64]) -> float:
+        videos = np.bincount(labels[sample], minlength=classes)
+        correct = np.bincount(labels[sample], weights=top1[sample], minlength=classes)
+        return float((correct[videos > 0] / videos[videos > 0]).mean())
 
-    found = {
-        "top1": bootstrap(lambda chosen: top1[chosen].mean(), len(labels)),
-        "top5": bootstrap(lambda chosen: top5[chosen].mean(), len(labels)),
+    fractions = {
+        "top1": bootstrap(lambda sample: top1[sample].mean(), len(labels)),
+        "top5": bootstrap(lambda sample: top5[sample].mean(), len(labels)),
         "mean_class": bootstrap(mean_class, len(labels)),
     }
     return {
-        name: (round(100 * low, 4), round(100 * high, 4)) for name, (low, high) in found.items()
+        name: (round(100 * low, 4), round(100 * high, 4)) for name, (low, high) in fractions.items()
     }
 
 
 def bootstrap(
     statistic: Callable[[NDArray[np.int64]], float], count: int, resamples: int = RESAMPLES
 ) -> tuple[float, float]:
-    """Percentiles 2.5 and 97.5 of `statistic(indices)` over `resamples` draws of `count` indices with replacement."""
+    """Return the 2.5th and 97.5th percentiles of a statistic over bootstrap samples.
+
+    Args:
+        statistic: Maps indices [count], drawn with replacement, to a number.
+        count: Size of the data set and of each sample.
+        resamples: Number of samples.
+    """
     generator = np.random.default_rng(0)
     values = [statistic(generator.integers(0, count, count)) for _ in range(resamples)]
     low, high = np.percentile(values, [2.5, 97.5])

@@ -1,4 +1,4 @@
-"""The evaluator of masked pre-training: loss on held-out clips with masks that never change, and pictures of it."""
+"""Evaluator of masked pre-training: the loss on held-out clips with fixed masks."""
 
 from __future__ import annotations
 
@@ -18,75 +18,77 @@ from hiera_video.runtime.distributed import World
 from hiera_video.utils.atomic_files import write_atomic
 from hiera_video.viz.reconstructions import reconstruction_sheet
 
-CLIPS_SHOWN = 6
+MAX_PICTURES = 6
+"""Clips of the picture of reconstructions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstruction:
-    """Mean loss over the clips of `dataset`, one mask a video from its row; best is lowest.
+    """Mean loss over the first clip of each video; the best checkpoint has the lowest.
 
-    With `pictures` set, `<pictures>/latest.png` shows original, visible and reconstructed frames of some clips.
+    The mask of a video depends on its row alone, so losses of different steps are comparable.
     """
 
     dataset: TestViews
     batch_size: int
+    """Clips in a batch."""
     workers: int
+    """Processes that decode videos."""
     world: World
     mean: tuple[float, float, float]
+    """Mean and standard deviation that normalised the pixels; only the picture uses them."""
     std: tuple[float, float, float]
     pictures: Path | None
+    """Folder for `latest.png`: original, visible and reconstructed frames of some clips."""
     score: str = "loss"
     higher_is_better: bool = False
 
     @torch.no_grad()
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        """Evaluate. Raises `ManifestError` where no video can be read."""
+        """Evaluate a masked autoencoder.
+
+        Returns:
+            The mean `loss` and the number of videos `evaluated`, over all ranks.
+
+        Raises:
+            ManifestError: No video can be read.
+        """
         assert isinstance(model, MaskedAutoencoderHiera)
         model.eval()
+        device = self.world.device
         rows = list(range(len(self.dataset)))[self.world.rank :: self.world.size]
-        videos = (
-            item
-            for item in test_loader(self.dataset, workers=self.workers, rows=rows)
-            if isinstance(item, VideoViews)
-        )
+        loader = test_loader(self.dataset, workers=self.workers, rows=rows)
+        videos = (item for item in loader if isinstance(item, VideoViews))
         total, count = 0.0, 0
         while batch := list(islice(videos, self.batch_size)):
-            clips = torch.stack([next(iter(video.crops)) for video in batch]).to(self.world.device)
-            output = _reconstruct(model, clips, [video.row for video in batch])
+            clips = torch.stack([next(iter(video.crops)) for video in batch]).to(device)
+            batch_rows = [video.row for video in batch]
+            output = _reconstruct(model, clips, batch_rows)
             if self.pictures and self.world.is_main and count == 0:
-                self._draw(
-                    self.pictures,
-                    model,
-                    clips[:CLIPS_SHOWN],
-                    [video.row for video in batch[:CLIPS_SHOWN]],
-                )
+                self._draw(self.pictures, model, clips[:MAX_PICTURES], batch_rows[:MAX_PICTURES])
             total, count = total + float(output.loss) * len(clips), count + len(clips)
-        summed = self.world.all_reduce(
-            torch.tensor([total, count], dtype=torch.float64, device=self.world.device)
-        ).tolist()
-        if not summed[1]:
+        local = torch.tensor([total, count], dtype=torch.float64, device=device)
+        total_loss, evaluated = self.world.all_reduce(local).tolist()
+        if not evaluated:
             raise ManifestError("none of the validation videos can be read; check data.val")
-        return {"loss": summed[0] / summed[1], "evaluated": summed[1]}
+        return {"loss": total_loss / evaluated, "evaluated": evaluated}
 
     def _draw(
         self, folder: Path, model: MaskedAutoencoderHiera, clips: Tensor, rows: list[int]
     ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         pictures = model.pictures(clips, _reconstruct(model, clips, rows))
-        write_atomic(
-            folder / "latest.png", reconstruction_sheet(pictures, mean=self.mean, std=self.std)
-        )
+        folder.mkdir(parents=True, exist_ok=True)
+        sheet = reconstruction_sheet(pictures, mean=self.mean, std=self.std)
+        write_atomic(folder / "latest.png", sheet)
 
 
 def _reconstruct(model: MaskedAutoencoderHiera, clips: Tensor, rows: list[int]) -> MaeOutput:
-    """A video's mask is a function of its row alone, so that losses of different steps can be compared."""
     generators = [
         torch.Generator().manual_seed(random.Random(f"held-out/{row}").getrandbits(63))
         for row in rows
     ]
     keep = model.draw_keep(len(clips), generators).to(clips.device)
-    draws = torch.stack(
-        [torch.rand(model.unit_tokens.numel(), generator=one) for one in generators]
-    )
+    units = model.unit_tokens.numel()
+    draws = torch.stack([torch.rand(units, generator=generator) for generator in generators])
     output: MaeOutput = model(clips, keep=keep, decoder_draws=draws.to(clips.device))
     return output

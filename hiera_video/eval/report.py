@@ -1,10 +1,11 @@
-"""`report.html`: one page that shows where a model is wrong; no network, no script, readable on a phone."""
+"""The report of a test: one HTML page without scripts or network access, readable on a phone."""
 
 from __future__ import annotations
 
 import base64
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,17 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 from numpy.typing import NDArray
 
-from hiera_video.data.manifest.record import Manifest, as_tuple
+from hiera_video.data.manifest.record import Manifest, Record, as_tuple
 from hiera_video.data.sampling import frame_range_of
 from hiera_video.errors import DecodeError
-from hiera_video.eval.class_names import names_of
+from hiera_video.eval.class_names import output_names
 from hiera_video.eval.evaluate import single_labels
 from hiera_video.eval.metrics import confusion
 from hiera_video.eval.views import Predictions
 from hiera_video.utils.atomic_files import write_atomic
 from hiera_video.video import open_video
 from hiera_video.video.options import Backend
+from hiera_video.video.reader import Frames
 from hiera_video.viz.plots import (
     accuracy_by_views,
     calibration_curve,
@@ -31,9 +33,34 @@ from hiera_video.viz.plots import (
 )
 from hiera_video.viz.strips import film_strip
 
-FRAMES_OF_STRIP, MISTAKES, SAMPLES, SLOWEST = 6, 12, 12, 8
-MATRIX_UP_TO = 60
-"""Classes; a larger matrix cannot be read, its pairs can."""
+STRIP_FRAMES, MAX_MISTAKES, MAX_SAMPLES, MAX_SLOWEST = 6, 12, 12, 8
+MAX_MATRIX_CLASSES = 60
+"""A larger confusion matrix is unreadable; its most frequent pairs are listed anyway."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportExample:
+    """A video of the report with its prediction."""
+
+    strip: str
+    """Film strip, as a data URL."""
+    file: str
+    row: int
+    label: str
+    """Names of its labels; empty without one."""
+    top_classes: list[tuple[str, float]]
+    """(name, probability) of the three most likely classes."""
+    correct: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlowVideos:
+    """Time to read a video."""
+
+    median: float
+    """Seconds."""
+    videos: list[tuple[float, str]]
+    """(seconds, file) of the slowest."""
 
 
 def write_report(
@@ -44,130 +71,133 @@ def write_report(
     metrics: Sequence[dict[str, Any]],
     decoder: Backend = "pyav",
 ) -> Path:
-    """Write the page from `results` (those of `results.json`) and `metrics` (the rows of `metrics.jsonl`); the film strips
-    are read with `decoder`."""
-    names = names_of(manifest.class_names, predictions.logits.shape[2])
-    shares = predictions.probabilities(multi_label=manifest.multi_label)
-    main = "mAP" if manifest.multi_label else "top1"
-    pictures = {"Accuracy by number of views": accuracy_by_views(results["by_views"], main)}
-    if "calibration" in results:
-        pictures["Calibration"] = calibration_curve(results["calibration"]["curve"])
-    if any(row["split"] == "val" and main in row for row in metrics):
-        pictures |= {
-            "Loss": loss_curve(metrics),
-            "Validation while training": score_curve(metrics, main),
-        }
+    """Write `report.html` into `folder`.
+
+    Args:
+        folder: The run's folder.
+        results: Content of `results.json`.
+        predictions: The predictions that `results` summarises.
+        manifest: The tested videos, with labels.
+        metrics: Rows of the run's `metrics.jsonl`; empty where the run was not trained here.
+        decoder: Reads the frames of the film strips.
+
+    Returns:
+        The path of the page.
+    """
+    names = output_names(manifest.class_names, predictions.logits.shape[2])
+    probabilities = predictions.probabilities(multi_label=manifest.multi_label)
+    metric = "mAP" if manifest.multi_label else "top1"
     matrix = None
-    if not manifest.multi_label and len(names) <= MATRIX_UP_TO:
-        matrix = confusion_matrix(
-            confusion(shares, single_labels(manifest, predictions.rows)), names
-        )
-    mistakes, samples = _chosen(shares, predictions, manifest)
-    page = Environment(
+    if not manifest.multi_label and len(names) <= MAX_MATRIX_CLASSES:
+        counts = confusion(probabilities, single_labels(manifest, predictions.rows))
+        matrix = _data_url(confusion_matrix(counts, names))
+    records = [manifest.records[row] for row in predictions.rows.tolist()]
+    mistakes, samples = (
+        [
+            example
+            for index in chosen
+            if (example := _example(records[index], probabilities[index], names, decoder))
+        ]
+        for chosen in _choose_examples(records, probabilities)
+    )
+    environment = Environment(
         loader=PackageLoader("hiera_video.eval", "."),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
-    ).get_template("report.html")
-    html = page.render(
+    )
+    html = environment.get_template("report.html").render(
         results=results,
-        main=main,
-        pictures={title: _data_url(picture) for title, picture in pictures.items()},
-        matrix=_data_url(matrix) if matrix else None,
+        metric=metric,
+        plots=_plots(results, metrics, metric),
+        matrix=matrix,
         matrix_width=min(240 + 36 * len(names), 1040),
-        classes=sorted(results["classes"], key=lambda row: _share(row, main)),
-        clips={
-            "Most confident mistakes": _clips(
-                mistakes, predictions, manifest, shares, names, decoder
-            ),
-            "Other answers, drawn at random": _clips(
-                samples, predictions, manifest, shares, names, decoder
-            ),
+        classes=_hardest_first(results["classes"], metric),
+        examples={
+            "Most confident mistakes": mistakes,
+            "Other predictions, drawn at random": samples,
         },
-        slow=_slow(predictions, manifest),
+        slow=_slowest(records, predictions.seconds),
     )
     write_atomic(folder / "report.html", html)
     return folder / "report.html"
 
 
-def _share(row: dict[str, Any], main: str) -> float:
-    value = row["average_precision"] if main == "mAP" else row["recall"]
-    return 101.0 if value is None else float(value)  # classes without a video come last
+def _plots(
+    results: dict[str, Any], metrics: Sequence[dict[str, Any]], metric: str
+) -> dict[str, str]:
+    plots = {"Accuracy by number of views": accuracy_by_views(results["by_views"], metric)}
+    if "calibration" in results:
+        plots["Calibration"] = calibration_curve(results["calibration"]["curve"])
+    if any(row["split"] == "val" and metric in row for row in metrics):
+        plots["Loss"] = loss_curve(metrics)
+        plots["Validation during training"] = score_curve(metrics, metric)
+    return {title: _data_url(plot) for title, plot in plots.items()}
 
 
-def _right(place: int, answer: int, predictions: Predictions, manifest: Manifest) -> bool:
-    return answer in as_tuple(manifest.records[int(predictions.rows[place])].label)
+def _hardest_first(rows: list[dict[str, Any]], metric: str) -> list[dict[str, Any]]:
+    key = "average_precision" if metric == "mAP" else "recall"
+    return sorted(rows, key=lambda row: 101.0 if row[key] is None else row[key])
 
 
-def _chosen(
-    shares: NDArray[np.float64], predictions: Predictions, manifest: Manifest
+def _choose_examples(
+    records: Sequence[Record], probabilities: NDArray[np.float64]
 ) -> tuple[list[int], list[int]]:
-    """Places of the mistakes that the model was surest of, and of some others, by a fixed seed."""
-    answers = shares.argmax(axis=1)
-    sure = np.argsort(-shares.max(axis=1), kind="stable").tolist()
-    wrong = [
-        place for place in sure if not _right(place, int(answers[place]), predictions, manifest)
-    ]
-    others = sorted(set(range(len(answers))) - set(wrong[:MISTAKES]))
+    """Return indices of the most confident mistakes, and of random other videos (fixed seed)."""
+    top = probabilities.argmax(axis=1).tolist()
+    by_confidence = np.argsort(-probabilities.max(axis=1), kind="stable").tolist()
+    wrong = [index for index in by_confidence if not _is_label(top[index], records[index])]
+    mistakes = wrong[:MAX_MISTAKES]
+    others = sorted(set(range(len(records))) - set(mistakes))
     random.Random("report").shuffle(others)
-    return wrong[:MISTAKES], others[:SAMPLES]
+    return mistakes, others[:MAX_SAMPLES]
 
 
-def _clips(
-    places: Sequence[int],
-    predictions: Predictions,
-    manifest: Manifest,
-    shares: NDArray[np.float64],
-    names: Sequence[str],
-    decoder: Backend,
-) -> list[dict[str, Any]]:
-    clips = []
-    for place in places:
-        record = manifest.records[int(predictions.rows[place])]
-        try:
-            with open_video(record.source, decoder) as video:
-                times = video.times[: record.num_frames]  # a list of frame folders may use a part
-                window = frame_range_of(times, video.fps, record.start_seconds, record.end_seconds)
-                last = window.num_frames - 1
-                frames = video.frames(
-                    [
-                        window.first + round(last * step / (FRAMES_OF_STRIP - 1))
-                        for step in range(FRAMES_OF_STRIP)
-                    ]
-                )
-        except (
-            DecodeError
-        ):  # the end of a video that the test's clips did not touch may still be damaged
-            continue
-        order = np.argsort(-shares[place], kind="stable")[:3].tolist()
-        clips.append(
-            {
-                "strip": _data_url(film_strip(frames)),
-                "file": Path(record.path).name,
-                "row": record.row,
-                "label": ", ".join(names[label] for label in as_tuple(record.label)),
-                "answers": [(names[index], float(shares[place, index])) for index in order],
-                "right": _right(place, order[0], predictions, manifest),
-            }
-        )
-    return clips
+def _is_label(index: int, record: Record) -> bool:
+    return index in as_tuple(record.label)
 
 
-def _slow(predictions: Predictions, manifest: Manifest) -> dict[str, Any] | None:
-    """The videos that took longest to read, where that was measured."""
-    seconds = predictions.seconds
+def _example(
+    record: Record, probabilities: NDArray[np.float64], names: Sequence[str], decoder: Backend
+) -> ReportExample | None:
+    """Return the report's entry for a video; None if its frames cannot be decoded.
+
+    That happens although the video was tested: its end may be damaged where no test clip reaches.
+    """
+    try:
+        frames = _strip_frames(record, decoder)
+    except DecodeError:
+        return None
+    top = np.argsort(-probabilities, kind="stable")[:3].tolist()
+    return ReportExample(
+        strip=_data_url(film_strip(frames)),
+        file=Path(record.path).name,
+        row=record.row,
+        label=", ".join(names[label] for label in as_tuple(record.label)),
+        top_classes=[(names[index], float(probabilities[index])) for index in top],
+        correct=_is_label(top[0], record),
+    )
+
+
+def _strip_frames(record: Record, decoder: Backend) -> Frames:
+    with open_video(record.source, decoder) as video:
+        times = video.times[: record.num_frames]  # a list of frame folders may use only the first
+        frames = frame_range_of(times, video.fps, record.start_seconds, record.end_seconds)
+        last = frames.num_frames - 1
+        steps = range(STRIP_FRAMES)
+        return video.frames([frames.first + round(last * i / (STRIP_FRAMES - 1)) for i in steps])
+
+
+def _slowest(records: Sequence[Record], seconds: NDArray[np.float64] | None) -> SlowVideos | None:
     if seconds is None or not len(seconds):
         return None
-    slowest = np.argsort(-seconds, kind="stable")[:SLOWEST].tolist()
-    return {
-        "median": float(np.median(seconds)),
-        "videos": [
-            (float(seconds[place]), Path(manifest.records[int(predictions.rows[place])].path).name)
-            for place in slowest
-        ],
-    }
+    slowest = np.argsort(-seconds, kind="stable")[:MAX_SLOWEST].tolist()
+    return SlowVideos(
+        median=float(np.median(seconds)),
+        videos=[(float(seconds[index]), Path(records[index].path).name) for index in slowest],
+    )
 
 
 def _data_url(picture: bytes) -> str:
     kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
-    return f"data:image/{kind};base64," + base64.b64encode(picture).decode()
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"

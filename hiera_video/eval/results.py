@@ -1,4 +1,4 @@
-"""What a test leaves behind as data: `results.json`, `predictions.csv`, `predictions.npz`."""
+"""Result files of a test: `results.json`, `predictions.csv` and `predictions.npz`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hiera_video.data.manifest.record import Manifest
+from hiera_video.data.manifest.record import Manifest, as_tuple
 from hiera_video.eval.breakdown import average_precisions, by_class, by_views, confusion_pairs
 from hiera_video.eval.calibration import calibration
-from hiera_video.eval.class_names import names_of
+from hiera_video.eval.class_names import output_names
 from hiera_video.eval.evaluate import multi_hot, score, single_labels
 from hiera_video.eval.metrics import (
     accuracy,
@@ -28,113 +28,122 @@ from hiera_video.eval.metrics import (
 from hiera_video.eval.views import Predictions
 from hiera_video.utils.atomic_files import write_atomic
 
-RESAMPLES_OF_MAP = 200
+MAP_RESAMPLES = 200
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tested:
-    """What was tested."""
+class EvalSetup:
+    """The model that was tested, and how; recorded in `results.json`."""
 
-    __test__ = False  # not a test case, whatever pytest reads into the name
     model: str
     checkpoint: str
     clips: int
     crops: int
     precision: str
-    """What the model computed in, as in `test.precision`."""
+    """As in `test.precision`."""
     chosen_here: bool = False
-    """The checkpoint is a run's best on this very list: its number is that of a choice."""
+    """The checkpoint was selected by its accuracy on the test list, so its result is optimistic."""
 
     @property
     def views(self) -> str:
-        """Such as "5×3"."""
+        """Clips × crops, such as "5×3"."""
         return f"{self.clips}×{self.crops}"
 
 
 def write_results(
-    folder: Path, tested: Tested, predictions: Predictions, manifest: Manifest
+    folder: Path, setup: EvalSetup, predictions: Predictions, manifest: Manifest
 ) -> dict[str, Any]:
-    """Write the three files; return what `results.json` holds. The same predictions give the same bytes.
+    """Write the three result files; equal predictions give equal bytes.
 
-    `predictions.csv` has a line a video (its five likeliest classes); `predictions.npz` has `rows` [N] and `logits`
-    [N, V, K], for other ensembles than the mean without running the model again.
+    `predictions.csv` has a line for each video with its five most likely classes;
+    `predictions.npz` has `rows` [N] and `logits` [N, V, K], from which other ensembles of the views
+    can be computed.
+
+    Args:
+        folder: The run's folder; created if necessary.
+        setup: What was tested.
+        predictions: The model's logits for the videos of `manifest`.
+        manifest: The videos, with labels.
+
+    Returns:
+        The content of `results.json`.
     """
-    names = names_of(manifest.class_names, predictions.logits.shape[2])
-    numbers = _several_labels if manifest.multi_label else _one_label
+    names = output_names(manifest.class_names, predictions.logits.shape[2])
+    details = _multi_label_details if manifest.multi_label else _single_label_details
     results = {
         **score(predictions, manifest),
-        **asdict(tested),
-        "views": tested.views,
+        **asdict(setup),
+        "views": setup.views,
         "manifest": manifest.source,
-        **numbers(predictions, manifest, tested, names),
+        **details(predictions, manifest, setup, names),
         "broken": [
-            {"row": item.row, "path": item.path, "reason": item.reason}
-            for item in predictions.broken
+            {"row": video.row, "path": video.path, "reason": video.reason}
+            for video in predictions.unreadable
         ],
     }
     archive = io.BytesIO()
     np.savez_compressed(archive, rows=predictions.rows, logits=predictions.logits)
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "predictions.csv", _lines(predictions, manifest, names))
+    write_atomic(folder / "predictions.csv", _csv(predictions, manifest, names))
     write_atomic(folder / "predictions.npz", archive.getvalue())
     write_atomic(folder / "results.json", json.dumps(results, indent=1, ensure_ascii=False))
     return results
 
 
-def _one_label(
-    predictions: Predictions, manifest: Manifest, tested: Tested, names: Sequence[str]
+def _single_label_details(
+    predictions: Predictions, manifest: Manifest, setup: EvalSetup, names: Sequence[str]
 ) -> dict[str, Any]:
-    labels, shares = single_labels(manifest, predictions.rows), predictions.probabilities()
-    counts = confusion(shares, labels)
-    single = accuracy(
-        predictions.logits.reshape(-1, len(names)).astype(np.float64),
-        labels.repeat(predictions.logits.shape[1]),
-    )
+    labels = single_labels(manifest, predictions.rows)
+    probabilities = predictions.probabilities()
+    counts = confusion(probabilities, labels)
+    view_logits = predictions.logits.reshape(-1, len(names)).astype(np.float64)
+    single_view = accuracy(view_logits, labels.repeat(predictions.logits.shape[1]))
     return {
-        "intervals": intervals(shares, labels),
-        "single_view": {name: single[name] for name in ("top1", "top5")},
-        "by_views": by_views(predictions, labels, tested.clips, tested.crops),
-        "calibration": calibration(shares, labels),
+        "intervals": intervals(probabilities, labels),
+        "single_view": {name: single_view[name] for name in ("top1", "top5")},
+        "by_views": by_views(predictions, labels, setup.clips, setup.crops),
+        "calibration": calibration(probabilities, labels),
         "classes": by_class(counts, names),
         "confusion_pairs": confusion_pairs(counts, names),
     }
 
 
-def _several_labels(
-    predictions: Predictions, manifest: Manifest, tested: Tested, names: Sequence[str]
+def _multi_label_details(
+    predictions: Predictions, manifest: Manifest, setup: EvalSetup, names: Sequence[str]
 ) -> dict[str, Any]:
-    shares = predictions.probabilities(multi_label=True)
-    hot = multi_hot(manifest, predictions.rows, len(names))
+    labels = multi_hot(manifest, predictions.rows, len(names))
+    probabilities = predictions.probabilities(multi_label=True)
 
-    def value(chosen: NDArray[np.int64]) -> float:
-        return mean_average_precision(shares[chosen], hot[chosen])["mAP"]
+    def mean_ap(sample: NDArray[np.int64]) -> float:
+        return mean_average_precision(probabilities[sample], labels[sample])["mAP"]
 
     return {
-        "intervals": {"mAP": bootstrap(value, len(hot), RESAMPLES_OF_MAP)},
-        "by_views": by_views(predictions, hot, tested.clips, tested.crops),
-        "classes": average_precisions(shares, hot, names),
+        "intervals": {"mAP": bootstrap(mean_ap, len(labels), MAP_RESAMPLES)},
+        "by_views": by_views(predictions, labels, setup.clips, setup.crops),
+        "classes": average_precisions(probabilities, labels, names),
     }
 
 
-def _lines(predictions: Predictions, manifest: Manifest, names: Sequence[str]) -> str:
+def _csv(predictions: Predictions, manifest: Manifest, names: Sequence[str]) -> str:
     top = min(5, len(names))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    ranks = [f"{what}_{rank}" for rank in range(2, top + 1) for what in ("answer", "probability")]
     writer.writerow(
-        ["row", "path", "label", "answer", "probability", "label_name", "answer_name", *ranks]
+        [
+            *("row", "path", "label", "answer", "probability", "label_name", "answer_name"),
+            *(f"{name}_{rank}" for rank in range(2, top + 1) for name in ("answer", "probability")),
+        ]
     )
-    shares = predictions.probabilities(multi_label=manifest.multi_label)
-    for row, line in zip(predictions.rows.tolist(), shares):
+    probabilities = predictions.probabilities(multi_label=manifest.multi_label)
+    for row, line in zip(predictions.rows.tolist(), probabilities):
         record = manifest.records[row]
-        labels = record.label if isinstance(record.label, tuple) else (record.label,)
-        given = [label for label in labels if label is not None]
-        order = np.argsort(-line, kind="stable")[:top].tolist()
+        labels = as_tuple(record.label)
+        best, *others = np.argsort(-line, kind="stable")[:top].tolist()
         writer.writerow(
             [
-                *(row, record.path, ";".join(map(str, given)), order[0], f"{line[order[0]]:.6f}"),
-                *(";".join(names[label] for label in given), names[order[0]]),
-                *(item for index in order[1:] for item in (index, f"{line[index]:.6f}")),
+                *(row, record.path, ";".join(map(str, labels)), best, f"{line[best]:.6f}"),
+                *(";".join(names[label] for label in labels), names[best]),
+                *(item for index in others for item in (index, f"{line[index]:.6f}")),
             ]
         )
     return text.getvalue()

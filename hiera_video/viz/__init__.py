@@ -1,1 +1,1 @@
-"""Arrays to pictures."""
+"""Plots, film strips and contact sheets: arrays in, encoded pictures out."""

@@ -1,4 +1,4 @@
-"""A contact sheet: rows of film strips, each with a line of text."""
+"""Contact sheets: film strips below each other, each with a title."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 HEIGHT, TEXT, MARGIN, GAP = 96, 20, 8, 2
-WIDEST = 720
-"""Pixels of a strip at most: wider frames are made smaller."""
+MAX_WIDTH = 720
+"""Width of a strip in pixels; wider ones are scaled down."""
 FONT = "fonts/ttf/DejaVuSans.ttf"
-"""Matplotlib brings it along; Pillow's own font has not even a dash."""
-INK, PALE, EMPTY = (30, 30, 30), (110, 110, 110), (225, 225, 225)
+"""Shipped with matplotlib; Pillow's own font lacks even a dash."""
+BLACK, GREY, PLACEHOLDER = (30, 30, 30), (110, 110, 110), (225, 225, 225)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +26,13 @@ class Strip:
 
     title: str
     frames: NDArray[np.uint8] | None
-    """[T, H, W, 3]; None where there is no picture."""
+    """uint8 [T, H, W, 3]; None draws a grey box."""
     heading: bool = False
-    """Set off from the rows above, and not indented."""
+    """Start a group: not indented, and with space above."""
 
 
 def contact_sheet(strips: Sequence[Strip]) -> bytes:
-    """A PNG with the strips below each other, each under its title; a grey box where there are no frames."""
+    """Return a PNG with the strips below each other, each under its title."""
     pictures = [_picture(strip) for strip in strips]
     font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / FONT), size=13)
     indents = [0 if strip.heading else 2 * MARGIN for strip in strips]
@@ -48,10 +48,9 @@ def contact_sheet(strips: Sequence[Strip]) -> bytes:
     sheet = Image.new("RGB", (max(widths, default=0) + 2 * MARGIN, bottom), (255, 255, 255))
     draw = ImageDraw.Draw(sheet)
     for strip, picture, indent, top in zip(strips, pictures, indents, tops):
-        draw.text(
-            (MARGIN + indent, top), strip.title, fill=INK if strip.heading else PALE, font=font
-        )
-        sheet.paste(picture, (MARGIN + indent, top + TEXT))
+        left, colour = MARGIN + indent, BLACK if strip.heading else GREY
+        draw.text((left, top), strip.title, fill=colour, font=font)
+        sheet.paste(picture, (left, top + TEXT))
     buffer = io.BytesIO()
     sheet.save(buffer, format="PNG")
     return buffer.getvalue()
@@ -59,12 +58,13 @@ def contact_sheet(strips: Sequence[Strip]) -> bytes:
 
 def _picture(strip: Strip) -> Image.Image:
     if strip.frames is None:
-        return Image.new("RGB", (2 * HEIGHT, HEIGHT // 2), EMPTY)
+        return Image.new("RGB", (2 * HEIGHT, HEIGHT // 2), PLACEHOLDER)
     count, height, width, _ = strip.frames.shape
-    scale = min(HEIGHT / height, (WIDEST - GAP * (count - 1)) / (count * width))
+    scale = min(HEIGHT / height, (MAX_WIDTH - GAP * (count - 1)) / (count * width))
     size = max(round(width * scale), 1), max(round(height * scale), 1)
-    how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
+    resampling = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
     picture = Image.new("RGB", (count * (size[0] + GAP) - GAP, size[1]), (255, 255, 255))
-    for place, frame in enumerate(strip.frames):
-        picture.paste(Image.fromarray(frame).resize(size, how), (place * (size[0] + GAP), 0))
+    for index, frame in enumerate(strip.frames):
+        resized = Image.fromarray(frame).resize(size, resampling)
+        picture.paste(resized, (index * (size[0] + GAP), 0))
     return picture

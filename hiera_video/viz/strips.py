@@ -1,4 +1,4 @@
-"""Film strips: a few frames of a clip side by side."""
+"""Film strips: frames of a clip side by side."""
 
 from __future__ import annotations
 
@@ -10,17 +10,23 @@ from PIL import Image
 
 
 def film_strip(frames: NDArray[np.uint8], *, height: int = 96) -> bytes:
-    """`frames` [T, H, W, 3] side by side with a thin gap, scaled to `height` pixels. Enlarged pixels stay pixels, in a
-    PNG; photographs are reduced smoothly, in a JPEG of a tenth of the size."""
+    """Return frames side by side, with a thin white gap, as an encoded picture.
+
+    Args:
+        frames: uint8 [T, H, W, 3].
+        height: Height of the picture in pixels.
+
+    Returns:
+        A PNG if the frames are enlarged, which keeps their pixels visible; otherwise a JPEG, which
+        takes a tenth of the size.
+    """
     gap = np.full((frames.shape[1], max(frames.shape[2] // 24, 1), 3), 255, np.uint8)
     parts = [part for frame in frames for part in (frame, gap)][:-1]
     strip = Image.fromarray(np.concatenate(parts, axis=1))
-    width = max(round(strip.width * height / strip.height), 1)
+    size = max(round(strip.width * height / strip.height), 1), height
     buffer = io.BytesIO()
     if height > strip.height:
-        strip.resize((width, height), Image.Resampling.NEAREST).save(buffer, format="PNG")
+        strip.resize(size, Image.Resampling.NEAREST).save(buffer, format="PNG")
     else:
-        strip.resize((width, height), Image.Resampling.LANCZOS).save(
-            buffer, format="JPEG", quality=85
-        )
+        strip.resize(size, Image.Resampling.LANCZOS).save(buffer, format="JPEG", quality=85)
     return buffer.getvalue()

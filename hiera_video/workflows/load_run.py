@@ -1,4 +1,4 @@
-"""A finished run, or published weights, as an object: `hv.load("runs/x")`, `hv.predict("runs/x", "clip.mp4")`."""
+"""Inference with a trained run or published weights: `hv.load` and `hv.predict`."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torchvision.models._meta import _KINETICS400_CATEGORIES
 
 from hiera_video.config.load import load_config
 from hiera_video.config.schema import Config
-from hiera_video.data.dataset import TestViews, UnreadableVideo
+from hiera_video.data.dataset import UnreadableVideo
 from hiera_video.data.manifest.record import Manifest, Record
 from hiera_video.data.sampling import ClipConfig
 from hiera_video.data.transforms.train_eval import EvalTransform
 from hiera_video.errors import CheckpointError, ConfigError, DecodeError
-from hiera_video.eval.class_names import names_of
+from hiera_video.eval.class_names import output_names
 from hiera_video.eval.forward import compute_logits
 from hiera_video.models.registry import ModelConfig, config_for
-from hiera_video.models.weights.load import checkpoint_of, load_pretrained, read_weights
+from hiera_video.models.weights.load import find_checkpoint, load_pretrained, read_weights
 from hiera_video.workflows.build import make_model, make_views
 
 logger = logging.getLogger(__name__)
@@ -30,41 +30,61 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedRun:
-    """A trained model with what it needs to see and to speak."""
+    """A trained model with its test transform and class names, as returned by `load`."""
 
     model: nn.Module
-    """In eval mode; clips [B, 3, T, H, W] → logits [B, K]."""
+    """In eval mode, on the CPU. Maps clips [B, 3, T, H, W] to logits [B, K]."""
     transform: EvalTransform
-    """uint8 frames [T, H, W, 3] → [crops, 3, T, size, size], as in the test."""
+    """The test transform: uint8 frames [T, H, W, 3] → float32 views [crops, 3, T, size, size]."""
     class_names: tuple[str, ...] | None
-    """Name of each class, in index order, where the training set had names."""
+    """Name of each class in index order, or None if the training set had no names."""
     config: Config
-    """What the run was trained with; for published weights, how they are tested."""
+    """Configuration of the run; for published weights, the test settings of their paper."""
     multi_label: bool = False
-    """Several labels a video: each class has a probability of its own."""
+    """Whether a video may have several labels, so that the probabilities do not sum to 1."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One answer of `predict`."""
+    """One of the most likely classes of a video, as returned by `predict`."""
 
     label: str
+    """Name of the class, or its index as text if it has no name."""
     probability: float
+    """Mean over the views of the video, between 0 and 1."""
     clip_seconds: tuple[tuple[float, float], ...]
-    """Start and end of each clip that the model saw."""
+    """(start, end) of each clip that the model saw, in seconds: the presentation time of the clip's
+    first frame, and the end of its last. Equal for all predictions of a video."""
 
 
 def load(
     run: str | Path, which: Literal["best", "last"] | None = None, *, model: str | None = None
 ) -> LoadedRun:
-    """Load the run in folder `run`, by default the checkpoint that `checkpoint_of` chooses.
+    """Load a trained run, or weights, for inference.
 
-    model: `run` is no run but weights of the model of that name (whatever `read_weights` takes), such as the published
-    `hv.load("mae_k400_ft_k400", model="hiera_base_16x224")`; they see videos as in the paper's test on Kinetics. Raises
-    `CheckpointError` where there is no such checkpoint, or a damaged one; `ConfigError` for weights without a classifier."""
+    Example::
+
+        run = hv.load("runs/x")
+        published = hv.load("mae_k400_ft_k400", model="hiera_base_16x224")
+
+    Args:
+        run: Folder of a run (`out_dir`). With `model`, the source of the weights: a file, a folder,
+            `hf-hub:owner/name` or the tag of a published checkpoint.
+        which: Checkpoint of the run. By default the best one, or the last if the run has never been
+            validated.
+        model: Name of the model that the weights are for. Weights are tested as in the paper's
+            Kinetics protocol (5×3 views).
+
+    Returns:
+        The model in eval mode on the CPU, with its test transform and class names.
+
+    Raises:
+        CheckpointError: The checkpoint does not exist, is damaged, or does not fit the model.
+        ConfigError: The weights have no classification head, or `model` is unknown.
+    """
     if model is not None:
         return _load_weights(model, str(run))
-    checkpoint = checkpoint_of(Path(run), which)
+    checkpoint = find_checkpoint(Path(run), which)
     config = load_config(Path(run) / "config.yaml")
     try:
         meta = json.loads((checkpoint / "meta.json").read_text())
@@ -76,7 +96,7 @@ def load(
         ) from error
     return LoadedRun(
         model=make_model(config, num_classes, pretrained=str(checkpoint)).eval(),
-        transform=_transform_of(config),
+        transform=_test_transform(config),
         class_names=tuple(class_names) if class_names else None,
         config=config,
         multi_label=bool(meta.get("multi_label")),
@@ -85,27 +105,33 @@ def load(
 
 def _load_weights(name: str, source: str) -> LoadedRun:
     weights = read_weights(source, name)
-    if weights.num_classes is None:
+    num_classes, class_names = weights.num_classes, weights.class_names
+    if num_classes is None:
         raise ConfigError(
-            f"{source}: has no classifier's head, and so no classes to answer with; fine-tune from it first"
+            f"{source}: has no classification head, so there are no classes to predict; fine-tune "
+            "from it first"
         )
     size = weights.config.get("input_size")
     section = ModelConfig(
-        name=name, num_classes=weights.num_classes, input_size=tuple(size) if size else None
+        name=name, num_classes=num_classes, input_size=tuple(size) if size else None
     )
     frames = config_for(name, input_size=section.input_size).input_size[0]
     config = Config(model=section, clip=ClipConfig(num_frames=frames))
-    network = make_model(config, weights.num_classes, pretrained=None)
+    network = make_model(config, num_classes, pretrained=None)
     load_pretrained(network, weights, name=name)  # type: ignore[arg-type]
-    names = weights.class_names
-    if names is None and weights.num_classes == len(_KINETICS400_CATEGORIES):
-        logger.info("%s: its 400 classes have no names; they are taken for Kinetics-400's", source)
-        names = tuple(_KINETICS400_CATEGORIES)
-    return LoadedRun(model=network.eval(), transform=_transform_of(config), class_names=names, config=config,
-                     multi_label=bool(weights.multi_label))  # fmt: skip
+    if class_names is None and num_classes == len(_KINETICS400_CATEGORIES):
+        logger.info("%s: its 400 classes have no names; assuming Kinetics-400", source)
+        class_names = tuple(_KINETICS400_CATEGORIES)
+    return LoadedRun(
+        model=network.eval(),
+        transform=_test_transform(config),
+        class_names=class_names,
+        config=config,
+        multi_label=bool(weights.multi_label),
+    )
 
 
-def _transform_of(config: Config) -> EvalTransform:
+def _test_transform(config: Config) -> EvalTransform:
     return EvalTransform(
         config.input_size[1], config.test.crops, config.augment.mean, config.augment.std
     )
@@ -113,48 +139,73 @@ def _transform_of(config: Config) -> EvalTransform:
 
 @torch.inference_mode()
 def predict(run: LoadedRun | str | Path, path: str | Path, topk: int = 5) -> list[Prediction]:
-    """The `topk` likeliest classes of the video at `path`, from the views of the run's test (`test.clips` × `test.crops`).
+    """Return the most likely classes of a video.
 
-    run: its folder, which is loaded each time (onto a GPU where there is one), or what `load` made of it. Raises
-    `DecodeError` where the video cannot be read.
+    The probabilities are averaged over the views of the run's test (`test.clips` × `test.crops`)
+    and computed in `test.precision`, as in the test itself.
+
+    Args:
+        run: A run from `load`, whose model may be on any device; or the folder of a run, which is
+            loaded on each call, onto the GPU if there is one.
+        path: Video file, or folder of frames if the run was trained on those.
+        topk: Number of classes; all if there are fewer.
+
+    Returns:
+        The `topk` classes, most likely first.
+
+    Raises:
+        DecodeError: The video cannot be read.
+        ConfigError: `run` is neither of these, or a run of masked pre-training, which has no
+            classes.
+        CheckpointError: As for `load`.
     """
     if not isinstance(run, LoadedRun | str | Path):
         raise ConfigError(
-            f"run is a {type(run).__name__}; give the run's folder, or what hv.load made of it"
+            f"run is a {type(run).__name__}; give the folder of a run, or the result of hv.load"
         )
     if not isinstance(run, LoadedRun):
         run = load(run)
         run.model.to("cuda" if torch.cuda.is_available() else "cpu")
     record = Record(path=str(path), label=None, row=0)
     manifest = Manifest(records=(record,), class_names=None, multi_label=False, source=str(path))
-    views: TestViews = make_views(
-        run.config, manifest, clips=run.config.test.clips, crops=run.config.test.crops
-    )
-    video = views[0]
+    test = run.config.test
+    video = make_views(run.config, manifest, clips=test.clips, crops=test.crops)[0]
     if isinstance(video, UnreadableVideo):
         raise DecodeError(video.message, reason=video.reason)
-    answers = answers_for(run, video.views, topk)
-    return [Prediction(label, value, video.clip_seconds) for label, value in answers]
+    return [
+        Prediction(label, probability, video.clip_seconds)
+        for label, probability in classify_views(run, video.views, topk)
+    ]
 
 
-def answers_for(run: LoadedRun, views: Tensor, topk: int) -> tuple[tuple[str, float], ...]:
-    """`named_answers` of what the model says of a video's views [V, 3, T, S, S], computed as `test.precision` says. Raises
-    `ConfigError` where it says nothing: a masked autoencoder."""
-    if run.config.train.task == "pretrain":
+def classify_views(run: LoadedRun, views: Tensor, topk: int) -> tuple[tuple[str, float], ...]:
+    """Return (label, probability) of the `topk` most likely classes of a video.
+
+    Args:
+        run: Its model computes in `test.precision`, on the device where it is.
+        views: [V, 3, T, S, S], normalised.
+        topk: Number of classes.
+
+    Raises:
+        ConfigError: The model is a masked autoencoder.
+    """
+    config = run.config
+    if config.train.task == "pretrain":
         raise ConfigError(
-            f"{run.config.model.name}: a run of masked pre-training has no classes to answer with; fine-tune from it first "
-            f"(model.pretrained={run.config.out_dir})"
+            f"{config.model.name}: a run of masked pre-training has no classes to predict; "
+            f"fine-tune from it first (model.pretrained={config.out_dir})"
         )
     device = next(run.model.parameters()).device
-    return named_answers(
-        run, compute_logits(run.model, views.to(device), run.config.test.precision), topk
+    return top_classes(
+        run, compute_logits(run.model, views.to(device), config.test.precision), topk
     )
 
 
-def named_answers(run: LoadedRun, logits: Tensor, topk: int) -> tuple[tuple[str, float], ...]:
-    """The `topk` likeliest classes of a video's views [V, K] with their names (numbers where it has none)."""
-    shares = logits.float().sigmoid() if run.multi_label else logits.float().softmax(dim=1)
-    probabilities = shares.mean(dim=0).cpu()
+def top_classes(run: LoadedRun, logits: Tensor, topk: int) -> tuple[tuple[str, float], ...]:
+    """Return (label, probability) of the `topk` most likely classes, given view logits [V, K]."""
+    logits = logits.float()
+    views = logits.sigmoid() if run.multi_label else logits.softmax(dim=1)
+    probabilities = views.mean(dim=0).cpu()
+    names = output_names(run.class_names, len(probabilities))
     values, classes = probabilities.topk(min(topk, len(probabilities)))
-    names = names_of(run.class_names, len(probabilities))
-    return tuple((names[k], value) for value, k in zip(values.tolist(), classes.tolist()))
+    return tuple((names[index], value) for value, index in zip(values.tolist(), classes.tolist()))

@@ -1,4 +1,4 @@
-"""Answers for files and folders: what `tools/predict.py` does."""
+"""The `predict` command: class predictions for files, folders and cameras."""
 
 from __future__ import annotations
 
@@ -21,14 +21,18 @@ from hiera_video.video.options import Backend, FrameFolder
 
 if TYPE_CHECKING:
     from hiera_video.workflows.load_run import LoadedRun
+    from hiera_video.workflows.sliding_window import SegmentPrediction
 
 logger = logging.getLogger(__name__)
-DONE, NOTHING_READ, SOME_BROKEN = 0, 2, 3
+DONE, NOTHING_READ, SOME_UNREADABLE = 0, 2, 3
+
+Window = float | Literal["clip"]
+"""Length of a segment in seconds, or that of the model's clip."""
 
 
 @dataclass(frozen=True)
-class Answerer:
-    """Who answers: a run, by one of its checkpoints, or the model of a name with weights."""
+class ModelSource:
+    """The model to predict with: a checkpoint of a run, or a model's name and its weights."""
 
     run: str | None
     which: Literal["best", "last"] | None = None
@@ -36,17 +40,23 @@ class Answerer:
     pretrained: str | None = None
 
     def backend(self) -> Backend:
-        """What videos are read with: as the run did. `ConfigError` where it is none. No torch."""
+        """Return the decoder: the run's, or PyAV. Imports no torch.
+
+        Raises:
+            ConfigError: `run` is not the folder of a run, or `model` is unknown.
+        """
         if self.run is None:
             config_for(str(self.model))
             return "pyav"
-        written = Path(self.run) / "config.yaml"
-        if not written.is_file():
-            raise ConfigError(f"--run {self.run}: holds no config.yaml; give the out_dir of a run")
-        return load_config(written).data.backend
+        config = Path(self.run) / "config.yaml"
+        if not config.is_file():
+            raise ConfigError(
+                f"--run {self.run}: contains no config.yaml; give the out_dir of a run"
+            )
+        return load_config(config).data.backend
 
     def load(self) -> LoadedRun:
-        """With the model on the GPU where there is one."""
+        """Load the model, onto the GPU if there is one."""
         import torch
 
         from hiera_video.workflows.load_run import load
@@ -57,138 +67,163 @@ class Answerer:
 
 
 def find_videos(paths: Sequence[str], backend: Backend = "pyav") -> list[Path]:
-    """Files as they are, folders' videos in alphabetical order, each once; for a `FrameFolder` backend the folders that
-    hold frames. `ConfigError` for what is not there."""
+    """Return the videos at `paths`, each once.
+
+    Args:
+        paths: Videos, and folders that are searched recursively, in alphabetical order.
+        backend: With a `FrameFolder`, the videos are the folders that contain matching frames.
+
+    Raises:
+        ConfigError: A path does not exist, contains no videos, or does not suit `backend`.
+    """
     found: dict[Path, None] = {}
     for path in map(Path, paths):
         if path.is_dir():
-            inside = (
-                _frame_folders(path, backend)
-                if isinstance(backend, FrameFolder)
-                else _video_files(path)
-            )
-            if not inside:
-                raise ConfigError(f"{path}: holds no {_wanted(backend)}")
-            found |= dict.fromkeys(inside)
+            found |= dict.fromkeys(_videos_in(path, backend))
         elif not path.exists():
             raise ConfigError(f"{path}: no such file or folder")
         elif isinstance(backend, FrameFolder):
             raise ConfigError(
-                f"{path}: is a file, and data.decoder=frames, which the run has, reads folders of frames; take the video "
-                "apart first, for example with ffmpeg"
+                f"{path}: is a file, but the run reads folders of frames (data.decoder=frames); "
+                "extract the frames first, for example with ffmpeg"
             )
         else:
             found[path] = None
     return list(found)
 
 
-def _video_files(folder: Path) -> list[Path]:
-    return sorted(
-        item
-        for item in folder.rglob("*")
-        if item.suffix.lower() in VIDEO_SUFFIXES
-        and item.is_file()
-        and not item.name.startswith(".")
-    )
-
-
-def _frame_folders(folder: Path, naming: FrameFolder) -> list[Path]:
-    """`folder` itself and those below it, where they hold a picture that is named as a frame."""
-    pattern = naming.pattern()
-    return sorted(
-        Path(place) for place, _, names in os.walk(folder) if any(map(pattern.fullmatch, names))
-    )
-
-
-def _wanted(backend: Backend) -> str:
+def _videos_in(folder: Path, backend: Backend) -> list[Path]:
     if isinstance(backend, FrameFolder):
-        return f"frames, as the run reads them (data.frame_template={backend.template or 'null'})"
-    return f"videos (read are {' '.join(VIDEO_SUFFIXES)})"
+        pattern = backend.pattern()
+        videos = [
+            Path(path) for path, _, names in os.walk(folder) if any(map(pattern.fullmatch, names))
+        ]
+        kind = f"frames that match the run's data.frame_template={backend.template or 'null'}"
+    else:
+        videos = [
+            path
+            for path in folder.rglob("*")
+            if path.suffix.lower() in VIDEO_SUFFIXES
+            and path.is_file()
+            and not path.name.startswith(".")
+        ]
+        kind = f"videos ({' '.join(VIDEO_SUFFIXES)})"
+    if not videos:
+        raise ConfigError(f"{folder}: contains no {kind}")
+    return sorted(videos)
 
 
 def predict_files(
     paths: Sequence[Path],
-    answerer: Answerer,
+    source: ModelSource,
     *,
     topk: int,
-    along: bool,
-    window: float | None,
+    window: Window | None,
     step: float | None,
     csv_file: str | None,
     json_file: str | None,
 ) -> int:
-    """Print a line a video or stretch, write the files asked for. Exit code 3 where some videos could not be read, 2
-    where none could; each of those is one line."""
+    """Print the predictions for videos, one line for each video or segment, and write the files.
+
+    Args:
+        paths: Videos.
+        source: The model.
+        topk: Number of classes.
+        window: Predict each segment of this length; None predicts whole videos.
+        step: Seconds from the start of a segment to the next; by default `window`.
+        csv_file: File for the predictions as CSV, one line for each class.
+        json_file: File for the predictions as JSON, one object for each video or segment.
+
+    Returns:
+        Exit code: 0; 3 if some videos are unreadable, each logged in one line; 2 if all are.
+
+    Raises:
+        ConfigError: A file cannot be written.
+    """
     for file in filter(None, (csv_file, json_file)):
         _check_writable(file)
-    loaded, rows, broken = answerer.load(), list[dict[str, Any]](), 0
+    run, rows, unreadable = source.load(), list[dict[str, Any]](), 0
     for path in paths:
         try:
-            for row in _answers(loaded, path, topk=topk, along=along, window=window, step=step):
-                rows.append(row)
-                said = ", ".join(
-                    f"{item['label']} {item['probability']:.1%}" for item in row["answers"]
-                )
-                print(
-                    f"{path}  {row['start_seconds']:z.2f}–{row['end_seconds']:.2f} s  {said}",
-                    flush=True,
-                )
+            for prediction in _predict_file(run, path, topk=topk, window=window, step=step):
+                print(f"{path}  {_format(prediction)}", flush=True)
+                rows.append(_row(path, prediction))
         except DecodeError as error:
-            broken += 1
+            unreadable += 1
             logger.error("error: %s", error)
     if json_file:
         _write(json_file, json.dumps(rows, indent=1, ensure_ascii=False))
     if csv_file:
         _write(csv_file, _csv(rows))
-    if broken:
-        logger.error("%d of %d videos could not be read", broken, len(paths))
-    return DONE if not broken else SOME_BROKEN if rows else NOTHING_READ
+    if not unreadable:
+        return DONE
+    logger.error("%d of %d videos are unreadable", unreadable, len(paths))
+    return SOME_UNREADABLE if rows else NOTHING_READ
 
 
 def predict_webcam(
-    device: str, answerer: Answerer, *, topk: int, window: float, step: float | None
+    device: str, source: ModelSource, *, topk: int, window: float, step: float | None
 ) -> int:
-    """Print a line for each `window` seconds that the camera sees, until it ends or Ctrl-C comes."""
+    """Print a prediction for each segment of a camera's stream, until it ends or Ctrl-C.
+
+    Args:
+        device: Path of the camera, such as `/dev/video0`.
+        source: The model.
+        topk: Number of classes.
+        window: Length of a segment in seconds.
+        step: Seconds from the start of a segment to the next; by default `window`.
+
+    Raises:
+        ConfigError: The camera does not exist or cannot be read.
+    """
     from hiera_video.video.camera import camera_frames
     from hiera_video.workflows.sliding_window import predict_live
 
-    pictures = camera_frames(device)
-    first = next(pictures, None)  # a camera that is not there is told before the model is loaded
-    loaded = answerer.load()
+    frames = camera_frames(device)
+    first = next(frames, None)  # report a missing camera before the model is loaded
+    run = source.load()
     try:
-        shown = itertools.chain([first] if first else [], pictures)
-        for part in predict_live(loaded, shown, window=window, step=step, topk=topk):
-            said = ", ".join(f"{label} {share:.1%}" for label, share in part.answers)
-            print(f"{part.start_seconds:z.2f}–{part.end_seconds:.2f} s  {said}", flush=True)
+        stream = itertools.chain([first] if first else [], frames)
+        for prediction in predict_live(run, stream, window=window, step=step, topk=topk):
+            print(_format(prediction), flush=True)
     except KeyboardInterrupt:
         logger.info("stopped")
     return DONE
 
 
-def _answers(
-    run: LoadedRun, path: Path, *, topk: int, along: bool, window: float | None, step: float | None
-) -> Iterator[dict[str, Any]]:
+def _predict_file(
+    run: LoadedRun, path: Path, *, topk: int, window: Window | None, step: float | None
+) -> Iterator[SegmentPrediction]:
     from hiera_video.workflows.load_run import predict
-    from hiera_video.workflows.sliding_window import predict_windows
+    from hiera_video.workflows.sliding_window import SegmentPrediction, predict_windows
 
-    if along:
-        for part in predict_windows(run, path, window=window, step=step, topk=topk):
-            yield _row(path, part.start_seconds, part.end_seconds, part.answers)
+    if window is not None:
+        seconds = None if window == "clip" else window
+        yield from predict_windows(run, path, window=seconds, step=step, topk=topk)
         return
-    found = predict(run, path, topk)
-    spans = found[0].clip_seconds
-    start, end = min(first for first, _ in spans), max(last for _, last in spans)
-    yield _row(path, start, end, [(item.label, item.probability) for item in found])
+    predictions = predict(run, path, topk)
+    clips = predictions[0].clip_seconds
+    yield SegmentPrediction(
+        start_seconds=min(start for start, _ in clips),
+        end_seconds=max(end for _, end in clips),
+        top_classes=tuple((item.label, item.probability) for item in predictions),
+    )
 
 
-def _row(
-    path: Path, start: float, end: float, answers: Sequence[tuple[str, float]]
-) -> dict[str, Any]:
+def _format(prediction: SegmentPrediction) -> str:
+    classes = ", ".join(f"{label} {value:.1%}" for label, value in prediction.top_classes)
+    return f"{prediction.start_seconds:z.2f}–{prediction.end_seconds:.2f} s  {classes}"
+
+
+def _row(path: Path, prediction: SegmentPrediction) -> dict[str, Any]:
     return {
         "path": str(path),
-        "start_seconds": round(start, 3),
-        "end_seconds": round(end, 3),
-        "answers": [{"label": label, "probability": round(share, 6)} for label, share in answers],
+        "start_seconds": round(prediction.start_seconds, 3),
+        "end_seconds": round(prediction.end_seconds, 3),
+        "answers": [
+            {"label": label, "probability": round(probability, 6)}
+            for label, probability in prediction.top_classes
+        ],
     }
 
 
@@ -197,27 +232,21 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "start_seconds", "end_seconds", "rank", "label", "probability"])
     for row in rows:
+        segment = (row["path"], row["start_seconds"], row["end_seconds"])
         for rank, item in enumerate(row["answers"], 1):
-            writer.writerow(
-                [
-                    row["path"],
-                    row["start_seconds"],
-                    row["end_seconds"],
-                    rank,
-                    item["label"],
-                    item["probability"],
-                ]
-            )
+            writer.writerow([*segment, rank, item["label"], item["probability"]])
     return text.getvalue()
 
 
 def _check_writable(path: str) -> None:
-    """`ConfigError` before the work whose result could not be kept."""
-    folder = os.path.dirname(path) or "."  # noqa: PTH120 (os.path answers for closed folders too, where Path raises)
+    # os.path returns False for folders that may not be read, where Path raises
+    folder = os.path.dirname(path) or "."  # noqa: PTH120
     if not os.path.isdir(folder):  # noqa: PTH112
-        raise ConfigError(f"{path}: cannot be written, there is no folder {folder}; make it first")
+        raise ConfigError(
+            f"{path}: cannot be written, there is no folder {folder}; create it first"
+        )
     if os.path.isdir(path):  # noqa: PTH112
-        raise ConfigError(f"{path}: cannot be written, is a folder; name a file")
+        raise ConfigError(f"{path}: cannot be written, it is a folder; name a file")
     if not os.access(path if os.path.exists(path) else folder, os.W_OK):  # noqa: PTH110
         raise ConfigError(f"{path}: cannot be written; check the permissions")
 

@@ -1,4 +1,4 @@
-"""What is shown when: a run's answers along a video, one for each stretch of time."""
+"""Predictions along a video: one for each segment of a sliding window."""
 
 from __future__ import annotations
 
@@ -15,29 +15,34 @@ from hiera_video.data.sampling import FrameRange, clip_span, frame_range_of, tes
 from hiera_video.errors import ConfigError
 from hiera_video.video import open_video
 from hiera_video.video.reader import Frames
-from hiera_video.workflows.load_run import LoadedRun, answers_for
+from hiera_video.workflows.load_run import LoadedRun, classify_views
+
+EPSILON = 1e-6
+"""Tolerance, in seconds, when times of frames are compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
-    """The likeliest classes of one stretch, the likeliest first."""
+class SegmentPrediction:
+    """The most likely classes of a segment of a video."""
 
     start_seconds: float
-    """Counted from the video's first frame."""
+    """Seconds since the first frame of the video."""
     end_seconds: float
-    answers: tuple[tuple[str, float], ...]
-    """(label, probability)."""
+    top_classes: tuple[tuple[str, float], ...]
+    """(label, probability), most likely first."""
 
 
 def window_starts(duration: float, window: float, step: float) -> list[float]:
-    """Where the stretches start: every `step` seconds as long as a whole one fits, and one more that ends with the video
-    where the last leaves more than a tenth of a step unseen.
+    """Return the start times of the windows along a video.
+
+    They are `step` apart, as long as a whole window fits. If more than a tenth of a step remains,
+    another window ends with the video.
 
     >>> window_starts(10, 4, 4)
     [0, 4, 6]
     """
     count = max(int((duration - window) / step + 1e-9) + 1, 1)
-    starts = [place * step for place in range(count)]
+    starts = [index * step for index in range(count)]
     if duration - (starts[-1] + window) > 0.1 * step:
         starts.append(duration - window)
     return starts
@@ -51,11 +56,25 @@ def predict_windows(
     window: float | None = None,
     step: float | None = None,
     topk: int = 5,
-) -> Iterator[Answer]:
-    """The `topk` likeliest classes of each `window` seconds of the video, `step` seconds apart (default: side by side).
+) -> Iterator[SegmentPrediction]:
+    """Predict each segment of a video.
 
-    `window` is the clip's own length where not given, which segment sampling has not. Each stretch is seen as the test
-    sees a video: the run's crops and frames, one clip. Raises `DecodeError` where the video cannot be read.
+    A segment is one clip, sampled and cropped as in the run's test.
+
+    Args:
+        run: A run from `load`.
+        path: Video file, or folder of frames if the run was trained on those.
+        window: Length of a segment in seconds; by default the length of the model's clip.
+        step: Seconds from the start of a segment to the next; by default `window`.
+        topk: Number of classes.
+
+    Yields:
+        A prediction for each segment, in order.
+
+    Raises:
+        DecodeError: The video cannot be read.
+        ConfigError: `window` or `step` is not positive and finite; or `window` is not given and the
+            run samples segments, whose clips have no fixed length.
     """
     clip = run.config.clip
     with open_video(path, run.config.data.backend) as video:
@@ -63,21 +82,24 @@ def predict_windows(
         if window is None:
             if clip.sampling == "segments":
                 raise ConfigError(
-                    "clip.sampling=segments spreads its frames over any length: say how long with --window"
+                    "clip.sampling=segments: its clips have no fixed length; set --window SECONDS"
                 )
             window = clip_span(clip, fps) / fps
-        for name, value in (("window", window), ("step", window if step is None else step)):
+        step = window if step is None else step
+        for name, value in (("window", window), ("step", step)):
             if not 0 < value < math.inf:
-                raise ConfigError(f"--{name} {value}: must be above 0 seconds, and finite")
-        length = times[-1] - times[0] + 1 / fps
-        for start in window_starts(length, window, window if step is None else step):
-            part = frame_range_of(times, fps, times[0] + start, times[0] + start + window)
-            if part.num_frames < 1:  # a gap in a video of variable rate
+                raise ConfigError(f"--{name} {value}: must be above 0 seconds and finite")
+        first, duration = times[0], times[-1] - times[0] + 1 / fps
+        for start in window_starts(duration, window, step):
+            segment = frame_range_of(times, fps, first + start, first + start + window)
+            if segment.num_frames < 1:  # a gap in a video of variable frame rate
                 continue
-            frames = video.frames(_frames(part, run))
-            answers = answers_for(run, run.transform(frames), topk)
-            yield Answer(
-                start_seconds=start, end_seconds=min(start + window, length), answers=answers
+            (indices,) = test_clips(segment, clip, 1)
+            frames = video.frames([segment.first + index for index in indices])
+            yield SegmentPrediction(
+                start_seconds=start,
+                end_seconds=min(start + window, duration),
+                top_classes=classify_views(run, run.transform(frames), topk),
             )
 
 
@@ -89,36 +111,43 @@ def predict_live(
     window: float,
     step: float | None = None,
     topk: int = 5,
-) -> Iterator[Answer]:
-    """The answers of `predict_windows` for frames that arrive one by one: (seconds, uint8 [H, W, 3]), from 0 on.
+) -> Iterator[SegmentPrediction]:
+    """Predict each segment of a live stream, as `predict_windows` does for a file.
 
-    A stretch is answered for as soon as a frame beyond its end is there. Stretches that ended while the model was busy
-    with another are passed over, all but the newest: what is said is about now.
+    A segment is predicted as soon as a frame after its end arrives. If several segments have ended
+    meanwhile, because the model is slower than the stream, only the newest is predicted.
+
+    Args:
+        run: A run from `load`.
+        frames: (seconds since the start of the stream, uint8 frame [H, W, 3]), in order.
+        window: Length of a segment in seconds.
+        step: Seconds from the start of a segment to the next; by default `window`.
+        topk: Number of classes.
+
+    Yields:
+        A prediction for each segment, in order.
     """
     step = window if step is None else step
-    seen: deque[tuple[float, Frames]] = deque()
-    start, slack = 0.0, 1e-6
+    buffer: deque[tuple[float, Frames]] = deque()
+    start = 0.0
     for time, frame in frames:
-        if time < start + window - slack:
-            seen.append((time, frame))
+        if time < start + window - EPSILON:
+            buffer.append((time, frame))
             continue
-        while start + step + window - slack <= time:  # newer ones have ended too
+        while start + step + window - EPSILON <= time:  # a newer segment has ended too
             start += step
-        while seen and seen[0][0] < start - slack:
-            seen.popleft()
-        part = [item for item in seen if item[0] < start + window - slack]
-        if len(part) > 1:  # a rate takes two
-            fps = round((len(part) - 1) / (part[-1][0] - part[0][0]), 3)
-            (indices,) = test_clips(
-                FrameRange(first=0, num_frames=len(part), fps=fps), run.config.clip, 1
+        while buffer and buffer[0][0] < start - EPSILON:
+            buffer.popleft()
+        segment = [item for item in buffer if item[0] < start + window - EPSILON]
+        if len(segment) > 1:  # the frame rate takes two frames
+            fps = round((len(segment) - 1) / (segment[-1][0] - segment[0][0]), 3)
+            frame_range = FrameRange(first=0, num_frames=len(segment), fps=fps)
+            (indices,) = test_clips(frame_range, run.config.clip, 1)
+            clip = np.stack([segment[index][1] for index in indices])
+            yield SegmentPrediction(
+                start_seconds=start,
+                end_seconds=start + window,
+                top_classes=classify_views(run, run.transform(clip), topk),
             )
-            clip = np.stack([part[index][1] for index in indices])
-            answers = answers_for(run, run.transform(clip), topk)
-            yield Answer(start_seconds=start, end_seconds=start + window, answers=answers)
         start += step
-        seen.append((time, frame))
-
-
-def _frames(part: FrameRange, run: LoadedRun) -> list[int]:
-    (indices,) = test_clips(part, run.config.clip, 1)
-    return [part.first + index for index in indices]
+        buffer.append((time, frame))

@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, sync_playwright
 from hiera_video.data.dataset import UnreadableVideo
 from hiera_video.data.manifest.record import Manifest, Record
 from hiera_video.eval.report import write_report
-from hiera_video.eval.results import Tested, write_results
+from hiera_video.eval.results import EvalSetup, write_results
 from hiera_video.eval.views import Predictions
 from hiera_video.video.encode import write_video
 
@@ -80,7 +80,7 @@ def report(folder: Path, *, several: bool) -> Path:
     logits = generator.normal(0, 3, (28, 15, 40)).astype(np.float32)
     logits[::2, :, :] += 9 * np.eye(40, dtype=np.float32)[np.arange(0, 28, 2)][:, None]
     predictions = Predictions(np.arange(28), logits, broken, generator.random(28))
-    tested = Tested(
+    setup = EvalSetup(
         model="hiera_base_16x224",
         checkpoint="runs/" + "long_name_" * 12,
         clips=5,
@@ -92,7 +92,7 @@ def report(folder: Path, *, several: bool) -> Path:
         {"step": 20, "split": "val", "top1": 3.0, "mAP": 3.0},
     ]
     return write_report(
-        folder, write_results(folder, tested, predictions, manifest), predictions, manifest, metrics
+        folder, write_results(folder, setup, predictions, manifest), predictions, manifest, metrics
     )
 
 

@@ -1,4 +1,4 @@
-"""Calibration, intervals, views, classes and pairs, as literal numbers."""
+"""Calibration, bootstrap intervals, and results by views and classes, as literal numbers."""
 
 from __future__ import annotations
 
@@ -10,53 +10,52 @@ from hiera_video.eval.breakdown import (
     by_class,
     by_views,
     confusion_pairs,
-    view_choices,
+    view_subsets,
 )
 from hiera_video.eval.calibration import calibration, calibration_error, fit_temperature, scale
 from hiera_video.eval.metrics import bootstrap, intervals
 from hiera_video.eval.views import Predictions
 
 
-def test_calibration_error_of_a_model_that_is_too_sure() -> None:
-    sure = np.array([[0.9, 0.1]] * 10)
-    labels = np.array([0] * 6 + [1] * 4)  # right in 60 %
-    assert calibration_error(sure, labels) == pytest.approx(30, abs=1e-3)
-    found = calibration(sure, labels)
+def test_calibration_of_an_overconfident_model() -> None:
+    probabilities = np.array([[0.9, 0.1]] * 10)
+    labels = np.array([0] * 6 + [1] * 4)  # 60 % are correct
+    assert calibration_error(probabilities, labels) == pytest.approx(30, abs=1e-3)
+    found = calibration(probabilities, labels)
     assert found["curve"] == [{"confidence": pytest.approx(0.9), "accuracy": 0.6, "videos": 10}]
     # softmax(log p / T) = 0.6 where log(9) / T = log(0.6 / 0.4)
     assert found["temperature"] == pytest.approx(np.log(9) / np.log(1.5), rel=2e-3)
     assert found["error_scaled"] < 2 and found["error"] == pytest.approx(30, abs=1e-3)
 
 
-def test_scaling_keeps_the_order_and_the_sum() -> None:
+def test_temperature_scaling() -> None:
     scaled = scale(np.array([[0.7, 0.2, 0.1]]), 2.0)
     roots = np.sqrt([0.7, 0.2, 0.1])
     assert scaled[0] == pytest.approx(roots / roots.sum())
-    assert (
-        fit_temperature(np.array([[0.6, 0.4]]), np.array([0])) < 0.06
-    )  # nothing was wrong: as sure as it may be
+    # without a mistake, the temperature is as low as the search allows
+    assert fit_temperature(np.array([[0.6, 0.4]]), np.array([0])) < 0.06
 
 
-def test_intervals_are_the_binomials_and_the_same_every_time() -> None:
-    shares = np.zeros((400, 6))
-    shares[:, 0] = 1
+def test_intervals_match_the_binomial_and_are_reproducible() -> None:
+    probabilities = np.zeros((400, 6))
+    probabilities[:, 0] = 1
     labels = np.array([0] * 300 + [1] * 100)
-    found = intervals(shares, labels)
+    found = intervals(probabilities, labels)
     deviation = 100 * np.sqrt(0.75 * 0.25 / 400)
     assert found["top1"] == pytest.approx((75 - 1.96 * deviation, 75 + 1.96 * deviation), abs=0.4)
     assert found["top5"] == (100, 100) and found["mean_class"] == (50, 50)
-    assert found == intervals(shares, labels)
-    assert bootstrap(lambda chosen: 1.0, 3, 10) == (1, 1)
+    assert found == intervals(probabilities, labels)
+    assert bootstrap(lambda sample: 1.0, 3, 10) == (1, 1)
 
 
-def test_which_views_are_chosen() -> None:
-    assert view_choices(2, 3) == [
+def test_view_subsets() -> None:
+    assert view_subsets(2, 3) == [
         (1, 1, [1]),
         (1, 3, [0, 1, 2]),
         (2, 1, [1, 4]),
         (2, 3, [0, 1, 2, 3, 4, 5]),
     ]
-    assert [views for _, _, views in view_choices(5, 1)] == [
+    assert [views for _, _, views in view_subsets(5, 1)] == [
         [2],
         [0, 4],
         [0, 2, 4],
@@ -66,13 +65,13 @@ def test_which_views_are_chosen() -> None:
 
 
 def test_accuracy_by_views() -> None:
-    # two clips, one crop: the first clip says class 0, the second shouts the label
+    # two clips of one crop: the first predicts class 0, the second the label, with more confidence
     logits = np.array([[[1.0, 0.0], [0.0, 5.0]], [[1.0, 0.0], [5.0, 0.0]]], np.float32)
     rows = by_views(Predictions(np.array([0, 1]), logits, ()), np.array([1, 0]), 2, 1)
     assert [(row["clips"], row["views"], row["top1"]) for row in rows] == [(1, 1, 50), (2, 2, 100)]
 
 
-def test_classes_and_pairs() -> None:
+def test_classes_and_confusion_pairs() -> None:
     counts = np.array([[3, 1, 0, 0], [2, 2, 0, 0], [0, 0, 0, 0], [0, 5, 0, 0]])
     rows = by_class(counts, ["a", "b", "c", "d"])
     assert [(row["name"], row["videos"], row["recall"], row["precision"]) for row in rows] == [
@@ -88,9 +87,7 @@ def test_classes_and_pairs() -> None:
 
 
 def test_average_precision_of_each_class_that_occurs() -> None:
-    shares, hot = (
-        np.array([[0.9, 0.8, 0.5], [0.1, 0.2, 0.5]]),
-        np.array([[1, 0, 0], [0, 1, 0]], np.float32),
-    )
-    rows = average_precisions(shares, hot, ["a", "b", "c"])
+    probabilities = np.array([[0.9, 0.8, 0.5], [0.1, 0.2, 0.5]])
+    labels = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
+    rows = average_precisions(probabilities, labels, ["a", "b", "c"])
     assert [(row["name"], row["average_precision"]) for row in rows] == [("a", 100), ("b", 50)]

@@ -1,4 +1,4 @@
-"""Labels mean what the checkpoint's outputs mean, or the test does not start."""
+"""Alignment of a manifest's classes with a checkpoint's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from hiera_video.data.manifest.record import Label, Manifest, Record
 from hiera_video.errors import ManifestError
-from hiera_video.eval.class_names import align_classes, listed, names_of
+from hiera_video.eval.class_names import align_classes, output_names, quote_names
 
 NAMES = ("archery", "bowling", "crying")
 
@@ -24,7 +24,7 @@ def labels(found: Manifest) -> list[Label]:
     return [record.label for record in found.records]
 
 
-def test_the_same_names_or_none_are_taken_as_they_are() -> None:
+def test_equal_or_missing_names_leave_labels_unchanged() -> None:
     for names in (NAMES, None, NAMES[:2]):
         found = align_classes(manifest(names, 0, 1), NAMES, checkpoint="runs/x", remap=False)
         assert labels(found) == [0, 1] and found.class_names == NAMES
@@ -33,10 +33,10 @@ def test_the_same_names_or_none_are_taken_as_they_are() -> None:
     ).class_names == ("x",)
 
 
-def test_another_order_is_an_error_that_offers_the_remap() -> None:
+def test_another_order_is_an_error_unless_remapped() -> None:
     words = (
-        "val.csv: class 0 is 'crying', but 'archery' to runs/x; its 2 names are in another order than the checkpoint's 3: "
-        "set test.remap_classes=true to map the labels by name"
+        "val.csv: class 0 is 'crying', but 'archery' in runs/x; its 2 names are in another order "
+        "than the checkpoint's 3: set test.remap_classes=true to map the labels by name"
     )
     with pytest.raises(ManifestError, match=re.escape(words)):
         align_classes(
@@ -49,10 +49,11 @@ def test_another_order_is_an_error_that_offers_the_remap() -> None:
 
 
 @pytest.mark.parametrize("remap", [False, True])
-def test_unknown_names_are_an_error_that_lists_them(remap: bool) -> None:
+def test_unknown_names_are_listed(remap: bool) -> None:
     words = (
-        "val.csv: names classes that runs/x was not trained on: 'diving' (it knows, and the manifest does not: "
-        "'bowling', 'crying'); test on the classes of the training, or write its names into the manifest's labels file"
+        "val.csv: names classes that runs/x was not trained on: 'diving' (classes of the "
+        "checkpoint only: 'bowling', 'crying'); test on the classes of the training set, or write its names "
+        "into the manifest's labels file"
     )
     with pytest.raises(ManifestError, match=re.escape(words)):
         align_classes(
@@ -60,10 +61,10 @@ def test_unknown_names_are_an_error_that_lists_them(remap: bool) -> None:
         )
 
 
-def test_long_lists_are_counted() -> None:
-    assert listed(["a"] * 7) == "'a', 'a', 'a', 'a', 'a' and 2 more"
+def test_long_lists_of_names_are_shortened() -> None:
+    assert quote_names(["a"] * 7) == "'a', 'a', 'a', 'a', 'a' and 2 more"
 
 
-def test_outputs_without_a_name_are_called_by_their_number() -> None:
-    assert names_of(("archery", "bowling"), 4) == ("archery", "bowling", "2", "3")
-    assert names_of(None, 2) == ("0", "1") and names_of(NAMES, 3) == NAMES
+def test_outputs_without_a_name_get_their_index() -> None:
+    assert output_names(("archery", "bowling"), 4) == ("archery", "bowling", "2", "3")
+    assert output_names(None, 2) == ("0", "1") and output_names(NAMES, 3) == NAMES

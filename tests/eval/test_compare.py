@@ -1,4 +1,4 @@
-"""A paired comparison, as literal numbers."""
+"""Paired comparison of two tests, as literal numbers."""
 
 from __future__ import annotations
 
@@ -9,66 +9,65 @@ import pytest
 from scipy.stats import binomtest
 
 from hiera_video.errors import ConfigError
-from hiera_video.eval.compare import compare, describe, mcnemar
+from hiera_video.eval.compare import ClassChange, compare, mcnemar
 
 LABELS = ["jump", "jump", "run", "run", "run", "sit", "sit", "sit", "sit", "sit"]
 
 
-def results(folder: Path, answers: list[str], labels: list[str] = LABELS, **facts: float) -> Path:
+def results(
+    folder: Path, predictions: list[str], labels: list[str] = LABELS, **metrics: float
+) -> Path:
     folder.mkdir()
     lines = [
-        f"{row},/x/{row}.mp4,{label},{answer}"
-        for row, (label, answer) in enumerate(zip(labels, answers))
+        f"{row},/x/{row}.mp4,{label},{prediction}"
+        for row, (label, prediction) in enumerate(zip(labels, predictions))
     ]
     (folder / "predictions.csv").write_text("\n".join(["row,path,label_name,answer_name", *lines]))
-    (folder / "results.json").write_text(json.dumps(facts))
+    (folder / "results.json").write_text(json.dumps(metrics))
     return folder / "results.json"
 
 
 @pytest.mark.parametrize(
     ("first", "second"), [(0, 0), (3, 1), (1, 3), (10, 10), (2, 30), (800, 910)]
 )
-def test_mcnemar_is_scipys_binomial(first: int, second: int) -> None:
+def test_mcnemar_equals_scipys_binomial_test(first: int, second: int) -> None:
     expected = binomtest(first, first + second).pvalue if first + second else 1.0
     assert mcnemar(first, second) == pytest.approx(expected, rel=1e-9)
 
 
-def test_what_changed(tmp_path: Path) -> None:
+def test_comparison(tmp_path: Path) -> None:
     a = results(
         tmp_path / "a", ["jump", "run", "run", "run", "run", "sit", "sit", "sit", "sit", "jump"]
     )
     b = results(tmp_path / "b", ["jump", "jump", "run", "run", "sit", "sit", "sit", "sit", "sit"])
     found = compare(a, b)
-    assert (found["videos"], found["left_out"]) == (9, 1)
-    assert found["top1"] == pytest.approx([800 / 9, 800 / 9]) and found["difference"] == 0
-    assert (found["only_first"], found["only_second"], found["p_value"]) == (1, 1, 1)
-    low, high = found["interval"]
+    assert (found.videos, found.left_out) == (9, 1)
+    assert found.top1 == pytest.approx((800 / 9, 800 / 9)) and found.difference == 0
+    assert (found.only_first, found.only_second, found.p_value) == (1, 1, 1)
+    low, high = found.interval
     assert low < 0 < high and low == pytest.approx(-high, abs=12)
-    assert found["classes"] == [
-        {"name": "jump", "videos": 2, "change": 50},
-        {"name": "run", "videos": 3, "change": pytest.approx(-100 / 3)},
+    assert found.classes == [
+        ClassChange(name="jump", videos=2, change=50),
+        ClassChange(name="run", videos=3, change=pytest.approx(-100 / 3)),
     ]
-    words = describe(found, "a.json", "b.json")
-    assert (
-        "B - A: +0.00 points of top-1" in words
-        and "right in A alone 1, in B alone 1: McNemar p = 1" in words
-    )
-    assert (
-        "1 videos were read in one of the two tests alone" in words
-        and "+50.0  jump (2 videos)" in words
-    )
+    lines = found.describe("a.json", "b.json").splitlines()
+    assert lines[:2] == ["A 88.89  a.json", "B 88.89  b.json"]
+    assert lines[2].startswith("B - A: +0.00 points of top-1, 95 % interval -")
+    assert lines[3] == "correct only in A: 1, only in B: 1; McNemar p = 1"
+    assert lines[4] == "left out: 1 videos that only one of the tests could read"
+    assert lines[5] == "  +50.0  jump (2 videos)"
 
 
-def test_other_videos_and_other_files_are_refused(tmp_path: Path) -> None:
+def test_tests_that_cannot_be_compared(tmp_path: Path) -> None:
     a = results(tmp_path / "a", LABELS)
     other = results(tmp_path / "other", LABELS, ["sit", *LABELS[1:]])
     with pytest.raises(
-        ConfigError, match=r"0.mp4 \(row 0\) is 'jump' in one and 'sit' in the other"
+        ConfigError, match=r"0.mp4 \(row 0\) has label 'jump' in one and 'sit' in the other"
     ):
         compare(a, other)
     with pytest.raises(ConfigError, match="have no video in common; compare tests of one manifest"):
         compare(a, results(tmp_path / "none", []))
-    with pytest.raises(ConfigError, match="is of several labels a video"):
+    with pytest.raises(ConfigError, match="has several labels a video; --compare needs top-1"):
         compare(a, results(tmp_path / "many", LABELS, mAP=50.0))
     with pytest.raises(ConfigError, match="give the results"):
         compare(a, tmp_path / "nowhere.json")

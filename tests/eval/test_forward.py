@@ -1,4 +1,4 @@
-"""A model's answers are float32 in every precision; fp16 that overflows is one line."""
+"""Logits are float32 in every precision; an overflow in fp16 is an error."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def test_logits_are_float32(precision: str) -> None:
     assert torch.allclose(found, exact, atol=2e-2)
 
 
-def test_fp16_that_overflows_is_refused() -> None:
+def test_fp16_overflow_is_an_error() -> None:
     model, views = nn.Linear(1, 2, bias=False), torch.ones(1, 1)
     nn.init.constant_(model.weight, 1e5)
-    words = r"test.precision=fp16: the model's answers are not finite; set test.precision to bf16 or fp32"
+    words = "test.precision=fp16: the logits are not finite; set test.precision to bf16 or fp32"
     with torch.inference_mode():
         assert compute_logits(model, views, "bf16").isfinite().all()
         with pytest.raises(ConfigError, match=words):
             compute_logits(model, views, "fp16")
 
 
-def test_a_precision_that_is_none_is_refused() -> None:
+def test_unknown_precision_is_an_error() -> None:
     with pytest.raises(ConfigError, match=r"test.precision='half': choose one of fp32, bf16, fp16"):
         TestConfig(precision="half")  # type: ignore[arg-type]

@@ -27,9 +27,9 @@ def test_accuracy() -> None:
     assert found["mean_class"] == pytest.approx((100 + 50 + 0) / 3)  # over the classes that occur
 
 
-def test_a_class_that_is_answered_but_never_right_is_none_of_the_mean() -> None:
-    answers = np.array([[0.9, 0.1, 0.0]] * 3 + [[0.1, 0.9, 0.0]])
-    found = accuracy(answers, np.zeros(4, np.int64))
+def test_mean_class_leaves_out_classes_without_videos() -> None:
+    probabilities = np.array([[0.9, 0.1, 0.0]] * 3 + [[0.1, 0.9, 0.0]])
+    found = accuracy(probabilities, np.zeros(4, np.int64))
     assert found["top1"] == found["mean_class"] == pytest.approx(75)
 
 
@@ -37,18 +37,16 @@ def test_fewer_than_five_classes() -> None:
     assert accuracy(np.array([[0.9, 0.1]]), np.array([1]))["top5"] == pytest.approx(100)
 
 
-def test_cross_entropy_of_one_label_and_of_several() -> None:
-    logs = [math.log(share) for share in (0.5, 0.3, 0.6, 0.02)]
+def test_cross_entropy() -> None:
+    logs = [math.log(p) for p in (0.5, 0.3, 0.6, 0.02)]
     assert cross_entropy(PROBABILITIES, LABELS) == pytest.approx(-sum(logs) / 4)
-    assert math.isfinite(
-        cross_entropy(np.array([[1.0, 0.0]]), np.array([1]))
-    )  # wrong and sure of it
+    assert math.isfinite(cross_entropy(np.array([[1.0, 0.0]]), np.array([1])))
     hot = np.array([[1, 0], [1, 1]], np.float32)
     expected = -(math.log(0.9) + math.log(0.8) + math.log(0.3) + math.log(0.6)) / 4
     assert cross_entropy(np.array([[0.9, 0.2], [0.3, 0.6]]), hot) == pytest.approx(expected)
 
 
-def test_confusion_has_labels_down_and_answers_across() -> None:
+def test_confusion_has_a_row_for_each_label() -> None:
     counts = confusion(PROBABILITIES, LABELS)
     assert counts[1].tolist() == [1, 1, 0, 0, 0, 0] and counts[5, 0] == 1 and counts.sum() == 4
 
