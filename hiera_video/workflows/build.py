@@ -10,7 +10,7 @@ from hiera_video.config.schema import Config
 from hiera_video.data.manifest.read import read_manifest
 from hiera_video.data.manifest.record import Manifest, as_tuple
 from hiera_video.errors import ConfigError, ManifestError
-from hiera_video.eval.class_names import align_classes, align_label_count, listed
+from hiera_video.eval.class_names import align_classes, align_label_count, quote_names
 
 if TYPE_CHECKING:
     from torch import nn
@@ -78,7 +78,7 @@ def aligned_val(config: Config, train: Manifest, val: Manifest) -> Manifest:
         return val
     if unknown := sorted(set(here) - set(there)):
         raise ManifestError(
-            f"{val.source}: names classes that {train.source} does not: {listed(unknown)}; validate on the classes of the "
+            f"{val.source}: names classes that {train.source} does not: {quote_names(unknown)}; validate on the classes of the "
             "training, or write its names into the labels file"
         )
     if not config.test.remap_classes:
@@ -136,8 +136,8 @@ def make_first_model(
         logger.info(
             "%s: head is fresh: its classes are %s, the list's are %s",
             pretrained,
-            listed(theirs),
-            listed(class_names),
+            quote_names(theirs),
+            quote_names(class_names),
         )
     return model
 
