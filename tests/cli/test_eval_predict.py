@@ -320,7 +320,7 @@ def test_a_model_or_checkpoint_that_is_none_is_told(run: Path, films: Path) -> N
         hv.predict(hv.load(run).model, films / "a.mp4")  # type: ignore[arg-type]
     with pytest.raises(
         CheckpointError,
-        match=r"the run has no 'final' checkpoint yet; it saves 'last', and with a data",
+        match=r"the run has no 'final' checkpoint yet; 'last' is saved while training",
     ):
         hv.load(run, which="final")  # type: ignore[arg-type]
 
