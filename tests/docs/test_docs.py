@@ -1,11 +1,16 @@
-"""What the documents show is run, and what they name exists."""
+"""Run the snippets of docs/extending.md; check that links, commands, flags and keys exist."""
 
 from __future__ import annotations
 
-import ast
+import contextlib
+import io
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -18,68 +23,126 @@ from hiera_video.runtime.log import read_metrics
 from hiera_video.video.encode import write_video
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = sorted(
+    path
+    for folder in (".", "docs", "benchmarks", "datasets/*")
+    for path in ROOT.glob(f"{folder}/*.md")
+)
+MODULES = {"train_net": "train", "test_net": "test", "extract_features": "extract"}
+"""Scripts in tools/ whose module in `hiera_video.cli` has another name."""
+ANY_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
-def snippets() -> list[str]:
-    return re.findall(
-        r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(), flags=re.DOTALL
-    )
+def extending_snippets() -> list[str]:
+    page = (ROOT / "docs" / "extending.md").read_text()
+    return re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
 
 
-def test_the_new_task_trains_and_goes_on(tmp_path: Path) -> None:
-    videos, run = tmp_path / "videos", tmp_path / "run"  # a flat folder: no labels
+@pytest.mark.slow
+def test_the_new_task_trains(tmp_path: Path) -> None:
+    videos, run = tmp_path / "videos", tmp_path / "run"  # a folder without classes: no labels
     videos.mkdir()
     for number in range(8):
         frames = np.full((18, 40, 48, 3), 60 + number, np.uint8)
         for time in range(18):
             frames[time, 5:25, 2 * time : 2 * time + 10] = 250
         write_video(videos / f"{number}.mp4", frames, fps=12)
-    (tmp_path / "arrow.py").write_text(snippets()[0])
-    command = [
-        *(
-            sys.executable,
-            str(tmp_path / "arrow.py"),
-            f"data.train={videos}",
-            "data.val=null",
-            f"out_dir={run}",
-        ),
-        *(
-            "data.workers=0",
-            "train.epochs=2",
-            "train.batch_size=4",
-            "train.log_every=1",
-            "model.drop_path_rate=0.1",
-        ),
+    script = tmp_path / "arrow.py"
+    script.write_text(extending_snippets()[0])
+    overrides = [
+        f"data.train={videos}",
+        "data.val=null",
+        f"out_dir={run}",
+        "data.workers=0",
+        "train.epochs=2",
+        "train.batch_size=4",
+        "train.log_every=1",
+        "model.drop_path_rate=0.1",
     ]
+    command = [sys.executable, str(script), *overrides]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     rows = read_metrics(run / "metrics.jsonl")
-    assert [row["step"] for row in rows] == [0, 1, 2, 3] and all(
-        0 <= row["top1"] <= 1 for row in rows
-    )
+    assert [row["step"] for row in rows] == [0, 1, 2, 3]
+    assert all(0 <= row["top1"] <= 1 for row in rows)
     assert (run / "checkpoints" / "last" / "meta.json").is_file()
 
 
-def test_the_new_evaluator_answers() -> None:
+def test_the_new_evaluator_returns_its_score() -> None:
     scope: dict[str, type] = {"torch": torch}  # type: ignore[dict-item]
-    exec(snippets()[1], scope)
+    exec(extending_snippets()[1], scope)
     evaluator = scope["Share"](torch.tensor([[3.0, 1.0], [0.0, 2.0], [5.0, 0.0], [1.0, 0.0]]))
     assert evaluator(nn.Identity()) == {"forwards": 0.75}
     assert evaluator.score in evaluator(nn.Identity()) and evaluator.higher_is_better
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_test_file_and_key_that_a_page_names_exists(page: Path) -> None:
+def headings(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    found = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in found}
+
+
+@ANY_PAGE
+def test_links_exist(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if link.startswith("http"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in headings(target), link
+
+
+@ANY_PAGE
+def test_named_files_and_keys_exist(page: Path) -> None:
     text = page.read_text()
-    for file, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text):
-        defined = {
-            node.name
-            for node in ast.walk(ast.parse((ROOT / file).read_text()))
-            if isinstance(node, ast.FunctionDef)
-        }
-        assert not name or name in defined, f"{file}::{name}"
-    keys = set(flatten_config(load_config(ROOT / "configs" / "motion_hiera_micro.yaml")))
-    sections = {key.partition(".")[0] for key in keys if "." in key}
-    for key in re.findall(r"`([a-z]+\.[a-z_]+)(?:=[^`]*)?`", text):
-        assert key.partition(".")[0] not in sections or key in keys, key
+    for name in re.findall(
+        r"\b(?:tools|configs|benchmarks|tests)/[\w/]+\.(?:py|yaml|json)\b", text
+    ):
+        assert (ROOT / name).is_file(), name
+    for name in re.findall(r"`([\w/]+/test_\w+\.py)`", text):
+        assert (ROOT / name).is_file() or (ROOT / "tests" / name).is_file(), name
+    for target in re.findall(r"`make ([\w-]+)`", text):
+        assert f"\n{target}:" in (ROOT / "Makefile").read_text(), target
+    for key in re.findall(r"`([a-z]+\.(?!py`|json`|csv`)[a-z_]+)(?:=[^`]*)?`", text):
+        assert key.partition(".")[0] not in sections() or key in keys(), key
+
+
+@ANY_PAGE
+def test_commands_parse(page: Path) -> None:
+    for tool, arguments in commands(page.read_text()):
+        subject = arguments[:1] if tool == "benchmark" else []
+        for argument in arguments:
+            if argument.startswith("--"):
+                known = flags(tool, *subject)
+                assert argument.partition("=")[0] in known, f"{tool}.py {argument}"
+            elif re.match(r"[a-z]+\.[a-z_]+=", argument):
+                assert argument.partition("=")[0] in keys(), f"{tool}.py {argument}"
+
+
+def commands(text: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield the tool and the arguments of every command in a page's code blocks."""
+    for block in re.findall(r"```\n(.*?)```", text, flags=re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            if found := re.search(r"tools/(\w+)\.py(.*)", line):
+                yield found[1], shlex.split(found[2], comments=True)
+
+
+@cache
+def flags(tool: str, *subject: str) -> set[str]:
+    """Return the flags in a tool's help."""
+    module = import_module(f"hiera_video.cli.{MODULES.get(tool, tool)}")
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+        module.main([*subject, "--help"])
+    return set(re.findall(r"--[\w-]+", shown.getvalue()))
+
+
+@cache
+def keys() -> set[str]:
+    return set(flatten_config(load_config(ROOT / "configs" / "motion_hiera_micro.yaml")))
+
+
+def sections() -> set[str]:
+    return {key.partition(".")[0] for key in keys() if "." in key}
