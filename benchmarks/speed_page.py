@@ -1,9 +1,9 @@
-"""docs/speed.md and its pictures from what was measured.
+"""Generate docs/speed.md and its figures from the measurements.
 
-    python benchmarks/speed_page.py          # make bench does it at its end
+    python benchmarks/speed_page.py          # `make bench` runs this at its end
 
-Reads results/speed.json, scaling.json and decoder_half.json, as far as they are there; no number of the page is written
-by hand. `--results` and `--docs` take other folders.
+Reads results/speed.json, scaling.json and decoder_half.json, those that exist; no number of the
+page is written by hand. `--results` and `--docs` take other folders.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from record import RESULTS
@@ -23,20 +24,27 @@ from speed_rows import NAMES, title
 from hiera_video.models.registry import config_for
 
 DOCS = RESULTS.parents[1] / "docs"
+WIDTH = 98
 HEAD = """# Speed
 
-Written by `benchmarks/speed_page.py` from `benchmarks/results/`; `make bench` measures everything anew. In each row all run
-in one process with the same weights, their results are compared first, then they take turns; "over ours" is the median of
-the ratios of each round, with the least and the most. The floor is the model's matrix products and attentions alone,
-without bias, norm, GELU, residual or copy, on memory that is there already; its float32 products run by torch.mm or oneDNN,
-whichever is quicker (those of the curves by torch.mm: ours can lie below them). Peak memory is that of a process which runs
-this one alone, less what its packages take; it varies by 0.03 GB from one process to the next.
+`benchmarks/speed_page.py` generates this page from `benchmarks/results/`; `make bench` repeats all
+measurements. [Notes on speed](../benchmarks/NOTES.md) describes the method.
+
+- The contestants of a table run in one process with the same weights. Their results are compared
+  before timing; then they take turns.
+- "over ours" is the median of the ratios within a round, with the smallest and the largest.
+- The lower bound is the model's matrix products and attentions alone, without bias, norm, GELU,
+  residual or copy, on preallocated memory. Its float32 products run by torch.mm or oneDNN,
+  whichever is faster. In the scaling measurements they run by torch.mm alone, so ours can be below
+  it there.
+- Peak memory is that of a process that runs one contestant alone, minus what its packages take. It
+  varies by 0.03 GB between processes.
 
 """
 
 
 def main() -> None:
-    """Draw and write."""
+    """Write the page and its figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -47,12 +55,12 @@ def main() -> None:
 
 
 def write(results: Path, docs: Path) -> Path:
-    """The page and its pictures in `docs`."""
+    """Write the page and its figures to `docs`."""
     speed, scaling = (rows_of(results / f"{name}.json") for name in ("speed", "scaling"))
     text = HEAD
     if speed:
         draw_speed(speed, docs / "speed.png")
-        text += "![Seconds of each over ours](speed.png)\n\n" + "".join(
+        text += "![Time of each contestant over ours](speed.png)\n\n" + "".join(
             speed_table(row) for row in speed
         )
     if scaling:
@@ -64,14 +72,17 @@ def write(results: Path, docs: Path) -> Path:
         draw_half(result, docs / "decoder_half.png")
         text += half_text(result)
     if not any(row["case"]["device"] == "cuda" for row in speed):
-        text += "## On a GPU\n\nNot measured: no GPU was at hand. The same commands take `--device cuda`.\n"
+        text += (
+            "## On a GPU\n\n"
+            "Not measured: no GPU was available. The same commands take `--device cuda`.\n"
+        )
     page = docs / "speed.md"
     page.write_text(text)
     return page
 
 
 def rows_of(path: Path) -> list[Row]:
-    """Those of a file, or none."""
+    """Return the rows of a file in the order of the page; none if it does not exist."""
     rows: list[Row] = json.loads(path.read_text())["rows"] if path.is_file() else []
     modes = ("model", "train", "mae")
     order = ("images", "size", "dtype", "batch", "frames", "resolution")
@@ -93,8 +104,8 @@ def _rank(value: Any) -> Any:
 
 
 def speed_table(row: Row) -> str:
-    """One case."""
-    lines = ["| | seconds | over ours | over its floor | peak GB |", "|---|---|---|---|---|"]
+    """Return the section of one case."""
+    lines = ["| | seconds | over ours | over lower bound | peak GB |", "|---|---|---|---|---|"]
     for name, time in row["seconds"].items():
         own = "floor_half" if name.endswith("half") else "floor"
         ratio, floor = row["times_ours"].get(name), row["seconds"].get(own)
@@ -107,16 +118,17 @@ def speed_table(row: Row) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     same = max(row["differences"].values(), default=0.0)
-    facts = (
-        f"{row['macs'] / 1e9:.1f} GMACs; ours at {100 * row['mfu']:.0f} % of the best matrix product that was measured, its "
-        f"least memory traffic at {100 * row['bytes_over_copy']:.0f} % of a copy's; all compute the same to {same:.0e}. "
-        f"Floor's products by {row.get('floor_products', 'torch.mm')}. {source(row)}"
+    facts = paragraph(
+        f"{row['macs'] / 1e9:.1f} GMACs. Ours reaches {100 * row['mfu']:.0f} % of the best "
+        "measured matrix product; its least possible memory traffic is at "
+        f"{100 * row['bytes_over_copy']:.0f} % of a copy's rate. Results agree to {same:.0e}. "
+        f"Products of the lower bound by {row.get('floor_products', 'torch.mm')}. {source(row)}"
     )
     return f"## {title(row['case']).capitalize()}\n\n" + "\n".join(lines) + f"\n\n{facts}\n\n"
 
 
 def source(row: Row) -> str:
-    """Where, with what, when."""
+    """Return machine, versions and date of a row."""
     machine, versions = row["machine"], row["versions"]
     known = ", ".join(
         f"{package} {versions[package]}" for package in versions if package != "hiera-video"
@@ -127,13 +139,17 @@ def source(row: Row) -> str:
 
 
 def scaling_text(rows: Sequence[Row]) -> str:
-    """Tables, where attention takes over, and what that means for a choice."""
-    text = "## As a clip grows\n\n![Time and memory as a clip grows](scaling.png)\n\n"
+    """Return the section on longer, larger and more clips."""
+    text = "## Scaling\n\n![Time and memory by frames, resolution, batch and size](scaling.png)\n\n"
+    text += paragraph(
+        "Inference, varying one axis at a time from one clip of base 16x224. A case is frames × "
+        "pixels, size, clips. *Attention* is "
+        "attention over the whole clip (stage 3, and the first block of stage 4): its share of the "
+        "multiply-accumulates (MACs) and of the time."
+    )
     text += (
-        "Inference; one axis at a time from base 16x224, one clip. "
-        "*Attention* is that over the whole clip (stage 3, and the first block of stage 4): its share of the "
-        "multiply-accumulates and of the time.\n\n| frames × pixels, size, clips | GMACs | seconds | of the floor | attention: "
-        "MACs | time | peak GB |\n|---|---|---|---|---|---|---|\n"
+        "\n\n| case | GMACs | seconds | over lower bound "
+        "| attention: MACs | time | peak GB |\n|---|---|---|---|---|---|---|\n"
     )
     shown = []
     for key in AXES:
@@ -147,16 +163,16 @@ def scaling_text(rows: Sequence[Row]) -> str:
                 row["seconds"]["floor"]["median"],
             )
             text += (
-                f"| {case['frames']}x{case['resolution']}, {case['size']}, {case['batch']} | {row['macs'] / 1e9:.0f} "
-                f"| {ours:.3g} | {ours / floor:.2f} × | {100 * row['attention_macs']:.0f} % "
-                f"| {100 * row['attention_time']:.0f} % "
+                f"| {case['frames']}x{case['resolution']}, {case['size']}, {case['batch']} "
+                f"| {row['macs'] / 1e9:.0f} | {ours:.3g} | {ours / floor:.2f} × "
+                f"| {100 * row['attention_macs']:.0f} % | {100 * row['attention_time']:.0f} % "
                 f"| {row['memory'].get('peak', float('nan')):.2f} |\n"
             )
-    return f"{text}\n{takeover(rows)}\n{source(shown[0]) if shown else ''}\n\n"
+    return f"{text}\n{takeover(rows)}\n\n{paragraph(source(shown[0]) if shown else '')}\n\n"
 
 
 def takeover(rows: Sequence[Row]) -> str:
-    """In words: from where attention costs more than everything else, and what doubling each axis costs."""
+    """Describe where attention dominates, and the cost of doubling each axis."""
 
     def share(frames: int, side: int) -> float:
         layers = layers_of(config_for("hiera_base_16x224", input_size=(frames, side, side)))
@@ -166,8 +182,8 @@ def takeover(rows: Sequence[Row]) -> str:
     frames = next(n for n in range(8, 1024, 2) if share(n, 224) > 0.5)
     side = next(n for n in range(96, 2048, 32) if share(16, n) > 0.5)
     words = (
-        f"By multiply-accumulates, base at 224 pixels spends more than half of its work on that attention from {frames} frames "
-        f"on, and at 16 frames from {side} pixels on. "
+        "Attention over the whole clip takes more than half of base's multiply-accumulates from "
+        f"{frames} frames at 224 pixels, and from {side} pixels at 16 frames. "
     )
     doubled = []
     for key, before, after in (
@@ -186,25 +202,33 @@ def takeover(rows: Sequence[Row]) -> str:
     }
     if len(batches) > 1 and 1 in batches:
         most = max(batches)
-        words += f"A clip in a batch of {most} takes {batches[most] / most / batches[1]:.2f} of the time that it takes alone. "
-    return (
-        words
-        + "So, for a longer span: first a larger frame stride, which costs nothing; then more views of 16 frames, which "
-        "cost in proportion; more frames a clip where the order over the whole span decides. A larger picture costs more than "
-        "its pixels.\n"
+        share_of_time = batches[most] / most / batches[1]
+        words += f"A clip in a batch of {most} takes {share_of_time:.2f} of its time alone. "
+    return paragraph(
+        f"{words}To cover a longer span, first increase the frame stride, which costs nothing; "
+        "then use more views of 16 frames, which cost in proportion; use more frames in a clip "
+        "where the order over the whole span matters. Time grows faster than the number of pixels."
     )
 
 
 def half_text(result: Row) -> str:
-    """What half a decoder costs in loss."""
+    """Return the section on the loss with half of the decoder's tokens."""
     last = {name: run["val"][-1]["loss"] for name, run in result["runs"].items()}
     return (
         "## Decoder on half of the hidden tokens\n\n![Loss of both](decoder_half.png)\n\n"
-        f"After {result['epochs']} passes of micro on the motion set's harder variant the held-out loss is "
-        f"{last['all']:.4f} with all hidden tokens decoded and {last['running_cell']:.4f} with half of them "
-        "(`mae.decoder_tokens=running_cell`). "
-        f"{result['machine']['cpu']}, {result['date']}; `{result['command']}`.\n\n"
+        + paragraph(
+            f"After {result['epochs']} epochs of micro on the motion set's harder variant, the "
+            f"validation loss is {last['all']:.4f} with all hidden tokens decoded and "
+            f"{last['running_cell']:.4f} with half of them (`mae.decoder_tokens=running_cell`). "
+            f"{result['machine']['cpu']}, {result['date']}; `{result['command']}`."
+        )
+        + "\n\n"
     )
+
+
+def paragraph(text: str) -> str:
+    """Wrap text to the page's width."""
+    return fill(text, WIDTH, break_on_hyphens=False, break_long_words=False)
 
 
 if __name__ == "__main__":

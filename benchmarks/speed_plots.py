@@ -1,4 +1,4 @@
-"""The pictures of docs/speed.md."""
+"""Plot the figures of docs/speed.md."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def points(rows: Sequence[Row], axis: str) -> list[Row]:
 
 
 def draw_scaling(rows: Sequence[Row], path: Path) -> None:
-    """Seconds and gigabytes against each axis."""
+    """Plot time and peak memory against each axis."""
     figure, axes = plt.subplots(1, len(AXES), figsize=(11, 2.9), dpi=150)
     for axis, (key, words) in zip(axes, AXES.items()):
         found = points(rows, key)
@@ -83,7 +83,7 @@ def draw_scaling(rows: Sequence[Row], path: Path) -> None:
                 marker="o",
                 ms=3,
                 color=colour,
-                label=name,
+                label=name.replace("floor", "lower bound"),
             )
         axis.set_xlabel(words)
         axis.set_ylim(bottom=0)
@@ -105,7 +105,7 @@ def draw_scaling(rows: Sequence[Row], path: Path) -> None:
 
 
 def draw_half(result: Row, path: Path) -> None:
-    """Both loss curves."""
+    """Plot the loss with all and with half of the decoder's tokens."""
     figure, axis = plt.subplots(figsize=(5.2, 3.2), dpi=150)
     for (_, run), colour in zip(result["runs"].items(), ("#3b6fc4", "#d9822b")):
         axis.plot(
@@ -125,7 +125,7 @@ def draw_half(result: Row, path: Path) -> None:
             label=run["what"],
         )
     axis.set_xlabel("step")
-    axis.set_ylabel("loss, held out and (pale) in training")
+    axis.set_ylabel("validation loss; pale: training loss")
     axis.legend(fontsize=8, title="decoded", title_fontsize=8)
     save(figure, path)
 

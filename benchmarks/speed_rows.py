@@ -16,8 +16,8 @@ NAMES = {
     "optim": "hiera-transformer with hiera-optim",
     "timm": "timm",
     "transformers": "transformers",
-    "floor": "floor: bare products and attention",
-    "floor_half": "floor of the half decoder",
+    "floor": "lower bound: bare products and attention",
+    "floor_half": "lower bound of the half decoder",
 }
 PACKAGES = ("torch", "hiera-transformer", "hiera-optim", "timm", "transformers", "hiera-video")
 
@@ -54,7 +54,7 @@ def title(case: dict[str, Any]) -> str:
 def print_row(row: dict[str, Any]) -> None:
     """The table of one case."""
     print(f"\n{title(row['case'])}: {row['macs'] / 1e9:.1f} GMACs, {row['rounds']} rounds")
-    print(f"{'':46}{'seconds':>24}{'over ours':>22}{'over floor':>12}{'peak GB':>10}")
+    print(f"{'':46}{'seconds':>24}{'over ours':>22}{'over bound':>12}{'peak GB':>10}")
     for name, time in row["seconds"].items():
         seconds = f"{time['median']:.4g} ({time['least']:.4g}–{time['most']:.4g})"
         ratio = row["times_ours"].get(name)
