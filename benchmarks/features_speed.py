@@ -33,7 +33,7 @@ from hiera_video.config.schema import Config
 from hiera_video.data.config import DataConfig
 from hiera_video.data.loading.pool import WorkerPool
 from hiera_video.features.config import FeaturesConfig
-from hiera_video.features.engines import run_here
+from hiera_video.features.engines import run_local
 from hiera_video.features.extract import ClipEncoder
 from hiera_video.features.shard_reading import VideoPart, read_in_order
 from hiera_video.features.shards import Work
@@ -41,13 +41,13 @@ from hiera_video.models.factory import create_model
 from hiera_video.models.registry import ModelConfig
 from hiera_video.models.weights.save import save_pretrained
 from hiera_video.video.encode import write_video
-from hiera_video.workflows.extract import make_encoder, make_work, read_input
+from hiera_video.workflows.extract import make_encoder, make_plan, read_input
 
 FRAMES, FPS = 300, 30
 
 
 def make_videos(folder: Path, count: int) -> None:
-    """A texture that drifts, so that the codec has to work: ten different ones, copied."""
+    """A texture that drifts, so that the codec has to plan: ten different ones, copied."""
     for number in range(min(count, 10)):
         still = np.random.default_rng(number).integers(0, 255, (32, 43, 3), dtype=np.uint8)
         wide = still.repeat(8, axis=0).repeat(8, axis=1)[:256, :340]
@@ -70,15 +70,15 @@ def model_alone(encoder: ClipEncoder, config: Config, seconds: float) -> float:
     return count / (time.monotonic() - started)
 
 
-def reading_alone(work: Work) -> float:
+def reading_alone(plan: Work) -> float:
     """Clips a second that the workers deliver to somebody who does nothing with them."""
-    pool = WorkerPool(work.read, workers=work.workers, quarantine=work.quarantine)
+    pool = WorkerPool(plan.read, workers=plan.workers, quarantine=plan.quarantine)
     try:
         started, count = time.monotonic(), 0
-        shards = ((number, work.shard(number)) for number in range(work.num_shards))
-        for _, _, part in read_in_order(shards, pool.results, work.read.part):
+        shards = ((number, plan.shard(number)) for number in range(plan.num_shards))
+        for _, _, part in read_in_order(shards, pool.results, plan.read.windows_per_part):
             assert isinstance(part, VideoPart)
-            count += len(part.stretches)
+            count += len(part.sliding_windows)
         return count / (time.monotonic() - started)
     finally:
         pool.close()
@@ -90,10 +90,10 @@ def extraction(config: Config, folder: Path) -> tuple[float, float]:
         config, features=dataclasses.replace(config.features, output=str(folder))
     )
     encoder = make_encoder(config)
-    work = make_work(config, read_input(config), encoder)
+    plan = make_plan(config, read_input(config), encoder)
     encoder(torch.zeros(config.features.batch_size, 3, *config.input_size, device=encoder.device))
-    tally = run_here(work, encoder, progress=False)
-    return tally.clips / tally.seconds, tally.waited / tally.seconds
+    stats = run_local(plan, encoder, progress=False)
+    return stats.clips / stats.seconds, stats.waited / stats.seconds
 
 
 def main() -> int:
@@ -135,12 +135,12 @@ def main() -> int:
             features=features,
         )
         encoder = make_encoder(config)
-        work = make_work(config, read_input(config), encoder)
+        plan = make_plan(config, read_input(config), encoder)
         for turn in range(arguments.rounds):
             rate, waited = extraction(config, folder / f"out_{turn}")
             round_: dict[str, float] = {
                 "model": model_alone(encoder, config, arguments.seconds),
-                "reading": reading_alone(work),
+                "reading": reading_alone(plan),
                 "extraction": rate,
             }
             print(f"round {turn}: {round_}, waited {waited:.0%}", flush=True)

@@ -18,7 +18,7 @@ from record import record
 import hiera_video as hv
 from hiera_video.features.search import SearchIndex
 from hiera_video.workflows.build import manifest_of
-from hiera_video.workflows.extract import config_of, extract_features
+from hiera_video.workflows.extract import resolve_config, extract_features
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--run", required=True, help="out_dir of a finished run")
     parser.add_argument("--out", type=Path, help="instead of results/search_motion.json")
     arguments = parser.parse_args()
-    config = config_of(arguments.run)
+    config = resolve_config(arguments.run)
     labels = [item.label for item in manifest_of(config, "val").records]
     with tempfile.TemporaryDirectory() as folder:
         store: hv.FeatureStore = extract_features(arguments.run, str(config.data.val), folder)
@@ -39,12 +39,12 @@ def main() -> None:
         same, first, five, total = 0, 0, 0.0, 0
         for video in store:
             found = {
-                name: index.search(video.features, 5, without=[video.row], each_video_once=True)
+                name: index.search(video.features, 5, exclude_rows=[video.row], each_video_once=True)
                 for name, index in engines.items()
             }
             same += found["product"] == found["faiss"]
             hits = [
-                labels[engines["faiss"].rows[match.place]] == labels[video.row]
+                labels[engines["faiss"].rows[match.index]] == labels[video.row]
                 for match in found["faiss"]
             ]
             first, five, total = first + hits[0], five + sum(hits) / len(hits), total + 1

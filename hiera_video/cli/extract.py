@@ -1,13 +1,14 @@
-"""Features of clips, from one video to a cluster's worth of them; the same command again goes on where it was.
+"""Extract features of videos; the same command resumes after an interruption.
 
 python tools/extract_features.py --run runs/motion_hiera_micro input=videos/ output=features/
-python tools/extract_features.py --cfg configs/k400_hiera_b.yaml model.pretrained=mae_k400_ft_k400 input='v/*.mp4' \\
-    output=features/ features.window=2 features.stride=1 features.pooling=temporal features.dtype=fp16
 torchrun --nproc-per-node 8 tools/extract_features.py --run runs/x input=videos.csv output=features/
-python tools/extract_features.py --run runs/x input=videos.csv output=features/ --engine ray --tasks 16
-python tools/extract_features.py --run runs/x input=videos.csv output=features/ --engine slurm --tasks 64 --partition gpu
+python tools/extract_features.py --run runs/x input=videos.csv output=features/ \\
+    --engine slurm --tasks 64 --partition gpu
+python tools/extract_features.py --cfg configs/k400_hiera_b.yaml input='v/*.mp4' output=features/ \\
+    model.pretrained=mae_k400_ft_k400 features.window=2 features.stride=1 features.pooling=temporal
 
-Read them with hv.FeatureStore("features/"). Every key is in hiera_video/features/config.py.
+Read the features with hv.FeatureStore("features/"). All keys of the `features` section are in
+hiera_video/features/config.py.
 """
 
 from __future__ import annotations
@@ -18,60 +19,57 @@ from pathlib import Path
 
 from hiera_video.cli.run import run_tool
 from hiera_video.errors import ConfigError
-from hiera_video.workflows.extract import check, config_of, read_input, run_extraction
+from hiera_video.workflows.extract import (
+    check_extraction,
+    read_input,
+    resolve_config,
+    run_extraction,
+)
 
 
 def parser() -> argparse.ArgumentParser:
-    """A configuration or a run, overrides, and the engine."""
-    found = argparse.ArgumentParser(
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    source = found.add_mutually_exclusive_group(required=True)
+    add = parser.add_argument
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--cfg", metavar="FILE", help="config file or name, such as k400_hiera_b")
     source.add_argument(
-        "--cfg", metavar="FILE", help="experiment, such as configs/k400_hiera_b.yaml"
+        "--run", metavar="DIR", help="out_dir of a finished run: its config and best weights"
     )
-    source.add_argument(
-        "--run", metavar="DIR", help="out_dir of a finished run: its configuration and best weights"
-    )
-    found.add_argument("--dry-run", action="store_true", help="two videos, nothing written")
-    found.add_argument(
+    add("--dry-run", action="store_true", help="extract two videos and write nothing")
+    add(
         "--engine",
         choices=("here", "ray", "slurm"),
         default="here",
-        help="here: this process, or torchrun's",
+        help="here: this process, or those that torchrun starts",
     )
-    found.add_argument(
-        "--tasks",
-        type=int,
-        help="ray: actors that hold the model (one a GPU); slurm: jobs of the array",
+    add("--tasks", type=int, help="ray: actors with the model; slurm: jobs of the array")
+    add(
+        "--cluster",
+        choices=("slurm", "local"),
+        default="slurm",
+        help="slurm engine: where the jobs run; local: processes on this machine",
     )
-    found.add_argument(
-        "--cluster", choices=("slurm", "local"), default="slurm", help="local: jobs on this machine"
-    )
-    found.add_argument("--gpus", type=int, default=1, help="slurm: GPUs of a job")
-    found.add_argument(
-        "--cpus", type=int, default=10, help="slurm: cores of a job, for data.workers"
-    )
-    found.add_argument(
-        "--hours", type=float, default=24, help="slurm: time limit; the job comes back after it"
-    )
-    found.add_argument("--partition", help="slurm")
-    found.add_argument("--account", help="slurm")
-    found.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="input=… output=… features.window=2 …"
-    )
-    return found
+    add("--gpus", type=int, default=1, help="slurm: GPUs per job")
+    add("--cpus", type=int, default=10, help="slurm: cores per job, for data.workers")
+    add("--hours", type=float, default=24, help="slurm: time limit, after which a job is requeued")
+    add("--partition", help="slurm: partition")
+    add("--account", help="slurm: account")
+    add("overrides", nargs="*", metavar="key=value", help="input=… output=… features.window=2 …")
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Check everything that needs no torch first: a mistake must answer at once."""
+    """Check all that needs no torch, then extract or submit the jobs."""
     arguments = parser().parse_intermixed_args(argv)  # flags may stand between keys
     short = ("input=", "output=")
     overrides = tuple(
         f"features.{text}" if text.startswith(short) else text for text in arguments.overrides
     )
-    config = config_of(arguments.run or arguments.cfg, overrides)
-    check(config)
+    config = resolve_config(arguments.run or arguments.cfg, overrides)
+    check_extraction(config)
     if arguments.tasks is not None and not arguments.tasks >= 1:
         raise ConfigError(f"--tasks {arguments.tasks}: must be 1 or more")
     manifest = read_input(config)
@@ -96,5 +94,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # jobs of a SLURM array run this file
     run_tool(main)

@@ -1,12 +1,13 @@
-"""Windows of a feature store that look like an example, by cosine of their features.
+"""Search a feature store for windows that look like an example, by cosine similarity.
 
-python tools/search.py --store features/ --video example.mp4 --sheet found.png      # a video from anywhere
-python tools/search.py --store features/ --video film.mp4 --at 12.5 --topk 20       # its window at 12.5 s alone
-python tools/search.py --store features/ --path videos/a.mp4 --csv found.csv        # one of the store's, by path
-python tools/search.py --store features/ --row 17 --row 40 --each-video-once        # by row of the manifest
-python tools/search.py --store features/ --list examples.txt --json found.json      # a path a line, of either kind
+python tools/search.py --store features/ --video example.mp4 --sheet found.png  # any video
+python tools/search.py --store features/ --video film.mp4 --at 12.5 --topk 20   # window at 12.5 s
+python tools/search.py --store features/ --path videos/a.mp4 --csv found.csv    # video of the store
+python tools/search.py --store features/ --row 17 --row 40 --each-video-once    # by manifest row
+python tools/search.py --store features/ --list examples.txt --json found.json  # one path per line
 
-Features of other videos are made as the store's were, with the weights that it names; --run says where these are now.
+Features of other videos are extracted with the store's model and settings. If its weights have
+moved, --run gives their new place.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import argparse
 import logging
 from collections.abc import Sequence
 
-from hiera_video.cli.run import run_tool
 from hiera_video.errors import ConfigError
 from hiera_video.workflows.search import (
     as_csv,
@@ -23,47 +23,31 @@ from hiera_video.workflows.search import (
     decoder_of_store,
     find_examples,
     read_names,
+    result_sheet,
     search,
-    sheet,
-    write,
+    write_output,
 )
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse and check the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--store", required=True, metavar="DIR", help="output of tools/extract_features.py"
-    )
-    parser.add_argument(
-        "--video", action="append", default=[], metavar="FILE", help="example: a video file"
-    )
-    parser.add_argument(
-        "--path", action="append", default=[], help="example: a video of the store, by its path"
-    )
-    parser.add_argument(
-        "--row", action="append", default=[], type=int, help="example: by its row in the manifest"
-    )
-    parser.add_argument("--list", metavar="FILE", help="text file with an example's path a line")
-    parser.add_argument(
-        "--at", type=float, metavar="SECOND", help="only the example's windows at this second count"
-    )
-    parser.add_argument("--topk", type=int, default=10, help="windows to find for each example")
-    parser.add_argument(
-        "--each-video-once", action="store_true", help="the nearest window of a video alone"
-    )
-    parser.add_argument(
-        "--run", metavar="DIR", help="where the store's weights are now; default: where they were"
-    )
-    parser.add_argument("--sheet", metavar="PNG", help="write a contact sheet")
-    parser.add_argument(
-        "--csv",
-        metavar="FILE",
-        help="write example,rank,path,row,start_seconds,end_seconds,similarity",
-    )
-    parser.add_argument("--json", metavar="FILE", help="write the same, one object a window")
+    add = parser.add_argument
+    add("--store", required=True, metavar="DIR", help="output of tools/extract_features.py")
+    add("--video", action="append", default=[], metavar="FILE", help="example: a video file")
+    add("--path", action="append", default=[], help="example: a video of the store, by its path")
+    add("--row", action="append", default=[], type=int, help="example: by its manifest row")
+    add("--list", metavar="FILE", help="text file with one example per line")
+    add("--at", type=float, metavar="SECOND", help="use only the example's windows at this time")
+    add("--topk", type=int, default=10, help="windows to find per example")
+    add("--each-video-once", action="store_true", help="only the nearest window of each video")
+    add("--run", metavar="DIR", help="run or file with the store's weights, if they have moved")
+    add("--sheet", metavar="PNG", help="write a contact sheet")
+    columns = "example,rank,path,row,start_seconds,end_seconds,similarity"
+    add("--csv", metavar="FILE", help=f"write {columns}")
+    add("--json", metavar="FILE", help="write the same, one object per window")
     arguments = parser.parse_args(argv)
     if arguments.topk < 1:
         raise ConfigError(f"--topk {arguments.topk}: must be 1 or more")
@@ -73,11 +57,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Look at the arguments before torch is imported: a mistake must answer at once."""
+    """Check the arguments before torch is imported, then search."""
     arguments = parse(argv)
-    logging.getLogger("faiss.loader").setLevel(
-        logging.WARNING
-    )  # it tells which of its builds it tries
+    # it logs which of its builds it tries
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)
     listed = read_names(arguments.list) if arguments.list else []
     from hiera_video.features.store import FeatureStore
 
@@ -86,20 +69,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     examples = find_examples(
         store, stored=stored, videos=arguments.video, listed=listed, run=arguments.run
     )
-    rows = search(
+    results = search(
         store, examples, arguments.topk, at=arguments.at, each_video_once=arguments.each_video_once
     )
-    for row in rows:
-        seconds = f"{row['start_seconds']:z.2f}–{row['end_seconds']:.2f} s"
-        print(f"{row['rank']:>3}  {row['similarity']:.4f}  {row['path']}  {seconds}", flush=True)
+    for result in results:
+        seconds = f"{result['start_seconds']:z.2f}–{result['end_seconds']:.2f} s"
+        line = f"{result['rank']:>3}  {result['similarity']:.4f}  {result['path']}  {seconds}"
+        print(line, flush=True)
     if arguments.csv:
-        write(arguments.csv, as_csv(rows).encode())
+        write_output(arguments.csv, as_csv(results).encode())
     if arguments.json:
-        write(arguments.json, as_json(rows).encode())
+        write_output(arguments.json, as_json(results).encode())
     if arguments.sheet:
-        write(arguments.sheet, sheet(rows, decoder_of_store(store)))
+        write_output(arguments.sheet, result_sheet(results, decoder_of_store(store)))
     return 0
-
-
-if __name__ == "__main__":
-    run_tool(main)

@@ -1,1 +1,1 @@
-"""Features of clips: extraction in shards, and the reader of what it wrote. Importing this package imports no torch."""
+"""Features of clips: extraction into a store, and reading the store. Imports no torch."""

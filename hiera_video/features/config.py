@@ -1,4 +1,4 @@
-"""The `features` section of the configuration. No torch, so that a wrong value is told at once."""
+"""The `features` section of the configuration; imports no torch."""
 
 from __future__ import annotations
 
@@ -26,43 +26,47 @@ CHOICES = {
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturesConfig:
-    """What is extracted of which stretches of each video, and how it is stored."""
+    """The `features` section: windows, pooling and storage of extracted features."""
 
     input: str | None = None
-    """A list of videos, a folder, a glob (`videos/*.mp4`) or one video. On the command line `input=` is enough."""
+    """List of videos, folder, glob (`videos/*.mp4`) or video. `input=` is short for it on the
+    command line of `extract`."""
     output: str | None = None
-    """Folder of the shards. On the command line `output=` is enough."""
+    """Folder of the feature store. `output=` is short for it on the command line of `extract`."""
     stages: tuple[int, ...] | None = None
-    """Stages of the model whose maps are taken, counted from 1; unset: the last."""
+    """Stages of the model to take features from, counted from 1; unset: the last stage."""
     pooling: Pooling = "mean"
-    """`mean` or `max` over the map: [C]; `temporal`: mean over space, one row a time step: [t, C]; `none`: the map
-    in spatial order, [t, h, w, C]."""
+    """`mean` or `max` over the feature map: [C]; `temporal`: mean over space, one row per time
+    step: [t, C]; `none`: the map in spatial order, [t, h, w, C]."""
     dtype: Precision = "fp32"
-    """How features are stored."""
+    """Number format of the stored features."""
     precision: Precision = "fp32"
-    """How the model computes; half precisions are autocast."""
+    """Precision of the model; half precisions run under autocast."""
     window: float | None = None
-    """Length of the stretch that a feature is of, in `unit`s; unset: what the clip spans. In a longer one the clip lies in
-    the middle (`clip.sampling=dense`) or is spread over all of it (`segments`)."""
+    """Length of the window that a feature describes, in `unit`s; unset: the span of a clip. In a
+    longer window, the clip lies in the middle (`clip.sampling=dense`) or is spread over all of it
+    (`segments`)."""
     stride: float | None = None
-    """From one stretch's start to the next; unset: `window`, side by side."""
+    """Distance between the starts of two windows; unset: `window`, so that they do not overlap."""
     unit: Unit = "seconds"
-    """What `window` and `stride` count; `frames`: the video's own."""
+    """Unit of `window` and `stride`: `seconds`, or `frames` of the video itself."""
     tail: Tail = "keep"
-    """What is left after the last whole stretch (of a short video: all of it): a shorter one, marked, or nothing."""
+    """What is left after the last full window (all of a short video): `keep` it as a shorter
+    window, marked as a tail, or `drop` it."""
     batch_size: int = 16
-    """Clips that the model sees at once; the last batch of a shard is padded to it."""
+    """Clips in a batch; the last batch of a shard is padded to this size."""
     threads: int = 1
-    """CPU threads of the model. Rounding depends on them; to use more cores, start more processes."""
+    """CPU threads of the model. Rounding depends on them; to use more cores, start more
+    processes."""
     shard_clips: int = 2000
-    """Clips of a shard, about: a sample of the videos tells how many videos that is. A shard is held in memory until it is
-    whole: lower this for dense maps."""
+    """Approximate number of clips in a shard; the number of videos is estimated from a sample. A
+    shard is held in memory until it is complete, so lower this for dense maps."""
     shard_videos: int | None = None
-    """Videos of a shard, exactly, instead."""
+    """Exact number of videos in a shard; replaces `shard_clips`."""
     format: Format = "safetensors"
-    """`npy` and `npz` write a file a video beside the shards; `npz` holds the times too."""
+    """`npy` and `npz` also write one file per video beside the shards; `npz` includes the times."""
     max_broken: float = 0.05
-    """Share of the videos that may be broken before the exit code is 3."""
+    """Share of the videos that may be unreadable before the exit code is 3."""
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
@@ -71,13 +75,11 @@ class FeaturesConfig:
                 value in choices, f"features.{name}={value!r}: choose one of {', '.join(choices)}"
             )
         if self.stages is not None:  # YAML gives lists
-            object.__setattr__(self, "stages", tuple(self.stages))
-            wrong = (
-                not self.stages or min(self.stages) < 1 or len(set(self.stages)) < len(self.stages)
-            )
+            stages = tuple(self.stages)
+            object.__setattr__(self, "stages", stages)
             require(
-                not wrong,
-                f"features.stages={list(self.stages)}: stages are counted from 1, each once",
+                bool(stages) and min(stages) >= 1 and len(set(stages)) == len(stages),
+                f"features.stages={list(stages)}: must be distinct numbers, counted from 1",
             )
         for name in ("window", "stride"):
             value = getattr(self, name)
@@ -86,7 +88,9 @@ class FeaturesConfig:
                 f"features.{name}={value}: must be above 0 {self.unit}",
             )
             whole = value is None or self.unit == "seconds" or float(value).is_integer()
-            require(whole, f"features.{name}={value}: features.unit=frames counts whole frames")
+            require(
+                whole, f"features.{name}={value}: must be a whole number with features.unit=frames"
+            )
         for name in ("batch_size", "threads", "shard_clips", "shard_videos"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"features.{name}={value}: must be 1 or more")
@@ -95,7 +99,8 @@ class FeaturesConfig:
         )
         require(
             self.format != "npy" or self.stages is None or len(self.stages) == 1,
-            f"features.format=npy: holds one array, features.stages={list(self.stages or ())} are several; take npz",
+            f"features.format=npy: holds one array, but features.stages={list(self.stages or ())} "
+            "are several; use features.format=npz",
         )
         require(
             self.format == "safetensors" or self.dtype != "bf16",

@@ -1,10 +1,11 @@
-"""The engine of a Ray cluster: Ray Data hands shards to actors that hold the model; CPU tasks anywhere read the videos.
+"""Run an extraction on a Ray cluster.
 
-    Ray Data: shards ──▶ actor (GPU) ◀── parts of videos, in order ◀── tasks of one CPU each
-                          run_shard        at most `in_flight` asked for: back-pressure
+    shards ──▶ actor with the model ◀── parts of videos, in order ◀── tasks of one CPU each
+                                        at most `max_pending` requests (back-pressure)
 
-A task reads with the watched worker of every other engine, so that a video that hangs costs the same row here. Actors
-and tasks that die are started again by Ray; a shard begun anew gives the same bytes.
+A task reads videos in a watched worker process, as the other engines do, so a video that hangs
+costs only its own row. Ray restarts actors and tasks that die; a shard that is computed again has
+the same bytes.
 """
 
 from __future__ import annotations
@@ -25,159 +26,160 @@ from hiera_video.data.dataset import UnreadableVideo
 from hiera_video.data.loading.pool import WorkerPool
 from hiera_video.data.loading.quarantine import QuarantinePolicy
 from hiera_video.errors import FeatureError, HieraVideoError, WorkerError
-from hiera_video.features.engines import ExtractionProgress, Tally, make
+from hiera_video.features.engines import ExtractionProgress, ExtractionStats, compute_shards
 from hiera_video.features.extract import ClipEncoder
-from hiera_video.features.shard_claims import Claims
-from hiera_video.features.shard_reading import PART_BYTES, Ask, ReadWindows, VideoPart
-from hiera_video.features.shards import Work
+from hiera_video.features.shard_reading import PART_BYTES, ReadWindows, VideoPart, WindowRequest
+from hiera_video.features.shards import ExtractionPlan
+from hiera_video.utils.resumable import ShardClaims
 
 logger = logging.getLogger(__name__)
-BLOCKS_EACH = 16
-"""Blocks of shards an actor gets, about: few enough to read ahead from one shard to the next, enough to share out."""
+BLOCKS_PER_ACTOR = 16
+"""Approximate number of blocks of shards per actor: few enough to read ahead from one shard to the
+next, many enough to distribute evenly."""
 
 COLUMNS = ("shard", "clips", "videos", "broken", "waited", "error")
 
 
-def run_ray(work: Work, build: Callable[[], ClipEncoder], *, actors: int | None = None) -> Tally:
-    """Make every unfinished shard on the cluster of RAY_ADDRESS, else on one started here.
+def run_ray(
+    plan: ExtractionPlan, build: Callable[[], ClipEncoder], *, actors: int | None = None
+) -> ExtractionStats:
+    """Compute all unfinished shards on the cluster of RAY_ADDRESS, or on one started here.
 
-    build: makes the model, in each actor. actors: one a GPU where not given, or one.
+    Args:
+        plan: The extraction.
+        build: Creates the model in each actor.
+        actors: Number of actors; None: one per GPU, or one without GPUs.
+
+    Raises:
+        FeatureError: An actor failed because of the user's input; the message is the actor's.
     """
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
-    gpus = int(_resources().get("GPU", 0))
+    gpus = int(_cluster_resources().get("GPU", 0))
     actors = actors or max(gpus, 1)
-    done = set(work.files.finished())
-    to_do = [{"shard": number} for number in range(work.num_shards) if number not in done]
-    tally, started = Tally(), time.monotonic()
-    bar = ExtractionProgress(work, hidden=False)
-    if to_do:
+    finished = set(plan.files.finished())
+    remaining = [{"shard": number} for number in range(len(plan.ranges)) if number not in finished]
+    stats, started = ExtractionStats(), time.monotonic()
+    bar = ExtractionProgress(plan, hidden=False)
+    if remaining:
         shards = ray.data.from_items(
-            to_do, override_num_blocks=min(len(to_do), BLOCKS_EACH * actors)
+            remaining, override_num_blocks=min(len(remaining), BLOCKS_PER_ACTOR * actors)
         )
-        made = shards.map_batches(
+        computed = shards.map_batches(
             ShardActor,
-            fn_constructor_args=(ray.put(work), build, _in_flight(actors)),
+            fn_constructor_args=(ray.put(plan), build, _max_pending(actors)),
             batch_size=None,
             concurrency=actors,
-            num_cpus=0,  # its CPU time goes into reading and, without a GPU, into the model beside it
+            num_cpus=0,  # the CPUs go to the tasks that read and, without a GPU, to the model
             num_gpus=1 if gpus else 0,
         )
-        for seal in made.iter_rows():
-            if seal["error"]:
-                raise FeatureError(seal["error"])
-            tally.add(seal)
-            tally.waited += seal["waited"] / actors
-            tally.seconds = time.monotonic() - started
-            bar.finished(tally)
+        for row in computed.iter_rows():
+            if row["error"]:
+                raise FeatureError(row["error"])
+            stats.add(row)
+            stats.waited += row["waited"] / actors
+            stats.seconds = time.monotonic() - started
+            bar.refresh()
     bar.close()
-    return tally
+    return stats
 
 
-def _resources() -> dict[str, float]:
-    cluster: Any = ray  # whose functions have no types
-    found: dict[str, float] = cluster.cluster_resources()
-    return found
+def _cluster_resources() -> dict[str, float]:
+    cluster: Any = ray  # its functions have no types
+    resources: dict[str, float] = cluster.cluster_resources()
+    return resources
 
 
-def _in_flight(actors: int) -> int:
-    """Parts that an actor has asked for and not yet used: two a CPU, as long as half of the object store holds them."""
-    resources = _resources()
+def _max_pending(actors: int) -> int:
+    """Return how many parts an actor may have requested: two per CPU, as far as half of the object
+    store holds them."""
+    resources = _cluster_resources()
     room = int(resources.get("object_store_memory", 0) / 2 / actors / PART_BYTES)
     return max(min(int(2 * resources.get("CPU", 1) / actors), room), 2)
 
 
 class ShardActor:
-    """Holds the model; makes the shards that Ray Data hands it."""
+    """Ray actor that holds the model and computes the shards that Ray Data sends it."""
 
-    def __init__(self, work: Any, build: Callable[[], ClipEncoder], in_flight: int) -> None:
-        self.work: Work = ray.get(work)
-        torch.set_num_threads(self.work.config.threads)
+    def __init__(self, plan: Any, build: Callable[[], ClipEncoder], max_pending: int) -> None:
+        self.plan: ExtractionPlan = ray.get(plan)
+        torch.set_num_threads(self.plan.config.threads)
         self.build = build
         self.encoder: ClipEncoder | None = None
-        self.in_flight = in_flight
-        self.reading = ray.put(Reading(uuid.uuid4().hex, self.work.read, self.work.quarantine))
+        self.max_pending = max_pending
+        self.reader = ray.put(ReaderSpec(uuid.uuid4().hex, self.plan.read, self.plan.quarantine))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """{"shard": numbers} → what became of each. A user's mistake is a row, for Ray keeps no error's type."""
-        seals: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+        """Compute the shards `batch["shard"]` and return one row each.
+
+        A user's mistake becomes a row, because Ray does not keep the type of an error.
+        """
+        rows: list[dict[str, Any]] = []
+        stats = ExtractionStats()
         try:
             self.encoder = self.encoder or self.build()
-            claims = Claims(self.work, only=batch["shard"].tolist())
-            make(self.work, self.encoder, claims, self._results, _Noted(seals))
+            claims = ShardClaims(self.plan.files, batch["shard"].tolist())
+            waited = 0.0
+            for summary in compute_shards(self.plan, self.encoder, claims, self._read, stats):
+                rows.append({**summary, "waited": stats.waited - waited, "error": ""})
+                waited = stats.waited
         except HieraVideoError as error:
-            _Noted(seals).add(
-                {"shard": -1, "clips": 0, "videos": 0, "broken": 0, "error": str(error)}
-            )
-        return seals
+            rows.append({**dict.fromkeys(COLUMNS, 0), "error": str(error)})
+        return {name: [row[name] for row in rows] for name in COLUMNS}
 
-    def _results(self, asks: Iterable[Ask]) -> Iterator[VideoPart | UnreadableVideo]:
-        """`WorkerPool.results`, by the cluster's tasks."""
-        coming, waiting = iter(asks), deque[Any]()
+    def _read(self, requests: Iterable[WindowRequest]) -> Iterator[VideoPart | UnreadableVideo]:
+        """Read `requests` in the cluster's tasks; yield the results in order."""
+        coming, pending = iter(requests), deque[Any]()
         while True:
-            while len(waiting) < self.in_flight and (ask := next(coming, None)) is not None:
-                waiting.append(_read.remote(self.reading, ask))
-            if not waiting:
+            while len(pending) < self.max_pending and (request := next(coming, None)) is not None:
+                pending.append(_read_part.remote(self.reader, request))
+            if not pending:
                 return
             try:
-                yield _unpacked(ray.get(waiting.popleft()))
+                yield _to_torch(ray.get(pending.popleft()))
             except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
                 raise WorkerError(
-                    f"a task that reads videos died again and again ({type(error).__name__}); if memory is short, give "
-                    "the nodes fewer CPUs"
+                    f"a task that reads videos died repeatedly ({type(error).__name__}); if memory "
+                    "is short, give the nodes fewer CPUs"
                 ) from error
 
 
-class _Noted(Tally):
-    """Notes each shard by itself."""
-
-    def __init__(self, seals: dict[str, list[Any]]) -> None:
-        super().__init__()
-        self._seals = seals
-
-    def add(self, seal: dict[str, Any]) -> None:
-        for name, value in {"error": "", **seal, "waited": self.waited}.items():
-            if name in COLUMNS:
-                self._seals[name].append(value)
-        self.waited = 0.0
-
-
-# -- in the tasks ------------------------------------------------------------------------------------------------------
+# -- in the tasks ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How videos are read, the same for every task."""
+class ReaderSpec:
+    """How the tasks of one run read videos."""
 
     run: str
+    """Unique name of the run."""
     read: ReadWindows
     quarantine: QuarantinePolicy
 
 
-_POOLS: dict[str, WorkerPool[Ask, VideoPart | UnreadableVideo]] = {}
-"""This Ray worker's own watched worker, kept from task to task of a run."""
+_POOLS: dict[str, WorkerPool[WindowRequest, VideoPart | UnreadableVideo]] = {}
+"""The watched worker process of this Ray worker; it is kept for all tasks of a run."""
 
 
 @ray.remote(num_cpus=1, max_retries=3)
-def _read(reading: Reading, ask: Ask) -> VideoPart | UnreadableVideo:
-    if reading.run not in _POOLS:
+def _read_part(spec: ReaderSpec, request: WindowRequest) -> VideoPart | UnreadableVideo:
+    if spec.run not in _POOLS:
         while _POOLS:
             _POOLS.popitem()[1].close()
-        _POOLS[reading.run] = WorkerPool(
-            reading.read, workers=1, quarantine=reading.quarantine, context="fork"
+        _POOLS[spec.run] = WorkerPool(
+            spec.read, workers=1, quarantine=spec.quarantine, context="fork"
         )
-    (part,) = _POOLS[reading.run].results([ask])
+    (part,) = _POOLS[spec.run].results([request])
     if isinstance(part, UnreadableVideo):
         return part
-    return replace(part, clips=part.clips.numpy())  # type: ignore[arg-type]  # Ray copies no array that it only reads
+    return replace(part, clips=part.clips.numpy())  # type: ignore[arg-type]  # Ray reads arrays without a copy
 
 
-def _unpacked(part: Any) -> VideoPart | UnreadableVideo:
+def _to_torch(part: Any) -> VideoPart | UnreadableVideo:
     if isinstance(part, UnreadableVideo):
         return part
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # the object store's memory is not to be written to, and is not
-        unpacked: VideoPart = replace(part, clips=torch.from_numpy(part.clips))
-    return unpacked
+        # torch warns that the array is read-only; nothing writes to it
+        warnings.simplefilter("ignore")
+        converted: VideoPart = replace(part, clips=torch.from_numpy(part.clips))
+    return converted

@@ -1,11 +1,14 @@
-"""The engine of one process, or of the several that torchrun or a SLURM array starts: no process talks to another."""
+"""Compute shards in one process, which may be one of several that torchrun or a SLURM array starts.
+
+The processes do not communicate; they share the work through claims in the output folder.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -17,175 +20,214 @@ from tqdm import tqdm
 from hiera_video.data.dataset import UnreadableVideo
 from hiera_video.data.loading.map_videos import map_videos
 from hiera_video.features.extract import BatchRunner, ClipEncoder
-from hiera_video.features.shard_claims import Claims
-from hiera_video.features.shard_reading import Results, VideoPart, read_in_order
-from hiera_video.features.shards import LateFailure, Work, run_shard
+from hiera_video.features.shard_reading import ReadRequests, VideoPart, read_in_order
+from hiera_video.features.shards import ExtractionPlan, PartlyUnreadableError, compute_shard
+from hiera_video.utils.resumable import ShardClaims, claim_order
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
-class Tally:
-    """What this process has done."""
+class ExtractionStats:
+    """Counts and times of what this process has extracted."""
 
     shards: int = 0
     clips: int = 0
     videos: int = 0
-    broken: int = 0
+    unreadable: int = 0
     seconds: float = 0.0
+    """Wall time."""
     waited: float = 0.0
-    """Seconds of those that the model stood still because no frames were there."""
+    """Seconds of those in which the model waited for frames."""
 
-    def add(self, seal: dict[str, Any]) -> None:
+    def add(self, summary: dict[str, Any]) -> None:
         """Count a finished shard."""
         self.shards += 1
-        for name in ("clips", "videos", "broken"):
-            setattr(self, name, getattr(self, name) + seal[name])
+        self.clips += summary["clips"]
+        self.videos += summary["videos"]
+        self.unreadable += summary["broken"]
 
-    def in_words(self, workers: int) -> str:
-        """`2000 clips of 340 videos in 2 shards, 51.2 clips/s; …`"""
+    def describe(self, workers: int) -> str:
+        """Return a line for the log; `workers` is the value of `data.workers`."""
         rate = self.clips / self.seconds if self.seconds else 0.0
-        words = f"{self.clips} clips of {self.videos} videos in {self.shards} shards, {rate:.1f} clips/s"
-        if self.broken:
-            words += f"; {self.broken} videos could not be read: rows with status=broken say why"
+        line = (
+            f"{self.clips} clips of {self.videos} videos in {self.shards} shards, "
+            f"{rate:.1f} clips/s"
+        )
+        if self.unreadable:
+            line += f"; {self.unreadable} unreadable videos: see the rows with status=broken"
         if self.seconds and (share := self.waited / self.seconds) > 0.1:
-            words += f"; decode-bound: the model waited for frames {share:.0%} of the time, raise data.workers={workers}"
-        return words
+            line += (
+                f"; decode-bound: the model waited for frames {share:.0%} of the time, raise "
+                f"data.workers={workers}"
+            )
+        return line
 
 
 @dataclass(frozen=True)
-class Place:
-    """Which of how many processes this is, from the environment that torchrun (or an array's task) sets."""
+class ProcessRank:
+    """Rank of this process among those that torchrun or a SLURM array started."""
 
     rank: int
-    world: int
+    world_size: int
     local_rank: int
 
 
-def place() -> Place:
-    """Rank 0 of 1 where nothing is set."""
-    rank, world, local = (
+def process_rank() -> ProcessRank:
+    """Return this process's rank from the environment; rank 0 of 1 if nothing is set."""
+    rank, size, local = (
         int(os.environ.get(name, "0")) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     )
-    return Place(rank, max(world, 1), local)
+    return ProcessRank(rank, max(size, 1), local)
 
 
-def run_here(
-    work: Work, encoder: ClipEncoder, *, rank: int = 0, world: int = 1, progress: bool = True
-) -> Tally:
-    """Make shards until none is left to claim."""
-    torch.set_num_threads(work.config.threads)
-    bar = ExtractionProgress(work, hidden=not progress or rank > 0)
-    claims = Claims(work, rank=rank, world=world)
-    tally = Tally()
-    results = partial(map_videos, work.read, workers=work.workers, quarantine=work.quarantine)
-    make(work, encoder, claims, results, tally, bar)
-    bar.close()
-    if claims.elsewhere:
-        logger.info(
-            "other processes are busy with shards here; once they end, the same command finishes what they left"
-        )
-    return tally
-
-
-def make(
-    work: Work,
+def run_local(
+    plan: ExtractionPlan,
     encoder: ClipEncoder,
-    numbers: Iterator[int],
-    results: Results,
-    tally: Tally,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    progress: bool = True,
+) -> ExtractionStats:
+    """Compute shards in this process until none is left to claim.
+
+    Args:
+        plan: The extraction.
+        encoder: The model.
+        rank: Rank of this process; rank r starts with shards r, r + world_size, …
+        world_size: Number of processes that share the output folder.
+        progress: Show a progress bar on rank 0.
+    """
+    torch.set_num_threads(plan.config.threads)
+    bar = ExtractionProgress(plan, hidden=not progress or rank > 0)
+    numbers = claim_order(len(plan.ranges), rank, world_size)
+    claims = ShardClaims(plan.files, numbers, rank=rank, world_size=world_size)
+    stats = ExtractionStats()
+    read = partial(map_videos, plan.read, workers=plan.workers, quarantine=plan.quarantine)
+    for _ in compute_shards(plan, encoder, claims, read, stats, bar):
+        bar.refresh()
+    bar.close()
+    if claims.num_busy:
+        logger.info(
+            "other processes are computing %d shards; if they are interrupted, run the same "
+            "command again",
+            claims.num_busy,
+        )
+    return stats
+
+
+def compute_shards(
+    plan: ExtractionPlan,
+    encoder: ClipEncoder,
+    claims: ShardClaims,
+    read_requests: ReadRequests,
+    stats: ExtractionStats,
     bar: ExtractionProgress | None = None,
-) -> None:
-    """Make the shards `numbers`, which are taken as reading ahead comes to them; `numbers.release` is told of each."""
+) -> Iterator[dict[str, Any]]:
+    """Compute the claimed shards and yield the summary of each.
+
+    Args:
+        plan: The extraction.
+        encoder: The model.
+        claims: Shards to compute; taken when reading ahead arrives at them.
+        read_requests: Reads requested windows, for instance in worker processes.
+        stats: Updated with every shard.
+        bar: Updated with every part of a video.
+    """
     started = time.monotonic()
     clip_shape = (encoder.model.config.in_chans, *encoder.model.config.input_size)
-    runner = BatchRunner(encoder, work.config.batch_size, clip_shape)
-    known: dict[int, UnreadableVideo] = {}
-    release: Callable[[int], None] = getattr(numbers, "release", lambda number: None)
-    to_do: Iterator[int] = numbers
+    runner = BatchRunner(encoder, plan.config.batch_size, clip_shape)
+    unreadable: dict[int, UnreadableVideo] = {}
+    numbers: Iterator[int] = claims
     while True:
-        again: list[int] = []
-        stream = read_in_order(
-            ((number, work.shard(number)) for number in to_do), results, work.read.part
-        )
-        for (_, number), parts in groupby(_waited_for(stream, tally), key=lambda item: item[:2]):
+        repeat: list[int] = []
+        stream = read_in_order(_take(plan, numbers), read_requests, plan.read.windows_per_part)
+        timed = _count_waiting(stream, stats)
+        for (_, number), items in groupby(timed, key=lambda item: item[:2]):
+            parts = _report((part for _, _, part in items), bar)
             try:
-                seal = run_shard(
-                    work, number, _shown((part for _, _, part in parts), bar), runner, known
-                )
-            except LateFailure as failure:
-                known[failure.video.row] = failure.video
-                again.append(number)
+                summary = compute_shard(plan, number, parts, runner, unreadable)
+            except PartlyUnreadableError as error:
+                unreadable[error.video.row] = error.video
+                repeat.append(number)
                 continue
-            tally.add(seal)
-            tally.seconds = time.monotonic() - started
-            release(number)
-            if bar is not None:
-                bar.finished(tally)
-        if not again:
+            stats.add(summary)
+            stats.seconds = time.monotonic() - started
+            claims.release(number)
+            yield summary
+        if not repeat:
             return
-        to_do = iter(again)
+        numbers = iter(repeat)
 
 
-def _waited_for(stream: Iterator[Any], tally: Tally) -> Iterator[Any]:
+def _take(plan: ExtractionPlan, numbers: Iterator[int]) -> Iterator[tuple[int, Any]]:
+    for number in numbers:
+        plan.files.clear_leftovers(number, plan.ranges[number])
+        yield number, plan.shard(number)
+
+
+def _count_waiting(stream: Iterator[Any], stats: ExtractionStats) -> Iterator[Any]:
     while True:
         before = time.monotonic()
         item = next(stream, None)
-        tally.waited += time.monotonic() - before
+        stats.waited += time.monotonic() - before
         if item is None:
             return
         yield item
 
 
-def _shown(
+def _report(
     parts: Iterator[VideoPart | UnreadableVideo], bar: ExtractionProgress | None
 ) -> Iterator[VideoPart | UnreadableVideo]:
-    """Every part, told to the bar and, where a video is broken, to the log."""
+    """Yield the parts, update the progress bar and log unreadable videos."""
     for part in parts:
         if isinstance(part, UnreadableVideo):
-            logger.warning("row %d cannot be read (%s): %s", part.row, part.reason, part.message)
+            logger.warning("row %d is unreadable (%s): %s", part.row, part.reason, part.message)
         if bar is not None:
-            bar.read(part)
+            bar.update(part)
         yield part
 
 
 class ExtractionProgress:
-    """Videos done of all, time left, clips a second, failures. Others' shards are counted as they finish."""
+    """Progress bar over videos, with clips per second, failures and time left.
 
-    def __init__(self, work: Work, *, hidden: bool) -> None:
-        self._work = work
+    Shards of other processes count as they finish.
+    """
+
+    def __init__(self, plan: ExtractionPlan, *, hidden: bool) -> None:
+        self._plan = plan
         self._hidden = hidden
-        self._before = self._done()
-        if self._before and not hidden:
-            logger.info("%d of %d videos were finished before", self._before, len(work.records))
+        finished = self._count_finished()
+        if finished:
+            logger.info("resuming: %d of %d videos already finished", finished, len(plan.records))
         self._bar: Any = tqdm(
-            total=len(work.records), initial=self._before, unit="video", disable=hidden
+            total=len(plan.records), initial=finished, unit="video", disable=hidden
         )
         self._started = time.monotonic()
         self._clips = self._failed = 0
         self._last_row = -1
 
-    def read(self, part: VideoPart | UnreadableVideo) -> None:
-        """A video, or a part of it, has come."""
+    def update(self, part: VideoPart | UnreadableVideo) -> None:
+        """Count a video, or one more part of it."""
         if part.row != self._last_row:
             self._bar.update(1)
         self._last_row = part.row
         self._failed += isinstance(part, UnreadableVideo)
-        self._clips += len(part.stretches) if isinstance(part, VideoPart) else 0
+        self._clips += len(part.windows) if isinstance(part, VideoPart) else 0
         rate = self._clips / max(time.monotonic() - self._started, 1e-9)
         self._bar.set_postfix_str(f"{rate:.1f} clips/s, {self._failed} failed", refresh=False)
 
-    def finished(self, tally: Tally) -> None:
-        """A shard is done: look what the others have done meanwhile."""
+    def refresh(self) -> None:
+        """Add the shards that other processes have finished."""
         if not self._hidden:
-            self._bar.n = max(self._bar.n, self._done())
+            self._bar.n = max(self._bar.n, self._count_finished())
             self._bar.refresh()
 
     def close(self) -> None:
-        """Leave the bar as it is."""
+        """Close the bar and leave it on the screen."""
         self._bar.close()
 
-    def _done(self) -> int:
+    def _count_finished(self) -> int:
         if self._hidden:
             return 0
-        return sum(len(self._work.shard(number)) for number in self._work.files.finished())
+        return sum(len(self._plan.ranges[number]) for number in self._plan.files.finished())

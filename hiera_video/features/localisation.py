@@ -1,14 +1,15 @@
-"""A feature store in the layout that toolkits for temporal action localisation read (ActionFormer, OpenTAD).
+"""Export a feature store for toolkits for temporal action localisation (ActionFormer, OpenTAD).
 
-    features/<video>.npy      float32 [T, D], a window each, from the video's start at one stride
-    annotations.json          ActivityNet's form: {"database": {video: {subset, duration, fps, frame, annotations}}}
-    layout.json               what their configurations have to say of the features, key by key
-    missing_files.txt         videos that are broken or shorter than a window, a name a line (OpenTAD's `block_list`)
+    features/<video>.npy    float32 [T, D], one row per window, at one stride from the start
+    annotations.json        ActivityNet's format: {"database": {video: {subset, duration, …}}}
+    layout.json             values for the toolkits' configurations, by key
+    missing_files.txt       videos without full windows (OpenTAD's `block_list`)
 
-Both place feature i at (i * stride + window / 2) / fps seconds, with stride and window in frames and the same for every
-video: ActionFormer's `feat_stride` and `num_frames` (libs/datasets/thumos14.py), OpenTAD's `feature_stride` and
-`offset_frames`, half the window (opentad/datasets/thumos.py). Windows of so many frames keep each video's own fps. Windows
-of so many seconds are counted on a clock that is the same for all, whatever the videos' frame rates: `fps` is the clock's.
+Both toolkits place feature i at (i * stride + window / 2) / fps seconds, with a stride and window
+in frames that are the same for all videos: ActionFormer's `feat_stride` and `num_frames`
+(libs/datasets/thumos14.py), OpenTAD's `feature_stride` and `offset_frames`, half the window
+(opentad/datasets/thumos.py). Windows in frames keep each video's fps. Windows in seconds count on
+one clock for all videos, whatever their frame rates; `fps` is the rate of that clock.
 """
 
 from __future__ import annotations
@@ -28,22 +29,22 @@ from hiera_video.features.shard_files import write_file
 from hiera_video.features.store import FeatureStore, VideoFeatures
 
 CLOCKS = (30, 25, 24, 60, 50, 100, 120, 1000)
-"""Ticks a second that are tried, until stride and half a window are whole numbers of them."""
+"""Ticks per second to try until stride and half a window are whole numbers of ticks."""
 SLACK = 1e-3
-"""Ticks, and seconds, that count as nothing."""
+"""Tolerance in ticks, and in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grid:
-    """Where feature i is: at (i * stride + window / 2) / fps seconds."""
+class FeatureGrid:
+    """Positions of features in time: feature i is at (i * stride + window / 2) / fps seconds."""
 
     stride: int
     window: int
     fps: float | None
-    """The same for all videos; None: each video's own."""
+    """Frames (or ticks) per second of all videos; None: each video's own."""
 
     def fps_of(self, video: VideoFeatures) -> float:
-        """Frames (or ticks) a second of a video."""
+        """Return the frames (or ticks) per second of a video."""
         return self.fps or self.window / _window_seconds(video)
 
 
@@ -54,24 +55,36 @@ def write_localisation(
     annotations: str | Path | None = None,
     subset: str = "validation",
 ) -> dict[str, Any]:
-    """Write `store` to `folder` as above; returns what `layout.json` says.
+    """Write the features and annotations for localisation toolkits to a folder.
 
-    annotations: a file in ActivityNet's form whose subsets and segments are taken over, by the video's name without
-    its suffix; videos that are not in it, and all where it is not given, are of `subset` and have no segments. Their
-    seconds count from the video's first frame. A tail, shorter than a window, is left out. Raises `FeatureError`."""
+    Tails, which are shorter than a window, are left out.
+
+    Args:
+        store: Pooled features of windows at one stride.
+        folder: Output folder.
+        annotations: File in ActivityNet's format; subsets and segments are copied from it by the
+            video's name without suffix. Seconds count from the video's first frame.
+        subset: Subset of the videos that are not in `annotations`; they have no segments.
+
+    Returns:
+        The content of `layout.json`.
+
+    Raises:
+        FeatureError: The windows do not fit on one grid, two videos have the same name, or a file
+            cannot be read or written.
+    """
     target, known = Path(folder), read_annotations(annotations) if annotations else {}
     grid = grid_of(store)
     names, clips = _names(store), store.clips()
     rows, numbers = (clips.column(key).to_numpy() for key in ("row", "clip"))
-    (target / "features").mkdir(parents=True, exist_ok=True)
     database, missing, filled = dict[str, Any](), list[str](), 0
     for video in store:
         name = names[video.row]
-        if not _has_whole_window(video):
+        if not _has_full_window(video):
             missing.append(name)
             continue
         first = int(np.searchsorted(rows, video.row))
-        array, copies = on_the_grid(video, numbers[first : first + len(video.tail)])
+        array, copies = fill_gaps(video, numbers[first : first + len(video.tail)])
         filled += copies
         content = io.BytesIO()
         np.save(content, array)
@@ -80,12 +93,26 @@ def write_localisation(
         fps, duration = grid.fps_of(video), float(video.end_seconds[-1] - video.start_seconds[0])
         database[name] = {**facts, "duration": duration, "fps": fps, "frame": round(duration * fps)}
     layout = {
+        **_toolkit_keys(grid, dim=store.metadata["names"][store.names[-1]][0]),
+        "videos": len(database),
+        "missing": len(missing),
+        "not_annotated": sorted(set(database) - set(known)) if annotations else None,
+        "windows_filled_from_the_one_before": filled,
+    }
+    _write_json(target / "annotations.json", {"version": "1", "database": database})
+    _write_json(target / "layout.json", layout)
+    write_file(target / "missing_files.txt", "".join(f"{name}\n" for name in missing).encode())
+    return layout
+
+
+def _toolkit_keys(grid: FeatureGrid, *, dim: int) -> dict[str, Any]:
+    return {
         "actionformer": {
             "feat_stride": grid.stride,
             "num_frames": grid.window,
             "default_fps": grid.fps,
             "downsample_rate": 1,
-            "input_dim": store.notes["names"][store.names[-1]][0],
+            "input_dim": dim,
             "file_prefix": None,
             "file_ext": ".npy",
         },
@@ -94,38 +121,33 @@ def write_localisation(
             "sample_stride": 1,
             "offset_frames": grid.window // 2,
         },
-        "videos": len(database),
-        "missing": len(missing),
-        "not_annotated": sorted(set(database) - set(known)) if annotations else None,
-        "windows_filled_from_the_one_before": filled,
     }
-    for file, content_of in (
-        ("annotations.json", {"version": "1", "database": database}),
-        ("layout.json", layout),
-    ):
-        write_file(
-            target / file, (json.dumps(content_of, indent=1, ensure_ascii=False) + "\n").encode()
-        )
-    write_file(target / "missing_files.txt", "".join(f"{name}\n" for name in missing).encode())
-    return layout
 
 
-def grid_of(store: FeatureStore) -> Grid:
-    """The stride and window of all videos. Raises `FeatureError` where they have no common one, or are not what a
-    localisation toolkit reads."""
-    identity = store.notes["identity"]
-    if len(store.notes["names"][store.names[-1]]) != 1:
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_file(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def grid_of(store: FeatureStore) -> FeatureGrid:
+    """Return the grid that the windows of all videos are on.
+
+    Raises:
+        FeatureError: There is no common grid, or features are not vectors of windows with a known
+            length.
+    """
+    identity = store.metadata["identity"]
+    if len(store.metadata["names"][store.names[-1]]) != 1:
         raise FeatureError(
-            f"features.pooling={identity.get('features.pooling')}: a window has to be one vector; extract with "
-            "features.pooling=mean or max"
+            f"features.pooling={identity.get('features.pooling')}: the feature of a window must be "
+            "one vector; extract with features.pooling=mean or max"
         )
     if identity["features.tail"] == "drop":
         raise FeatureError(
-            "features.tail=drop: nobody knows how long the videos are; extract with features.tail=keep (tails are left "
-            "out here)"
+            "features.tail=drop: the lengths of the videos are unknown; extract with "
+            "features.tail=keep (the export leaves tails out)"
         )
-    whole = [video for video in store if _has_whole_window(video)]
-    if not whole:
+    videos = [video for video in store if _has_full_window(video)]
+    if not videos:
         raise FeatureError(
             "no video is as long as a window; extract with a shorter features.window"
         )
@@ -133,32 +155,33 @@ def grid_of(store: FeatureStore) -> Grid:
     if identity["features.unit"] == "frames":
         if window is None:
             raise FeatureError("features.window is not set; extract with a number of frames")
-        for video in whole:
-            _require_one_length(video)
-        return Grid(stride=int(stride or window), window=int(window), fps=None)
-    if window is None:  # as long as a clip, which may depend on the video's frame rate
-        lengths = [_window_seconds(video) for video in whole]
-        window, place = max(lengths), int(np.argmin(lengths))
-        if window - lengths[place] > 5 * SLACK:
+        for video in videos:
+            _check_constant_rate(video)
+        return FeatureGrid(stride=int(stride or window), window=int(window), fps=None)
+    if window is None:  # the length of a clip, which may depend on the frame rate
+        lengths = [_window_seconds(video) for video in videos]
+        window, shortest = max(lengths), int(np.argmin(lengths))
+        if window - lengths[shortest] > 5 * SLACK:
             raise FeatureError(
-                f"{whole[place].path}: has windows of {lengths[place]:.3f} s, others of {window:.3f} s; extract with "
-                "features.window in seconds, or with features.unit=frames"
+                f"{videos[shortest].path}: has windows of {lengths[shortest]:.3f} s, others of "
+                f"{window:.3f} s; extract with features.window in seconds, or with "
+                "features.unit=frames"
             )
-    return _on_a_clock(stride or window, window)
+    return _grid_on_clock(stride or window, window)
 
 
-def _on_a_clock(stride: float, window: float) -> Grid:
+def _grid_on_clock(stride: float, window: float) -> FeatureGrid:
     for fps in CLOCKS:
         ticks, half = stride * fps, window * fps / 2
         if max(abs(ticks - round(ticks)), abs(half - round(half))) < SLACK:
-            return Grid(stride=round(ticks), window=2 * round(half), fps=float(fps))
+            return FeatureGrid(stride=round(ticks), window=2 * round(half), fps=float(fps))
     raise FeatureError(
-        f"windows of {window:g} s every {stride:g} s are no whole milliseconds; extract with rounder features.window and "
-        "features.stride, or with features.unit=frames"
+        f"windows of {window:g} s every {stride:g} s are not whole milliseconds; extract with "
+        "rounder features.window and features.stride, or with features.unit=frames"
     )
 
 
-def _has_whole_window(video: VideoFeatures) -> bool:
+def _has_full_window(video: VideoFeatures) -> bool:
     return len(video.tail) > 0 and not video.tail[0]
 
 
@@ -166,57 +189,67 @@ def _window_seconds(video: VideoFeatures) -> float:
     return float(video.end_seconds[0] - video.start_seconds[0])
 
 
-def _require_one_length(video: VideoFeatures) -> None:
+def _check_constant_rate(video: VideoFeatures) -> None:
     lengths = (video.end_seconds - video.start_seconds)[~video.tail]
     if lengths.max() - lengths.min() > 2 * SLACK:
         raise FeatureError(
-            f"{video.path}: so many frames last from {lengths.min():.3f} to {lengths.max():.3f} s (a variable frame "
-            "rate); extract with features.unit=seconds"
+            f"{video.path}: windows of equally many frames last from {lengths.min():.3f} to "
+            f"{lengths.max():.3f} s (variable frame rate); extract with features.unit=seconds"
         )
 
 
 def _names(store: FeatureStore) -> dict[int, str]:
-    """The name of each video, by row: its file's, without the suffix."""
+    """Return the file name without suffix of each video, by row."""
     names, rows = dict[int, str](), dict[str, int]()
     for row, path in zip(*(store.table().column(key).to_pylist() for key in ("row", "path"))):
         name = Path(path.rpartition("!")[2]).stem
         if rows.setdefault(name, row) != row:
             raise FeatureError(
-                f"rows {rows[name]} and {row} are both called {name!r}, and a toolkit knows videos by name alone; extract "
-                "them into stores of their own"
+                f"rows {rows[name]} and {row} are both named {name!r}, and the toolkits identify "
+                "videos by name; extract them into separate stores"
             )
         names[row] = name
     return names
 
 
-def on_the_grid(
-    video: VideoFeatures, numbers: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], int]:
-    """float32 [T, D]: the whole windows by their `numbers`, gaps filled with the window before; and how many those were."""
+def fill_gaps(video: VideoFeatures, numbers: NDArray[np.int64]) -> tuple[NDArray[np.float32], int]:
+    """Return the features of a video's full windows, with gaps filled by the window before.
+
+    Args:
+        video: The features.
+        numbers: [n] number of each window, 0 for the one at the video's start.
+
+    Returns:
+        Features [T, D], and the number of rows that were filled.
+    """
     keep = ~video.tail
     numbers = numbers[keep]
-    wanted = np.arange(numbers[-1] + 1)
-    places = (
-        np.searchsorted(numbers, wanted, side="right") - 1
-    )  # number 0 is always there: it starts with the video
+    grid = np.arange(numbers[-1] + 1)
+    # number 0 is always there, because it starts with the video
+    sources = np.searchsorted(numbers, grid, side="right") - 1
     values: NDArray[np.float32] = video.features.float().numpy()[keep]
-    return values[places], len(wanted) - len(numbers)
+    return values[sources], len(grid) - len(numbers)
 
 
 def read_annotations(path: str | Path) -> Mapping[str, Any]:
-    """`database` of a file in ActivityNet's form: entries by the video's name. Raises `FeatureError`."""
-    why: Exception | None = None
+    """Return the `database` of a file in ActivityNet's format: entries by the video's name.
+
+    Raises:
+        FeatureError: The file cannot be read, or has another format.
+    """
+    cause: Exception | None = None
     try:
         database = json.loads(Path(path).read_text(encoding="utf-8"))["database"]
-        ok = all(isinstance(entry, dict) for entry in database.values())
+        valid = all(isinstance(entry, dict) for entry in database.values())
     except OSError as error:
         raise FeatureError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        ok, why = False, error
-    if not ok:
+        valid, cause = False, error
+    if not valid:
         raise FeatureError(
-            f'{path}: is not in ActivityNet\'s form, {{"database": {{video: {{"subset": …, "annotations": [{{"label": …, '
-            '"segment": [start, end]}]}}}'
-        ) from why
-    found: Mapping[str, Any] = database
-    return found
+            f"{path}: is not in ActivityNet's format, "
+            '{"database": {video: {"subset": …, "annotations": '
+            '[{"label": …, "segment": [start, end]}]}}}'
+        ) from cause
+    entries: Mapping[str, Any] = database
+    return entries

@@ -1,6 +1,8 @@
-"""Videos of shards, read ahead by workers and handed out in order: each opened and decoded once, long ones in parts.
+"""Read the videos of shards ahead and deliver them in order, long videos in several parts.
 
-asks ──▶ workers (data.pool, or a Ray cluster's tasks) ──▶ parts, back in the order of the manifest
+    requests ──▶ workers (processes here, or a Ray cluster's tasks) ──▶ parts in manifest order
+
+Each video is opened once and each of its frames decoded once.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,82 +19,92 @@ from torch import Tensor
 from hiera_video.data.dataset import UnreadableVideo, ViewTransform, record_frame_range
 from hiera_video.data.loading.quarantine import OnOpen
 from hiera_video.data.manifest.record import Record
-from hiera_video.data.sampling import ClipConfig
-from hiera_video.errors import DecodeError
-from hiera_video.features.config import FeaturesConfig
-from hiera_video.features.windows import Stretch, stretches
+from hiera_video.data.transforms.multicrop import Crops
+from hiera_video.errors import ConfigError, DecodeError
+from hiera_video.features.windows import Window, WindowRule
 from hiera_video.video import open_video
 from hiera_video.video.options import Backend
 from hiera_video.video.reader import Frames, VideoReader
 
 PART_BYTES = 256 << 20
-"""Of the clips that one task reads: bounds the memory of what is read ahead. A film comes in several parts."""
+"""Size of the clips in one part: bounds the memory of what is read ahead."""
 
-"""To be called with each file's path before it is opened; `DecodeError` if it is to be passed over."""
+Position = tuple[int, int, int]
+"""Where a part comes in the output: (turn of its shard, row of its video, first window)."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ask:
-    """What a worker is asked for: some windows of one video."""
+class WindowRequest:
+    """A request to a worker for some windows of one video."""
 
     turn: int
-    """Of the shard, in the order in which this process takes them."""
-    number: int
-    """Of the shard."""
+    """Position of the shard in the order in which this process computes shards."""
+    shard: int
+    """Number of the shard."""
     record: Record
     first: int
-    """Place of the first window wanted; as many as make a part are."""
+    """Index of the first requested window; the request is for as many as fit into a part."""
 
     @property
-    def place(self) -> tuple[int, int, int]:
-        """In the order in which parts are handed out."""
+    def position(self) -> Position:
+        """Where the requested part comes in the output."""
         return self.turn, self.record.row, self.first
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoPart:
-    """Windows of one video, in order of time: all that it has, or a part."""
+    """Consecutive windows of one video: all of them, or as many as fit into a part."""
 
     row: int
+    """Row of the manifest."""
     path: str
     clips: Tensor
     """float32 [n, 3, T, S, S]."""
-    stretches: tuple[Stretch, ...]
-    """[n]"""
+    windows: tuple[Window, ...]
+    """The window of each clip; with several crops, one per crop, numbered consecutively."""
     total: int
-    """Windows of the video; 0 where it is shorter than one and tails are dropped."""
+    """Windows of the whole video; 0 if it is shorter than a window and tails are dropped."""
 
 
 class ReadWindows:
-    """`Ask` → its windows as the model sees them: what a worker does."""
+    """Reads requested windows of videos; workers call it.
+
+    Args:
+        rule: Returns the windows of a video.
+        transform: Makes the model's input from frames.
+        clip_bytes: Size of the clips of one window, all crops together.
+        decoder: Backend that decodes the videos.
+    """
 
     def __init__(
         self,
-        clip: ClipConfig,
-        windows: FeaturesConfig,
+        rule: WindowRule,
         transform: ViewTransform,
         *,
         clip_bytes: int,
         decoder: Backend = "pyav",
     ) -> None:
-        self.clip = clip
-        self.windows = windows
+        self.rule = rule
         self.transform = transform
         self.decoder = decoder
-        self.part = max(PART_BYTES // clip_bytes, 1)
+        self.windows_per_part = max(PART_BYTES // clip_bytes, 1)
         self._kept: tuple[str, VideoReader] | None = None
 
-    def __call__(self, ask: Ask, opening: OnOpen) -> VideoPart | UnreadableVideo:
-        """The windows of `ask.record` from `ask.first` on. Never raises `DecodeError`: a video costs only itself."""
-        record, threads = ask.record, torch.get_num_threads()
-        torch.set_num_threads(
-            1
-        )  # resizing rounds by the number of threads; workers have one, so everyone has
+    def __call__(self, request: WindowRequest, on_open: OnOpen) -> VideoPart | UnreadableVideo:
+        """Read one part of a video; an unreadable video raises no error.
+
+        Args:
+            request: The windows to read.
+            on_open: Called with the path before the file is opened.
+        """
+        record, threads = request.record, torch.get_num_threads()
+        # resizing rounds differently with another number of threads, and workers have one
+        torch.set_num_threads(1)
         try:
-            opening(record.path)
+            on_open(record.path)
             video = self._open(record)
             try:
-                return self._read(video, record, ask.first)
+                return self._read(video, record, request.first)
             except DecodeError:
                 self._close()
                 raise
@@ -103,42 +115,47 @@ class ReadWindows:
         finally:
             torch.set_num_threads(threads)
 
-    def count(self, record: Record, opening: OnOpen) -> int | None:
-        """How many windows a video has; None where it cannot be read."""
+    def count(self, record: Record, on_open: OnOpen) -> int | None:
+        """Return the number of windows of a video, or None if it is unreadable."""
         try:
-            opening(record.path)
+            on_open(record.path)
             with open_video(record.source, self.decoder) as video:
-                return len(self._stretches(video, record))
+                return len(self._windows(video, record))
         except DecodeError:
             return None
 
     def _read(self, video: VideoReader, record: Record, first: int) -> VideoPart:
-        found = self._stretches(video, record)
-        wanted = found[first : first + self.part]
+        windows = self._windows(video, record)
+        wanted = windows[first : first + self.windows_per_part]
         if not wanted:
             return VideoPart(
-                row=record.row, path=record.path, clips=torch.empty(0), stretches=(), total=0
+                row=record.row, path=record.path, clips=torch.empty(0), windows=(), total=0
             )
-        # each frame is scaled once, whichever windows it is in
-        crops = [
-            self.transform.views_of(frames, places) for frames, places in _decoded(video, wanted)
-        ]
-        assert all(len(part.boxes) == 1 for part in crops), "a feature is of one crop"
+        crops = Crops.concatenate(
+            [self.transform.views_of(frames, clips) for frames, clips in _decode(video, wanted)]
+        )
+        count = len(crops.boxes)
         return VideoPart(
             row=record.row,
             path=record.path,
-            clips=torch.cat([part.clips for part in crops]) if len(crops) != 1 else crops[0].clips,
-            stretches=tuple(wanted),
-            total=len(found),
+            clips=crops.clips if count == 1 else crops.stack(),
+            windows=tuple(
+                replace(window, number=count * window.number + crop)
+                for window in wanted
+                for crop in range(count)
+            ),
+            total=len(windows),
         )
 
-    def _stretches(self, video: VideoReader, record: Record) -> list[Stretch]:
-        return stretches(
-            video.times, video.fps, record_frame_range(video, record), self.clip, self.windows
-        )
+    def _windows(self, video: VideoReader, record: Record) -> list[Window]:
+        frames = record_frame_range(video, record)
+        try:
+            return self.rule(video.times, video.fps, frames)
+        except ConfigError as error:
+            raise ConfigError(f"{record.path}: {error}") from error
 
     def _open(self, record: Record) -> VideoReader:
-        """The video, still open from its last part or from another record of the same file."""
+        """Return the open video: the one of the last call if the file is the same."""
         if self._kept is None or self._kept[0] != record.path:
             self._close()
             self._kept = record.path, open_video(record.source, self.decoder)
@@ -150,102 +167,112 @@ class ReadWindows:
             self._kept = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": None}  # an open file stays where it is
+        return {**self.__dict__, "_kept": None}  # an open file cannot be pickled
 
 
-class WindowCounter:
-    """`ReadWindows.count`, as a worker takes it."""
+def _decode(video: VideoReader, windows: list[Window]) -> list[tuple[Frames, list[list[int]]]]:
+    """Decode the frames of all windows once, in halves if they take too much memory at once.
 
-    def __init__(self, read: ReadWindows) -> None:
-        self.read = read
-
-    def __call__(self, record: Record, opening: OnOpen) -> int | None:
-        return self.read.count(record, opening)
-
-
-def _decoded(video: VideoReader, wanted: list[Stretch]) -> list[tuple[Frames, list[list[int]]]]:
-    """The frames of all stretches, decoded in one pass, each once, and the places of each stretch's among them; in two
-    halves where they are too large for one."""
-    distinct = sorted({frame for stretch in wanted for frame in stretch.frames})
+    Returns:
+        Pairs of frames [N, H, W, 3] and, for each window, the positions of its frames among the N.
+    """
+    distinct = sorted({frame for window in windows for frame in window.frames})
     try:
         frames = video.frames(distinct)
     except DecodeError as error:
-        if error.reason != "too_large" or len(wanted) == 1:
+        if error.reason != "too_large" or len(windows) == 1:
             raise
-        middle = len(wanted) // 2
-        return [*_decoded(video, wanted[:middle]), *_decoded(video, wanted[middle:])]
-    place = {frame: position for position, frame in enumerate(distinct)}
-    return [(frames, [[place[frame] for frame in stretch.frames] for stretch in wanted])]
+        middle = len(windows) // 2
+        return [*_decode(video, windows[:middle]), *_decode(video, windows[middle:])]
+    position = {frame: index for index, frame in enumerate(distinct)}
+    return [(frames, [[position[frame] for frame in window.frames] for window in windows])]
 
 
-# -- in order ----------------------------------------------------------------------------------------------------------
+# -- in order ----------------------------------------------------------------------------------
 
-Results = Callable[[Iterable[Ask]], Iterator[VideoPart | UnreadableVideo]]
-"""What `WorkerPool.results` is: answers in the order of the asks. An ask may come after the last was taken."""
+ReadRequests = Callable[[Iterable[WindowRequest]], Iterator[VideoPart | UnreadableVideo]]
+"""Reads requests and yields the results in their order. It takes requests lazily, and new ones may
+appear after a result was taken."""
 
 
 def read_in_order(
-    shards: Iterable[tuple[int, Iterable[Record]]], results: Results, part: int
+    shards: Iterable[tuple[int, Iterable[Record]]],
+    read_requests: ReadRequests,
+    windows_per_part: int,
 ) -> Iterator[tuple[int, int, VideoPart | UnreadableVideo]]:
-    """(turn, number of the shard, part) of every video, in order; a shard is taken when reading ahead comes to it.
+    """Read all videos of `shards` and yield their parts in order.
 
-    `part`: windows of a part. The first part of a long video tells how many there are; the others are asked for before
-    anything else then. After a broken part, a video has no further ones.
+    The first part of a long video tells how many parts there are; the others are requested next,
+    before any other video. A video ends with its first unreadable part.
+
+    Args:
+        shards: (number, records) of each shard; taken when reading ahead arrives at it.
+        read_requests: Reads the requested parts, for instance in worker processes.
+        windows_per_part: Windows in a part.
+
+    Yields:
+        (turn, number of the shard, part), where `turn` counts the shards.
     """
-    asks = _Asks(shards, part)
-    for result in results(asks):
-        asks.answered(result)
-        while (first := asks.first_answer()) is not None:
-            yield first
+    requests = _Requests(shards, windows_per_part)
+    for result in read_requests(requests):
+        requests.receive(result)
+        while (output := requests.next_output()) is not None:
+            yield output
 
 
-class _Asks(Iterator[Ask]):
-    def __init__(self, shards: Iterable[tuple[int, Iterable[Record]]], part: int) -> None:
+class _Requests(Iterator[WindowRequest]):
+    def __init__(
+        self, shards: Iterable[tuple[int, Iterable[Record]]], windows_per_part: int
+    ) -> None:
         self._records = (
             (turn, number, record)
             for turn, (number, records) in enumerate(shards)
             for record in records
         )
-        self._part = part
-        self._further: list[
-            tuple[tuple[int, int, int], Ask]
-        ] = []  # heap: parts of long videos, not yet asked for
-        self._given: deque[Ask] = deque()
-        self._due: list[tuple[int, int, int]] = []  # heap of the places to be handed out
-        self._answers: dict[tuple[int, int, int], tuple[int, int, VideoPart | UnreadableVideo]] = {}
+        self._windows_per_part = windows_per_part
+        self._further: list[tuple[Position, WindowRequest]] = []
+        """Heap of the parts of long videos that are not requested yet."""
+        self._pending: deque[WindowRequest] = deque()
+        """Requests without a result."""
+        self._outputs: list[Position] = []
+        """Heap of the parts that are still to be yielded."""
+        self._results: dict[Position, tuple[int, int, VideoPart | UnreadableVideo]] = {}
 
-    def __next__(self) -> Ask:
+    def __next__(self) -> WindowRequest:
         if self._further:
-            ask = heapq.heappop(self._further)[1]
+            request = heapq.heappop(self._further)[1]
         else:
             turn, number, record = next(self._records)
-            ask = Ask(turn=turn, number=number, record=record, first=0)
-            heapq.heappush(self._due, ask.place)
-        self._given.append(ask)
-        return ask
+            request = WindowRequest(turn=turn, shard=number, record=record, first=0)
+            heapq.heappush(self._outputs, request.position)
+        self._pending.append(request)
+        return request
 
-    def answered(self, result: VideoPart | UnreadableVideo) -> None:
-        """Take the answer to the oldest unanswered ask."""
-        ask = self._given.popleft()
-        turn, row, first = ask.place
+    def receive(self, result: VideoPart | UnreadableVideo) -> None:
+        """Store the result of the oldest pending request."""
+        request = self._pending.popleft()
         if isinstance(result, UnreadableVideo):
-            last = (turn, row, first)
-            self._due = [place for place in self._due if place[:2] != last[:2] or place <= last]
-            self._further = [
-                item for item in self._further if item[0][:2] != last[:2] or item[0] <= last
-            ]
-            heapq.heapify(self._due)
-            heapq.heapify(self._further)
-        elif first == 0:
-            for start in range(self._part, result.total, self._part):
-                more = Ask(turn=turn, number=ask.number, record=ask.record, first=start)
-                heapq.heappush(self._further, (more.place, more))
-                heapq.heappush(self._due, more.place)
-        if ask.place in self._due:  # a part behind a broken one is not
-            self._answers[ask.place] = turn, ask.number, result
+            self._drop_parts_after(request.position)
+        elif request.first == 0:
+            step = self._windows_per_part
+            for first in range(step, result.total, step):
+                further = replace(request, first=first)
+                heapq.heappush(self._further, (further.position, further))
+                heapq.heappush(self._outputs, further.position)
+        if request.position in self._outputs:  # unless an earlier part was unreadable
+            self._results[request.position] = request.turn, request.shard, result
 
-    def first_answer(self) -> tuple[int, int, VideoPart | UnreadableVideo] | None:
-        """What is to be handed out next, if it is there."""
-        if not self._due or self._due[0] not in self._answers:
+    def next_output(self) -> tuple[int, int, VideoPart | UnreadableVideo] | None:
+        """Return what comes next in the output, or None if it has not been read yet."""
+        if not self._outputs or self._outputs[0] not in self._results:
             return None
-        return self._answers.pop(heapq.heappop(self._due))
+        return self._results.pop(heapq.heappop(self._outputs))
+
+    def _drop_parts_after(self, last: Position) -> None:
+        def keep(position: Position) -> bool:
+            return position[:2] != last[:2] or position <= last
+
+        self._outputs = [position for position in self._outputs if keep(position)]
+        self._further = [item for item in self._further if keep(item[0])]
+        heapq.heapify(self._outputs)
+        heapq.heapify(self._further)

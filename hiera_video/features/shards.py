@@ -1,15 +1,16 @@
-"""One shard: what it is made of, how it is made, who makes it. An engine only says which comes when.
+"""Compute one shard of features.
 
-A shard is a stretch of the manifest of a fixed number of videos, and its bytes follow from those videos, the
-configuration and the weights: its clips fill batches of one shape in the order of the manifest, whoever computes it.
+A shard is a range of the manifest with a fixed number of videos. Its bytes depend on those videos,
+the configuration and the weights alone: its clips fill batches of one shape, in the order of the
+manifest, whichever process computes it.
 """
 
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,138 +24,137 @@ from hiera_video.features.config import FeaturesConfig
 from hiera_video.features.extract import BatchRunner, check_finite
 from hiera_video.features.shard_files import INDEX, ShardFiles, checksum, write_file
 from hiera_video.features.shard_reading import ReadWindows, VideoPart
+from hiera_video.utils.resumable import shard_ranges
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
-    """All that an engine has to know, but for the model."""
+class ExtractionPlan:
+    """Everything that the processes of an extraction share, except for the model."""
 
     records: tuple[Record, ...]
     """The manifest."""
     shard_videos: int
-    """Videos of a shard; the last one may have fewer."""
+    """Videos in a shard; the last shard may have fewer."""
     folder: str
-    """Output."""
+    """Output folder."""
     config: FeaturesConfig
     read: ReadWindows
     quarantine: QuarantinePolicy
     workers: int
-    """Loader processes of each process that computes."""
+    """Worker processes that decode videos, per process that computes."""
 
-    @property
-    def num_shards(self) -> int:
-        """Of the whole manifest."""
-        return math.ceil(len(self.records) / self.shard_videos)
+    @cached_property
+    def ranges(self) -> list[range]:
+        """Rows of the manifest in each shard."""
+        return shard_ranges(len(self.records), self.shard_videos)
 
     def shard(self, number: int) -> Sequence[Record]:
-        """The videos of one shard."""
-        return self.records[number * self.shard_videos : (number + 1) * self.shard_videos]
+        """Return the records of one shard."""
+        rows = self.ranges[number]
+        return self.records[rows.start : rows.stop]
 
     @property
     def files(self) -> ShardFiles:
-        """The output folder."""
+        """Files in the output folder."""
         return ShardFiles(self.folder)
 
 
-class LateFailure(Exception):
-    """A long video turned out to be broken after its first windows were computed: the shard is made again without it."""
+class PartlyUnreadableError(Exception):
+    """A video became unreadable after features of its first windows had been computed.
+
+    The shard has to be computed again without it.
+    """
 
     def __init__(self, video: UnreadableVideo) -> None:
         super().__init__(video.message)
         self.video = video
 
 
-def run_shard(
-    work: Work,
+def compute_shard(
+    plan: ExtractionPlan,
     number: int,
-    videos: Iterable[VideoPart | UnreadableVideo],
+    parts: Iterable[VideoPart | UnreadableVideo],
     runner: BatchRunner,
-    known: dict[int, UnreadableVideo],
+    unreadable: dict[int, UnreadableVideo],
 ) -> dict[str, Any]:
-    """Compute shard `number` from its videos, put it on disk, return what its JSON says.
+    """Compute a shard and write its files.
 
-    known: videos that are broken, whatever `videos` says of them (see `LateFailure`, which this may raise after it has
-    taken all `videos`).
+    Args:
+        plan: The extraction.
+        number: Number of the shard.
+        parts: The shard's videos in the order of the manifest, long ones in several parts.
+        runner: Computes features in batches; empty before and after.
+        unreadable: Videos known to be unreadable, by row, even if `parts` has windows of them.
+
+    Returns:
+        The shard's summary (see `ShardFiles.read_summary`).
+
+    Raises:
+        PartlyUnreadableError: A video became unreadable after its first part. All `parts` have been
+            consumed; compute the shard again with the video in `unreadable`.
+        FeatureError: A feature is not finite, or a file cannot be written.
     """
-    entries: list[dict[str, Any]] = []
-    late: UnreadableVideo | None = None
-    for video in videos:
-        found = known.get(video.row, video)
-        if isinstance(found, UnreadableVideo):
-            begun = bool(entries) and entries[-1]["row"] == found.row
-            if begun and entries[-1]["status"] == "ok":
-                late = late or found
-            elif not begun:
-                entries.append(
-                    _entry(
-                        found, number, status="broken", reason=found.reason, message=found.message
-                    )
-                )
-        elif found.total == 0:
-            entries.append(_entry(found, number, status="short"))
-        elif late is None:
-            for stretch, clip in zip(found.stretches, found.clips):
+    rows: list[dict[str, Any]] = []
+    failed: UnreadableVideo | None = None
+    for part in parts:
+        video = unreadable.get(part.row, part)
+        if isinstance(video, UnreadableVideo):
+            started = bool(rows) and rows[-1]["row"] == video.row
+            if started and rows[-1]["status"] == "ok":
+                failed = failed or video
+            elif not started:
+                reason = {"reason": video.reason, "message": video.message}
+                rows.append(_index_row(video, number, status="broken", **reason))
+        elif video.total == 0:
+            rows.append(_index_row(video, number, status="short"))
+        elif failed is None:
+            for window, clip in zip(video.windows, video.clips):
                 runner.add(clip)
                 times: dict[str, Any] = {
-                    "start_seconds": stretch.start_seconds,
-                    "end_seconds": stretch.end_seconds,
+                    "start_seconds": window.start_seconds,
+                    "end_seconds": window.end_seconds,
                 }
-                entries.append(
-                    _entry(found, number, clip=stretch.number, tail=stretch.tail, **times)
+                rows.append(
+                    _index_row(video, number, clip=window.number, tail=window.tail, **times)
                 )
     features = runner.finish()
-    if late is not None:
-        raise LateFailure(late)
-    computed = [entry for entry in entries if entry["status"] == "ok"]
-    for offset, entry in enumerate(computed):
-        entry |= {
-            "offset": offset,
-            "checksum": checksum([values[offset] for values in features.values()]),
-        }
-    check_finite(features, work.config, f"shard {number} ({_names(work.shard(number))})")
-    table = pa.Table.from_pylist(entries, schema=INDEX)
-    if work.config.format != "safetensors":
-        _write_arrays(work, computed, features)
-    return work.files.write(number, table, features)
+    if failed is not None:
+        raise PartlyUnreadableError(failed)
+    computed = [row for row in rows if row["status"] == "ok"]
+    for offset, row in enumerate(computed):
+        digest = checksum([values[offset] for values in features.values()])
+        row |= {"offset": offset, "checksum": digest}
+    records = plan.shard(number)
+    check_finite(features, plan.config, f"shard {number} ({records[0].path} … {records[-1].path})")
+    if plan.config.format != "safetensors":
+        _write_arrays(plan, computed, features)
+    return plan.files.write(number, pa.Table.from_pylist(rows, schema=INDEX), features)
 
 
-def _entry(
+def _index_row(
     video: VideoPart | UnreadableVideo, number: int, *, status: str = "ok", **facts: Any
 ) -> dict[str, Any]:
-    known = {
-        "path": video.path,
-        "row": video.row,
-        "clip": 0,
-        "tail": False,
-        "shard": number,
-        "status": status,
-    }
-    return {**dict.fromkeys(INDEX.names), **known, **facts}
+    common = {"path": video.path, "row": video.row, "shard": number, "status": status}
+    return {**dict.fromkeys(INDEX.names), "clip": 0, "tail": False, **common, **facts}
 
 
-def _names(records: Sequence[Record]) -> str:
-    return f"{records[0].path} … {records[-1].path}"
-
-
-def _write_arrays(work: Work, entries: list[dict[str, Any]], features: dict[str, Tensor]) -> None:
-    """A file a video, for those who read that."""
-    rows = np.array([entry["row"] for entry in entries], np.int64)
-    kind = work.config.format
-    for row in dict.fromkeys(rows.tolist()):
-        (places,) = (rows == row).nonzero()
-        mine = [entries[place] for place in places]
-        arrays = {
-            name: values[places[0] : places[-1] + 1].numpy() for name, values in features.items()
+def _write_arrays(
+    plan: ExtractionPlan, rows: list[dict[str, Any]], features: dict[str, Tensor]
+) -> None:
+    """Write one array file per video, for `features.format`."""
+    of_row = np.array([row["row"] for row in rows], np.int64)
+    for row in dict.fromkeys(of_row.tolist()):
+        (offsets,) = (of_row == row).nonzero()
+        clips = [rows[offset] for offset in offsets]
+        arrays: dict[str, Any] = {
+            name: values[offsets[0] : offsets[-1] + 1].numpy() for name, values in features.items()
         }
-        path = work.files.array_path(row, mine[0]["path"], kind)
         content = io.BytesIO()
-        if kind == "npy":
+        if plan.config.format == "npy":
             np.save(content, next(iter(arrays.values())))
         else:
-            times = {
-                key: np.array([entry[key] for entry in mine])
-                for key in ("start_seconds", "end_seconds", "tail")
-            }
-            contents: dict[str, Any] = {**arrays, **times}
-            np.savez(content, **contents)
+            for key in ("start_seconds", "end_seconds", "tail"):
+                arrays[key] = np.array([clip[key] for clip in clips])
+            np.savez(content, **arrays)
+        path = plan.files.array_path(row, clips[0]["path"], plan.config.format)
         write_file(path, content.getvalue())

@@ -1,16 +1,15 @@
-"""Reads what `tools/extract_features.py` wrote.
+"""Read the features that `tools/extract_features.py` wrote.
 
 store = hv.FeatureStore("features/")
-store["/data/a.mp4"].features        # [n, 768], one row a window; .start_seconds [n], .end_seconds [n], .tail [n]
-store[12]                            # the same, by row of the manifest
+store["/data/a.mp4"].features        # [n, 768], one row per window
+store[12].start_seconds              # [n], a video by its row of the manifest
 store.matrix()                       # [N, 768] of all windows; row i is row i of store.clips()
-store.table()                        # the whole index, broken videos with their reasons included
-DataLoader(store.dataset(), 256)     # {"features": [256, 768], "row": [256], "start_seconds": …}
+store.table()                        # the index, unreadable videos and their reasons included
+DataLoader(store.dataset(), 256)     # {"features": [256, 768], "row": [256], …}
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,58 +30,72 @@ from torch.utils.data import Dataset
 
 from hiera_video.errors import FeatureError
 from hiera_video.features.shard_files import INDEX, ShardFiles
+from hiera_video.utils.hashing import file_sha256
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 OPEN_SHARDS = 32
+"""Shard files that a store keeps open."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoFeatures:
-    """All windows of one video, in order of time."""
+    """Features of all windows of one video, in order of time."""
 
     path: str
+    """Path of the video as in the manifest."""
     row: int
-    """Of the manifest."""
+    """Row of the manifest, counted from 0."""
     by_name: dict[str, Tensor]
-    """`stage4`: [n, C] where pooled, [n, t, C] (temporal) or [n, t, h, w, C] (maps in spatial order)."""
+    """`stage4`: [n, C] if pooled, [n, t, C] (`temporal`) or [n, t, h, w, C] (maps in spatial
+    order), in the store's dtype."""
     start_seconds: NDArray[np.float64]
-    """[n] on the file's clock."""
+    """[n] start of each window, in seconds on the file's clock."""
     end_seconds: NDArray[np.float64]
-    """[n]"""
+    """[n] end of each window, in seconds on the file's clock."""
     tail: NDArray[np.bool_]
-    """[n] windows that the video's end cut short."""
+    """[n] True for a window that the end of the video shortens."""
     status: str
-    """`ok`; `broken`: no features, see `reason`; `short`: no whole window, and tails were dropped."""
+    """`ok`; `broken`: unreadable, see `reason`; `short`: shorter than a window, and tails were
+    dropped."""
     reason: str | None
-    """Of a broken video: a word of `data.decode.protocol.REASONS`."""
+    """Why the video is unreadable, one of `hiera_video.video.reader.REASONS`; otherwise None."""
     message: str | None
+    """The full message of an unreadable video; otherwise None."""
 
     @property
     def features(self) -> Tensor:
-        """[n, …] of the last of the extracted stages."""
+        """Features of the last of the extracted stages, [n, …]."""
         return self.by_name[max(self.by_name)]
 
 
 class FeatureStore(Dataset[VideoFeatures]):
-    """The finished shards of one folder; a dataset of videos, by row of the manifest.
+    """Features in an output folder of `extract_features`: a dataset of videos, by manifest row.
 
-    Raises `FeatureError` where the folder holds no features. An unfinished extraction is readable as far as it is.
+    A store opened during an extraction has the shards that are finished at that time. Stores can be
+    pickled, so they work with the workers of a `DataLoader`.
+
+    Args:
+        path: The output folder.
+
+    Raises:
+        FeatureError: The folder has no features, or files in it are damaged.
     """
 
     def __init__(self, path: str | Path) -> None:
         self._files = ShardFiles(path)
-        self.notes = self._files.notes()
-        """`features.json`: `identity` (model, weights' hash, windows …), `names`, `dtype`, `videos`."""
-        self.names = tuple(self.notes["names"])
-        """`stage1` … `stage4`, those that were extracted, in this order."""
-        self.dtype = DTYPES[self.notes["dtype"]]
+        self.metadata = self._files.read_metadata()
+        """Content of `features.json`: `identity` (model, digest of the weights, windows, …),
+        `names`, `dtype`, `videos`, …"""
+        self.names = tuple(self.metadata["names"])
+        """Names of the extracted stages, `stage1` … `stage4`, ascending."""
+        self.dtype = DTYPES[self.metadata["dtype"]]
         parts = [
             _read_index(self._files.path(number, "parquet")) for number in self._files.finished()
         ]
         self._table = pa.concat_tables(parts) if parts else INDEX.empty_table()
         rows = self._table.column("row").to_numpy()
+        # the index rows of a video are adjacent and in order of time
         starts = np.flatnonzero(np.diff(rows, prepend=-1)) if len(rows) else np.zeros(0, np.int64)
-        # a video's rows stand together, in order of time
         self._spans = dict(
             zip(rows[starts].tolist(), zip(starts.tolist(), [*starts[1:].tolist(), len(rows)]))
         )
@@ -90,29 +103,41 @@ class FeatureStore(Dataset[VideoFeatures]):
 
     @property
     def num_videos(self) -> int:
-        """Videos of the manifest, extracted or not."""
-        return int(self.notes["videos"])
+        """Number of videos in the manifest, extracted or not."""
+        return int(self.metadata["videos"])
 
     @property
     def is_complete(self) -> bool:
-        """Every video of the manifest has its rows."""
+        """True if every video of the manifest has been processed."""
         return len(self._spans) == self.num_videos
 
     def __len__(self) -> int:
-        """Videos that are there, broken ones included."""
+        """Return the number of videos in the store, unreadable ones included."""
         return len(self._spans)
 
     def __iter__(self) -> Iterator[VideoFeatures]:
         return (self[row] for row in self._spans)
 
     def __getitem__(self, video: int | str | Path) -> VideoFeatures:
-        """The video by its row in the manifest, or by its path. Raises `FeatureError` where it is not there (yet)."""
+        """Return the features of one video.
+
+        Args:
+            video: Row of the manifest, or path of the video.
+
+        Returns:
+            Its features; they are empty for an unreadable video.
+
+        Raises:
+            IndexError: The manifest has no such row.
+            FeatureError: The video is not in the store (yet), or several rows have this path.
+        """
         row = int(video) if isinstance(video, int | np.integer) else self._row_of(str(video))
         if row not in self._spans:
             if not 0 <= row < self.num_videos:
                 raise IndexError(f"row {row}: the manifest has rows 0 to {self.num_videos - 1}")
             raise FeatureError(
-                f"{self._files.folder}: row {row} is not extracted yet; run the same command to its end"
+                f"{self._files.folder}: row {row} is not extracted yet; run the same command again "
+                "until it is complete"
             )
         first, stop = self._spans[row]
         part = self._table.slice(first, stop - first)
@@ -130,54 +155,80 @@ class FeatureStore(Dataset[VideoFeatures]):
         )
 
     def table(self) -> pa.Table:
-        """The index: see `features.shard_files.INDEX`. Broken videos have a row with status and reason."""
+        """Return the whole index: one row per window, or one per video without features.
+
+        Columns: `path`, `row`, `clip`, `start_seconds`, `end_seconds`, `tail`, `status`, `reason`,
+        `message`, `shard`, `offset`, `checksum`.
+        """
         return self._table
 
     def clips(self) -> pa.Table:
-        """The index's rows that have features, in the order of `matrix` and `dataset`."""
+        """Return the rows of the index that have features, in the order of `matrix`."""
         return self._table.filter(compute.equal(self._table.column("status"), "ok"))
 
     def matrix(self, name: str | None = None) -> Tensor:
-        """[N, …]: the features of every window, in the order of `clips()`; of the last stage where not named."""
-        return self._features(self._known(name), self.clips())
+        """Return the features of all windows.
+
+        Args:
+            name: Stage, such as `stage4`; None: the last of the extracted stages.
+
+        Returns:
+            Features [N, …] in the store's dtype; row i belongs to row i of `clips()`.
+
+        Raises:
+            FeatureError: The stage is not in the store, or a file is damaged.
+        """
+        return self._features(self._resolve_name(name), self.clips())
 
     def dataset(self, name: str | None = None) -> ClipDataset:
-        """One item a window: `{"features", "row", "start_seconds", "end_seconds"}`, for a `DataLoader`."""
-        return ClipDataset(self, self._known(name))
+        """Return a dataset of windows for a `DataLoader`.
+
+        Args:
+            name: Stage, such as `stage4`; None: the last of the extracted stages.
+
+        Returns:
+            Items `{"features", "row", "start_seconds", "end_seconds"}` in the order of `clips()`.
+
+        Raises:
+            FeatureError: The stage is not in the store.
+        """
+        return ClipDataset(self, self._resolve_name(name))
 
     def verify(self) -> list[str]:
-        """Files whose bytes are not those that were written; empty where all is well."""
+        """Compare all files with their recorded SHA-256; return the paths of damaged ones."""
         damaged = []
         for number in self._files.finished():
-            for name, recorded in (self._files.seal(number) or {})["files"].items():
+            for name, recorded in self._files.read_summary(number)["files"].items():
                 path = self._files.path(number, name.rpartition(".")[2])
-                if (
-                    not path.is_file()
-                    or hashlib.sha256(path.read_bytes()).hexdigest() != recorded["sha256"]
-                ):
+                if not path.is_file() or file_sha256(path) != recorded["sha256"]:
                     damaged.append(str(path))
         return damaged
 
-    def _known(self, name: str | None) -> str:
+    def _resolve_name(self, name: str | None) -> str:
         name = self.names[-1] if name is None else name
         if name not in self.names:
             raise FeatureError(
-                f"{self._files.folder}: holds no {name!r}; choose one of {', '.join(self.names)}"
+                f"{self._files.folder}: has no {name!r}; choose one of {', '.join(self.names)}"
             )
         return name
 
     def _row_of(self, path: str) -> int:
-        found = self._by_path().get(path) or self._by_path().get(os.path.abspath(path)) or []  # noqa: PTH100 (links stay)
-        if len(found) != 1:
-            paths = self._by_path()
-            named = [known for known in paths if Path(known).name == Path(path).name] or list(paths)
-            such = f", such as {named[0]}" if named else ""
-            missing = f"is not there; see .table().column('path') for what is{such}"
-            why = f"stands in rows {found}; take one of these" if found else missing
-            raise FeatureError(f"{self._files.folder}: {path} {why}")
-        return found[0]
+        known = self._rows_by_path()
+        rows = known.get(path) or known.get(os.path.abspath(path)) or []  # noqa: PTH100 (keeps links)
+        if len(rows) == 1:
+            return rows[0]
+        if rows:
+            raise FeatureError(
+                f"{self._files.folder}: {path} is in rows {rows}; choose one of these"
+            )
+        similar = [other for other in known if Path(other).name == Path(path).name] or list(known)
+        example = f", such as {similar[0]}" if similar else ""
+        raise FeatureError(
+            f"{self._files.folder}: {path} is not in the store; .table().column('path') lists the "
+            f"videos{example}"
+        )
 
-    def _by_path(self) -> dict[str, list[int]]:
+    def _rows_by_path(self) -> dict[str, list[int]]:
         if not hasattr(self, "_paths"):
             self._paths: dict[str, list[int]] = {}
             paths = self._table.column("path")
@@ -186,11 +237,11 @@ class FeatureStore(Dataset[VideoFeatures]):
         return self._paths
 
     def _features(self, name: str, clips: pa.Table) -> Tensor:
-        """[n, …] of some of the index's rows, which must be in its order."""
+        """Read the features [n, …] of rows of the index, which must be in its order."""
         shards, offsets = (clips.column(key).to_numpy() for key in ("shard", "offset"))
-        cuts = [0, *(np.flatnonzero(np.diff(shards)) + 1).tolist(), len(shards)]
-        parts = [torch.empty(0, *self.notes["names"][name], dtype=self.dtype)]
-        for first, stop in pairwise(cuts if len(shards) else []):
+        bounds = [0, *(np.flatnonzero(np.diff(shards)) + 1).tolist(), len(shards)]
+        parts = [torch.empty(0, *self.metadata["names"][name], dtype=self.dtype)]
+        for first, stop in pairwise(bounds if len(shards) else []):
             low, high = int(offsets[first]), int(offsets[stop - 1]) + 1
             assert high - low == stop - first, "a shard's clips are in the order of the index"
             parts.append(self._open(int(shards[first])).get_slice(name)[low:high])
@@ -200,15 +251,13 @@ class FeatureStore(Dataset[VideoFeatures]):
         path = self._files.path(number, "safetensors")
         try:
             return safe_open(path, framework="pt")
-        except Exception as error:  # safetensors and the system raise their own kinds
+        except Exception as error:  # safetensors raises several kinds of its own
             raise FeatureError(
                 f"{path}: cannot be read ({error}); delete its .json and extract again"
             ) from error
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            key: value for key, value in self.__dict__.items() if key != "_open"
-        }  # open files stay here
+        return {key: value for key, value in self.__dict__.items() if key != "_open"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -216,7 +265,6 @@ class FeatureStore(Dataset[VideoFeatures]):
 
 
 def _read_index(path: Path) -> pa.Table:
-    """One shard's part of the index."""
     try:
         return parquet.read_table(path)
     except (OSError, pa.ArrowException) as error:
@@ -226,7 +274,7 @@ def _read_index(path: Path) -> pa.Table:
 
 
 class ClipDataset(Dataset[dict[str, Any]]):
-    """The windows of a store, one an item."""
+    """The windows of a store, one per item; see `FeatureStore.dataset`."""
 
     def __init__(self, store: FeatureStore, name: str) -> None:
         self._store = store
@@ -235,15 +283,15 @@ class ClipDataset(Dataset[dict[str, Any]]):
         self._columns = {
             key: clips.column(key).to_numpy() for key in ("row", "start_seconds", "end_seconds")
         }
-        self._places = clips.select(["shard", "offset"])
+        self._locations = clips.select(["shard", "offset"])
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._locations)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
             raise IndexError(f"window {index}: the store has {len(self)}")
-        (features,) = self._store._features(self._name, self._places.slice(index, 1))
+        (features,) = self._store._features(self._name, self._locations.slice(index, 1))
         return {
             "features": features,
             **{key: values[index] for key, values in self._columns.items()},

@@ -1,4 +1,4 @@
-"""The `probe` section of the configuration: what is tried on frozen features. No torch."""
+"""The `probe` section of the configuration; imports no torch."""
 
 from __future__ import annotations
 
@@ -14,56 +14,55 @@ KINDS: tuple[Kind, ...] = ("knn", "linear", "attentive")
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig:
-    """Probes, and the settings that each of them chooses from by cross-validation on the training videos alone."""
+    """The `probe` section: probes on frozen features, and the settings each of them tries.
+
+    Settings are chosen by cross-validation on the training videos alone.
+    """
 
     kinds: tuple[Kind, ...] = KINDS
-    """`knn`: votes of the nearest training videos; `linear`: a linear layer on the mean token; `attentive`: one learned
-    query that attends to all tokens of the last map, and a linear layer."""
+    """Probes to train. `knn`: vote of the nearest training videos; `linear`: linear layer on the
+    mean token; `attentive`: one learned query that attends to all tokens of the last feature map,
+    and a linear layer."""
     clips: int = 2
-    """Temporal clips a video, in training and in the test."""
+    """Temporal clips per video, in training and in the test."""
     crops: int = 1
-    """Spatial crops a clip."""
+    """Spatial crops per clip."""
     folds: int = 3
-    """Parts of the training videos; each setting is tried on each of them after training on the others."""
+    """Folds of the cross-validation."""
     neighbours: tuple[int, ...] = (5, 10, 20, 50)
-    """`knn`: how many vote."""
+    """`knn`: numbers of neighbours to try."""
     temperatures: tuple[float, ...] = (0.03, 0.07, 0.2)
-    """`knn`: a vote weighs exp(cosine similarity / temperature)."""
+    """`knn`: temperatures to try; a vote weighs exp(cosine similarity / temperature)."""
     lrs: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
-    """`linear` and `attentive`: peak learning rates of AdamW, which decay by a cosine."""
+    """`linear` and `attentive`: peak learning rates to try, with AdamW and cosine decay."""
     weight_decays: tuple[float, ...] = (0.0, 0.1)
-    """`linear` and `attentive`."""
+    """`linear` and `attentive`: weight decays to try."""
     epochs: int = 30
-    """Passes over the features."""
+    """Epochs over the features."""
     batch_size: int = 256
-    """Views a step."""
+    """Views in a batch."""
     max_gigabytes: float = 16.0
-    """Memory that the features may take; tokens of every view are many."""
+    """Most memory that the features may take; `attentive` keeps all tokens of every view."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "kinds",
-            "neighbours",
-            "temperatures",
-            "lrs",
-            "weight_decays",
-        ):  # YAML gives lists
+        for name in ("kinds", "neighbours", "temperatures", "lrs", "weight_decays"):
             values = tuple(getattr(self, name))
-            object.__setattr__(self, name, values)
-            require(len(values) > 0, f"probe.{name}=[]: name at least one")
-            require(len(set(values)) == len(values), f"probe.{name}={list(values)}: name each once")
+            object.__setattr__(self, name, values)  # YAML gives lists
+            require(len(values) > 0, f"probe.{name}=[]: must have at least one value")
+            require(
+                len(set(values)) == len(values), f"probe.{name}={list(values)}: values must differ"
+            )
         unknown = [kind for kind in self.kinds if kind not in KINDS]
         require(
             not unknown,
             f"probe.kinds={list(self.kinds)}: unknown {unknown}; choose from {', '.join(KINDS)}",
         )
         for name in ("clips", "crops", "epochs", "batch_size"):
-            require(
-                getattr(self, name) >= 1, f"probe.{name}={getattr(self, name)}: must be 1 or more"
-            )
+            value = getattr(self, name)
+            require(value >= 1, f"probe.{name}={value}: must be 1 or more")
         require(self.folds >= 2, f"probe.folds={self.folds}: must be 2 or more")
         require(
-            all(k >= 1 for k in self.neighbours),
+            all(count >= 1 for count in self.neighbours),
             f"probe.neighbours={list(self.neighbours)}: must be 1 or more",
         )
         for name in ("temperatures", "lrs"):

@@ -1,4 +1,7 @@
-"""Features of videos: what `tools/extract_features.py` and `hv.extract_features` do. No torch until all is checked."""
+"""Extract features of videos: `tools/extract_features.py` and `hv.extract_features`.
+
+Everything that needs no torch is checked before torch is imported.
+"""
 
 from __future__ import annotations
 
@@ -20,24 +23,25 @@ from hiera_video.data.manifest.read import read_manifest
 from hiera_video.data.manifest.record import VIDEO_SUFFIXES, Manifest, Record
 from hiera_video.errors import ConfigError, FeatureError
 from hiera_video.features.config import FeaturesConfig
-from hiera_video.features.windows import check_windows
+from hiera_video.features.windows import check_windows, sliding_windows, view_windows
 from hiera_video.video.options import FrameFolder
-from hiera_video.workflows.build import make_model
+from hiera_video.workflows.build import make_model, make_quarantine_policy
 from hiera_video.workflows.predict import find_videos
 
 if TYPE_CHECKING:
-    from hiera_video.features.engines import Tally
+    from hiera_video.data.loading.quarantine import QuarantinePolicy
+    from hiera_video.features.engines import ExtractionStats
     from hiera_video.features.extract import ClipEncoder
     from hiera_video.features.shard_reading import ReadWindows
-    from hiera_video.features.shards import Work
+    from hiera_video.features.shards import ExtractionPlan
     from hiera_video.features.store import FeatureStore
 
 logger = logging.getLogger(__name__)
-DONE, BROKEN_LIMIT = 0, 3
+DONE, TOO_MANY_UNREADABLE = 0, 3
 SAMPLE = 32
-"""Videos at most that are opened to tell how many make `features.shard_clips` clips."""
-NO_BYTES = {"input", "output", "max_broken"}
-"""Keys of `features` that no byte of a shard depends on."""
+"""Most videos to open when estimating how many make `features.shard_clips` clips."""
+NOT_IN_IDENTITY = {"input", "output", "max_broken"}
+"""Keys of `features` that do not change a byte of a shard."""
 PACKAGES = ("torch", "torchvision", "av", "numpy")
 
 
@@ -49,23 +53,36 @@ def extract_features(
     workers: int | None = None,
     **features: Any,
 ) -> FeatureStore:
-    """Features of every video of `input` (a list, a folder, a glob, one video) into the folder `output`.
+    """Extract features of videos into a folder and return them as a store.
 
-    run: a finished run's folder, a configuration file with `model.pretrained`, or a `Config`. workers: `data.workers`.
-    features: keys of the `features` section, such as `window=2.0, pooling="temporal"`. Started again, it goes on where
-    it was. Raises `ConfigError`, `ManifestError`, `CheckpointError` and `FeatureError`; a broken video is a row of the
-    index with its reason.
+    Call it again with the same arguments after an interruption: it resumes, and a finished
+    extraction returns at once. An unreadable video has a row with its reason in the index.
 
-    >>> store = hv.extract_features("runs/x", "videos/", "features/", window=2.0)        # doctest: +SKIP
-    >>> store["videos/a.mp4"].features.shape                                             # doctest: +SKIP
+    Args:
+        run: Folder of a finished run, config file with `model.pretrained`, or `Config`.
+        input: List of videos, folder, glob or video.
+        output: Folder of the feature store.
+        workers: Processes that decode videos; None: `data.workers` of the configuration.
+        features: Keys of the `features` section, such as `window=2.0` (seconds) or
+            `pooling="temporal"`.
+
+    Returns:
+        The store, with all videos unless other processes still compute some.
+
+    Raises:
+        ConfigError: An argument or a config value is invalid, or `input` has no videos.
+        ManifestError: The list of videos is invalid.
+        CheckpointError: The weights cannot be loaded.
+        FeatureError: `output` has features of other settings, or cannot be written.
+
+    >>> store = hv.extract_features("runs/x", "videos/", "features/", window=2)  # doctest: +SKIP
+    >>> store["videos/a.mp4"].features.shape                                     # doctest: +SKIP
     torch.Size([5, 768])
     """
-    config = run if isinstance(run, Config) else config_of(run)
-    unknown = sorted(set(features) - set(FeaturesConfig.__dataclass_fields__))
-    if unknown:
-        raise ConfigError(
-            f"{unknown[0]!r} is no key of features; it has {', '.join(FeaturesConfig.__dataclass_fields__)}"
-        )
+    config = run if isinstance(run, Config) else resolve_config(run)
+    known = FeaturesConfig.__dataclass_fields__
+    if unknown := sorted(set(features) - set(known)):
+        raise ConfigError(f"unknown features key {unknown[0]!r}; choose from {', '.join(known)}")
     section = replace(config.features, input=os.fspath(input), output=os.fspath(output), **features)
     data = config.data if workers is None else replace(config.data, workers=workers)
     config = replace(config, features=section, data=data)
@@ -75,50 +92,64 @@ def extract_features(
     return FeatureStore(output)
 
 
-def config_of(run: str | Path, overrides: tuple[str, ...] = ()) -> Config:
-    """Of a run's folder, with its best checkpoint's weights, or of a file. `ConfigError` where it is neither."""
+def resolve_config(run: str | Path, overrides: tuple[str, ...] = ()) -> Config:
+    """Load the configuration of a run, with its best checkpoint, or of a config file.
+
+    Raises:
+        ConfigError: `run` is neither, or a value is invalid.
+    """
     path = Path(run)
     if not path.is_dir():
         return load_config(path, overrides)
     if not (path / "config.yaml").is_file():
-        raise ConfigError(f"{path}: holds no config.yaml; give the out_dir of a run")
+        raise ConfigError(f"{path}: has no config.yaml; give the out_dir of a run")
     return load_config(path / "config.yaml", [f"model.pretrained={path}", *overrides])
 
 
 def read_input(config: Config) -> Manifest:
-    """The videos of `features.input`, labels or not. `ConfigError` or `ManifestError` where there are none."""
+    """Return the videos of `features.input`; labels are optional.
+
+    Raises:
+        ConfigError: It is not set, or has no videos.
+        ManifestError: The list is invalid.
+    """
     source = config.features.input
     if source is None:
         raise ConfigError(
-            "input= is not set; name a list of videos, a folder, a glob such as 'videos/*.mp4' or a video"
+            "input= is not set; name a list of videos, a folder, a glob such as 'videos/*.mp4', or "
+            "a video"
         )
     path = Path(source)
     if any(sign in source for sign in "*?[") and not path.exists():
-        frames = isinstance(config.data.backend, FrameFolder)  # such videos are folders
+        frames = isinstance(config.data.backend, FrameFolder)  # these videos are folders
         names = glob.glob(source, recursive=True)  # noqa: PTH207 (absolute and relative patterns)
-        found = sorted(name for name in names if Path(name).is_dir() == frames)
-        if not found:
-            what = "folder of frames" if frames else "file"
+        videos = sorted(name for name in names if Path(name).is_dir() == frames)
+        if not videos:
+            kind = "folder of frames" if frames else "file"
             raise ConfigError(
-                f"input={source}: matches no {what}; quote the glob, and check it with ls"
+                f"input={source}: matches no {kind}; quote the glob, and check it with ls"
             )
     elif path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES:
-        found = [str(video) for video in find_videos([source], config.data.backend)]
+        videos = [str(video) for video in find_videos([source], config.data.backend)]
     else:
         return read_manifest(source, root=config.data.root, separator=config.data.separator)
-    paths = map(os.path.abspath, found)
+    paths = map(os.path.abspath, videos)
     records = tuple(Record(path=path, label=None, row=row) for row, path in enumerate(paths))
     return Manifest(records=records, class_names=None, multi_label=False, source=source)
 
 
-def check(config: Config) -> None:
-    """`ConfigError` for what can be said before torch is imported."""
+def check_extraction(config: Config) -> None:
+    """Check what can be checked without torch.
+
+    Raises:
+        ConfigError: A value is missing or invalid.
+    """
     if config.features.output is None:
-        raise ConfigError("output= is not set; name the folder that the features go to")
+        raise ConfigError("output= is not set; name the folder for the features")
     if config.model.pretrained in (None, "none"):
         raise ConfigError(
-            f"model.pretrained={config.model.pretrained}: fresh weights give features of nothing; set it to a checkpoint, "
-            "a tag or hf-hub:owner/name, or give --run"
+            f"model.pretrained={config.model.pretrained}: features need trained weights; set it to "
+            "a checkpoint, a tag or hf-hub:owner/name, or give --run"
         )
     check_windows(config.features, config.clip)
 
@@ -131,51 +162,63 @@ def run_extraction(
     actors: int | None = None,
     dry_run: bool = False,
 ) -> int:
-    """Extract with engine `here` (this process, as one of torchrun's or an array's) or `ray`; exit code 3 where more
-    videos are broken than `features.max_broken` allows."""
-    check(config)
+    """Extract the features of a manifest.
+
+    Args:
+        config: The configuration; `features.output` names the folder.
+        manifest: The videos.
+        engine: `here`: this process, one of those that torchrun or an array started; or `ray`.
+        actors: Actors of the `ray` engine.
+        dry_run: Extract two videos and write nothing.
+
+    Returns:
+        The exit code: 0, or 3 if more than `features.max_broken` of the videos are unreadable.
+
+    Raises:
+        ConfigError: A value is invalid.
+        FeatureError: The folder has features of other settings, or cannot be written.
+    """
+    check_extraction(config)
     if dry_run:
         return _dry_run(config, replace(manifest, records=manifest.records[:2]))
-    from hiera_video.features.engines import place, run_here
-    from hiera_video.features.extract import device_of
+    from hiera_video.features.engines import process_rank, run_local
+    from hiera_video.features.extract import device_for
 
-    here = place()
-    encoder = make_encoder(config, device_of(here.local_rank) if engine == "here" else None)
-    work = make_work(config, manifest, encoder)
+    process = process_rank()
+    encoder = make_encoder(config, device_for(process.local_rank) if engine == "here" else None)
+    plan = make_plan(config, manifest, encoder)
     if engine == "ray":
         from hiera_video.features.engine_ray import run_ray
 
-        tally = run_ray(work, partial(make_encoder, config), actors=actors)
+        stats = run_ray(plan, partial(make_encoder, config), actors=actors)
     else:
-        tally = run_here(work, encoder, rank=here.rank, world=here.world)
-    return _conclude(config, work, tally)
+        stats = run_local(plan, encoder, rank=process.rank, world_size=process.world_size)
+    return _report(config, plan, stats)
 
 
-def _conclude(config: Config, work: Work, tally: Tally) -> int:
-    logger.info("%s", tally.in_words(work.workers))
-    left = work.num_shards - len(work.files.finished())
-    logger.info(
-        "%s: %s", work.folder, f"{left} of {work.num_shards} shards to go" if left else "complete"
-    )
-    if tally.broken > config.features.max_broken * tally.videos:
+def _report(config: Config, plan: ExtractionPlan, stats: ExtractionStats) -> int:
+    logger.info("%s", stats.describe(plan.workers))
+    total = len(plan.ranges)
+    left = total - len(plan.files.finished())
+    logger.info("%s: %s", plan.folder, f"{left} of {total} shards remain" if left else "complete")
+    limit = config.features.max_broken
+    if stats.unreadable > limit * stats.videos:
         logger.error(
-            "%d broken videos are over features.max_broken=%g",
-            tally.broken,
-            config.features.max_broken,
+            "%d unreadable videos are over features.max_broken=%g", stats.unreadable, limit
         )
-        return BROKEN_LIMIT
+        return TOO_MANY_UNREADABLE
     return DONE
 
 
 def _dry_run(config: Config, manifest: Manifest) -> int:
-    from hiera_video.features.engines import run_here
-    from hiera_video.features.extract import device_of
+    from hiera_video.features.engines import run_local
+    from hiera_video.features.extract import device_for
     from hiera_video.features.store import FeatureStore
 
     with tempfile.TemporaryDirectory() as folder:
         config = replace(config, features=replace(config.features, output=folder))
-        encoder = make_encoder(config, device_of(0))
-        run_here(make_work(config, manifest, encoder), encoder, progress=False)
+        encoder = make_encoder(config, device_for(0))
+        run_local(make_plan(config, manifest, encoder), encoder, progress=False)
         store = FeatureStore(folder)
         shapes = {name: list(store.matrix(name).shape) for name in store.names}
     logger.info("dry run: %d videos gave %s; nothing written", len(manifest.records), shapes)
@@ -183,48 +226,64 @@ def _dry_run(config: Config, manifest: Manifest) -> int:
 
 
 def make_encoder(config: Config, device: Any = None) -> ClipEncoder:
-    """The model, on `device` (the GPU that there is, or the CPU)."""
-    from hiera_video.features.extract import ClipEncoder, device_of
+    """Create the model on `device`; None: a GPU if there is one, else the CPU."""
+    from hiera_video.features.extract import ClipEncoder, device_for
 
     model: Any = make_model(config, None, pretrained=config.model.pretrained)
-    return ClipEncoder(model, config.features, device or device_of(0))
+    return ClipEncoder(model, config.features, device or device_for(0))
 
 
-def make_work(config: Config, manifest: Manifest, encoder: ClipEncoder) -> Work:
-    """What the engines share. Raises `FeatureError` where the output folder was begun with something else."""
-    from hiera_video.data.loading.quarantine import FILE_NAME, QuarantinePolicy
+def make_plan(
+    config: Config,
+    manifest: Manifest,
+    encoder: ClipEncoder,
+    *,
+    views: tuple[int, int] | None = None,
+    quarantine: QuarantinePolicy | None = None,
+) -> ExtractionPlan:
+    """Create the output folder, or check that it was created with the same settings.
+
+    Args:
+        config: The configuration; `features.output` names the folder.
+        manifest: The videos.
+        encoder: The model.
+        views: (clips, crops) of a multi-view test to extract instead of sliding windows.
+        quarantine: Where videos that hang a worker are recorded; None: in the output folder.
+
+    Raises:
+        FeatureError: The folder was created with other settings, or cannot be written.
+    """
     from hiera_video.data.transforms.train_eval import EvalTransform
     from hiera_video.features.shard_files import ShardFiles
     from hiera_video.features.shard_reading import ReadWindows
-    from hiera_video.features.shards import Work
+    from hiera_video.features.shards import ExtractionPlan
 
     features, size = config.features, config.input_size
+    clips, crops = views or (0, 1)
     read = ReadWindows(
-        config.clip,
-        features,
-        EvalTransform(size[1], 1, config.augment.mean, config.augment.std),
-        clip_bytes=4 * encoder.model.config.in_chans * size[0] * size[1] * size[2],
+        partial(view_windows, clip=config.clip, num_clips=clips)
+        if views
+        else partial(sliding_windows, clip=config.clip, config=features),
+        EvalTransform(size[1], crops, config.augment.mean, config.augment.std),
+        clip_bytes=4 * encoder.model.config.in_chans * math.prod(size) * crops,
         decoder=config.data.backend,
     )
     files = ShardFiles(str(features.output))
-    quarantine = QuarantinePolicy(
-        deadline_seconds=config.data.deadline_seconds, file=str(files.folder / FILE_NAME)
-    )
-    notes: dict[str, Any] = {
-        "identity": identity(config, manifest, encoder),
+    quarantine = quarantine or make_quarantine_policy(replace(config, out_dir=str(files.folder)))
+    metadata: dict[str, Any] = {
+        "identity": extraction_identity(config, manifest, encoder, views),
         "names": encoder.names,
-        "pretrained": config.model.pretrained,  # where a search finds the weights; their hash is in the identity
+        "pretrained": config.model.pretrained,  # where search finds the weights
         "dtype": features.dtype,
         "videos": len(manifest.records),
     }
-    if files.has_begun:
-        found = files.notes()
+    if files.exists:
+        found = files.read_metadata()
     else:
-        found = files.begin(
-            {**notes, "shard_videos": _shard_videos(config, manifest, read, quarantine)}
-        )
-    _refuse_others(files.folder, found["identity"], notes["identity"])
-    return Work(
+        shard_videos = _shard_videos(config, manifest, read, quarantine)
+        found = files.create({**metadata, "shard_videos": shard_videos})
+    _check_same_settings(files.folder, found["identity"], metadata["identity"])
+    return ExtractionPlan(
         records=manifest.records,
         shard_videos=found["shard_videos"],
         folder=str(files.folder),
@@ -235,21 +294,23 @@ def make_work(config: Config, manifest: Manifest, encoder: ClipEncoder) -> Work:
     )
 
 
-def identity(config: Config, manifest: Manifest, encoder: ClipEncoder) -> dict[str, Any]:
-    """All that decides a byte of the output, by the key that sets it."""
+def extraction_identity(
+    config: Config,
+    manifest: Manifest,
+    encoder: ClipEncoder,
+    views: tuple[int, int] | None = None,
+) -> dict[str, Any]:
+    """Return everything that determines a byte of the output, by its config key."""
     from hiera_video.models.weights.digest import weights_digest
 
     videos = hashlib.sha256()
     for record in manifest.records:
-        videos.update(
-            f"{record.path}\0{record.start_seconds} {record.end_seconds} {record.num_frames}\n".encode()
-        )
-    clip = {
-        key: value
-        for key, value in asdict(config.clip).items()
-        if key not in ("repeats", "test_starts")
-    }
-    features = {key: value for key, value in asdict(config.features).items() if key not in NO_BYTES}
+        part = f"{record.start_seconds} {record.end_seconds} {record.num_frames}"
+        videos.update(f"{record.path}\0{part}\n".encode())
+    clip, features = asdict(config.clip), asdict(config.features)
+    del clip["repeats"], features["stages"]
+    if views is None:
+        del clip["test_starts"]
     return {
         "weights": weights_digest(encoder.model),
         "videos": videos.hexdigest(),
@@ -259,21 +320,23 @@ def identity(config: Config, manifest: Manifest, encoder: ClipEncoder) -> dict[s
         "augment.std": list(config.augment.std),
         **config.data.decoding,
         **{f"clip.{key}": value for key, value in clip.items()},
-        **{f"features.{key}": value for key, value in features.items() if key != "stages"},
+        **{f"features.{key}": features[key] for key in features if key not in NOT_IN_IDENTITY},
         "features.stages": list(encoder.stages),
+        **({"views": list(views)} if views else {}),
         "device": encoder.device.type,
         **{f"version of {name}": version(name) for name in PACKAGES},
     }
 
 
-def _refuse_others(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    other = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    if other:
-        said = "; ".join(
-            f"{key} was {_short(before.get(key))}, now {_short(now.get(key))}" for key in other
+def _check_same_settings(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    if changed:
+        changes = "; ".join(
+            f"{key} was {_short(before.get(key))}, now {_short(now.get(key))}" for key in changed
         )
         raise FeatureError(
-            f"{folder}: was begun with other settings ({said}); make them equal or choose another output"
+            f"{folder}: has features of other settings ({changes}); restore them or choose another "
+            "output"
         )
 
 
@@ -281,21 +344,23 @@ def _short(value: Any) -> str:
     return f"{value[:12]}…" if isinstance(value, str) and len(value) == 64 else str(value)
 
 
-def _shard_videos(config: Config, manifest: Manifest, read: ReadWindows, quarantine: Any) -> int:
-    """`features.shard_videos`, or as many as hold about `features.shard_clips` clips, by the number in some of them."""
-    from hiera_video.data.loading.map_videos import map_videos
-    from hiera_video.features.shard_reading import WindowCounter
+def _shard_videos(
+    config: Config, manifest: Manifest, read: ReadWindows, quarantine: QuarantinePolicy
+) -> int:
+    """Return `features.shard_videos`, or about as many as have `features.shard_clips` clips.
 
-    if config.features.shard_videos is not None:
-        return config.features.shard_videos
+    The number of clips per video is estimated from a sample.
+    """
+    from hiera_video.data.loading.map_videos import map_videos
+
+    features = config.features
+    if features.shard_videos is not None:
+        return features.shard_videos
     step = max(math.ceil(len(manifest.records) / SAMPLE), 1)
-    sample = manifest.records[::step]
     counts = map_videos(
-        WindowCounter(read), sample, workers=config.data.workers, quarantine=quarantine
+        read.count, manifest.records[::step], workers=config.data.workers, quarantine=quarantine
     )
     known = [count for count in counts if count]
-    return (
-        max(round(config.features.shard_clips * len(known) / sum(known)), 1)
-        if known
-        else config.features.shard_clips
-    )
+    if not known:
+        return features.shard_clips
+    return max(round(features.shard_clips * len(known) / sum(known)), 1)

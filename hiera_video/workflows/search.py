@@ -1,4 +1,4 @@
-"""Examples in, the windows of a feature store that look like them out: what `tools/search.py` does."""
+"""Search a feature store for windows that look like an example: `tools/search.py`."""
 
 from __future__ import annotations
 
@@ -41,26 +41,33 @@ COLUMNS = (
     "example_seconds",
 )
 STRIP_FRAMES = 6
+"""Frames of a window on the contact sheet."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A video whose like is searched for."""
+    """A video to search for."""
 
     video: VideoFeatures
     is_stored: bool
-    """It is one of the store's videos, and so no answer to itself."""
+    """True for a video of the store; its own windows are left out of the results."""
 
 
 def read_names(path: str) -> list[str]:
-    """The lines of a text file, blank ones and those that start with # left out. `ConfigError` where there are none."""
+    """Read a text file with one name per line; blank lines and lines that start with # are skipped.
+
+    Raises:
+        ConfigError: There is no such file, or it has no names.
+    """
     if not Path(path).is_file():
-        raise ConfigError(f"--list {path}: no such file; it names an example a line")
-    found = [line.strip() for line in read_text(Path(path)).splitlines()]
-    found = [line for line in found if line and not line.startswith("#")]
-    if not found:
-        raise ConfigError(f"--list {path}: names no example; write a path a line")
-    return found
+        raise ConfigError(
+            f"--list {path}: no such file; give a text file with one example per line"
+        )
+    lines = [line.strip() for line in read_text(Path(path)).splitlines()]
+    names = [line for line in lines if line and not line.startswith("#")]
+    if not names:
+        raise ConfigError(f"--list {path}: has no examples; write one path per line")
+    return names
 
 
 def search(
@@ -71,47 +78,62 @@ def search(
     at: float | None = None,
     each_video_once: bool = False,
 ) -> list[dict[str, Any]]:
-    """`COLUMNS` of the `topk` nearest windows of each example, by cosine. at: only the example's windows that this
-    second lies in count. Raises `FeatureError` where an example has none, or the store holds nothing."""
+    """Find the nearest windows of each example by cosine similarity.
+
+    Args:
+        store: The features to search.
+        examples: Videos with features of the same model and settings.
+        topk: Number of windows per example, at most.
+        at: Use only the example's windows at this time, in seconds; None: all.
+        each_video_once: Return only the nearest window of each video.
+
+    Returns:
+        One dictionary per window, with the keys `COLUMNS`.
+
+    Raises:
+        FeatureError: An example has no window at `at`, or the store is empty.
+    """
     from hiera_video.features.search import SearchIndex
 
-    index, clips, rows = SearchIndex(store), store.clips(), list[dict[str, Any]]()
+    index, clips, results = SearchIndex(store), store.clips(), list[dict[str, Any]]()
     for example in examples:
         video = example.video
-        (places,) = np.nonzero(_covers(video, at))
-        if not len(places):
+        (chosen,) = np.nonzero(_covers(video, at))
+        if not len(chosen):
             raise FeatureError(
-                f"{video.path}: no window of it lies at second {at:g}; they go from "
-                f"{video.start_seconds[0]:g} to {video.end_seconds[-1]:g}"
+                f"{video.path}: has no window at {at:g} s; its windows cover "
+                f"{video.start_seconds[0]:g} to {video.end_seconds[-1]:g} s"
             )
-        without = [video.row] if example.is_stored else []
-        found = index.search(
-            video.features[places], topk, without=without, each_video_once=each_video_once
+        matches = index.search(
+            video.features[chosen],
+            topk,
+            exclude_rows=[video.row] if example.is_stored else [],
+            each_video_once=each_video_once,
         )
-        for rank, match in enumerate(found, 1):
-            (facts,) = clips.slice(match.place, 1).to_pylist()
-            seen = places[match.window]
-            rows.append(
+        for rank, match in enumerate(matches, 1):
+            (found,) = clips.slice(match.index, 1).to_pylist()
+            window = chosen[match.window]
+            results.append(
                 {
                     "example": video.path,
                     "rank": rank,
-                    **{key: facts[key] for key in ("path", "row")},
-                    **{key: round(facts[key], 3) for key in ("start_seconds", "end_seconds")},
+                    **{key: found[key] for key in ("path", "row")},
+                    **{key: round(found[key], 3) for key in ("start_seconds", "end_seconds")},
                     "similarity": round(match.similarity, 6),
                     "example_seconds": [
-                        round(float(video.start_seconds[seen]), 3),
-                        round(float(video.end_seconds[seen]), 3),
+                        round(float(video.start_seconds[window]), 3),
+                        round(float(video.end_seconds[window]), 3),
                     ],
                 }
             )
-    return rows
+    return results
 
 
 def _covers(video: VideoFeatures, at: float | None) -> NDArray[np.bool_]:
     if at is None:
         return np.ones(len(video.start_seconds), np.bool_)
-    found: NDArray[np.bool_] = (video.start_seconds <= at) & (at < video.end_seconds)
-    return found
+    covers: NDArray[np.bool_] = (video.start_seconds <= at) & (at < video.end_seconds)
+    return covers
 
 
 def find_examples(
@@ -122,7 +144,19 @@ def find_examples(
     listed: Sequence[str],
     run: str | None,
 ) -> list[Example]:
-    """Videos of the store, other videos, and names of either kind, which are looked for in the store first."""
+    """Return the examples of a search.
+
+    Args:
+        store: The features to search.
+        stored: Paths or rows of videos of the store.
+        videos: Other video files.
+        listed: Names of either kind; looked up in the store first.
+        run: Run folder or file with the store's weights; None: where the store's metadata says.
+
+    Raises:
+        ConfigError: A file or name does not exist.
+        FeatureError: An example has no features, or the weights are not those of the store.
+    """
     examples, others = [stored_example(store, item) for item in stored], list(videos)
     known = set(store.table().column("path").unique().to_pylist()) if listed else set[str]()
     for name in listed:
@@ -132,35 +166,44 @@ def find_examples(
         elif Path(name).exists():
             others.append(name)
         else:
-            raise ConfigError(
-                f"{name}: is neither a path of the store nor a file; correct the list"
-            )
+            raise ConfigError(f"{name}: is neither in the store nor a file; correct the list")
     return examples + (new_examples(store, others, run) if others else [])
 
 
 def stored_example(store: FeatureStore, video: str | int) -> Example:
-    """One of the store's videos, by path or row. Raises `FeatureError` where it is not there or has no features."""
+    """Return a video of the store, by its path or row.
+
+    Raises:
+        FeatureError: It is not in the store, or has no features.
+    """
     try:
         found = store[video]
     except IndexError as error:
         raise FeatureError(str(error)) from error
-    return Example(video=_with_features(found), is_stored=True)
+    return Example(video=_require_features(found), is_stored=True)
 
 
-def _with_features(video: VideoFeatures) -> VideoFeatures:
+def _require_features(video: VideoFeatures) -> VideoFeatures:
     if not len(video.start_seconds):
-        why = (
-            f"{video.status}: {video.message}"
-            if video.message
-            else f"{video.status}, shorter than a window"
+        reason = video.message or "shorter than a window"
+        raise FeatureError(
+            f"{video.path}: has no features ({video.status}: {reason}); choose another example"
         )
-        raise FeatureError(f"{video.path}: has no features ({why}); choose another example")
     return video
 
 
 def new_examples(store: FeatureStore, videos: Sequence[str], run: str | None) -> list[Example]:
-    """Features of other videos, made as the store's were; run: a run or file with the store's weights, where they are no
-    longer where they were. Raises `FeatureError` for other weights and for a video that cannot be read."""
+    """Extract features of other videos, with the store's model and settings.
+
+    Args:
+        store: The features to search.
+        videos: Video files.
+        run: Run folder or file with the store's weights; None: where the store's metadata says.
+
+    Raises:
+        ConfigError: A file does not exist.
+        FeatureError: The weights are not those of the store, or a video is unreadable.
+    """
     from hiera_video.features.store import FeatureStore
     from hiera_video.models.weights.digest import weights_digest
     from hiera_video.workflows.extract import make_encoder, run_extraction
@@ -168,14 +211,15 @@ def new_examples(store: FeatureStore, videos: Sequence[str], run: str | None) ->
     missing = [video for video in videos if not Path(video).exists()]
     if missing:
         raise ConfigError(
-            f"{missing[0]}: no such file; an example is a video, or a path or row of the store"
+            f"{missing[0]}: no such file; an example is a video file, or a path or row of the store"
         )
-    config, recorded = config_of_store(store, run), store.notes["identity"]
+    config, identity = config_of_store(store, run), store.metadata["identity"]
     digest = weights_digest(make_encoder(config).model)
-    if digest != recorded["weights"]:
+    if digest != identity["weights"]:
         raise FeatureError(
-            f"{config.model.pretrained}: holds other weights ({digest[:12]}…) than the store was made with "
-            f"({recorded['weights'][:12]}…); their features cannot be compared; name the run or file with --run"
+            f"{config.model.pretrained}: has other weights ({digest[:12]}…) than the store "
+            f"({identity['weights'][:12]}…), so features cannot be compared; give the run or file "
+            "with --run"
         )
     records = tuple(
         Record(path=str(Path(video).resolve()), label=None, row=row)
@@ -188,16 +232,25 @@ def new_examples(store: FeatureStore, videos: Sequence[str], run: str | None) ->
             Manifest(records=records, class_names=None, multi_label=False, source="examples"),
         )
         return [
-            Example(video=_with_features(video), is_stored=False) for video in FeatureStore(folder)
+            Example(video=_require_features(video), is_stored=False)
+            for video in FeatureStore(folder)
         ]
 
 
 def config_of_store(store: FeatureStore, run: str | None = None) -> Config:
-    """What the store's features were made with, from its own notes; weights from `run` where given."""
-    pretrained = run or store.notes.get("pretrained")
+    """Return the configuration that a store was extracted with.
+
+    Args:
+        store: The store.
+        run: Run folder or file with its weights; None: where the store's metadata says.
+
+    Raises:
+        FeatureError: The metadata does not say where the weights are.
+    """
+    pretrained = run or store.metadata.get("pretrained")
     if pretrained is None:
         raise FeatureError(
-            "the store does not say where its weights came from; name the run or file with --run"
+            "the store does not record where its weights are; give the run or file with --run"
         )
     model = _section(store, "model")
     return Config(
@@ -211,61 +264,69 @@ def config_of_store(store: FeatureStore, run: str | None = None) -> Config:
 
 
 def decoder_of_store(store: FeatureStore) -> Backend:
-    """What the store's videos were read with."""
+    """Return the backend that decoded the store's videos."""
     return DataConfig(**_section(store, "data")).backend
 
 
 def _section(store: FeatureStore, name: str) -> dict[str, Any]:
-    identity = store.notes["identity"]
+    identity = store.metadata["identity"]
     return {
         key.split(".")[1]: value for key, value in identity.items() if key.startswith(f"{name}.")
     }
 
 
-def as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """`COLUMNS`, the example's seconds as `start-end`."""
+def as_csv(results: Sequence[dict[str, Any]]) -> str:
+    """Return the results as CSV with the columns `COLUMNS`, `example_seconds` as `start-end`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for row in rows:
-        first, last = row["example_seconds"]
-        writer.writerow([*(row[key] for key in COLUMNS[:-1]), f"{first}-{last}"])
+    for result in results:
+        first, last = result["example_seconds"]
+        writer.writerow([*(result[key] for key in COLUMNS[:-1]), f"{first}-{last}"])
     return text.getvalue()
 
 
-def as_json(rows: Sequence[dict[str, Any]]) -> str:
-    """One object a window."""
-    return json.dumps(list(rows), indent=1, ensure_ascii=False) + "\n"
+def as_json(results: Sequence[dict[str, Any]]) -> str:
+    """Return the results as a JSON list."""
+    return json.dumps(list(results), indent=1, ensure_ascii=False) + "\n"
 
 
-def sheet(rows: Sequence[dict[str, Any]], decoder: Backend = "pyav") -> bytes:
-    """A contact sheet (PNG): each example, and under it what was found, read with `decoder`; a grey box for a video that
-    cannot be read."""
+def result_sheet(results: Sequence[dict[str, Any]], decoder: Backend = "pyav") -> bytes:
+    """Draw a contact sheet: each example, and below it the windows that were found.
+
+    Args:
+        results: What `search` returned.
+        decoder: Backend that decodes the videos.
+
+    Returns:
+        A PNG file. A grey box stands for a video that cannot be read.
+    """
     from hiera_video.viz.sheet import Strip, contact_sheet
 
     strips, last = list[Strip](), None
-    for row in rows:
-        if row["example"] != last:
-            last = row["example"]
-            strips.append(
-                Strip(
-                    title=last, frames=_frames(last, decoder, *row["example_seconds"]), heading=True
-                )
-            )
-        seconds = f"{row['start_seconds']:.1f}–{row['end_seconds']:.1f} s"
-        title = f"{row['rank']}  {row['similarity']:.3f}  {Path(row['path']).name}  {seconds}"
-        frames = _frames(row["path"], decoder, row["start_seconds"], row["end_seconds"])
-        strips.append(Strip(title=title, frames=frames))
+    for result in results:
+        if result["example"] != last:
+            last = result["example"]
+            frames = _frames(last, decoder, *result["example_seconds"])
+            strips.append(Strip(title=last, frames=frames, heading=True))
+        start, end = result["start_seconds"], result["end_seconds"]
+        name = Path(result["path"]).name
+        title = f"{result['rank']}  {result['similarity']:.3f}  {name}  {start:.1f}–{end:.1f} s"
+        strips.append(Strip(title=title, frames=_frames(result["path"], decoder, start, end)))
     return contact_sheet(strips)
 
 
-def write(path: str, content: bytes) -> None:
-    """Raises `ConfigError` where `path` cannot be written."""
+def write_output(path: str, content: bytes) -> None:
+    """Write a file of results.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
     try:
         Path(path).write_bytes(content)
     except OSError as error:
         raise ConfigError(
-            f"{path}: cannot be written ({error.strerror}); name another file"
+            f"{path}: cannot be written ({error.strerror}); choose another file"
         ) from error
 
 
@@ -278,8 +339,8 @@ def _frames(path: str, decoder: Backend, start: float, end: float) -> NDArray[np
             inside = np.flatnonzero((times >= start - 1e-3) & (times < end - 1e-3))
             if not len(inside):
                 return None
-            places = np.unique(np.linspace(inside[0], inside[-1], STRIP_FRAMES).round().astype(int))
-            return video.frames(places.tolist())
+            chosen = np.unique(np.linspace(inside[0], inside[-1], STRIP_FRAMES).round().astype(int))
+            return video.frames(chosen.tolist())
     except DecodeError as error:
-        logger.warning("no picture: %s", error)
+        logger.warning("not on the contact sheet: %s", error)
         return None

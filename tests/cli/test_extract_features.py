@@ -15,7 +15,7 @@ import torch
 from hiera_video.features.engine_slurm import ArrayJob
 from hiera_video.models.factory import create_model
 from hiera_video.models.weights.save import save_pretrained
-from hiera_video.workflows.extract import check, config_of, read_input
+from hiera_video.workflows.extract import check, resolve_config, read_input
 
 ROOT = Path(__file__).parents[2]
 CONFIG = "configs/motion_hiera_micro.yaml"
@@ -152,12 +152,12 @@ def test_mistakes_are_one_line_at_once(common: list[str], tool: Any, tmp_path: P
 
 def test_every_refusal_has_its_words(common: list[str], tmp_path: Path) -> None:
     def config(*overrides: str) -> Any:
-        return config_of(CONFIG, ("model.pretrained=x", "features.output=y", *overrides))
+        return resolve_config(CONFIG, ("model.pretrained=x", "features.output=y", *overrides))
 
     with pytest.raises(
         ValueError, match=r"output= is not set; name the folder that the features go to"
     ):
-        check(config_of(CONFIG))
+        check(resolve_config(CONFIG))
     with pytest.raises(
         ValueError, match=r"input= is not set; name a list of videos, a folder, a glob such as"
     ):
@@ -167,13 +167,13 @@ def test_every_refusal_has_its_words(common: list[str], tmp_path: Path) -> None:
     ):
         read_input(config(f"features.input={tmp_path}/*.mp4"))
     with pytest.raises(ValueError, match=r"holds no config.yaml; give the out_dir of a run"):
-        config_of(tmp_path)
+        resolve_config(tmp_path)
     check(config())
 
 
 def test_what_input_can_be(videos: Path) -> None:
     def names(source: object) -> list[str]:
-        found = read_input(config_of(CONFIG, (f"features.input={source}",)))
+        found = read_input(resolve_config(CONFIG, (f"features.input={source}",)))
         assert [record.row for record in found.records] == list(range(len(found.records)))
         assert all(Path(record.path).is_absolute() for record in found.records)
         return [Path(record.path).name for record in found.records]
@@ -185,4 +185,4 @@ def test_what_input_can_be(videos: Path) -> None:
 
 def test_a_runs_folder_brings_its_configuration_and_weights(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text((ROOT / CONFIG).read_text())
-    assert config_of(tmp_path, ("features.batch_size=2",)).model.pretrained == str(tmp_path)
+    assert resolve_config(tmp_path, ("features.batch_size=2",)).model.pretrained == str(tmp_path)

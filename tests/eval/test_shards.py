@@ -1,4 +1,4 @@
-"""Shards: cut, kept, read back only where nothing changed, and put together without a video missing or twice."""
+"""Shards of a test: read back only if nothing changed, and merged without a gap."""
 
 from __future__ import annotations
 
@@ -10,51 +10,48 @@ import pytest
 
 from hiera_video.data.dataset import UnreadableVideo
 from hiera_video.data.manifest.record import Record
-from hiera_video.eval.shards import EvalShard, EvalShardStore, merge, shard_ranges
+from hiera_video.eval.shards import EvalShard, EvalShardStore, merge
 
 
-def shard(*rows: int, broken: tuple[int, ...] = (), views: int = 2) -> EvalShard:
+def shard(*rows: int, unreadable: tuple[int, ...] = (), views: int = 2) -> EvalShard:
+    logits = np.array([[[row, view, 0] for view in range(views)] for row in rows], np.float32)
     return EvalShard(
         rows=np.array(rows, dtype=np.int64),
-        logits=np.array(
-            [[[row, view, 0] for view in range(views)] for row in rows], np.float32
-        ).reshape(-1, views, 3),
+        logits=logits.reshape(-1, views, 3),
         seconds=np.array(rows, dtype=np.float64),
-        broken=tuple(
-            UnreadableVideo(row=row, path="x", reason="empty", message="x: empty") for row in broken
+        unreadable=tuple(
+            UnreadableVideo(row=row, path="x", reason="empty", message="x: empty")
+            for row in unreadable
         ),
     )
 
 
-def test_stretches() -> None:
-    assert shard_ranges(5, 2) == [range(0, 2), range(2, 4), range(4, 5)]
-    assert shard_ranges(0, 2) == []
-
-
-def test_merged_in_the_manifests_order() -> None:
-    found = merge([shard(3, 4), shard(0, 2, broken=(1,)), shard(broken=(5,))], of=6)
+def test_shards_are_merged_in_manifest_order() -> None:
+    shards = [shard(3, 4), shard(0, 2, unreadable=(1,)), shard(unreadable=(5,))]
+    found = merge(shards, of=6)
     assert found.rows.tolist() == [0, 2, 3, 4] and found.logits[:, 0, 0].tolist() == [0, 2, 3, 4]
-    assert [item.row for item in found.broken] == [1, 5]
+    assert [video.row for video in found.unreadable] == [1, 5]
     assert found.seconds is not None and found.seconds.tolist() == [0, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
-    ("shards", "words"),
+    ("shards", "message"),
     [
         ([shard(0, 1)], r"of 3 videos, rows \[2\] are missing and rows \[\] are counted twice"),
         ([shard(0, 1), shard(1, 2)], r"rows \[\] are missing and rows \[1\] are counted twice"),
-        ([shard(0, 1), shard(2, broken=(1,))], r"rows \[1\] are counted twice"),
+        ([shard(0, 1), shard(2, unreadable=(1,))], r"rows \[1\] are counted twice"),
+        ([shard(0, 1, 2), shard(3)], r"rows \[\] are missing and rows \[\] are counted twice"),
         ([shard(0, 1), shard(2, views=3)], "differ in their number of views"),
     ],
 )
-def test_a_video_or_view_missing_or_counted_twice_is_an_error(
-    shards: list[EvalShard], words: str
+def test_merge_refuses_missing_and_repeated_videos_and_views(
+    shards: list[EvalShard], message: str
 ) -> None:
-    with pytest.raises(RuntimeError, match=words):
+    with pytest.raises(RuntimeError, match=message):
         merge(shards, of=3)
 
 
-def test_a_shard_is_read_only_where_nothing_changed(tmp_path: Path) -> None:
+def test_a_shard_is_read_only_if_nothing_changed(tmp_path: Path) -> None:
     records = []
     for row in range(2):
         (tmp_path / f"{row}.mp4").write_bytes(b"1234")
@@ -63,7 +60,7 @@ def test_a_shard_is_read_only_where_nothing_changed(tmp_path: Path) -> None:
     assert store.read(range(2)) is None
     store.write(range(2), shard(0, 1))
     found = store.read(range(2))
-    assert found is not None and found.rows.tolist() == [0, 1] and found.broken == ()
+    assert found is not None and found.rows.tolist() == [0, 1] and found.unreadable == ()
     assert np.array_equal(found.logits, shard(0, 1).logits)
     assert EvalShardStore(tmp_path / "partial", {"weights": "y"}, records).read(range(2)) is None
     fewer = [records[0], replace(records[1], num_frames=7)]
@@ -74,8 +71,20 @@ def test_a_shard_is_read_only_where_nothing_changed(tmp_path: Path) -> None:
     assert not (tmp_path / "partial").exists()
 
 
-def test_a_shard_with_a_broken_video_is_not_kept(tmp_path: Path) -> None:
+def test_a_damaged_shard_is_computed_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    records = [Record(path="a.mp4", label=0, row=0)]
+    store = EvalShardStore(tmp_path, {}, records)
+    store.write(range(1), shard(0))
+    (path,) = tmp_path.rglob("*.npz")
+    path.write_bytes(path.read_bytes()[:50])
+    assert store.read(range(1)) is None
+    assert "damaged" in caplog.text and "the shard is computed again" in caplog.text
+
+
+def test_a_shard_with_an_unreadable_video_is_not_kept(tmp_path: Path) -> None:
     records = [Record(path=str(tmp_path / f"{row}.mp4"), label=0, row=row) for row in range(2)]
     store = EvalShardStore(tmp_path / "partial", {"weights": "x"}, records)
-    store.write(range(2), shard(0, broken=(1,)))
+    store.write(range(2), shard(0, unreadable=(1,)))
     assert store.read(range(2)) is None and not (tmp_path / "partial").exists()

@@ -19,9 +19,9 @@ from hiera_video.features import engine_ray
 from hiera_video.features.shard_reading import PART_BYTES
 from hiera_video.workflows.extract import read_input, run_extraction
 
-from .conftest import BROKEN
+from .conftest import UNREADABLE
 
-Configured = Callable[..., Config]
+MakeConfig = Callable[..., Config]
 
 
 AGENTS = (
@@ -60,22 +60,22 @@ def contents(output: Path) -> dict[str, bytes]:
 
 
 def test_two_nodes_give_the_bytes_of_one_process(
-    undisturbed: Path, configured: Configured, tmp_path: Path
+    reference_store: Path, make_config: MakeConfig, tmp_path: Path
 ) -> None:
-    config = configured(tmp_path / "out")
+    config = make_config(tmp_path / "out")
     assert run_extraction(config, read_input(config), engine="ray", actors=2) == 0
-    assert contents(tmp_path / "out") == contents(undisturbed)
+    assert contents(tmp_path / "out") == contents(reference_store)
     (
         tmp_path / "out" / "shards" / "00000" / "00000001.json"
     ).unlink()  # interrupted: the same again
     assert (
         run_extraction(config, read_input(config), engine="ray", actors=1) == 3
     )  # half of what was left is broken
-    assert contents(tmp_path / "out") == contents(undisturbed)
+    assert contents(tmp_path / "out") == contents(reference_store)
 
 
-def test_a_mistake_comes_back_as_one(configured: Configured, tmp_path: Path) -> None:
-    config = configured(tmp_path / "out", "features.dtype=fp16")
+def test_a_mistake_comes_back_as_one(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(tmp_path / "out", "features.dtype=fp16")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "shards").write_text("in the way")
     with pytest.raises(FeatureError, match="cannot be written"):
@@ -93,8 +93,8 @@ def test_reading_ahead_is_bounded_by_the_object_store(monkeypatch: pytest.Monkey
         assert engine_ray._in_flight(actors) == expected
 
 
-def test_a_video_that_hangs_costs_its_own_row(configured: Configured, tmp_path: Path) -> None:
-    config = configured(tmp_path / "out", "data.deadline_seconds=3", "features.max_broken=0.3")
+def test_a_video_that_hangs_costs_its_own_row(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(tmp_path / "out", "data.deadline_seconds=3", "features.max_broken=0.3")
     videos = read_input(config)
     hung = videos.records[2].path
 
@@ -112,11 +112,11 @@ def test_a_video_that_hangs_costs_its_own_row(configured: Configured, tmp_path: 
             return super()._open(record)
 
     encoder = extracting.make_encoder(config)
-    work = extracting.make_work(config, videos, encoder)
-    work.read.__class__ = Hanging
-    tally = engine_ray.run_ray(work, lambda: extracting.make_encoder(config), actors=1)
+    plan = extracting.make_plan(config, videos, encoder)
+    plan.read.__class__ = Hanging
+    stats = engine_ray.run_ray(plan, lambda: extracting.make_encoder(config), actors=1)
     store = hv.FeatureStore(tmp_path / "out")
-    assert tally.broken == 2 and store.is_complete
-    assert (store[2].reason, store[BROKEN].reason) == ("hung", "container") and len(
+    assert stats.broken == 2 and store.is_complete
+    assert (store[2].reason, store[UNREADABLE].reason) == ("hung", "container") and len(
         store[3].features
     ) == 6

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 import hiera_video as hv
 from hiera_video.config.schema import Config
 from hiera_video.features.config import FeaturesConfig
-from hiera_video.features.extract import BatchRunner, ClipEncoder, check_finite, device_of
+from hiera_video.features.extract import BatchRunner, ClipEncoder, check_finite, device_for
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.weights.digest import weights_digest
 from hiera_video.video.encode import write_video
@@ -75,7 +75,7 @@ def test_pooled_features_are_means_and_maxima_of_the_map(model: Hiera, clips: to
 )
 @pytest.mark.parametrize("late", [False, True])
 def test_a_marked_corner_is_at_that_corner(
-    configured: Callable[..., Config], tmp_path: Path, top: bool, left: bool, late: bool
+    make_config: Callable[..., Config], tmp_path: Path, top: bool, left: bool, late: bool
 ) -> None:
     """From the video's file to the stored map: what differs from the unmarked video is where the mark is."""
     videos = tmp_path / "videos"
@@ -90,7 +90,7 @@ def test_a_marked_corner_is_at_that_corner(
     marked[box] = 250
     for name, frames in (("a", plain), ("b", marked)):
         write_video(videos / f"{name}.mp4", frames, fps=12)
-    config = configured(tmp_path / "out", "features.pooling=none", "features.stages=[1,3]")
+    config = make_config(tmp_path / "out", "features.pooling=none", "features.stages=[1,3]")
     store = hv.extract_features(config, videos, tmp_path / "out")
     before, after = store.matrix("stage1")
     change = (after - before).abs().sum(dim=-1)  # [t, h, w]
@@ -199,15 +199,15 @@ def test_the_digest_is_of_every_weight(model: Hiera, weights: Path) -> None:
 
 
 def test_an_autoencoders_encoder_gives_features_too(
-    configured: Callable[..., Config], tmp_path: Path
+    make_config: Callable[..., Config], tmp_path: Path
 ) -> None:
-    config = configured(tmp_path)
+    config = make_config(tmp_path)
     hv.save_pretrained(hv.create_model("mae_hiera_micro_16x32", mae=config.mae), tmp_path / "mae")
     model = dataclasses.replace(
         config.model, name="mae_hiera_micro_16x32", pretrained=str(tmp_path / "mae")
     )
     train = dataclasses.replace(config.train, task="pretrain")
-    found = make_encoder(dataclasses.replace(config, model=model, train=train), device_of(0))
+    found = make_encoder(dataclasses.replace(config, model=model, train=train), device_for(0))
     assert found(torch.zeros(1, 3, 16, 32, 32, device=found.device))["stage3"].shape == (1, 256)
 
 

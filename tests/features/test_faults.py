@@ -28,20 +28,20 @@ def test_killed_twice(faults: Any, tmp_path: Path) -> None:
     assert row["figures"]["clips"] == 40 and row["figures"]["extractions"] >= 1
 
 
-def test_a_difference_is_seen(faults: Any, undisturbed: Path, tmp_path: Path) -> None:
+def test_a_difference_is_seen(faults: Any, reference_store: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    for path in undisturbed.rglob("*.*"):
-        target = output / path.relative_to(undisturbed)
+    for path in reference_store.rglob("*.*"):
+        target = output / path.relative_to(reference_store)
         if path.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(path.read_bytes())
-    assert faults._differences(undisturbed, output) == []
+    assert faults._differences(reference_store, output) == []
     shards = output / "shards" / "00000"
     content = (shards / "00000001.safetensors").read_bytes()
     (shards / "00000001.safetensors").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     (shards / "00000000.parquet").unlink()
     (shards / ".00000002.json.7.partial").write_text("{")
-    found = faults._differences(undisturbed, output, whole=False)
+    found = faults._differences(reference_store, output, whole=False)
     assert sorted(found) == [
         "shards/00000/00000000.parquet differs",
         "shards/00000/00000001.safetensors differs",

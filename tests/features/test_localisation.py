@@ -19,7 +19,7 @@ from hiera_video.errors import FeatureError
 from hiera_video.features.localisation import grid_of, read_annotations, write_localisation
 from hiera_video.features.shard_files import INDEX, ShardFiles
 from hiera_video.video.encode import write_video
-from hiera_video.workflows.extract import config_of, read_input, run_extraction
+from hiera_video.workflows.extract import resolve_config, read_input, run_extraction
 
 ROOT = Path(__file__).parents[2]
 EVENTS = {"slow": (12, 3.0, 4.0), "fast": (24, 2.0, 3.5)}
@@ -55,7 +55,7 @@ def make(eventful: Path, weights: Path) -> Callable[..., hv.FeatureStore]:
             "features.max_broken=0.5",
             "clip.short_videos=repeat",
         )
-        config = config_of(ROOT / "configs/motion_hiera_micro.yaml", (*common, *small, *overrides))
+        config = resolve_config(ROOT / "configs/motion_hiera_micro.yaml", (*common, *small, *overrides))
         assert run_extraction(config, read_input(config)) == 0
         return hv.FeatureStore(output)
 
@@ -138,7 +138,7 @@ def made_up(
     }
     files, entries = ShardFiles(folder), list[dict[str, Any]]()
     notes = {"names": {"stage4": [2]}, "dtype": "fp16", "videos": len(videos), "shard_videos": 9}
-    files.begin({"identity": {**facts, **identity}, **notes})
+    files.create({"identity": {**facts, **identity}, **notes})
     for row, windows in enumerate(videos):
         for start, end, tail in windows:
             stride = identity.get("features.stride") or windows[0][1]
@@ -260,15 +260,15 @@ def test_what_cannot_stand_side_by_side_is_told(tmp_path: Path) -> None:
         match=r"1.mp4: has windows of 1.000 s, others of 2.000 s; extract with features.win",
     ):
         grid_of(store)
-    store.notes["names"]["stage4"] = [8, 2]
-    store.notes["identity"]["features.pooling"] = "temporal"
+    store.metadata["names"]["stage4"] = [8, 2]
+    store.metadata["identity"]["features.pooling"] = "temporal"
     with pytest.raises(
         FeatureError,
         match=r"features.pooling=temporal: a window has to be one vector; extract with",
     ):
         grid_of(store)
     files = ShardFiles(tmp_path / "b")
-    files.begin({**store.notes, "names": {"stage4": [2]}})
+    files.create({**store.metadata, "names": {"stage4": [2]}})
     entries = [
         {
             **dict.fromkeys(INDEX.names),

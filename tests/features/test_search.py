@@ -21,7 +21,7 @@ from PIL import Image
 
 import hiera_video as hv
 from hiera_video.errors import ConfigError, FeatureError
-from hiera_video.features.search import SPARE, SearchIndex, as_vectors
+from hiera_video.features.search import EXTRA_CANDIDATES, SearchIndex, unit_vectors
 from hiera_video.features.shard_files import INDEX, ShardFiles
 from hiera_video.models.factory import create_model
 from hiera_video.models.weights.save import save_pretrained
@@ -47,7 +47,7 @@ def made_up(folder: Path, videos: list[torch.Tensor]) -> hv.FeatureStore:
     """A store of windows with the given features, two seconds each."""
     files, entries = ShardFiles(folder), list[dict[str, Any]]()
     shape = list(videos[0].shape[1:])
-    files.begin(
+    files.create(
         {
             "identity": {},
             "names": {"stage4": shape},
@@ -87,22 +87,22 @@ def test_cosine_best_window_and_order(tmp_path: Path, use_faiss: bool) -> None:
     store = made_up(tmp_path, [at_angle(0, 50), at_angle(10, 12), at_angle(90), at_angle(180)])
     index = SearchIndex(store, use_faiss=use_faiss)
     found = index.search(at_angle(0, 90), 4)
-    assert [match.place for match in found] == [0, 4, 2, 3]  # 0°, 90°, 10° and 12°
+    assert [match.index for match in found] == [0, 4, 2, 3]  # 0°, 90°, 10° and 12°
     assert [match.window for match in found] == [0, 1, 0, 0]
     np.testing.assert_allclose(
         [match.similarity for match in found],
         [1, 1, math.cos(math.radians(10)), math.cos(math.radians(12))],
         atol=1e-6,
     )
-    assert [match.place for match in index.search(at_angle(0), 3, without=[0])] == [2, 3, 4]
-    assert [match.place for match in index.search(at_angle(0), 9, each_video_once=True)] == [
+    assert [match.index for match in index.search(at_angle(0), 3, exclude_rows=[0])] == [2, 3, 4]
+    assert [match.index for match in index.search(at_angle(0), 9, each_video_once=True)] == [
         0,
         2,
         4,
         5,
     ]
     assert [
-        match.place for match in index.search(at_angle(0), 2, without=[1], each_video_once=True)
+        match.index for match in index.search(at_angle(0), 2, exclude_rows=[1], each_video_once=True)
     ] == [0, 4]
 
 
@@ -123,30 +123,30 @@ def test_both_engines_find_the_same(tmp_path: Path) -> None:
             .sort(descending=True, stable=True)
             .indices[:20]
         )
-        assert [match.place for match in found] == wanted.tolist()
+        assert [match.index for match in found] == wanted.tolist()
         every = ours.search(
             example, 140, each_video_once=True
-        )  # more than SPARE allows for at the first try
-        assert len(truth) > 140 + SPARE and len({match.place // 5 for match in every}) == 140
+        )  # more than EXTRA_CANDIDATES allows for at the first try
+        assert len(truth) > 140 + EXTRA_CANDIDATES and len({match.index // 5 for match in every}) == 140
         assert every == theirs.search(example, 140, each_video_once=True)
 
 
 def test_a_product_in_parts_is_the_product(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = made_up(tmp_path, [torch.randn(50, 8, generator=torch.Generator().manual_seed(1))])
     whole = SearchIndex(store, use_faiss=False).search(store[0].features[:1], 7)
-    monkeypatch.setattr("hiera_video.features.search.AT_ONCE", 7)
-    monkeypatch.setattr("hiera_video.features.search.SPARE", 2)
+    monkeypatch.setattr("hiera_video.features.search.ROWS_PER_PRODUCT", 7)
+    monkeypatch.setattr("hiera_video.features.search.EXTRA_CANDIDATES", 2)
     assert SearchIndex(store, use_faiss=False).search(store[0].features[:1], 7) == whole
 
 
 def test_maps_are_averaged() -> None:
     maps = torch.arange(24.0).view(1, 2, 2, 2, 3)
     mean = torch.tensor([[10.5, 11.5, 12.5]])
-    assert torch.allclose(as_vectors(maps), mean / mean.norm())
+    assert torch.allclose(unit_vectors(maps), mean / mean.norm())
 
 
 def test_an_empty_store_is_told(tmp_path: Path) -> None:
-    ShardFiles(tmp_path).begin(
+    ShardFiles(tmp_path).create(
         {"identity": {}, "names": {"stage4": [2]}, "dtype": "fp32", "videos": 1}
     )
     with pytest.raises(
@@ -155,8 +155,8 @@ def test_an_empty_store_is_told(tmp_path: Path) -> None:
         SearchIndex(hv.FeatureStore(tmp_path))
 
 
-def test_an_example_of_the_store_is_no_answer_to_itself(undisturbed: Path, folder: Path) -> None:
-    store = hv.FeatureStore(undisturbed)
+def test_an_example_of_the_store_is_no_answer_to_itself(reference_store: Path, folder: Path) -> None:
+    store = hv.FeatureStore(reference_store)
     rows = search(
         store, [stored_example(store, str(folder / "0.mp4")), stored_example(store, 3)], 3
     )
@@ -175,10 +175,10 @@ def test_an_example_of_the_store_is_no_answer_to_itself(undisturbed: Path, folde
 
 
 def test_the_same_video_from_elsewhere_is_found_with_the_same_features(
-    undisturbed: Path, folder: Path, tmp_path: Path
+    reference_store: Path, folder: Path, tmp_path: Path
 ) -> None:
     shutil.copy(folder / "5.mp4", tmp_path / "copy.mp4")
-    store = hv.FeatureStore(undisturbed)
+    store = hv.FeatureStore(reference_store)
     listed = [
         str(folder / "2.mp4"),
         str(tmp_path / "copy.mp4"),
@@ -190,8 +190,8 @@ def test_the_same_video_from_elsewhere_is_found_with_the_same_features(
     assert best["row"] == 5 and best["similarity"] == 1.0
 
 
-def test_the_store_knows_how_it_was_made(undisturbed: Path, configured: Any, weights: Path) -> None:
-    wanted, found = configured(undisturbed), config_of_store(hv.FeatureStore(undisturbed))
+def test_the_store_knows_how_it_was_made(reference_store: Path, make_config: Any, weights: Path) -> None:
+    wanted, found = make_config(reference_store), config_of_store(hv.FeatureStore(reference_store))
     assert (found.clip, found.model.name) == (wanted.clip, wanted.model.name)
     assert found.model.pretrained == str(weights)
     for key in (
@@ -208,15 +208,15 @@ def test_the_store_knows_how_it_was_made(undisturbed: Path, configured: Any, wei
         assert getattr(found.features, key) == getattr(wanted.features, key)
 
 
-def test_other_weights_are_refused(undisturbed: Path, folder: Path, tmp_path: Path) -> None:
-    store = hv.FeatureStore(undisturbed)
+def test_other_weights_are_refused(reference_store: Path, folder: Path, tmp_path: Path) -> None:
+    store = hv.FeatureStore(reference_store)
     other = save_pretrained(create_model("hiera_micro_16x32", num_classes=3), tmp_path / "other")
     with pytest.raises(
         FeatureError,
         match=r"other: holds other weights \(\w{12}…\) than the store was made with .* --run",
     ):
         find_examples(store, stored=[], videos=[str(folder / "0.mp4")], listed=[], run=str(other))
-    del store.notes["pretrained"]
+    del store.metadata["pretrained"]
     with pytest.raises(
         FeatureError,
         match="does not say where its weights came from; name the run or file with --run",
@@ -224,8 +224,8 @@ def test_other_weights_are_refused(undisturbed: Path, folder: Path, tmp_path: Pa
         config_of_store(store)
 
 
-def test_examples_that_are_none_are_told(undisturbed: Path, folder: Path, tmp_path: Path) -> None:
-    store = hv.FeatureStore(undisturbed)
+def test_examples_that_are_none_are_told(reference_store: Path, folder: Path, tmp_path: Path) -> None:
+    store = hv.FeatureStore(reference_store)
 
     def found(**given: Any) -> object:
         return find_examples(
@@ -309,7 +309,7 @@ def test_pictures_of_folders_of_frames(tmp_path: Path, caplog: pytest.LogCapture
     for number in range(24):
         Image.fromarray(np.full((32, 32, 3), 80, np.uint8)).save(folder / f"img_{number:05d}.png")
     store = made_up(tmp_path / "store", [at_angle(0)])
-    store.notes["identity"] |= {"data.decoder": "frames", "data.frame_fps": 12.0}
+    store.metadata["identity"] |= {"data.decoder": "frames", "data.frame_fps": 12.0}
     seconds = {"start_seconds": 0.0, "end_seconds": 1.0, "example_seconds": [1.0, 2.0]}
     row = {
         "example": str(folder),
@@ -325,14 +325,14 @@ def test_pictures_of_folders_of_frames(tmp_path: Path, caplog: pytest.LogCapture
 
 
 def test_the_tool_writes_what_it_finds(
-    undisturbed: Path,
+    reference_store: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     names = {kind: str(tmp_path / f"found.{kind}") for kind in ("csv", "json", "png")}
     options = ["--csv", names["csv"], "--json", names["json"], "--sheet", names["png"]]
-    arguments = ["--store", str(undisturbed), "--row", "0", "--row", "2", "--topk", "2", *options]
+    arguments = ["--store", str(reference_store), "--row", "0", "--row", "2", "--topk", "2", *options]
     monkeypatch.setattr("sys.argv", ["search.py", *arguments])
     with pytest.raises(SystemExit, match="0"):
         runpy.run_path(str(ROOT / "tools" / "search.py"), run_name="__main__")

@@ -19,43 +19,43 @@ from hiera_video.data.transforms.multicrop import Crops
 from hiera_video.features import shard_reading
 from hiera_video.features.config import FeaturesConfig
 from hiera_video.features.shard_reading import (
-    Ask,
+    WindowRequest,
     ReadWindows,
     VideoPart,
     WindowCounter,
     read_in_order,
 )
-from hiera_video.features.windows import Stretch
+from hiera_video.features.windows import Window
 from hiera_video.video import open_video
 from hiera_video.video.encode import write_video
 from hiera_video.video.reader import unreadable
-from hiera_video.workflows.extract import make_encoder, make_work, read_input
+from hiera_video.workflows.extract import make_encoder, make_plan, read_input
 
 PART = 2
 TOTALS = {0: 5, 1: 1, 2: 0, 3: 4, 4: 2, 5: 3}
 
 
-def answer(ask: Ask) -> VideoPart | UnreadableVideo:
+def answer(ask: WindowRequest) -> VideoPart | UnreadableVideo:
     if (ask.record.row, ask.first) in BAD:
         return UnreadableVideo(row=ask.record.row, path="", reason="corrupt", message="")
     total = TOTALS[ask.record.row]
     found = tuple(
-        Stretch(number=n, start_seconds=n, end_seconds=n + 1, tail=False, frames=())
+        Window(number=n, start_seconds=n, end_seconds=n + 1, tail=False, frames=())
         for n in range(ask.first, min(ask.first + PART, total))
     )
     return VideoPart(
-        row=ask.record.row, path="", clips=torch.empty(len(found)), stretches=found, total=total
+        row=ask.record.row, path="", clips=torch.empty(len(found)), sliding_windows=found, total=total
     )
 
 
 BAD: set[tuple[int, int]] = set()
 
 
-def reading_ahead(count: int) -> Callable[[Iterable[Ask]], Iterator[Any]]:
-    def results(asks: Iterable[Ask]) -> Iterator[Any]:
-        asks, given = iter(asks), list[Ask]()
+def reading_ahead(count: int) -> Callable[[Iterable[WindowRequest]], Iterator[Any]]:
+    def results(requests: Iterable[WindowRequest]) -> Iterator[Any]:
+        requests, given = iter(requests), list[WindowRequest]()
         while True:
-            given += islice(asks, count - len(given))
+            given += islice(requests, count - len(given))
             if not given:
                 return
             yield answer(given.pop(0))
@@ -75,7 +75,7 @@ def order(ahead: int) -> list[tuple[int, int, int, list[int] | str]]:
             part.row,
             part.reason
             if isinstance(part, UnreadableVideo)
-            else [s.number for s in part.stretches],
+            else [s.number for s in part.sliding_windows],
         )
         for turn, number, part in read_in_order(asked, reading_ahead(ahead), PART)
     ]
@@ -153,8 +153,8 @@ def ramp(tmp_path_factory: pytest.TempPathFactory) -> Record:
     return Record(path=str(path), label=None, row=3)
 
 
-def ask(record: Record, first: int = 0) -> Ask:
-    return Ask(turn=0, number=0, record=record, first=first)
+def ask(record: Record, first: int = 0) -> WindowRequest:
+    return WindowRequest(turn=0, number=0, record=record, first=first)
 
 
 def test_a_long_video_is_opened_once_for_its_parts(
@@ -225,8 +225,8 @@ def test_a_worker_answers_with_a_reason(reader: ReadWindows, ramp: Record, tmp_p
 
 
 def test_the_part_is_what_fits_into_memory(
-    configured: Callable[..., Config], tmp_path: Path
+    make_config: Callable[..., Config], tmp_path: Path
 ) -> None:
-    config = configured(tmp_path)
-    work = make_work(config, read_input(config), make_encoder(config))
-    assert work.read.part == (256 << 20) // (4 * 3 * 16 * 32 * 32)
+    config = make_config(tmp_path)
+    plan = make_plan(config, read_input(config), make_encoder(config))
+    assert plan.read.windows_per_part == (256 << 20) // (4 * 3 * 16 * 32 * 32)

@@ -15,7 +15,7 @@ import hiera_video as hv
 from hiera_video.errors import FeatureError
 from hiera_video.features.shard_files import INDEX, ShardFiles, checksum, write_file
 
-NOTES = {
+METADATA = {
     "identity": {},
     "names": {"stage3": [4], "stage4": [2, 3]},
     "dtype": "fp16",
@@ -42,7 +42,7 @@ def shard(files: ShardFiles, number: int, rows: list[dict[str, Any]]) -> dict[st
     generator = torch.Generator().manual_seed(number)
     features = {
         name: torch.randn(count, *shape, generator=generator).half()
-        for name, shape in NOTES["names"].items()  # type: ignore[attr-defined]
+        for name, shape in METADATA["names"].items()  # type: ignore[attr-defined]
     }
     files.write(number, pa.Table.from_pylist(rows, schema=INDEX), features)
     return features
@@ -52,7 +52,7 @@ def shard(files: ShardFiles, number: int, rows: list[dict[str, Any]]) -> dict[st
 def written(tmp_path: Path) -> tuple[Path, list[dict[str, torch.Tensor]]]:
     """Rows 0 (3 windows, the last a tail), 1 (broken), 2 (1 window), 3 (short); row 4 is missing: not finished."""
     files = ShardFiles(tmp_path / "out")
-    files.begin(NOTES)
+    files.create(METADATA)
     gone = {"status": "broken", "reason": "missing", "message": "/v/1.mp4: no such file"}
     return tmp_path / "out", [
         shard(
@@ -134,7 +134,7 @@ def test_what_is_not_there_is_one_line(
 
 def test_a_path_in_two_rows_is_asked_for_by_row(tmp_path: Path) -> None:
     files = ShardFiles(tmp_path)
-    files.begin(NOTES)
+    files.create(METADATA)
     shard(files, 0, [entry(0, 0, 0), entry(1, 0, 1, path="/v/0.mp4")])
     with pytest.raises(ValueError, match=r"/v/0.mp4 stands in rows \[0, 1\]; take one of these"):
         hv.FeatureStore(tmp_path)["/v/0.mp4"]
@@ -142,7 +142,7 @@ def test_a_path_in_two_rows_is_asked_for_by_row(tmp_path: Path) -> None:
 
 def test_a_relative_path_is_found_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = ShardFiles(tmp_path)
-    files.begin(NOTES)
+    files.create(METADATA)
     shard(files, 0, [entry(0, 0, 0, path=str(tmp_path / "a.mp4"))])
     monkeypatch.chdir(tmp_path)
     assert (
@@ -165,7 +165,7 @@ def test_damage_is_found(written: tuple[Path, list[dict[str, torch.Tensor]]]) ->
     with pytest.raises(
         ValueError, match=r"json: damaged .*; delete it, and extract again to make the shard anew"
     ):
-        files.seal(1)
+        files.read_summary(1)
     index = files.path(0, "parquet")
     for damage in (lambda: index.write_bytes(index.read_bytes()[:50]), index.unlink):
         damage()
@@ -190,8 +190,8 @@ def test_a_kills_leftovers_go_wherever_the_shards_videos_are(tmp_path: Path) -> 
 
 def test_the_first_notes_stay_and_nothing_is_left_over(tmp_path: Path) -> None:
     files = ShardFiles(tmp_path)
-    assert files.begin(NOTES)["shard_videos"] == 2
-    assert files.begin({**NOTES, "shard_videos": 9})["shard_videos"] == 2
+    assert files.create(METADATA)["shard_videos"] == 2
+    assert files.create({**METADATA, "shard_videos": 9})["shard_videos"] == 2
     assert [path.name for path in tmp_path.iterdir()] == ["features.json"]
     (tmp_path / "shards").write_text("in the way")
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Which stretches of a video get a feature: literal starts and frames."""
+"""Which sliding_windows of a video get a feature: literal starts and frames."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from hiera_video.data.sampling import ClipConfig, FrameRange
 from hiera_video.features.config import FeaturesConfig
-from hiera_video.features.windows import check_windows, starts_along, stretches
+from hiera_video.features.windows import check_windows, count_windows, sliding_windows
 
 CLIP = ClipConfig(num_frames=4, frame_stride=2, target_fps=None)  # spans 8 frames
 
@@ -17,7 +17,7 @@ def cut(
     count: int, *, fps: float = 10.0, clip: ClipConfig = CLIP, first: int = 0, **options: Any
 ) -> list[Any]:
     times = [frame / fps for frame in range(first + count)]
-    found = stretches(
+    found = sliding_windows(
         times,
         fps,
         FrameRange(first=first, num_frames=count, fps=fps),
@@ -28,15 +28,15 @@ def cut(
 
 
 def test_starts() -> None:
-    assert starts_along(10, 4, 4) == (2, True)
-    assert starts_along(10, 4, 3) == (3, False)
-    assert starts_along(10, 4, 1) == (7, False)
-    assert starts_along(10.5, 4, 1) == (7, True)
-    assert starts_along(3, 4, 4) == (0, True)
-    assert starts_along(10, 2, 5) == (2, False)  # the gap between windows is nobody's tail
-    assert starts_along(11, 2, 5) == (2, True)
-    assert starts_along(3.96, 4, 4, slack=0.05) == (1, False)
-    assert starts_along(8.04, 4, 4, slack=0.05) == (2, False)
+    assert count_windows(10, 4, 4) == (2, True)
+    assert count_windows(10, 4, 3) == (3, False)
+    assert count_windows(10, 4, 1) == (7, False)
+    assert count_windows(10.5, 4, 1) == (7, True)
+    assert count_windows(3, 4, 4) == (0, True)
+    assert count_windows(10, 2, 5) == (2, False)  # the gap between windows is nobody's tail
+    assert count_windows(11, 2, 5) == (2, True)
+    assert count_windows(3.96, 4, 4, slack=0.05) == (1, False)
+    assert count_windows(8.04, 4, 4, slack=0.05) == (2, False)
 
 
 def test_the_clips_own_length_side_by_side() -> None:
@@ -91,7 +91,7 @@ def test_a_record_of_a_stretch_keeps_the_files_clock() -> None:
 def test_a_gap_has_no_window() -> None:
     times = [0.0, 0.1, 0.2, 0.3, 2.0, 2.1]
     config = FeaturesConfig(window=0.5)
-    found = stretches(times, 10.0, FrameRange(first=0, num_frames=6, fps=10.0), CLIP, config)
+    found = sliding_windows(times, 10.0, FrameRange(first=0, num_frames=6, fps=10.0), CLIP, config)
     assert [(stretch.number, stretch.tail) for stretch in found] == [(0, False), (4, True)]
     assert {frame for stretch in found for frame in stretch.frames} <= set(range(6))
 

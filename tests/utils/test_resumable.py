@@ -1,0 +1,97 @@
+"""Shards of a list: ranges, files, and claims of several processes."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hiera_video.utils.resumable import (
+    ShardClaims,
+    ShardFolder,
+    claim_order,
+    file_state,
+    identity_folder,
+    shard_ranges,
+)
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> ShardFolder:
+    return ShardFolder(tmp_path, marker="json")
+
+
+def finish(shards: ShardFolder, number: int) -> None:
+    path = shards.path(number, shards.marker)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
+def test_ranges_cover_the_list() -> None:
+    assert shard_ranges(5, 2) == [range(0, 2), range(2, 4), range(4, 5)]
+    assert shard_ranges(0, 2) == []
+
+
+def test_other_identities_have_other_folders(tmp_path: Path) -> None:
+    assert identity_folder(tmp_path, {"a": 1, "b": 2}) == identity_folder(tmp_path, {"b": 2, "a": 1})
+    assert identity_folder(tmp_path, {"a": 1}) != identity_folder(tmp_path, {"a": 2})
+
+
+def test_file_state_changes_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    assert file_state(str(path)) == []
+    path.write_text("1")
+    before = file_state(str(path))
+    path.write_text("12")
+    assert before[0] == 1 and file_state(str(path))[0] == 2
+
+
+def test_finished_shards_have_a_marker(shards: ShardFolder) -> None:
+    assert shards.path(1234, "npz") == shards.folder / "shards" / "00001" / "00001234.npz"
+    for number in (1234, 5):
+        finish(shards, number)
+    assert shards.finished() == [5, 1234]
+    assert shards.is_finished(5) and not shards.is_finished(6)
+
+
+def test_partial_files_of_one_shard_are_removed(shards: ShardFolder) -> None:
+    finish(shards, 5)
+    for number in (5, 6):
+        path = shards.path(number, "npz")
+        path.with_name(f".{path.name}.77.partial").touch()
+    shards.remove_partial(5)
+    names = [path.name for path in shards.folder.rglob("*.partial")]
+    assert names == [".00000006.npz.77.partial"]
+
+
+def test_ranks_start_with_their_own_shards_and_help_the_others() -> None:
+    assert list(claim_order(5, 0, 2)) == [0, 2, 4, 3, 1]
+    assert list(claim_order(5, 1, 2)) == [1, 3, 4, 2, 0]
+    assert list(claim_order(4, 0, 1)) == [0, 1, 2, 3]
+    assert list(claim_order(1, 1, 2)) == [0]
+
+
+def test_a_shard_is_claimed_once(shards: ShardFolder) -> None:
+    first, second = (ShardClaims(shards, claim_order(8, rank, 2)) for rank in (0, 1))
+    assert [next(first), next(second), next(first)] == [0, 1, 2]
+    # the first rank's shards from their end, without those that it holds
+    assert list(second) == [3, 5, 7, 6, 4]
+    assert second.num_busy == 2 and list(first) == []
+    first.release(0)
+    assert next(ShardClaims(shards, range(8))) == 0  # it was not finished
+    finish(shards, 2)
+    first.release(2)
+    assert 2 not in list(ShardClaims(shards, range(8)))
+
+
+def test_without_locks_each_rank_claims_its_own_shards(
+    shards: ShardFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert list(ShardClaims(shards, claim_order(8, 1, 3), rank=1, world_size=3)) == [1, 4, 7]
