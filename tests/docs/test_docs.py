@@ -106,7 +106,9 @@ def test_named_files_and_keys_exist(page: Path) -> None:
     for target in re.findall(r"`make ([\w-]+)`", text):
         assert f"\n{target}:" in (ROOT / "Makefile").read_text(), target
     for key in re.findall(r"`([a-z]+\.(?!py`|json`|csv`)[a-z_]+)(?:=[^`]*)?`", text):
-        assert key.partition(".")[0] not in sections() or key in keys(), key
+        module = ROOT / "hiera_video" / key.replace(".", "/")
+        if key.partition(".")[0] in sections() and page.name != "CHANGELOG.md":
+            assert key in keys() or module.with_suffix(".py").is_file() or module.is_dir(), key
 
 
 @ANY_PAGE
