@@ -21,8 +21,13 @@ import torch
 from record import record
 from speed_measure import in_turns, ratios, spread
 
-from hiera_video.export.program import runner_of, write_int8
-from hiera_video.workflows.export import ExportSource, export, source_of_run, source_of_weights
+from hiera_video.export.program import load_program, write_int8
+from hiera_video.workflows.export import export
+from hiera_video.workflows.export_source import (
+    ExportSource,
+    export_source_from_run,
+    export_source_from_weights,
+)
 
 
 def main() -> None:
@@ -39,9 +44,9 @@ def main() -> None:
     arguments = parser.parse_args()
     name = arguments.model
     source = (
-        source_of_run(arguments.run, "best")
+        export_source_from_run(arguments.run, "best")
         if arguments.run
-        else source_of_weights(name, "none", "logits")
+        else export_source_from_weights(name, "none", "logits")
     )
     with tempfile.TemporaryDirectory() as folder:
         files, loss = exported(source, Path(folder), with_loss=arguments.run is not None)
@@ -96,7 +101,7 @@ def contestants(
 
 def _of(path: Path, clips: torch.Tensor) -> Callable[[], object]:
     if path.suffix == ".pt2":
-        run = runner_of(path)
+        run = load_program(path)
         return lambda: run(clips)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

@@ -1,11 +1,11 @@
-"""How fast it is here: models, training steps, masked pre-training and data loading, each with what it is held against.
+"""Measure the speed of models, training steps, masked pre-training or data loading on this machine.
 
-python tools/benchmark.py model --help                                       # inference
-python tools/benchmark.py train --help                                       # a fine-tuning step
-python tools/benchmark.py mae --help                                         # a masked pre-training step
-python tools/benchmark.py data --cfg configs/motion_hiera_micro.yaml         # clips a second, stage by stage
+python tools/benchmark.py model --help                                  # inference
+python tools/benchmark.py train --help                                  # a fine-tuning step
+python tools/benchmark.py mae --help                                    # a masked pre-training step
+python tools/benchmark.py data --cfg configs/motion_hiera_micro.yaml    # loading, stage by stage
 
-Everything after the subject goes to the script in benchmarks/ that measures it.
+The other arguments are passed to the script in benchmarks/ that measures the subject.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from hiera_video.errors import ConfigError
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 SCRIPTS = {"model": "speed", "train": "speed", "mae": "speed", "data": "data_stages"}
-"""Subject → module in benchmarks/, whose `main` takes the arguments; that of several subjects takes the subject first."""
+"""Subject → module in benchmarks/; modules with several subjects take the subject first."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Find the script, hand over."""
+    """Import the script of a subject and run it."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -34,12 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     subject = parser.parse_args(given[:1]).subject
     if not FOLDER.is_dir():
         raise ConfigError(
-            f"{FOLDER}: no such folder; run this from a checkout, the benchmarks are not installed"
+            f"{FOLDER}: no such folder; benchmarks are not installed, run this from a checkout"
         )
     sys.path.insert(0, str(FOLDER))
     script = SCRIPTS[subject]
-    shared = list(SCRIPTS.values()).count(script) > 1
-    code: int = importlib.import_module(script).main(given if shared else given[1:])
+    takes_subject = list(SCRIPTS.values()).count(script) > 1
+    code: int = importlib.import_module(script).main(given if takes_subject else given[1:])
     return code
 
 

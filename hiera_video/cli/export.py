@@ -1,13 +1,15 @@
-"""One file that runs without this package: torch.export's .pt2 or ONNX, for any number of clips, checked.
+"""Export a model as one file that runs without this package: torch.export's .pt2, or ONNX.
 
 python tools/export.py --run runs/motion_hiera_micro --output micro.onnx
 python tools/export.py --model hiera_base_16x224 --pretrained base.pth --output base.pt2
-python tools/export.py --run runs/x --int8 --output small.onnx                  # its loss on the run's data.val is told
-python tools/export.py --model hiera_base_16x224 --pretrained runs/x_mae --output-of features --output maps.onnx
+python tools/export.py --run runs/x --int8 --output small.onnx      # measures accuracy on data.val
+python tools/export.py --model hiera_base_16x224 --pretrained runs/x_mae --output-of features \\
+    --output maps.onnx
 
-The program's answers are held against the model's at two batch sizes (.pt2 within 1e-5 of the largest value, ONNX logits
-within 1e-4); where they differ more, nothing is written. Beside OUTPUT, OUTPUT.json says input, classes, mean and std,
-frames of a clip, and the difference.
+The program accepts any number of clips. Its output is compared with the model's at two batch sizes
+(.pt2 within 1e-5 of the largest value, ONNX logits within 1e-4); if it differs more, nothing is
+written. OUTPUT.json, beside OUTPUT, records input, classes, mean and std, frames of a clip, and the
+difference.
 """
 
 from __future__ import annotations
@@ -23,66 +25,72 @@ FORMATS = ("pt2", "onnx")
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line, checked as far as that goes without a model."""
+    """Parse the command line and check what can be checked without a model."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--run", help="out_dir of a finished run")
-    what.add_argument(
-        "--model", metavar="NAME", help="such as hiera_base_16x224, with --pretrained"
+    add = parser.add_argument
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--run", help="out_dir of a run")
+    source.add_argument("--model", metavar="NAME", help="a model name, with --pretrained")
+    add("--which", choices=("best", "last"), help="checkpoint of the run; default: best, else last")
+    add(
+        "--pretrained",
+        metavar="WEIGHTS",
+        help="file, folder, hf-hub:owner/name or tag; none: newly initialised",
     )
-    parser.add_argument(
-        "--which", choices=("best", "last"), help="which checkpoint of the run; the best there is"
-    )
-    parser.add_argument(
-        "--pretrained", metavar="WEIGHTS", help="file, folder, hf-hub:owner/name, tag; none: fresh"
-    )
-    parser.add_argument(
-        "--output", required=True, type=Path, metavar="FILE", help="x.pt2 or x.onnx"
-    )
-    parser.add_argument(
-        "--format", choices=FORMATS, help="what --output's suffix says where not given"
-    )
-    parser.add_argument(
+    add("--output", required=True, type=Path, metavar="FILE", help="x.pt2 or x.onnx")
+    add("--format", choices=FORMATS, help="default: the suffix of --output")
+    add(
         "--output-of",
         choices=("logits", "features"),
         default="logits",
         help="features: the last map, in spatial order",
     )
-    parser.add_argument("--int8", action="store_true", help="ONNX with matrix products in int8")
-    parser.add_argument(
+    add("--int8", action="store_true", help="ONNX with matrix products in int8")
+    add(
         "--videos",
         metavar="LIST",
-        help="where int8's loss is measured; the run's data.val if not given",
+        help="list or folder to measure int8's accuracy on; default: the run's data.val",
     )
-    parser.add_argument("--clips", type=int, default=256, help="on how many clips of it, at most")
+    add("--clips", type=int, default=256, help="largest number of clips for that (default 256)")
     arguments = parser.parse_args(argv)
-    if (arguments.model is None) != (arguments.pretrained is None):
-        raise ConfigError(
-            "--model and --pretrained go together; for weights as they are drawn, --pretrained none"
-        )
-    suffix = arguments.output.suffix.removeprefix(".")
-    if suffix not in FORMATS or arguments.format not in (None, suffix):
-        wanted = arguments.format or " or .".join(FORMATS)
-        raise ConfigError(f"--output {arguments.output}: must end in .{wanted}")
-    if arguments.int8 and suffix != "onnx":
-        raise ConfigError(f"--int8: is made of ONNX; let --output end in .onnx, not .{suffix}")
-    if arguments.clips < 1:
-        raise ConfigError(f"--clips {arguments.clips}: must be 1 or more")
+    _check(arguments)
     return arguments
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Look at the arguments before torch is imported: a mistake must answer at once."""
-    arguments = parse(argv)
-    from hiera_video.workflows.export import check_names, export, source_of_run, source_of_weights
+def _check(arguments: argparse.Namespace) -> None:
+    if (arguments.model is None) != (arguments.pretrained is None):
+        raise ConfigError(
+            "--model and --pretrained go together; for newly initialised weights, --pretrained none"
+        )
+    suffix = arguments.output.suffix.removeprefix(".")
+    if suffix not in FORMATS or arguments.format not in (None, suffix):
+        expected = arguments.format or " or .".join(FORMATS)
+        raise ConfigError(f"--output {arguments.output}: must end in .{expected}")
+    if arguments.int8 and suffix != "onnx":
+        raise ConfigError(f"--int8: needs ONNX; use an --output that ends in .onnx, not .{suffix}")
+    if arguments.clips < 1:
+        raise ConfigError(f"--clips {arguments.clips}: must be 1 or more")
 
-    check_names(arguments.run, arguments.model)
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check the arguments, then import torch and export."""
+    arguments = parse(argv)
+    from hiera_video.workflows.export import export
+    from hiera_video.workflows.export_source import (
+        check_exportable,
+        export_source_from_run,
+        export_source_from_weights,
+    )
+
+    check_exportable(arguments.run, arguments.model)
     if arguments.run:
-        source = source_of_run(arguments.run, arguments.which)
+        source = export_source_from_run(arguments.run, arguments.which)
     else:
-        source = source_of_weights(arguments.model, arguments.pretrained, arguments.output_of)
+        source = export_source_from_weights(
+            arguments.model, arguments.pretrained, arguments.output_of
+        )
     export(
         source,
         arguments.output,

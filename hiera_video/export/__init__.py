@@ -1,1 +1,1 @@
-"""Export to torch.export and ONNX programs."""
+"""Export of models as programs that run without this package."""

@@ -1,6 +1,8 @@
-"""A model as a program that runs without this package: torch.export's `.pt2`, ONNX, ONNX in int8.
+"""A model as a program that runs without this package: torch.export's `.pt2`, ONNX, or int8 ONNX.
 
-Not weights for other code (those are `export.py`): the computation itself, captured once, for any number of clips."""
+A program contains the computation as well as the weights, captured once for any number of clips. To
+hand over weights alone, use `hiera_video.save_pretrained`.
+"""
 
 from __future__ import annotations
 
@@ -21,19 +23,21 @@ from hiera_video.errors import ExportError
 from hiera_video.models.hiera import Hiera
 
 Output = Literal["logits", "features"]
-Runner = Callable[[Tensor], Tensor]
-INPUT = "clips"
+Program = Callable[[Tensor], Tensor]
+"""A loaded program: clips [B, C, (T,) H, W] to its output."""
+INPUT_NAME = "clips"
 TOLERANCE = {".pt2": 1e-5, ".onnx": 1e-4}
-"""How far a program's answers may be from the model's. ONNX logits as they are; features, and what `.pt2` answers, over
-their largest value: our own kernels round otherwise than the plain ones that are captured, by 7e-6 at logits of 15."""
-BATCHES = (1, 3)
-"""Batch sizes that are checked; captured is a batch of two."""
-ONE_FILE_BYTES = 1_800_000_000
-"""Weights above this go beside the ONNX file, into `<name>.data`: protobuf ends at 2 GiB."""
+"""Largest difference from the model's output. Absolute for ONNX logits; for features and `.pt2`,
+relative to the largest value: our fused kernels round differently from the plain ones that are
+captured, by 7e-6 at logits of 15."""
+CHECKED_BATCHES = (1, 3)
+"""Batch sizes at which programs are checked; they are captured with a batch of two."""
+MAX_ONNX_BYTES = 1_800_000_000
+"""Larger weights go into `<name>.data` beside the ONNX file: protobuf is limited to 2 GiB."""
 
 
-class _Answer(nn.Module):
-    """What is captured: one tensor in, one tensor out."""
+class _SingleOutput(nn.Module):
+    """The exported computation: one tensor in, one tensor out."""
 
     def __init__(self, model: Hiera, output: Output) -> None:
         super().__init__()
@@ -41,46 +45,48 @@ class _Answer(nn.Module):
         self.output = output
 
     def forward(self, clips: Tensor) -> Tensor:
-        answer: Tensor = (
-            self.model(clips) if self.output == "logits" else self.model.forward_features(clips)
-        )
-        return answer
+        if self.output == "logits":
+            result: Tensor = self.model(clips)
+        else:
+            result = self.model.forward_features(clips)
+        return result
 
 
 def capture(model: Hiera, output: Output) -> ExportedProgram:
-    """The graph of `model` in evaluation: clips [B, C, (T,) H, W] to logits [B, K] or to the last map in spatial order
-    [B, (t,) h, w, C], for any B."""
-    answer = _Answer(model, output).eval()
+    """Capture the model in evaluation mode as a graph for any batch size.
+
+    Args:
+        model: Model that takes clips [B, C, (T,) H, W].
+        output: "logits" [B, K], or "features" [B, (t,) h, w, C], the last map in spatial order.
+    """
+    module = _SingleOutput(model, output).eval()
     clips = torch.zeros(2, model.config.in_chans, *model.config.input_size)
     with torch.no_grad():
         program = torch.export.export(
-            answer, (clips,), dynamic_shapes={INPUT: {0: Dim("batch", min=1)}}
+            module, (clips,), dynamic_shapes={INPUT_NAME: {0: Dim("batch", min=1)}}
         )
-    program.example_inputs = (
-        None  # they would be stored: 19 MB of zeros for two clips of 16x224x224
-    )
+    program.example_inputs = None  # else stored: 19 MB of zeros for two clips of 16x224x224
     return program
 
 
 def write_pt2(program: ExportedProgram, path: Path) -> None:
-    """`torch.export.load(path).module()` gives it back."""
+    """Write a `.pt2` file, which `torch.export.load(path).module()` reads."""
     torch.export.save(program, path)
 
 
 def write_onnx(program: ExportedProgram, path: Path, output: Output) -> int:
-    """Write ONNX with the input `clips` and the output's name; returns the operator set's number."""
+    """Write ONNX with input `clips` and an output named `output`; return the opset version."""
     _require_packages("onnx", "onnxscript")
+    size = sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict.values())
     with _quiet(), warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # of the exporter's own making: deprecated calls inside torch
+        warnings.simplefilter("ignore")  # the exporter calls deprecated functions of torch
         written = torch.onnx.export(
             program,
             (),
             path,
-            input_names=[INPUT],
+            input_names=[INPUT_NAME],
             output_names=[output],
-            external_data=_bytes(program) > ONE_FILE_BYTES,
+            external_data=size > MAX_ONNX_BYTES,
             dynamo=True,
             verbose=False,
         )
@@ -89,7 +95,10 @@ def write_onnx(program: ExportedProgram, path: Path, output: Output) -> int:
 
 
 def write_int8(source: Path, path: Path) -> None:
-    """The ONNX file `source` with its matrix products in int8: weights by channel, once; activations when it runs."""
+    """Quantise the matrix products of an ONNX file to int8.
+
+    Weights are quantised per channel when written, activations at run time.
+    """
     _require_packages("onnx", "onnxruntime")
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -97,89 +106,112 @@ def write_int8(source: Path, path: Path) -> None:
         quantize_dynamic(
             source,
             path,
-            op_types_to_quantize=[
-                "MatMul",
-                "Gemm",
-            ],  # onnxruntime has no three-dimensional integer convolution
+            # onnxruntime has no three-dimensional integer convolution
+            op_types_to_quantize=["MatMul", "Gemm"],
             per_channel=True,
-            # 7 bits: without VNNI, sums of two 8-bit products overflow 16 bits, and the loss would depend on the CPU
+            # 7 bits: without VNNI, sums of two 8-bit products overflow 16 bits, and the accuracy
+            # would depend on the CPU
             reduce_range=True,
             weight_type=QuantType.QInt8,
             use_external_data_format=source.with_name(source.name + ".data").exists(),
         )
 
 
-def runner_of(path: Path) -> Runner:
-    """The program in a file, ready to run on the CPU. Raises `ExportError` where it cannot be read."""
+def load_program(path: Path) -> Program:
+    """Load a `.pt2` or `.onnx` file to run on the CPU.
+
+    Raises:
+        ExportError: If the file cannot be read or onnxruntime is not installed.
+    """
+    if path.suffix != ".pt2":
+        _require_packages("onnxruntime")
     try:
         if path.suffix == ".pt2":
             module = torch.export.load(path).module()
             return lambda clips: module(clips)
-        _require_packages("onnxruntime")
         import onnxruntime
 
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    except ExportError:
-        raise
-    except Exception as error:  # zip, JSON, protobuf and onnxruntime each raise their own kinds
-        first = str(error).strip().splitlines()[0] if str(error).strip() else "no details"
+    except Exception as error:  # zip, JSON, protobuf and onnxruntime raise their own types
+        message = str(error).strip().partition("\n")[0] or "no details"
         raise ExportError(
-            f"{path}: cannot be read ({type(error).__name__}: {first[:160]}); export it anew"
+            f"{path}: cannot be read ({type(error).__name__}: {message[:160]}); export it again"
         ) from error
-    return lambda clips: torch.from_numpy(session.run(None, {INPUT: clips.numpy()})[0])
+    return lambda clips: torch.from_numpy(session.run(None, {INPUT_NAME: clips.numpy()})[0])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference:
-    """How far a program's answers are from the model's on the same clips."""
+class OutputDifference:
+    """Difference between a program's output and the model's on the same clips."""
 
     batch: int
+    """Number of clips."""
     largest: float
     """Largest absolute difference."""
     scale: float
-    """What it is held against: 1, or the largest value where that is more and `relative` was asked for."""
+    """Divisor: the output's largest value if `relative` and above 1, else 1."""
 
     @property
     def relative(self) -> float:
+        """Largest difference, divided by `scale`."""
         return self.largest / self.scale
 
 
 @torch.no_grad()
-def differences(
-    model: Hiera, output: Output, run: Runner, *, relative: bool, batches: Sequence[int] = BATCHES
-) -> list[Difference]:
-    """Model and program side by side on noise of the model's size, one batch of each size."""
-    answer, generator = _Answer(model, output).eval(), torch.Generator().manual_seed(0)
+def compare_outputs(
+    model: Hiera,
+    output: Output,
+    program: Program,
+    *,
+    relative: bool,
+    batches: Sequence[int] = CHECKED_BATCHES,
+) -> list[OutputDifference]:
+    """Compare a program with its model on random clips.
+
+    Args:
+        model: The exported model.
+        output: The exported output.
+        program: The loaded program.
+        relative: Divide differences by the output's largest value, if that is above 1.
+        batches: Batch sizes to compare at.
+
+    Returns:
+        One difference for each batch size.
+
+    Raises:
+        ExportError: If the output's shape differs.
+    """
+    module, generator = _SingleOutput(model, output).eval(), torch.Generator().manual_seed(0)
     found = []
     for batch in batches:
-        clips = torch.randn(
-            batch, model.config.in_chans, *model.config.input_size, generator=generator
-        )
-        wanted, got = answer(clips), run(clips)
-        if got.shape != wanted.shape:
+        shape = (batch, model.config.in_chans, *model.config.input_size)
+        clips = torch.randn(shape, generator=generator)
+        expected, actual = module(clips), program(clips)
+        if actual.shape != expected.shape:
             raise ExportError(
-                f"the program answers {list(got.shape)}, the model {list(wanted.shape)}: a bug; report it"
+                f"the program's output is {list(actual.shape)}, the model's "
+                f"{list(expected.shape)}; this is a bug, please report it"
             )
-        scale = max(1.0, float(wanted.abs().max())) if relative else 1.0
-        found.append(
-            Difference(batch=batch, largest=float((got - wanted).abs().max()), scale=scale)
-        )
+        scale = max(1.0, float(expected.abs().max())) if relative else 1.0
+        largest = float((actual - expected).abs().max())
+        found.append(OutputDifference(batch=batch, largest=largest, scale=scale))
     return found
 
 
-def require_agreement(found: Sequence[Difference], tolerance: float) -> None:
-    """Raises `ExportError` where a difference is over `tolerance`, or not a number."""
+def check_differences(found: Sequence[OutputDifference], tolerance: float) -> None:
+    """Raise `ExportError` if a difference is above `tolerance` or not a number."""
     for item in found:
         if not item.relative <= tolerance:
+            installed = ", ".join(f"{name} {number}" for name, number in versions().items())
             raise ExportError(
-                f"the program's answers differ from the model's by {item.relative:.2g} at a batch of {item.batch}, more "
-                f"than {tolerance:g}; nothing was written; try the other --format or other versions (here "
-                f"{', '.join(f'{name} {number}' for name, number in versions().items())})"
+                f"the program's output differs from the model's by {item.relative:.2g} at batch "
+                f"size {item.batch}, more than {tolerance:g}; nothing was written; try the other "
+                f"--format or other versions (installed: {installed})"
             )
 
 
 def versions() -> dict[str, str]:
-    """Of what takes part in an export, as far as it is installed."""
+    """Return the versions of the installed packages that take part in an export."""
     found = {}
     for name in ("torch", "onnx", "onnxscript", "onnxruntime"):
         try:
@@ -187,10 +219,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _bytes(program: ExportedProgram) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict.values())
 
 
 def _require_packages(*names: str) -> None:
@@ -201,7 +229,7 @@ def _require_packages(*names: str) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """onnxruntime and onnxscript advise their own developers through the root logger."""
+    """Silence the developer warnings that onnxruntime and onnxscript send to the root logger."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,5 @@
-"""The oracle: PyPI's `hiera-transformer`, built to the same shape as one of our configurations, with redrawn weights."""
+"""Reference: PyPI's `hiera-transformer`, built from our configuration with the same redrawn
+weights."""
 
 from __future__ import annotations
 
@@ -18,31 +19,16 @@ from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.models.registry import MaeConfig
 
 SHARED = (
-    *(
-        "input_size",
-        "in_chans",
-        "num_classes",
-        "embed_dim",
-        "num_heads",
-        "stages",
-        "q_pool",
-        "q_stride",
-    ),
-    *(
-        "mask_unit_size",
-        "mask_unit_attn",
-        "patch_kernel",
-        "patch_stride",
-        "patch_padding",
-        "mlp_ratio",
-    ),
-    "sep_pos_embed",
+    *("input_size", "in_chans", "num_classes", "embed_dim", "num_heads", "stages", "mlp_ratio"),
+    *("q_pool", "q_stride", "mask_unit_size", "mask_unit_attn", "sep_pos_embed"),
+    *("patch_kernel", "patch_stride", "patch_padding"),
 )
 
 
 @contextmanager
 def no_init() -> Iterator[None]:
-    """Parameters stay unwritten: they are redrawn anyway, and drawing a huge model's twice takes half a minute."""
+    """Skip initialisation: weights are redrawn, and initialising a huge model takes half a
+    minute."""
     with mock.patch.multiple(
         nn.init,
         trunc_normal_=lambda tensor, **_: tensor,
@@ -54,11 +40,11 @@ def no_init() -> Iterator[None]:
 
 @torch.no_grad()
 def redraw(model: nn.Module, seed: int = 0) -> None:
-    """The oracle scales its head by 0.001, so that any two networks agree; with these weights they do not."""
+    """Redraw every parameter; with the reference's head, scaled by 0.001, any two networks
+    agree."""
     generator = torch.Generator().manual_seed(seed)
-    pool = (
-        torch.randn(1_000_003, generator=generator) * 0.05
-    )  # prime, so that rows of a matrix never line up
+    # a prime length, so that rows of a matrix never line up
+    pool = torch.randn(1_000_003, generator=generator) * 0.05
     for parameter in model.parameters():
         if parameter.ndim > 1:
             tiled = pool.roll(int(torch.randint(len(pool), (), generator=generator)))
@@ -73,29 +59,28 @@ def redraw(model: nn.Module, seed: int = 0) -> None:
 
 @pytest.fixture
 def twins() -> Callable[[HieraConfig], tuple[nn.Module, Hiera]]:
-    """Oracle and ours with the same weights; the state dict goes over strictly, and back."""
+    """Build the reference and our model with the same weights, loaded strictly both ways."""
 
     def build(config: HieraConfig, mae: MaeConfig | None = None) -> tuple[nn.Module, Any]:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it warns about timm when imported
+            warnings.simplefilter("ignore")  # its import warns about timm
             import hiera
-            from hiera.hiera_mae import MaskedAutoencoderHiera as OracleMae
+            from hiera.hiera_mae import MaskedAutoencoderHiera as ReferenceMae
         arguments: dict[str, Any] = {name: getattr(config, name) for name in SHARED}
         ours: nn.Module
         with no_init():
             if mae is None:
-                oracle, ours = hiera.Hiera(**arguments), Hiera(config)
+                reference, ours = hiera.Hiera(**arguments), Hiera(config)
             else:
                 arguments["decoder_embed_dim"] = mae.decoder_embed_dim
                 arguments["decoder_depth"] = mae.decoder_depth
                 arguments["decoder_num_heads"] = mae.decoder_num_heads
-                oracle, ours = OracleMae(**arguments), MaskedAutoencoderHiera(config, mae)
-        redraw(oracle)
-        ours.load_state_dict(
-            oracle.state_dict(), strict=True, assign=True
-        )  # shared: a huge one is 2.7 GB
-        oracle.load_state_dict(ours.state_dict(), strict=True, assign=True)
-        return oracle.eval(), ours.eval()
+                reference, ours = ReferenceMae(**arguments), MaskedAutoencoderHiera(config, mae)
+        redraw(reference)
+        # assigned rather than copied: a huge model is 2.7 GB
+        ours.load_state_dict(reference.state_dict(), strict=True, assign=True)
+        reference.load_state_dict(ours.state_dict(), strict=True, assign=True)
+        return reference.eval(), ours.eval()
 
     return build
 
@@ -109,11 +94,11 @@ def draw_clips() -> Callable[..., Tensor]:
     return draw
 
 
-def worst(ours: Tensor, theirs: Tensor) -> float:
-    """Largest difference over the largest value."""
+def relative_difference(ours: Tensor, theirs: Tensor) -> float:
+    """Return the largest difference, relative to the largest value."""
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
-@pytest.fixture(name="worst")
-def worst_fixture() -> Callable[[Tensor, Tensor], float]:
-    return worst
+@pytest.fixture(name="relative_difference")
+def relative_difference_fixture() -> Callable[[Tensor, Tensor], float]:
+    return relative_difference

@@ -14,7 +14,7 @@ from hiera_video.models.factory import create_model
 @pytest.mark.parametrize(
     "name", ["hiera_micro_16x32", "mae_hiera_micro_16x32", "hiera_tiny_224", "hiera_tiny_16x224"]
 )
-def test_the_fused_kernel_always_gets_four_dimensions(name):
+def test_attention_inputs_have_four_dimensions(name):
     size = (64, 64) if name.endswith("_224") else (16, 64, 64)
     model = create_model(name, input_size=size)
     clips = torch.randn(2, 3, *size)
@@ -26,12 +26,10 @@ def test_the_fused_kernel_always_gets_four_dimensions(name):
     assert spy.call_count == blocks
     for call in spy.call_args_list:
         assert [tensor.ndim for tensor in call.args] == [4, 4, 4]
-        assert all(
-            tensor.stride(-1) == 1 for tensor in call.args
-        )  # a view that the kernels take as it is
+        assert all(tensor.stride(-1) == 1 for tensor in call.args)  # kernels need no copy
 
 
-def test_many_windows_in_parts_are_the_same_and_only_a_gpu_needs_it():
+def test_attention_in_chunks_is_equal_and_used_on_a_gpu_alone():
     query, key, value = (torch.randn(7, 2, tokens, 8, requires_grad=True) for tokens in (4, 16, 16))
     whole, parts = (
         F.scaled_dot_product_attention(query, key, value),
@@ -61,7 +59,7 @@ def test_many_windows_in_parts_are_the_same_and_only_a_gpu_needs_it():
             assert (spy.call_count, tuple(out.shape)) == (calls, (windows, heads, 4, 8)), device
 
 
-def test_attention_inside_units_sees_one_unit():
+def test_unit_attention_stays_within_its_unit():
     model = create_model("hiera_micro_16x32").eval()
     tokens = torch.randn(1, 32 * 16, 64)
     changed = tokens.clone()
@@ -73,7 +71,7 @@ def test_attention_inside_units_sees_one_unit():
 
 
 @torch.no_grad()
-def test_the_first_scale_is_the_attentions_and_the_second_the_mlps():
+def test_branch_scale_columns_are_attention_and_mlp():
     block = create_model("hiera_micro_16x32").eval().blocks[0]
     tokens = torch.randn(2, 32 * 16, 64)
     found = block(tokens, torch.tensor([[2.0, 0.0], [0.0, 3.0]]))

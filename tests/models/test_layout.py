@@ -58,8 +58,8 @@ def test_drop_path_grows_linearly():
 def test_nearest_sizes():
     assert nearest_sizes((17, 225, 5), (2, 32, 32)) == ((16, 224, 32), (18, 256, 32))
     message = (
-        r"input_size=\[17, 224, 225\]: frames 17 is not a multiple of 2, width 225 is not a multiple "
-        r"of 32 .*"
+        r"input_size=\[17, 224, 225\]: frames 17 is not a multiple of 2, width 225 is not a "
+        r"multiple of 32 .*"
         r"the nearest that fit are \[16, 224, 224\] or \[18, 224, 256\]"
     )
     with pytest.raises(InputSizeError, match=message):

@@ -1,4 +1,4 @@
-"""oneDNN's linear layer gives what torch's own gives, its gradient too, and stays out of graphs that others read."""
+"""oneDNN's linear layer equals torch's, with gradients, and is left out of captured graphs."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def test_gradients_are_equal(layer: FusedLinear, gelu: str | None) -> None:
         assert ((ours - theirs).norm() / theirs.norm()).item() <= 1e-5
 
 
-def test_the_widest_output_is_not_kept() -> None:
-    """An MLP keeps what goes into its GELU for the backward pass, and not what comes out as well."""
+def test_the_widest_output_is_not_stored() -> None:
+    """An MLP stores the input of its GELU for the backward pass, but not the output."""
     wide: list[int] = []
 
     def keep(tensor: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ def test_frozen_weights_get_no_gradient(layer: FusedLinear) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_other_types_take_the_plain_way(
+def test_other_dtypes_use_the_plain_kernel(
     layer: FusedLinear, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(linear, "fused_linear", None)
@@ -92,7 +92,7 @@ def test_other_types_take_the_plain_way(
         assert layer.to(dtype)(torch.randn(3, 96, dtype=dtype)).dtype == dtype
 
 
-def test_autocast_and_compiled_graphs_take_the_plain_way(
+def test_autocast_and_captured_graphs_use_the_plain_kernel(
     layer: FusedLinear, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(linear, "fused_linear", None)
@@ -104,6 +104,6 @@ def test_autocast_and_compiled_graphs_take_the_plain_way(
     assert "mkldnn" not in str(exported.graph)
 
 
-def test_no_rows_are_no_rows(layer: FusedLinear) -> None:
+def test_empty_input(layer: FusedLinear) -> None:
     with torch.no_grad():
         assert layer(torch.zeros(0, 96)).shape == (0, 384)

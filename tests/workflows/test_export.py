@@ -1,11 +1,9 @@
-"""A run or weights become one checked file with a note beside it; a failed check leaves nothing."""
+"""Exports are checked files with a JSON file beside them; a failed check leaves nothing."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,14 +20,14 @@ from hiera_video.models.hiera import Hiera
 from hiera_video.models.weights.save import save_pretrained
 from hiera_video.train.checkpoint import CheckpointStore
 from hiera_video.video.encode import write_video
-from hiera_video.workflows.export import (
+from hiera_video.workflows.export import export
+from hiera_video.workflows.export_source import (
     ExportSource,
-    check_names,
-    export,
-    source_of_run,
-    source_of_weights,
+    check_exportable,
+    export_source_from_run,
+    export_source_from_weights,
 )
-from hiera_video.workflows.quantize import measure_loss, real_clips
+from hiera_video.workflows.quantize import compare_int8, load_clips
 
 ROOT = Path(__file__).parents[2]
 NAMES = ["to the right", "to the left", "up"]
@@ -37,7 +35,7 @@ NAMES = ["to the right", "to the left", "up"]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, answering_model: Callable[[], Hiera]) -> Path:
-    """The folder of a finished run, whose `data.val` is four videos of noise, one of them broken."""
+    """Write a run folder whose `data.val` is four videos of noise, one of them unreadable."""
     folder = tmp_path_factory.mktemp("run")
     generator = np.random.default_rng(0)
     for number in range(4):
@@ -57,10 +55,10 @@ def run(tmp_path_factory: pytest.TempPathFactory, answering_model: Callable[[], 
 
 @pytest.fixture(scope="module")
 def source(run: Path) -> ExportSource:
-    return source_of_run(str(run), "best")
+    return export_source_from_run(str(run), "best")
 
 
-def test_a_run_in_int8_with_its_note(source: ExportSource, tmp_path: Path) -> None:
+def test_run_in_int8_with_its_json(source: ExportSource, tmp_path: Path) -> None:
     target = tmp_path / "deep" / "m.onnx"
     facts = export(source, target, int8=True)
     assert sorted(path.name for path in target.parent.iterdir()) == ["m.onnx", "m.onnx.json"]
@@ -85,8 +83,8 @@ def test_a_run_in_int8_with_its_note(source: ExportSource, tmp_path: Path) -> No
         and 0 < loss["mean_difference"] <= loss["largest_difference"] < loss["largest_value"]
     )
     assert loss["bytes"] == target.stat().st_size < 0.4 * loss["float_bytes"]
-    clips, labels = real_clips(source, str(source.data.val), 256)
-    answers = programs.runner_of(target)(clips)
+    clips, labels = load_clips(source, str(source.data.val), 256)
+    answers = programs.load_program(target)(clips)
     assert labels == [0, 1, 2]
     assert loss["int8_top1"] == pytest.approx(
         100 * float((answers.argmax(1) == torch.tensor(labels)).float().mean())
@@ -96,35 +94,34 @@ def test_a_run_in_int8_with_its_note(source: ExportSource, tmp_path: Path) -> No
 def test_a_failed_check_leaves_nothing(
     source: ExportSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "m.pt2").write_text("the one before")
+    (tmp_path / "m.pt2").write_text("previous")
 
-    def shifted(path: Path) -> programs.Runner:
-        assert (
-            path.read_bytes() == b"new" and path.parent.parent == tmp_path
-        )  # on the same disk, under another name
+    def shifted(path: Path) -> programs.Program:
+        assert path.read_bytes() == b"new"
+        assert path.parent.parent == tmp_path  # on the same disk, so that it can be moved
         return lambda clips: source.model(clips) + 1e-3
 
     monkeypatch.setattr(programs, "capture", lambda model, output: b"new")
     monkeypatch.setattr(programs, "write_pt2", lambda graph, path: path.write_bytes(graph))
-    monkeypatch.setattr(programs, "runner_of", shifted)
+    monkeypatch.setattr(programs, "load_program", shifted)
     with pytest.raises(
         ExportError,
-        match=r"differ from the model's by .* at a batch of 1, more than 1e-05; nothing was written",
+        match="output differs from the model's by .* at batch size 1, more than 1e-05; nothing",
     ):
         export(source, tmp_path / "m.pt2")
     assert [path.name for path in tmp_path.iterdir()] == ["m.pt2"]
-    assert (tmp_path / "m.pt2").read_text() == "the one before"
+    assert (tmp_path / "m.pt2").read_text() == "previous"
 
 
 def test_features_of_pretrained_weights(tmp_path: Path) -> None:
     weights = str(save_pretrained(create_model("mae_hiera_micro_16x32"), tmp_path / "mae"))
     with pytest.raises(
         ConfigError,
-        match=r"mae: has no classifier's head; export what it has: --output-of features",
+        match=r"mae: has no classifier head; export its features: --output-of features",
     ):
-        source_of_weights("hiera_micro_16x32", weights, "logits")
+        export_source_from_weights("hiera_micro_16x32", weights, "logits")
     facts = export(
-        source_of_weights("hiera_micro_16x32", weights, "features"),
+        export_source_from_weights("hiera_micro_16x32", weights, "features"),
         tmp_path / "f.pt2",
         output="features",
     )
@@ -137,14 +134,14 @@ def test_features_of_pretrained_weights(tmp_path: Path) -> None:
         wanted = (
             create_model("hiera_micro_16x32", pretrained=weights).eval().forward_features(clips)
         )
-    assert (programs.runner_of(tmp_path / "f.pt2")(clips) - wanted).abs().max() <= 1e-5
+    assert (programs.load_program(tmp_path / "f.pt2")(clips) - wanted).abs().max() <= 1e-5
 
 
-def test_what_int8_costs_is_counted() -> None:
+def test_compare_int8() -> None:
     exact = torch.tensor([[1.0, 2.0], [4.0, 3.0], [1.0, 0.0], [0.0, 1.0]])
     rounded = exact + torch.tensor([[0.0, 0.5], [0.0, 2.0], [0.0, 0.0], [0.0, 0.0]])
     clips = torch.arange(4)
-    facts = measure_loss(
+    facts = compare_int8(
         lambda x: exact[x], lambda x: rounded[x], clips, [1, 0, None, 0], output="logits"
     )
     assert facts == {
@@ -156,70 +153,44 @@ def test_what_int8_costs_is_counted() -> None:
         "float_top1": pytest.approx(200 / 3),
         "int8_top1": pytest.approx(100 / 3),
     }
-    facts = measure_loss(
+    facts = compare_int8(
         lambda x: exact[x], lambda x: exact[x].flip(1), clips, [None] * 4, output="features"
     )
     assert facts["lowest_cosine"] == 0.0 and facts["mean_cosine"] == pytest.approx((0.8 + 0.96) / 4)
 
 
-def test_clips_of_int8_come_from_somewhere(source: ExportSource, tmp_path: Path) -> None:
+def test_load_clips(source: ExportSource, tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError,
-        match=r"--int8: its loss is measured on real clips; name a list .* with --videos",
+        match=r"--int8: accuracy is measured on real clips; set --videos",
     ):
-        real_clips(source, None, 4)
+        load_clips(source, None, 4)
     (tmp_path / "a.mp4").write_bytes(b"no video")
     with pytest.raises(
-        ExportError, match=r"none of its 1 videos can be read; name others with --videos"
+        ExportError, match=r"none of its 1 videos can be read; set --videos to another list"
     ):
-        real_clips(source, str(tmp_path), 4)
+        load_clips(source, str(tmp_path), 4)
     with pytest.raises(
-        ConfigError, match="hiera_micro_16x32: is an image model; --int8 measures its loss on clips"
+        ConfigError, match="hiera_micro_16x32: is an image model; --int8 measures accuracy on clips"
     ):
-        real_clips(replace(source, clip=None), "x", 4)
-    clips, labels = real_clips(source, str(source.data.val), 2)  # the first and the third
+        load_clips(replace(source, clip=None), "x", 4)
+    clips, labels = load_clips(source, str(source.data.val), 2)  # the first and the third
     assert clips.shape == (2, 3, 16, 32, 32) and labels == [0, 2]
 
 
-def test_masked_autoencoders_are_told_what_to_do_instead() -> None:
+def test_masked_autoencoders_are_rejected_with_the_remedy() -> None:
     with pytest.raises(
         ConfigError,
-        match=r"answers with a loss; export its encoder: --model hiera_tiny_16x224 --pre",
+        match=r"returns a loss; export its encoder: --model hiera_tiny_16x224 --pre",
     ):
-        check_names(None, "mae_hiera_tiny_16x224")
+        check_exportable(None, "mae_hiera_tiny_16x224")
     with pytest.raises(ConfigError, match="name='hiera_xl': unknown model; did you mean"):
-        check_names(None, "hiera_xl")
+        check_exportable(None, "hiera_xl")
 
 
-def test_a_folder_that_cannot_be_written(source: ExportSource, tmp_path: Path) -> None:
+def test_unwritable_folder_is_an_export_error(source: ExportSource, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(
         ExportError, match=r"m.pt2: cannot be written \(.*\); choose another --output"
     ):
         export(source, tmp_path / "file" / "m.pt2")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (
-            ["--model", "hiera_tiny_16x224"],
-            "--model and --pretrained go together; for weights as they are drawn",
-        ),
-        (["--run", "x", "--output", "m.pth"], "--output m.pth: must end in .pt2 or .onnx"),
-        (["--run", "x", "--format", "pt2"], "--output m.onnx: must end in .pt2"),
-        (
-            ["--run", "x", "--output", "m.pt2", "--int8"],
-            "--int8: is made of ONNX; let --output end in .onnx, not .pt2",
-        ),
-        (["--run", "x", "--clips", "0"], "--clips 0: must be 1 or more"),
-        (
-            ["--model", "mae_hiera_micro_16x32", "--pretrained", "none"],
-            "masked autoencoder draws its masks anew",
-        ),
-    ],
-)
-def test_mistakes_are_one_line(arguments: list[str], words: str) -> None:
-    command = [sys.executable, "tools/export.py", "--output", "m.onnx", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2 and words in done.stderr and len(done.stderr.splitlines()) == 1

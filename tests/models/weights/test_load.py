@@ -167,7 +167,7 @@ def test_folders_without_weights_are_rejected(tmp_path):
 def test_unknown_sources_are_rejected():
     with pytest.raises(
         CheckpointError,
-        match=r"mae_k40: no such file, folder or tag of hiera_base_16x224; did you mean the tag mae_k400",
+        match="mae_k40: no such file, folder or tag of hiera_base_16x224; did you mean the tag mae",
     ):
         read_weights("mae_k40", "hiera_base_16x224")
     with pytest.raises(

@@ -1,0 +1,114 @@
+"""Models to export: from a run, or by name with pretrained weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from hiera_video.config.load import load_config
+from hiera_video.data.config import AugmentConfig, DataConfig
+from hiera_video.data.sampling import ClipConfig
+from hiera_video.errors import ConfigError
+from hiera_video.models.registry import config_for, is_mae
+
+if TYPE_CHECKING:
+    from hiera_video.export.program import Output
+    from hiera_video.models.hiera import Hiera
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSource:
+    """A model, and the facts that users of its program need."""
+
+    model: Hiera
+    name: str
+    """Model name."""
+    weights: str
+    """Origin of the weights."""
+    clip: ClipConfig | None
+    """Frames of a clip; None for an image model."""
+    class_names: tuple[str, ...] | None = None
+    """Class names, if known."""
+    multi_label: bool = False
+    """True if the model was trained with several labels a video."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """Mean and standard deviation of the normalisation."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """The run's videos."""
+
+
+def check_exportable(run: str | None, model: str | None) -> None:
+    """Raise `ConfigError` for a model that cannot be exported, before torch is imported."""
+    name = load_config(Path(run) / "config.yaml").model.name if run else str(model)
+    config_for(name)
+    if is_mae(name):
+        encoder = name.removeprefix("mae_")
+        raise ConfigError(
+            f"{name}: a masked autoencoder draws random masks and returns a loss; export its "
+            f"encoder: --model {encoder} --pretrained {run or 'FILE'} --output-of features"
+        )
+
+
+def export_source_from_run(run: str, which: Literal["best", "last"] | None) -> ExportSource:
+    """Load the model of a run.
+
+    Args:
+        run: Folder of the run.
+        which: Checkpoint; the best by default, see `find_checkpoint`.
+
+    Raises:
+        CheckpointError: If the run has no such checkpoint.
+    """
+    from hiera_video.models.weights.load import find_checkpoint
+    from hiera_video.workflows.load_run import load
+
+    loaded, checkpoint = load(run, which), find_checkpoint(Path(run), which)
+    return ExportSource(
+        model=loaded.model,  # type: ignore[arg-type]  # check_exportable excludes autoencoders
+        name=loaded.config.model.name,
+        weights=f"{run} ({checkpoint.name})",
+        clip=loaded.config.clip,
+        class_names=loaded.class_names,
+        multi_label=loaded.multi_label,
+        augment=loaded.config.augment,
+        data=loaded.config.data,
+    )
+
+
+def export_source_from_weights(name: str, pretrained: str, output: Output) -> ExportSource:
+    """Create a model by name with pretrained weights, normalised as published models are.
+
+    Args:
+        name: Model name.
+        pretrained: See `read_weights`; "none" for newly initialised weights.
+        output: The output to export; "logits" needs weights with a head.
+
+    Raises:
+        ConfigError: If the weights have no head.
+        CheckpointError: If the weights cannot be read.
+    """
+    from hiera_video.models.factory import create_model
+    from hiera_video.models.weights.load import load_pretrained, read_weights
+
+    weights = None if pretrained == "none" else read_weights(pretrained, name)
+    if weights is not None and weights.num_classes is None and output == "logits":
+        raise ConfigError(
+            f"{pretrained}: has no classifier head; export its features: --output-of features"
+        )
+    size = weights.config.get("input_size") if weights else None
+    model = create_model(
+        name,
+        num_classes=weights.num_classes if weights else None,
+        input_size=tuple(size) if size else None,
+    )
+    if weights is not None:
+        load_pretrained(model, weights, name=name)
+    frames = model.config.input_size[0] if len(model.config.input_size) == 3 else None
+    return ExportSource(
+        model=model.eval(),  # type: ignore[arg-type]
+        name=name,
+        weights=pretrained,
+        clip=ClipConfig(num_frames=frames) if frames else None,
+        class_names=weights.class_names if weights else None,
+    )
