@@ -153,7 +153,7 @@ def page(results: list[dict[str, Any]]) -> str:
             for line in (
                 f"- Injected: {fault.injected.format(trials=trials, half=trials // 2)}.",
                 f"- Required: {fault.required}.",
-                f"- Held: **{row['held']} of {trials}**{figures}.",
+                f"- Passed: **{row['held']:,} of {trials:,}**{figures}.",
             )
         )
     return f"{text}\n## Measurements\n\n{''.join(map(_source, results))}"
