@@ -1,0 +1,148 @@
+"""`hv.load` and `hv.predict`: runs, published weights, and what cannot be loaded."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import hiera_video as hv
+from hiera_video.config.load import load_config, save_config
+from hiera_video.errors import CheckpointError, ConfigError, DecodeError
+from hiera_video.models.hiera import Hiera
+from hiera_video.train.checkpoint import CheckpointStore
+from hiera_video.workflows.load_run import LoadedRun, top_classes
+from hiera_video.workflows.sliding_window import predict_live, predict_windows
+
+MICRO = "hiera_micro_16x32"
+NAMES = ("up", "down", "round")
+
+
+def test_a_prediction_has_the_times_of_its_clips(run_folder: Path, films: Path) -> None:
+    run = hv.load(run_folder)
+    predictions = hv.predict(run, films / "a.mp4", topk=3)
+    assert len({prediction.clip_seconds for prediction in predictions}) == 1
+    clips = predictions[0].clip_seconds
+    assert len(clips) == run.config.test.clips
+    assert (clips[0][0], clips[-1][1]) == (0, 2)
+    assert sum(prediction.probability for prediction in predictions) == pytest.approx(1)
+    with pytest.raises(DecodeError, match=r"notes.txt"):
+        hv.predict(run, films / "notes.txt")
+
+
+def test_every_prediction_computes_in_the_precision_of_the_test(
+    run_folder: Path, films: Path
+) -> None:
+    run, film = hv.load(run_folder), films / "a.mp4"
+    test = replace(run.config.test, precision="bf16")
+    half = replace(run, config=replace(run.config, test=test))
+    with hv.open_video(film) as video:
+        frames = list(zip(video.times, video.frames(range(len(video.times)))))
+
+    def predictions(run: LoadedRun) -> Iterator[dict[str, float]]:
+        yield {item.label: item.probability for item in hv.predict(run, film, topk=3)}
+        for segment in predict_windows(run, film, topk=3):
+            yield dict(segment.top_classes)
+        for segment in predict_live(run, iter(frames), window=1, topk=3):
+            yield dict(segment.top_classes)
+
+    pairs = list(zip(predictions(run), predictions(half), strict=True))
+    assert len(pairs) == 1 + 2 + 1
+    for exact, rounded in pairs:
+        assert rounded != exact and rounded == pytest.approx(exact, abs=2e-2)
+        assert sum(rounded.values()) == pytest.approx(1, abs=1e-6)
+
+
+def test_multi_label_probabilities_are_independent(run_folder: Path) -> None:
+    run = replace(hv.load(run_folder), multi_label=True)
+    logits = torch.tensor([[0.0, 2.0, -2.0], [0.0, 2.0, -2.0]])
+    expected = {"to the right": 0.5, "to the left": 0.8807971, "up": 0.1192029}
+    assert dict(top_classes(run, logits, 3)) == pytest.approx(expected)
+
+
+def test_a_class_without_a_name_gets_its_index(run_folder: Path) -> None:
+    run = replace(hv.load(run_folder), class_names=("to the right", "to the left"))
+    found = top_classes(run, torch.tensor([[0.0, 1.0, 2.0]]), 3)
+    assert [label for label, _ in found] == ["2", "to the left", "to the right"]
+
+
+def test_a_run_without_validation_uses_its_last_checkpoint(
+    run_folder: Path, films: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder, symlinks=True)
+    (folder / "checkpoints" / "best").unlink()
+    assert hv.predict(folder, films / "a.mp4") == hv.predict(run_folder, films / "a.mp4")
+    with pytest.raises(CheckpointError, match="the run has no 'best' checkpoint yet"):
+        hv.load(folder, "best")
+
+
+def test_a_damaged_checkpoint_is_an_error(run_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder, symlinks=True)
+    meta = folder / "checkpoints/best/meta.json"
+    words = r"checkpoints/best: its meta.json is damaged \(.*; load the run's last"
+    for content in (meta.read_text()[:40], "[]", "{}"):
+        meta.write_text(content)
+        with pytest.raises(CheckpointError, match=words):
+            hv.load(folder)
+
+
+def test_masked_pretraining_has_no_classes(films: Path, tmp_path: Path) -> None:
+    config = Path(__file__).parents[2] / "configs/motion_hiera_micro_mae.yaml"
+    save_config(load_config(config), tmp_path / "config.yaml")
+    model = hv.create_model("mae_hiera_micro_16x32")
+    meta = {"model": {"num_classes": None}, "class_names": None}
+    store = CheckpointStore(tmp_path / "checkpoints", keep=1)
+    store.save(1, model.state_dict(), {}, meta, best=True)
+    run = hv.load(tmp_path)
+    words = "masked pre-training has no classes to predict; fine-tune from it first"
+    with pytest.raises(ConfigError, match=words):
+        hv.predict(run, films / "a.mp4")
+    with pytest.raises(ConfigError, match=words):
+        next(predict_windows(run, films / "a.mp4", window=1))
+
+
+def test_arguments_of_another_kind(run_folder: Path, films: Path) -> None:
+    words = r"run is a Hiera; give the folder of a run, or the result of hv.load"
+    with pytest.raises(ConfigError, match=words):
+        hv.predict(hv.load(run_folder).model, films / "a.mp4")  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match=r"the run has no 'final' checkpoint yet"):
+        hv.load(run_folder, which="final")  # type: ignore[arg-type]
+
+
+def test_weights_without_a_run(
+    answering_model: Callable[[], Hiera],
+    films: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A folder with class names, a file with only tensors, and one of Kinetics-400's size."""
+    model, film = answering_model(), films / "a.mp4"
+    named = hv.load(hv.save_pretrained(model, tmp_path / "named", class_names=NAMES), model=MICRO)
+    assert named.class_names == NAMES
+    assert (named.config.test.clips, named.config.test.crops) == (5, 3)
+    expected = [prediction.label for prediction in hv.predict(named, film, topk=3)]
+    torch.save({"model_state": model.state_dict()}, tmp_path / "bare.pth")
+    bare = hv.predict(hv.load(tmp_path / "bare.pth", model=MICRO), film, topk=3)
+    assert [NAMES[int(prediction.label)] for prediction in bare] == expected
+    kinetics = hv.create_model(MICRO, num_classes=400)
+    torch.save(kinetics.state_dict(), tmp_path / "k400.pth")
+    with caplog.at_level("INFO"):
+        names = hv.load(tmp_path / "k400.pth", model=MICRO).class_names
+    assert names is not None and (len(names), names[0], names[399]) == (400, "abseiling", "zumba")
+    assert "its 400 classes have no names; assuming Kinetics-400" in caplog.text
+
+
+def test_weights_that_do_not_fit(answering_model: Callable[[], Hiera], tmp_path: Path) -> None:
+    folder = hv.save_pretrained(answering_model(), tmp_path / "model")
+    with pytest.raises(ConfigError, match=r"hiera_base_224 takes \(height, width\)"):
+        hv.load(folder, model="hiera_base_224")
+    torch.save(hv.create_model("mae_hiera_micro_16x32").state_dict(), tmp_path / "mae.pth")
+    words = r"mae.pth: has no classification head, so there are no classes to predict; fine-tune"
+    with pytest.raises(ConfigError, match=words):
+        hv.load(tmp_path / "mae.pth", model=MICRO)

@@ -1,0 +1,111 @@
+"""Predictions along a file and along a live stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import hiera_video as hv
+from hiera_video.errors import ConfigError
+from hiera_video.video.encode import write_video
+from hiera_video.workflows.load_run import LoadedRun
+from hiera_video.workflows.sliding_window import predict_live, predict_windows, window_starts
+
+
+@pytest.fixture(scope="module")
+def run(run_folder: Path) -> LoadedRun:
+    return hv.load(run_folder)
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A film of 4.5 s at 16 fps."""
+    path = tmp_path_factory.mktemp("film") / "film.mp4"
+    frames = np.random.default_rng(0).integers(0, 255, (72, 40, 48, 3), dtype=np.uint8)
+    write_video(path, frames, fps=16)
+    return path
+
+
+def stream(path: Path, *, dropped: range = range(0)) -> Iterator[tuple[float, np.ndarray]]:
+    """Yield the frames of a file as a camera would, without those in `dropped`."""
+    with hv.open_video(path) as video:
+        frames = video.frames(range(len(video.times)))
+        for index, time in enumerate(video.times):
+            if index not in dropped:
+                yield time - video.times[0], frames[index]
+
+
+def test_window_starts() -> None:
+    assert window_starts(10, 4, 4) == [0, 4, 6]  # the last one ends with the video
+    assert window_starts(8, 4, 2) == [0, 2, 4]
+    assert window_starts(3, 4, 4) == [0]
+    assert window_starts(8.1, 4, 4) == [0, 4]  # a tenth of a step may remain
+
+
+def test_a_segment_is_one_clip_with_the_crops_of_the_test(run: LoadedRun, films: Path) -> None:
+    # by default a segment has the length of the clip: 16 frames, 1 s
+    segments = list(predict_windows(run, films / "a.mp4", step=0.5, topk=3))
+    assert [(segment.start_seconds, segment.end_seconds) for segment in segments] == [
+        (0, 1),
+        (0.5, 1.5),
+        (1, 2),
+    ]
+    with hv.open_video(films / "a.mp4") as video, torch.inference_mode():
+        views = run.transform(video.frames(range(8, 24)))
+        probabilities = run.model(views).softmax(dim=1).mean(dim=0).tolist()
+    assert run.class_names is not None
+    expected = dict(zip(run.class_names, probabilities, strict=True))
+    assert dict(segments[1].top_classes) == pytest.approx(expected, abs=1e-6)
+
+
+def test_segment_sampling_needs_a_window(run: LoadedRun, films: Path) -> None:
+    clip = replace(run.config.clip, sampling="segments")
+    sampled = replace(run, config=replace(run.config, clip=clip))
+    with pytest.raises(ConfigError, match="its clips have no fixed length; set --window SECONDS"):
+        next(predict_windows(sampled, films / "a.mp4"))
+    segments = list(predict_windows(sampled, films / "a.mp4", window=1))
+    assert [(segment.start_seconds, segment.end_seconds) for segment in segments] == [
+        (0, 1),
+        (1, 2),
+    ]
+
+
+def test_lengths_must_be_positive_and_finite(run: LoadedRun, films: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--step 0: must be above 0 seconds and finite"):
+        next(predict_windows(run, films / "a.mp4", step=0))
+    with pytest.raises(ConfigError, match=r"--window inf: must be above 0 seconds and finite"):
+        next(predict_windows(run, films / "a.mp4", window=float("inf")))
+
+
+@pytest.mark.parametrize(("window", "step"), [(1.5, 0.5), (1.0, 1.0), (2.0, None), (0.5, 1.5)])
+def test_a_live_stream_gets_the_predictions_of_the_file(
+    run: LoadedRun, film: Path, window: float, step: float | None
+) -> None:
+    live = list(predict_live(run, stream(film), window=window, step=step, topk=3))
+    # the file has one more segment, which ends with it: no later frame arrives in the stream
+    expected = [
+        segment
+        for segment in predict_windows(run, film, window=window, step=step, topk=3)
+        if segment.end_seconds < 4.49 and (segment.start_seconds / (step or window)) % 1 == 0
+    ]
+    assert len(live) == len(expected) >= 2
+    for one, other in zip(live, expected, strict=True):
+        assert one.start_seconds == pytest.approx(other.start_seconds)
+        assert one.end_seconds == pytest.approx(other.end_seconds)
+        assert [label for label, _ in one.top_classes] == [label for label, _ in other.top_classes]
+        assert dict(one.top_classes) == pytest.approx(dict(other.top_classes), abs=1e-6)
+    assert len({segment.top_classes for segment in live}) > 1
+
+
+def test_segments_that_ended_while_the_model_was_busy_are_skipped(
+    run: LoadedRun, film: Path
+) -> None:
+    # no frames from 1.25 to 2.75 s: then the segment at 1 s is old, and the newest that has ended,
+    # at 2 s, has no frames
+    segments = predict_live(run, stream(film, dropped=range(20, 44)), window=0.5, step=0.5)
+    assert [segment.start_seconds for segment in segments] == [0.0, 0.5, 2.5, 3.0, 3.5]
