@@ -138,7 +138,8 @@ def clips_of(config: Config, manifest: Manifest) -> TrainClips:
 
 def batches(dataset: TrainClips, workers: int) -> Iterator[list[ClipBatch]]:
     """As many as are asked for; `close` ends the workers."""
-    from hiera_video.data.loading.loader import BatchPlan, train_loader
+    from hiera_video.data.loading.batch_plan import BatchPlan
+    from hiera_video.data.loading.loader import train_loader
 
     plan = BatchPlan(num_records=len(dataset), batch_size=min(VIDEOS_A_BATCH, len(dataset)), seed=0)
     return train_loader(dataset, plan, first_step=0, last_step=sys.maxsize, workers=workers)
@@ -183,7 +184,7 @@ def reencoded(config: Config, manifest: Manifest, folder: Path) -> float | None:
     from hiera_video.data.loading.quarantine import QuarantinePolicy
     from hiera_video.data.manifest.read import read_manifest
     from hiera_video.data.prepare.reencode import reencode
-    from hiera_video.data.prepare.reencode_config import Recipe
+    from hiera_video.data.prepare.reencode_config import ReencodeConfig
 
     few = replace(
         manifest,
@@ -198,7 +199,7 @@ def reencoded(config: Config, manifest: Manifest, folder: Path) -> float | None:
         few,
         folder / "copies",
         "train",
-        Recipe(),
+        ReencodeConfig(),
         root=root,
         workers=0,
         quarantine=QuarantinePolicy(),

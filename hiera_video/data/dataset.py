@@ -1,7 +1,8 @@
-"""From a record to what a model sees. Stateless: a training sample is a function of (seed, epoch, index) and its file,
-a test sample of its file alone.
+"""Datasets: training samples and test views of the videos of a manifest.
 
-Training may take another video in a broken one's place, and says so; testing never does.
+Both are stateless: a training sample depends on (seed, epoch, place) and its file alone, and the
+views of a test on their file alone. Training may substitute another video for an unreadable one,
+and reports it; testing never does.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from hiera_video.data.sampling import (
     test_clips,
     training_clip,
 )
-from hiera_video.data.transforms.flip_labels import Mirror
+from hiera_video.data.transforms.clip_sample import ClipSample
+from hiera_video.data.transforms.flip_labels import LabelFlip
 from hiera_video.data.transforms.multicrop import Crops
-from hiera_video.data.transforms.on_device import UnfinishedClip
 from hiera_video.errors import ConfigError, DecodeError, ManifestError
 from hiera_video.utils.profiler import stage
 from hiera_video.video import open_video
@@ -36,31 +37,36 @@ from hiera_video.video.options import Backend
 from hiera_video.video.reader import Frames, VideoReader, unreadable
 
 SUBSTITUTES = 10
-"""Videos tried in a broken one's place. If all of them are broken too, the data set is, and training stops."""
+"""Videos tried in place of an unreadable one before training stops."""
 
-ClipTransform = Callable[[Frames, random.Random], Tensor | UnfinishedClip]
-"""(uint8 [T, H, W, 3], generator) → float32 [3, T, S, S], or what the model's device makes that of."""
+ClipTransform = Callable[[Frames, random.Random], ClipSample]
+"""Turns uint8 frames [T, H, W, 3] into a training clip, with random numbers from the generator."""
 
 
 class ViewTransform(Protocol):
-    """What makes the views of a test."""
+    """Turns the frames of a video into the views of a test."""
 
     def views_of(self, frames: Frames, clips: Sequence[Sequence[int]]) -> Crops:
-        """uint8 [N, H, W, 3] and the places of each clip's T frames among the N → the crops of each clip."""
+        """Return the crops of each clip.
+
+        Args:
+            frames: Distinct frames of the video, uint8 [N, H, W, 3].
+            clips: For each clip, the places of its T frames among the N.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSamples:
     """All samples of one video in one epoch."""
 
-    clips: tuple[Tensor | UnfinishedClip, ...]
-    """`clip.repeats` clips, float32 [3, T, S, S], or what becomes that."""
+    clips: tuple[ClipSample, ...]
+    """`clip.repeats` clips."""
     labels: tuple[Label, ...]
-    """Of each clip: all the video's, but for clips that were flipped into another class."""
+    """Label of each clip: the video's, except for clips that were flipped into another class."""
     row: int
-    """Of the video that the clips come from, which is another one than asked for if that was broken."""
+    """Manifest row of the video that the clips come from, which may be a substitute."""
     substituted: tuple[tuple[str, str], ...]
-    """(path, reason) of each video that could not be read and was passed over."""
+    """(path, reason) of each unreadable video that was skipped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,17 +79,17 @@ class VideoViews:
     clip_seconds: tuple[tuple[float, float], ...]
     """Start of each clip's first frame and end of its last, on the file's clock."""
     seconds: float
-    """How long reading and scaling took: slow files are worth knowing."""
+    """Time that reading and resizing took; slow files are reported."""
 
     @property
     def views(self) -> Tensor:
-        """All of them, float32 [V, 3, T, S, S]: a copy that is several times as large as `crops`."""
-        return self.crops.stacked()
+        """All views, float32 [V, 3, T, S, S]: a copy that is several times as large as `crops`."""
+        return self.crops.stack()
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnreadableVideo:
-    """A video of a test that cannot be read; `reason` is one of `decode.protocol.REASONS`."""
+    """A video of a test that cannot be read; `reason` is one of `video.reader.REASONS`."""
 
     row: int
     path: str
@@ -92,10 +98,25 @@ class UnreadableVideo:
 
 
 class TrainClips:
-    """Training samples: `dataset[epoch, index]`.
+    """Training samples of a manifest: `dataset[epoch, place]`.
 
-    `fresh_repeats`: each of `clip.repeats` samples is another random clip (pre-training), all decoded in one pass;
-    otherwise it is the same clip, augmented again (fine-tuning). `need_labels` is on unless repeats are fresh.
+    Args:
+        manifest: The videos and their labels.
+        clip: Which frames make a clip, and how many samples each video gives (`repeats`).
+        transform: Augments and crops the frames of a clip.
+        seed: Seed of all random numbers.
+        decoder: Backend that reads the videos.
+        on_broken: Substitute another video for an unreadable one, or raise its error.
+        independent_repeats: Draw a new clip of the video for each repeat, all decoded at once
+            (pre-training); otherwise augment the same clip again (fine-tuning).
+        need_labels: Refuse a manifest without labels; by default, unless repeats are independent.
+        num_classes: Width of multi-hot labels, if the model has more classes than the manifest.
+        quarantine: When a loader skips a file from then on, and where it records that.
+        label_flip: Flips clips here, for classes whose labels depend on it; the transform must
+            not flip then.
+
+    Raises:
+        ManifestError: The manifest has no videos, or lacks labels that are needed.
     """
 
     def __init__(
@@ -107,100 +128,139 @@ class TrainClips:
         seed: int,
         decoder: Backend = "pyav",
         on_broken: Literal["substitute", "error"] = "substitute",
-        fresh_repeats: bool = False,
+        independent_repeats: bool = False,
         need_labels: bool | None = None,
         num_classes: int | None = None,
         quarantine: QuarantinePolicy | None = None,
-        mirror: Mirror | None = None,
+        label_flip: LabelFlip | None = None,
     ) -> None:
         if not manifest.records:
             raise ManifestError(f"{manifest.source}: holds no videos to train on")
-        if need_labels if need_labels is not None else not fresh_repeats:
+        if need_labels if need_labels is not None else not independent_repeats:
             manifest.require_labels()
         self.records = manifest.records
         self.multi_label = manifest.multi_label
         self.num_classes = num_classes if num_classes is not None else manifest.num_classes
-        """Width of multi-hot labels; the model's, where that has more classes than the manifest."""
         self.clip = clip
         self.transform = transform
         self.seed = seed
         self.decoder = decoder
         self.on_broken = on_broken
-        self.fresh_repeats = fresh_repeats
-        self.mirror = mirror
-        """Flips here, where labels depend on it; the transform must not flip then."""
+        self.independent_repeats = independent_repeats
+        self.label_flip = label_flip
         self.quarantine = quarantine or QuarantinePolicy()
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, key: tuple[int, int]) -> TrainSamples:
-        """The samples of record `index` in `epoch`. `DecodeError` where it is broken and may not, or cannot, be
-        substituted; `ConfigError` where it is too short and `clip.short_videos=error`."""
+        """Return the samples of record `place` in `epoch`; `key` is (epoch, place).
+
+        Raises:
+            DecodeError: The video is unreadable and may not, or cannot, be substituted.
+            ConfigError: The video is too short and `clip.short_videos=error`.
+        """
         return self.samples(*key)
 
-    def samples(self, epoch: int, index: int, opening: OnOpen | None = None) -> TrainSamples:
-        """`self[epoch, index]`, telling `opening` of each file."""
-        passed_over: list[tuple[str, str]] = []
-        choice = random.Random(f"substitute/{self.seed}/{epoch}/{index}")
-        record = self.records[index]
+    def samples(
+        self,
+        epoch: int,
+        place: int,
+        *,
+        rows: Sequence[int] | None = None,
+        on_open: OnOpen | None = None,
+    ) -> TrainSamples:
+        """Return the samples at one place of an epoch.
+
+        All random numbers are drawn by place, so a video that a balanced epoch repeats is cropped
+        and augmented differently each time.
+
+        Args:
+            epoch: Number of the epoch.
+            place: Place in the epoch, before shuffling.
+            rows: Record at each place of the epoch (`BatchPlan.rows`); by default, the manifest's
+                order.
+            on_open: Called with each path before it is opened.
+
+        Raises:
+            DecodeError: The video is unreadable and may not, or cannot, be substituted.
+            ConfigError: The video is too short and `clip.short_videos=error`.
+        """
+        rows = range(len(self.records)) if rows is None else rows
+        skipped: list[tuple[str, str]] = []
+        substitutes = random.Random(f"substitute/{self.seed}/{epoch}/{place}")
+        record = self.records[rows[place]]
         while True:
-            # each attempt starts the sample's generator anew: how far a broken file got must not matter
-            generator = random.Random(f"clip/{self.seed}/{epoch}/{index}")
+            # each attempt restarts the generator: how far an unreadable file got must not matter
+            generator = random.Random(f"clip/{self.seed}/{epoch}/{place}")
             try:
-                if opening is not None:
-                    opening(record.path)
-                with _one_thread():
+                if on_open is not None:
+                    on_open(record.path)
+                with _single_threaded():
                     clips, labels = self._clips(record, generator)
             except DecodeError as error:
                 if self.on_broken == "error":
                     raise
-                passed_over.append((record.path, error.reason))
-                if len(passed_over) > SUBSTITUTES:
+                skipped.append((record.path, error.reason))
+                if len(skipped) > SUBSTITUTES:
                     raise DecodeError(
-                        f"{error} (as were {SUBSTITUTES} videos tried before it); is data.root right, and its disk there?",
+                        f"{error}; {SUBSTITUTES} other videos could not be read either: check "
+                        "data.root, and that its disk is mounted",
                         reason=error.reason,
                     ) from error
-                record = self.records[choice.randrange(len(self.records))]
+                record = self.records[rows[substitutes.randrange(len(self.records))]]
             else:
                 return TrainSamples(
-                    clips=clips, labels=labels, row=record.row, substituted=tuple(passed_over)
+                    clips=clips, labels=labels, row=record.row, substituted=tuple(skipped)
                 )
 
     def _clips(
         self, record: Record, generator: random.Random
-    ) -> tuple[tuple[Tensor | UnfinishedClip, ...], tuple[Label, ...]]:
+    ) -> tuple[tuple[ClipSample, ...], tuple[Label, ...]]:
         repeats = self.clip.repeats
-        with stage("open"), open_video(record.source, self.decoder) as video:
-            window = record_frame_range(video, record)
-            drawn = repeats if self.fresh_repeats else 1
-            with _named(record.path):
-                indices = [training_clip(window, self.clip, generator) for _ in range(drawn)]
-            with stage("decode"):
-                if drawn == 1:
-                    decoded = [video.frames([window.first + i for i in indices[0]])]
-                else:
-                    decoded = [
-                        frames[clip]
-                        for frames, places in _decode(video, window, indices)
-                        for clip in places
-                    ]
-        clips: list[Tensor | UnfinishedClip] = []
-        labels = []
+        decoded = self._decode(record, repeats if self.independent_repeats else 1, generator)
+        clips, labels = [], []
         for repeat in range(repeats):
-            frames, label = decoded[repeat % drawn], record.label
-            if self.mirror is not None:
-                flipped, label = self.mirror.flip(label, generator)
-                frames = frames[:, :, ::-1] if flipped else frames
+            frames, label = decoded[repeat % len(decoded)], record.label
+            if self.label_flip is not None:
+                flip, label = self.label_flip.draw(label, generator)
+                frames = frames[:, :, ::-1] if flip else frames
             clips.append(self.transform(frames, generator))
             labels.append(label)
         return tuple(clips), tuple(labels)
 
+    def _decode(self, record: Record, clips: int, generator: random.Random) -> list[Frames]:
+        """Return the frames of so many random clips of a video, each frame decoded once."""
+        with stage("open"), open_video(record.source, self.decoder) as video:
+            window = record_frame_range(video, record)
+            with _name_video_in_errors(record.path):
+                indices = [training_clip(window, self.clip, generator) for _ in range(clips)]
+            with stage("decode"):
+                if clips == 1:
+                    return [video.frames([window.first + i for i in indices[0]])]
+                return [
+                    frames[clip]
+                    for frames, places in _decode_clips(video, window, indices)
+                    for clip in places
+                ]
+
 
 class TestViews:
-    """All views of each video: `dataset[i]` for record i."""
+    """All test views of each video of a manifest: `dataset[i]` for record i.
 
-    __test__ = False  # not a test case, whatever pytest reads into the name
+    Args:
+        manifest: The videos.
+        clip: Which frames make a clip.
+        transform: Crops the frames of the clips.
+        num_clips: Clips of each video.
+        decoder: Backend that reads the videos.
+        quarantine: When a loader skips a file from then on, and where it records that.
+
+    Raises:
+        ConfigError: `clip.sampling` has no rule for `num_clips`.
+    """
+
+    __test__ = False  # keeps pytest from collecting the class
 
     def __init__(
         self,
@@ -226,13 +286,21 @@ class TestViews:
     def __getitem__(self, index: int) -> VideoViews | UnreadableVideo:
         return self.views(index)
 
-    def views(self, index: int, opening: OnOpen | None = None) -> VideoViews | UnreadableVideo:
-        """`self[index]`, telling `opening` of the file."""
+    def views(self, index: int, on_open: OnOpen | None = None) -> VideoViews | UnreadableVideo:
+        """Return the views of record `index`.
+
+        Args:
+            index: Place in the manifest.
+            on_open: Called with the path before it is opened.
+
+        Raises:
+            ConfigError: The video is too short and `clip.short_videos=error`.
+        """
         record = self.records[index]
         try:
-            if opening is not None:
-                opening(record.path)
-            with _one_thread():
+            if on_open is not None:
+                on_open(record.path)
+            with _single_threaded():
                 return self._views(record)
         except DecodeError as error:
             return UnreadableVideo(
@@ -243,16 +311,16 @@ class TestViews:
         started = time.monotonic()
         with open_video(record.source, self.decoder) as video:
             window = record_frame_range(video, record)
-            with _named(record.path):
+            with _name_video_in_errors(record.path):
                 indices = test_clips(window, self.clip, self.num_clips)
             crops = [
                 self.transform.views_of(frames, places)
-                for frames, places in _decode(video, window, indices)
+                for frames, places in _decode_clips(video, window, indices)
             ]
             times, frame_seconds = video.times, 1 / video.fps
         return VideoViews(
             row=record.row,
-            crops=Crops.joined(crops),
+            crops=Crops.concatenate(crops),
             clip_seconds=tuple(
                 (times[window.first + min(clip)], times[window.first + max(clip)] + frame_seconds)
                 for clip in indices
@@ -262,8 +330,12 @@ class TestViews:
 
 
 def record_frame_range(video: VideoReader, record: Record) -> FrameRange:
-    """The frames that count for `record`. `DecodeError` where its list promises more than there are, or its seconds leave
-    none."""
+    """Return the frames of a video that `record` is about.
+
+    Raises:
+        DecodeError: The video has fewer frames than its list states, or none in the record's
+            segment.
+    """
     times = video.times
     if record.num_frames is not None and len(times) < record.num_frames:
         raise unreadable(
@@ -278,17 +350,21 @@ def record_frame_range(video: VideoReader, record: Record) -> FrameRange:
         raise unreadable(
             record.path,
             "empty_window",
-            f"has no frame from {record.start_seconds} to {record.end_seconds} s; its frames are at "
-            f"{video.times[0]:.2f} to {video.times[-1]:.2f} s",
+            f"has no frame from {record.start_seconds} to {record.end_seconds} s; its frames are "
+            f"at {video.times[0]:.2f} to {video.times[-1]:.2f} s",
         )
     return window
 
 
-def _decode(
+def _decode_clips(
     video: VideoReader, window: FrameRange, clips: Sequence[Sequence[int]]
 ) -> list[tuple[Frames, list[list[int]]]]:
-    """The frames of several clips of one video, decoded in one pass, each once; and the places of each clip's among them.
-    One such pair a clip where all together take more memory than is meant for one video."""
+    """Decode the frames of several clips, each distinct frame once.
+
+    Returns:
+        The frames, and the places of each clip's frames among them. One such pair, or one pair per
+        clip if all clips together exceed the memory limit of a video.
+    """
     distinct = sorted({i for clip in clips for i in clip})
     place = {index: position for position, index in enumerate(distinct)}
     try:
@@ -296,13 +372,13 @@ def _decode(
     except DecodeError as error:
         if error.reason != "too_large" or len(clips) == 1:
             raise
-        return [part for clip in clips for part in _decode(video, window, [clip])]
+        return [part for clip in clips for part in _decode_clips(video, window, [clip])]
     return [(frames, [[place[i] for i in clip] for clip in clips])]
 
 
 @contextmanager
-def _named(path: str) -> Iterator[None]:
-    """The samplers know no file; the message should."""
+def _name_video_in_errors(path: str) -> Iterator[None]:
+    """Add the path to the message of a sampler's `ConfigError`."""
     try:
         yield
     except ConfigError as error:
@@ -310,9 +386,8 @@ def _named(path: str) -> Iterator[None]:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Kernels split their work by the number of threads, and round differently where they split; loader workers have
-    one thread, so everyone has."""
+def _single_threaded() -> Iterator[None]:
+    """Run torch on one thread, as workers do: kernels round differently where they split work."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

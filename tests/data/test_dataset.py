@@ -1,4 +1,4 @@
-"""Samples are functions of (seed, epoch, index); broken videos are substituted in training and reported in tests."""
+"""Samples depend on (seed, epoch, place); unreadable videos are substituted or reported."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from hiera_video.data.dataset import SUBSTITUTES, TestViews, TrainClips, Unreada
 from hiera_video.data.manifest.read import read_manifest
 from hiera_video.data.manifest.record import Manifest, Record
 from hiera_video.data.sampling import ClipConfig, test_clips, training_clip
+from hiera_video.data.transforms.clip_sample import ClipSample
 from hiera_video.data.transforms.multicrop import Crops
 from hiera_video.data.transforms.train_eval import EvalTransform, TrainTransform
 from hiera_video.errors import ConfigError, DecodeError, ManifestError
@@ -23,15 +24,15 @@ from hiera_video.video.pyav import PyAVReader
 CLIP = ClipConfig(num_frames=4, frame_stride=2)
 
 
-def plain(frames: Any, generator: random.Random) -> torch.Tensor:
-    """A transform that draws one number and keeps the pixels."""
+def keep_pixels(frames: Any, generator: random.Random) -> ClipSample:
+    """Keep the pixels, and write one drawn number into the first of each frame."""
     clip = torch.from_numpy(np.ascontiguousarray(frames)).permute(3, 0, 1, 2).float()
     clip[:, :, 0, 0] = generator.random()
-    return clip
+    return ClipSample(pixels=clip)
 
 
-class whole:
-    """An evaluation transform with two "crops": the frames and their negative."""
+class NegativeCrops:
+    """Two crops of each clip: the frames and their negative."""
 
     @staticmethod
     def views_of(frames: Any, clips: list[list[int]]) -> Crops:
@@ -57,7 +58,7 @@ def manifest(shared_videos: Any) -> Manifest:
     return read_manifest(str(listing))
 
 
-def with_broken(manifest: Manifest, *rows: int) -> Manifest:
+def with_missing(manifest: Manifest, *rows: int) -> Manifest:
     records = [
         Record(
             path=str(Path(r.path).with_name("gone.mp4")) if r.row in rows else r.path,
@@ -69,41 +70,45 @@ def with_broken(manifest: Manifest, *rows: int) -> Manifest:
     return Manifest(records=tuple(records), class_names=None, multi_label=False, source="list.csv")
 
 
-def test_a_training_sample_is_its_records_clip(manifest: Manifest, videos: Any) -> None:
-    dataset = TrainClips(manifest, CLIP, plain, seed=0)
+def test_a_training_sample_is_a_clip_of_its_record(manifest: Manifest, videos: Any) -> None:
+    dataset = TrainClips(manifest, CLIP, keep_pixels, seed=0)
     sample = dataset[3, 4]
     assert (sample.labels, sample.row, sample.substituted) == ((1,), 4, ())
     generator = random.Random("clip/0/3/4")
     with PyAVReader(manifest.records[4].path) as video:
         expected = training_clip(video.info, CLIP, generator)
-    assert numbers_of(videos, sample.clips[0]) == expected
-    assert float(sample.clips[0][0, 0, 0, 0]) == pytest.approx(generator.random())
+    assert numbers_of(videos, sample.clips[0].pixels) == expected
+    assert float(sample.clips[0].pixels[0, 0, 0, 0]) == pytest.approx(generator.random())
     again = dataset[3, 4]
-    assert torch.equal(sample.clips[0], again.clips[0])
-    draws = {float(dataset[epoch, 4].clips[0][0, 0, 0, 0]) for epoch in range(5)}
+    assert torch.equal(sample.clips[0].pixels, again.clips[0].pixels)
+    draws = {float(dataset[epoch, 4].clips[0].pixels[0, 0, 0, 0]) for epoch in range(5)}
     assert len(draws) == 5  # another epoch, another sample
-    other_seed = TrainClips(manifest, CLIP, plain, seed=1)[3, 4]
-    assert not torch.equal(sample.clips[0], other_seed.clips[0])
+    other_seed = TrainClips(manifest, CLIP, keep_pixels, seed=1)[3, 4]
+    assert not torch.equal(sample.clips[0].pixels, other_seed.clips[0].pixels)
 
 
-def test_repeats(manifest: Manifest, videos: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeats_augment_one_clip_or_draw_several(
+    manifest: Manifest, videos: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[int] = []
     frames = PyAVReader.frames
     monkeypatch.setattr(
         PyAVReader, "frames", lambda self, indices: calls.append(1) or frames(self, indices)
     )
     clip = ClipConfig(num_frames=4, frame_stride=2, repeats=3)
-    same = TrainClips(manifest, clip, plain, seed=0)[0, 0]
-    assert len({tuple(numbers_of(videos, clip)) for clip in same.clips}) == 1
-    assert len({float(clip[0, 0, 0, 0]) for clip in same.clips}) == 3  # each augmented on its own
-    fresh = TrainClips(manifest, clip, plain, seed=0, fresh_repeats=True)[0, 0]
-    assert len({tuple(numbers_of(videos, clip)) for clip in fresh.clips}) == 3
+    same = TrainClips(manifest, clip, keep_pixels, seed=0)[0, 0]
+    assert len({tuple(numbers_of(videos, clip.pixels)) for clip in same.clips}) == 1
+    assert (
+        len({float(clip.pixels[0, 0, 0, 0]) for clip in same.clips}) == 3
+    )  # each augmented on its own
+    drawn = TrainClips(manifest, clip, keep_pixels, seed=0, independent_repeats=True)[0, 0]
+    assert len({tuple(numbers_of(videos, clip.pixels)) for clip in drawn.clips}) == 3
     assert len(calls) == 2  # decoded once each
 
 
-def test_with_the_real_transforms(manifest: Manifest) -> None:
+def test_shapes_with_the_real_transforms(manifest: Manifest) -> None:
     dataset = TrainClips(manifest, CLIP, TrainTransform(AugmentConfig(), 32), seed=0)
-    assert dataset[0, 0].clips[0].shape == (3, 4, 32, 32)
+    assert dataset[0, 0].clips[0].pixels.shape == (3, 4, 32, 32)
     crops = EvalTransform(32, 3, (0.45, 0.45, 0.45), (0.225, 0.225, 0.225))
     views = TestViews(manifest, CLIP, crops, num_clips=2)[0]
     assert isinstance(views, VideoViews)
@@ -127,7 +132,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(videos: Any) -> None:
             torch.set_num_threads(count)
             views = test[0]
             assert isinstance(views, VideoViews)
-            found.append((train[0, 0].clips[0], views.views))
+            found.append((train[0, 0].clips[0].pixels, views.views))
             assert torch.get_num_threads() == count
     finally:
         torch.set_num_threads(threads)
@@ -135,8 +140,8 @@ def test_bits_do_not_depend_on_the_number_of_threads(videos: Any) -> None:
     assert torch.equal(found[0][1], found[1][1])
 
 
-def test_broken_videos_are_substituted_in_training(manifest: Manifest) -> None:
-    dataset = TrainClips(with_broken(manifest, 1, 2), CLIP, plain, seed=0)
+def test_unreadable_videos_are_substituted_in_training(manifest: Manifest) -> None:
+    dataset = TrainClips(with_missing(manifest, 1, 2), CLIP, keep_pixels, seed=0)
     first, again = dataset[0, 1], dataset[0, 1]
     assert first.row == again.row
     assert first.row not in (1, 2)
@@ -145,49 +150,52 @@ def test_broken_videos_are_substituted_in_training(manifest: Manifest) -> None:
         str(Path(manifest.records[1].path).with_name("gone.mp4")),
         "missing",
     )
-    assert torch.equal(first.clips[0], again.clips[0])
+    assert torch.equal(first.clips[0].pixels, again.clips[0].pixels)
     assert len({dataset[epoch, 1].row for epoch in range(20)}) > 1
-    strict = TrainClips(with_broken(manifest, 1), CLIP, plain, seed=0, on_broken="error")
+    strict = TrainClips(with_missing(manifest, 1), CLIP, keep_pixels, seed=0, on_broken="error")
     with pytest.raises(DecodeError, match=r"gone.mp4: no such file"):
         strict[0, 1]
 
 
 def test_substitution_is_bounded(manifest: Manifest) -> None:
-    dataset = TrainClips(with_broken(manifest, *range(6)), CLIP, plain, seed=0)
-    words = rf"no such file \(as were {SUBSTITUTES} videos tried before it\); is data.root right, and its disk there\?"
+    dataset = TrainClips(with_missing(manifest, *range(6)), CLIP, keep_pixels, seed=0)
+    words = (
+        rf"no such file; {SUBSTITUTES} other videos could not be read either: check data.root, and "
+        "that its disk is mounted"
+    )
     with pytest.raises(DecodeError, match=words) as caught:
         dataset[0, 0]
     assert caught.value.reason == "missing"
 
 
-def test_windows_of_untrimmed_videos(manifest: Manifest, videos: Any) -> None:
+def test_segments_of_untrimmed_videos(manifest: Manifest, videos: Any) -> None:
     path = manifest.records[0].path
     records = (
         Record(path=path, label=0, row=0, start_seconds=0.5, end_seconds=1.0),
         Record(path=path, label=0, row=1, start_seconds=8.0, end_seconds=9.0),
     )
     part = Manifest(records=records, class_names=None, multi_label=False, source="x")
-    dataset = TrainClips(part, CLIP, plain, seed=0, on_broken="error")
+    dataset = TrainClips(part, CLIP, keep_pixels, seed=0, on_broken="error")
     seen = {
-        number for epoch in range(30) for number in numbers_of(videos, dataset[epoch, 0].clips[0])
+        number
+        for epoch in range(30)
+        for number in numbers_of(videos, dataset[epoch, 0].clips[0].pixels)
     }
-    assert (min(seen), max(seen)) == (
-        15,
-        28,
-    )  # frames 15 to 29; the last one only from the last possible start
+    # frames 15 to 29; the last one only from the last possible start
+    assert (min(seen), max(seen)) == (15, 28)
     with pytest.raises(
         DecodeError, match=r"has no frame from 8.0 to 9.0 s; its frames are at 0.00 to 1.30 s"
     ) as caught:
         dataset[0, 1]
     assert caught.value.reason == "empty_window"
-    views = TestViews(part, CLIP, whole, num_clips=1)[0]
+    views = TestViews(part, CLIP, NegativeCrops, num_clips=1)[0]
     assert isinstance(views, VideoViews)
     assert numbers_of(videos, views.views[0]) == [18, 20, 22, 25]
     assert views.clip_seconds == (pytest.approx((18 / 30, 26 / 30)),)
 
 
 def test_test_views(manifest: Manifest, videos: Any) -> None:
-    dataset = TestViews(manifest, CLIP, whole, num_clips=3)
+    dataset = TestViews(manifest, CLIP, NegativeCrops, num_clips=3)
     views = dataset[2]
     assert isinstance(views, VideoViews)
     assert (views.row, views.views.shape) == (2, (6, 3, 4, 48, 64))
@@ -198,26 +206,26 @@ def test_test_views(manifest: Manifest, videos: Any) -> None:
     assert views.clip_seconds[2] == pytest.approx((expected[2][0] / 30, (expected[2][-1] + 1) / 30))
 
 
-def test_broken_videos_are_reported_in_tests(manifest: Manifest) -> None:
-    item = TestViews(with_broken(manifest, 1), CLIP, whole, num_clips=1)[1]
+def test_unreadable_videos_are_reported_in_tests(manifest: Manifest) -> None:
+    item = TestViews(with_missing(manifest, 1), CLIP, NegativeCrops, num_clips=1)[1]
     assert isinstance(item, UnreadableVideo)
     assert (item.row, item.reason, Path(item.path).name) == (1, "missing", "gone.mp4")
     assert "gone.mp4: no such file" in item.message
 
 
-def test_clips_that_do_not_fit_into_memory_together_are_decoded_apart(
+def test_clips_that_exceed_the_memory_limit_together_are_decoded_one_by_one(
     manifest: Manifest, videos: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from hiera_video.video.reader import Limits
 
     # room for one clip of four frames, not for the nine different frames of three
     monkeypatch.setattr("hiera_video.video.pyav.Limits", lambda: Limits(max_bytes=64 * 48 * 3 * 4))
-    views = TestViews(manifest, CLIP, whole, num_clips=3)[0]
+    views = TestViews(manifest, CLIP, NegativeCrops, num_clips=3)[0]
     assert isinstance(views, VideoViews)
     assert [numbers_of(videos, views.views[2 * i])[0] for i in range(3)] == [0, 16, 32]
 
 
-def test_what_stops_before_the_first_video(manifest: Manifest) -> None:
+def test_impossible_datasets_are_refused(manifest: Manifest) -> None:
     unlabelled = Manifest(
         records=(Record(path="a.mp4", label=None, row=0),),
         class_names=None,
@@ -227,21 +235,23 @@ def test_what_stops_before_the_first_video(manifest: Manifest) -> None:
     with pytest.raises(
         ManifestError, match=r"list.csv: a.mp4 has no label; write `path label` lines"
     ):
-        TrainClips(unlabelled, CLIP, plain, seed=0)
-    TrainClips(
-        unlabelled, CLIP, plain, seed=0, fresh_repeats=True
-    )  # pre-training looks at no labels
+        TrainClips(unlabelled, CLIP, keep_pixels, seed=0)
+    # pre-training needs no labels
+    TrainClips(unlabelled, CLIP, keep_pixels, seed=0, independent_repeats=True)
     empty = Manifest(records=(), class_names=None, multi_label=False, source="list.csv")
     with pytest.raises(ManifestError, match=r"list.csv: holds no videos to train on"):
-        TrainClips(empty, CLIP, plain, seed=0)
+        TrainClips(empty, CLIP, keep_pixels, seed=0)
     with pytest.raises(ConfigError, match=r"test.clips=5: clip.sampling=segments has 1 view"):
-        TestViews(manifest, ClipConfig(sampling="segments"), whole, num_clips=5)
+        TestViews(manifest, ClipConfig(sampling="segments"), NegativeCrops, num_clips=5)
 
 
-def test_a_video_too_short_is_named(manifest: Manifest) -> None:
+def test_the_error_of_a_short_video_names_it(manifest: Manifest) -> None:
     strict = ClipConfig(num_frames=16, frame_stride=4, short_videos="error")
-    words = r"0.mp4: clip spans 64 frames but the video has 40; lower clip.frame_stride or set clip.short_videos=repeat"
+    words = (
+        r"0.mp4: clip spans 64 frames but the video has 40; lower clip.frame_stride or set "
+        "clip.short_videos=repeat"
+    )
     with pytest.raises(ConfigError, match=words):
-        TrainClips(manifest, strict, plain, seed=0)[0, 0]
+        TrainClips(manifest, strict, keep_pixels, seed=0)[0, 0]
     with pytest.raises(ConfigError, match=words):
-        TestViews(manifest, strict, whole, num_clips=1)[0]
+        TestViews(manifest, strict, NegativeCrops, num_clips=1)[0]

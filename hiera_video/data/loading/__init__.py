@@ -1,1 +1,1 @@
-"""Batches from worker processes."""
+"""Worker processes that load batches."""

@@ -1,72 +1,71 @@
-"""Worker processes for reading video: results in order, and no worker that dies or hangs ends the run.
+"""Worker processes that read videos; no worker that dies or hangs ends the run.
 
-    items ──▶ least busy worker ──▶ results, back in the order of the items
+    items ──▶ least busy worker ──▶ results, in the order of the items
 
-torch's DataLoader has neither a deadline nor a way to replace one worker, and its signal handler raises wherever the
-main thread happens to be when a worker dies. Here the parent looks at its workers while it waits for a result. One that
-is busy with one file beyond the deadline is killed (SIGKILL: a decoder may hold the interpreter's lock and ignore all
-else), the file is quarantined, and a new worker starts at the same item. One that died starts again at the same item;
-two crashes in one file quarantine that file too.
+torch's DataLoader has neither a deadline nor a way to replace one worker, and its signal handler
+raises wherever the main thread happens to be when a worker dies. Here the parent supervises its
+workers while it waits for a result. A worker that is busy with one file beyond the deadline is
+killed (SIGKILL: a decoder may hold the interpreter's lock and ignore everything else), the file is
+quarantined, and a new worker retries the item. A worker that died is replaced in the same way; two
+crashes on one file quarantine that file too.
 """
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
-import signal
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from multiprocessing import connection as pipes
 from multiprocessing import util
-from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
-import torch
-
-from hiera_video.data.loading import shared_memory as packing
-from hiera_video.data.loading.quarantine import (
-    OnOpen,
-    Quarantine,
-    QuarantinePolicy,
-    raise_if_quarantined,
-)
-from hiera_video.errors import HieraVideoError, WorkerError
-
-logger = logging.getLogger(__name__)
+from hiera_video.data.loading.faults import WorkerFaults
+from hiera_video.data.loading.quarantine import OnOpen, QuarantinePolicy
+from hiera_video.data.loading.shared_memory import receive, send
+from hiera_video.data.loading.worker import run_worker
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-TASKS_EACH = 2
-"""Items that a worker has been given and that are not yet handed out: bounds the memory of what is read ahead."""
+TASKS_PER_WORKER = 2
+"""Items assigned to each worker and not yet yielded: bounds the memory of what is read ahead."""
 START_SECONDS = 120.0
-"""Given to a worker, on top of the deadline, until it opens its first file: a spawned one imports torch anew."""
-DEATHS = 5
-"""Workers that one item may cost before the run stops: then it is the machine (memory), not chance."""
-LEAVE_SECONDS = 2.0
-"""Given to idle workers to end by themselves."""
-CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGFPE, -signal.SIGILL}
-"""Exit codes that a decoder's bug leaves, as opposed to somebody's kill."""
+"""Added to the deadline until a worker opens its first file: a spawned one imports torch first."""
+EXIT_SECONDS = 2.0
+"""Time that workers get to exit, idle ones by themselves and others after SIGKILL."""
+LOOK_SECONDS = 1.0
+"""The pool looks at its workers at least this often while it waits for a result."""
+PAUSE_SECONDS = 5.0
+"""A longer time without a look does not count towards deadlines: the process was suspended, perhaps
+with its workers (Ctrl-Z, preemption), or busy elsewhere."""
 
 
 @dataclass
-class _Worker:
-    process: BaseProcess
+class WorkerHandle:
+    """A worker process, seen from the pool."""
+
+    process: Any
     connection: Any
+    busy_since: float
+    """When it took up its current file, or was started."""
     tasks: deque[tuple[int, Any]] = field(default_factory=deque)
-    """Number and item of what it was given and has not answered, in order; it is busy with the first."""
+    """Number and item of each task that it has not answered; it is busy with the first."""
     path: str | None = None
-    """File that it is busy with; None before the first of an item."""
-    since: float = field(default_factory=time.monotonic)
-    """When it took up that file, or was started."""
+    """File that it has open; None before the first of an item."""
     is_new: bool = True
-    """It has not opened a file yet."""
+    """True until it opens its first file."""
+
+    def overdue_at(self, deadline_seconds: float) -> float:
+        """Return the time at which the worker exceeds the deadline; infinity if it is idle."""
+        if not self.tasks:
+            return float("inf")
+        return self.busy_since + deadline_seconds + (START_SECONDS if self.is_new else 0.0)
 
 
 @dataclass(frozen=True)
@@ -75,9 +74,16 @@ class _Failure:
 
 
 class WorkerPool(Generic[Item, Result]):
-    """`function(item, opening)` in worker processes that ignore SIGINT, SIGTERM and SIGUSR1.
+    """Applies a function to items in worker processes that ignore SIGINT, SIGTERM and SIGUSR1.
 
-    `context`: fork, spawn or forkserver, the system's default where unset.
+    Args:
+        function: Called as `function(item, on_open)`; calls `on_open(path)` before it opens a file.
+        workers: Number of processes.
+        quarantine: When a file is quarantined, and where that is recorded.
+        context: `fork`, `spawn` or `forkserver`; the platform's default where None.
+        start: Starts a process and returns it with the pool's end of its pipe; for tests.
+        wait: Waits for messages, as `multiprocessing.connection.wait` does; for tests.
+        clock: Returns the time in seconds; for tests.
     """
 
     def __init__(
@@ -87,88 +93,77 @@ class WorkerPool(Generic[Item, Result]):
         workers: int,
         quarantine: QuarantinePolicy,
         context: str | None = None,
+        start: Callable[[], tuple[Any, Any]] | None = None,
+        wait: Callable[..., list[Any]] = pipes.wait,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._function = function
-        self._context: Any = multiprocessing.get_context(context)
-        self._deadline = quarantine.deadline_seconds
-        self._quarantine = Quarantine(quarantine.file)
+        self._start_process = start or partial(start_process, function, context)
+        self._wait = wait
+        self._clock = clock
+        self._last_look = clock()
+        self._faults = WorkerFaults(quarantine)
         self._ready: dict[int, Result | _Failure] = {}
-        self._deaths: dict[int, int] = {}
-        self._crashes: dict[str, int] = {}
-        self._workers: list[_Worker] = []
-        # before multiprocessing's own end, which would wait for ever for children that ignore SIGTERM
-        self._end = util.Finalize(self, _end, args=(self._workers,), exitpriority=100)
+        self._workers: list[WorkerHandle] = []
+        # runs before multiprocessing's own exit handler, which would wait for ever for children
+        # that ignore SIGTERM
+        self._end = util.Finalize(self, end_workers, args=(self._workers,), exitpriority=100)
         for _ in range(workers):
             self._workers.append(self._start())
 
     def results(self, items: Iterable[Item]) -> Iterator[Result]:
-        """`function`'s results in the order of `items`. Raises what it raised, when its item's turn comes."""
-        waiting, given = enumerate(items), 0
+        """Yield the function's results in the order of `items`.
+
+        Items are taken as room becomes free. What the function raised is raised when its item's
+        turn comes.
+
+        Raises:
+            WorkerError: Several workers died on one item.
+        """
+        waiting, assigned = enumerate(items), 0
         for number in count():
-            given = self._give(waiting, number, given)
-            if given == number:
+            assigned = self._assign_items(waiting, number, assigned)
+            if assigned == number:
                 return
             while number not in self._ready:
-                self._look()
+                self._supervise()
             result = self._ready.pop(number)
-            self._deaths.pop(number, None)
+            self._faults.forget(number)
             if isinstance(result, _Failure):
                 raise result.error
-            given = self._give(
-                waiting, number + 1, given
-            )  # what comes next is read while this one is used
+            # workers read the next items while the caller uses this result
+            assigned = self._assign_items(waiting, number + 1, assigned)
             yield result
 
     def close(self) -> None:
-        """End the workers: those that hang, too."""
+        """End the workers, including those that hang."""
         self._end()
 
-    # -- work ----------------------------------------------------------------------------------------------------------
+    # -- tasks -------------------------------------------------------------------------------------
 
-    def _give(self, waiting: Iterator[tuple[int, Item]], handed_out: int, given: int) -> int:
-        """Hand out items while there is room; returns how many have been handed out in all."""
-        while given - handed_out < TASKS_EACH * len(self._workers):
+    def _assign_items(
+        self, waiting: Iterator[tuple[int, Item]], yielded: int, assigned: int
+    ) -> int:
+        """Assign items while there is room, and return how many have been assigned in all."""
+        while assigned - yielded < TASKS_PER_WORKER * len(self._workers):
             task = next(waiting, None)
             if task is None:
                 break
             self._assign(min(self._workers, key=lambda worker: len(worker.tasks)), task)
-            given += 1
-        return given
+            assigned += 1
+        return assigned
 
-    def _assign(self, worker: _Worker, task: tuple[int, Item]) -> None:
+    def _assign(self, worker: WorkerHandle, task: tuple[int, Item]) -> None:
         if not worker.tasks:
-            worker.since, worker.path = time.monotonic(), None
+            worker.busy_since, worker.path = self._clock(), None
         worker.tasks.append(task)
-        with suppress(
-            OSError
-        ):  # it has died: seen, and its tasks given to another, at the next look
-            packing.send(worker.connection, (task[1], self._quarantine.reasons))
+        # a worker that has died is replaced at the next look, and its tasks assigned again
+        with suppress(OSError):
+            send(worker.connection, (task[1], self._faults.quarantined))
 
-    def _look(self) -> None:
-        """Wait for news of a worker, or for the first deadline, and see to it."""
-        now = time.monotonic()
-        patience = max(min(self._overdue_at(worker) for worker in self._workers) - now, 0.0)
-        heard = set(
-            pipes.wait([worker.connection for worker in self._workers], timeout=min(patience, 1.0))
-        )
-        for place, worker in enumerate(self._workers):
-            if worker.connection in heard:
-                try:
-                    self._take(worker, packing.receive(worker.connection))
-                except (EOFError, OSError):
-                    self._replace(place, self._died)
-            elif time.monotonic() >= self._overdue_at(worker):
-                self._replace(place, self._hung)
-
-    def _overdue_at(self, worker: _Worker) -> float:
-        if not worker.tasks:
-            return float("inf")
-        return worker.since + self._deadline + (START_SECONDS if worker.is_new else 0.0)
-
-    def _take(self, worker: _Worker, message: tuple[str, Any]) -> None:
-        kind, content = message
-        # by this process's clock: while it was busy elsewhere, the message may have waited, and the worker with it
-        worker.since = time.monotonic()
+    def _receive(self, worker: WorkerHandle) -> None:
+        kind, content = receive(worker.connection)
+        # by this process's clock: while it was busy elsewhere, the message may have waited
+        worker.busy_since = self._clock()
         if kind == "opening":
             worker.path, worker.is_new = content, False
             return
@@ -176,118 +171,83 @@ class WorkerPool(Generic[Item, Result]):
         worker.path = None
         self._ready[number] = _Failure(content) if kind == "error" else content
 
-    # -- workers -------------------------------------------------------------------------------------------------------
+    # -- workers -----------------------------------------------------------------------------------
 
-    def _start(self) -> _Worker:
-        ours, theirs = self._context.Pipe()
-        # started otherwise, a worker's parent may be a fork server, and this process's death does close the pipe
-        forked_by = os.getpid() if self._context.get_start_method() == "fork" else None
-        process = self._context.Process(
-            target=_work, args=(self._function, theirs, forked_by), daemon=True
-        )
-        process.start()
-        theirs.close()  # so that a dead worker's pipe ends, also for workers forked later
-        return _Worker(process, ours)
+    def _supervise(self) -> None:
+        """Wait for a message or the first deadline, and handle it."""
+        deadline = self._faults.deadline_seconds
+        now = self._excuse_pause(waited=0.0)
+        first = min(worker.overdue_at(deadline) for worker in self._workers)
+        timeout = min(max(first - now, 0.0), LOOK_SECONDS)
+        heard = set(self._wait([worker.connection for worker in self._workers], timeout=timeout))
+        now = self._excuse_pause(waited=timeout)
+        for place, worker in enumerate(self._workers):
+            if worker.connection in heard:
+                try:
+                    self._receive(worker)
+                except (EOFError, OSError):
+                    self._replace(place, hung=False)
+            elif now >= worker.overdue_at(deadline):
+                self._replace(place, hung=True)
 
-    def _replace(self, place: int, blame: Callable[[_Worker], None]) -> None:
-        """End a worker, find out whose fault it was, and start another with its tasks."""
+    def _excuse_pause(self, waited: float) -> float:
+        """Shift the deadlines by a time without a look, and return the current time."""
+        now = self._clock()
+        pause = now - self._last_look - waited
+        if pause > PAUSE_SECONDS:
+            for worker in self._workers:
+                worker.busy_since = min(worker.busy_since + pause, now)
+        self._last_look = now
+        return now
+
+    def _start(self) -> WorkerHandle:
+        process, connection = self._start_process()
+        return WorkerHandle(process, connection, busy_since=self._clock())
+
+    def _replace(self, place: int, *, hung: bool) -> None:
+        """End a worker, record its fault, and start another with its tasks."""
         old = self._workers[place]
-        if blame == self._died:
+        if not hung:
             old.process.join(1.0)  # its pipe ends a moment before it does
         old.process.kill()
-        old.process.join(LEAVE_SECONDS)  # one that waits for a dead disk cannot even be killed
+        old.process.join(EXIT_SECONDS)  # one that waits for a dead disk cannot even be killed
         old.connection.close()
         if old.tasks:
-            blame(old)
+            if hung and old.path is not None:
+                self._faults.record_hang(old.path)
+            else:
+                self._faults.record_death(old.tasks[0][0], old.path, old.process.exitcode)
         self._workers[place] = new = self._start()
         for task in old.tasks:
             self._assign(new, task)
 
-    def _hung(self, worker: _Worker) -> None:
-        if worker.path is None:
-            self._died(worker)
-            return
-        if worker.path in self._quarantine.reasons:
-            return  # another worker has hung in it at the same time
-        message = f"kept a worker busy for more than data.deadline_seconds={self._deadline:g}; it was killed"
-        self._pass_over(worker.path, "hung", message)
 
-    def _died(self, worker: _Worker) -> None:
-        number, path, code = worker.tasks[0][0], worker.path, worker.process.exitcode
-        if path is not None and code in CRASHES:
-            self._crashes[path] = self._crashes.get(path, 0) + 1
-            if self._crashes[path] == 2:
-                self._pass_over(
-                    path, "crashed", f"ended a worker twice with {signal.Signals(-code).name}"
-                )
-                return
-        self._deaths[number] = self._deaths.get(number, 0) + 1
-        what = f"exit code {code}" if code is None or code >= 0 else signal.Signals(-code).name
-        if self._deaths[number] >= DEATHS:
-            raise WorkerError(
-                f"{DEATHS} loader workers have died over one batch, the last with {what} at {path or 'its start'}; "
-                "if memory is short, lower data.workers or train.batch_size"
-            )
-        logger.warning("a loader worker died (%s); another goes on in its place", what)
-
-    def _pass_over(self, path: str, reason: str, message: str) -> None:
-        logger.warning("%s: %s; passed over from now on", path, message)
-        self._quarantine.add(path, reason, message)
+def start_process(function: Callable[[Any, OnOpen], Any], context: str | None) -> tuple[Any, Any]:
+    """Start a worker process, and return it with this end of its pipe."""
+    methods: Any = multiprocessing.get_context(context)
+    ours, theirs = methods.Pipe()
+    # the parent of a worker that is not forked may be a fork server; then this process's death does
+    # close the pipe
+    parent_pid = os.getpid() if methods.get_start_method() == "fork" else None
+    process = methods.Process(target=run_worker, args=(function, theirs, parent_pid), daemon=True)
+    process.start()
+    theirs.close()  # so that a dead worker's pipe ends, also for workers forked later
+    return process, ours
 
 
-def _end(workers: list[_Worker]) -> None:
+def end_workers(workers: list[WorkerHandle]) -> None:
+    """End worker processes: idle ones by asking them, busy ones by SIGKILL."""
     for worker in workers:
         if worker.tasks:
             worker.process.kill()  # what it reads will not be used
         else:
             with suppress(OSError):
-                packing.send(worker.connection, None)
-    deadline = time.monotonic() + LEAVE_SECONDS
+                send(worker.connection, None)
+    deadline = time.monotonic() + EXIT_SECONDS
     for worker in workers:
         worker.process.join(max(deadline - time.monotonic(), 0.1))
         if worker.process.is_alive():
             worker.process.kill()
-            worker.process.join(LEAVE_SECONDS)
+            worker.process.join(EXIT_SECONDS)
         worker.connection.close()
     workers.clear()
-
-
-# -- in the worker -----------------------------------------------------------------------------------------------------
-
-
-def _work(function: Callable[[Any, OnOpen], Any], connection: Any, forked_by: int | None) -> None:
-    """A worker's life: tasks in, results out, until the parent says that it is enough, or dies."""
-    # Ctrl-C and a scheduler's SIGTERM reach the whole process group; the parent still needs its next batch to end on a
-    # step's boundary, and ends its workers itself
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
-    torch.set_num_threads(1)
-    reasons: dict[str, str] = {}
-
-    def opening(path: str) -> None:
-        raise_if_quarantined(path, reasons)
-        packing.send(connection, ("opening", path))
-
-    try:
-        while True:
-            # a forked sibling holds the parent's end of the pipe open, so that the parent's death does not close it
-            while not connection.poll(5.0):
-                if forked_by is not None and os.getppid() != forked_by:
-                    return
-            task = packing.receive(connection)
-            if task is None:
-                return
-            item, reasons = task
-            packing.send(connection, _answer(function, item, opening))
-    except (EOFError, OSError):
-        return  # the parent is gone
-
-
-def _answer(function: Callable[[Any, OnOpen], Any], item: Any, opening: OnOpen) -> tuple[str, Any]:
-    try:
-        return "result", function(item, opening)
-    except HieraVideoError as error:
-        return "error", error.with_traceback(None)
-    except Exception:
-        # a bug of ours: its own type may not pickle, its place must not be lost
-        return "error", RuntimeError(f"in a loader worker:\n{traceback.format_exc()}")

@@ -70,7 +70,7 @@ def raise_if_quarantined(path: str, reasons: Mapping[str, str]) -> None:
         raise unreadable(
             path,
             reason,
-            f"{EXPLANATIONS[reason]}; make it again, and remove its line in {FILE_NAME}",
+            f"{EXPLANATIONS[reason]}; repair the file, and remove its line from {FILE_NAME}",
         )
 
 

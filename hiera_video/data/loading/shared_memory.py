@@ -1,7 +1,7 @@
-"""Results with tensors from one process to another: a small message, and the tensors' bytes in anonymous shared memory.
+"""Send messages with tensors between processes, the tensors' bytes in anonymous shared memory.
 
-The memory is a file without a name whose descriptor travels with the message, so that no kill at any moment can leave
-it behind, and no limit on `/dev/shm` (64 MB in Docker) applies to it.
+The memory is an unnamed file whose descriptor travels with the message: no kill can leave it
+behind, and no limit on `/dev/shm` (64 MB in Docker) applies to it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ALIGNMENT = 64
 
 
 def send(connection: Connection[Any, Any], message: Any) -> None:
-    """Send anything that pickles."""
+    """Send anything that can be pickled."""
     buffer = io.BytesIO()
     packer = _Packer(buffer, protocol=pickle.HIGHEST_PROTOCOL)
     packer.dump(message)
@@ -33,7 +33,7 @@ def send(connection: Connection[Any, Any], message: Any) -> None:
     try:
         os.ftruncate(descriptor, packer.size)
         for start, tensor in packer.tensors:
-            # writing spares this process the page faults that a mapping would cost
+            # writing avoids the page faults that a mapping would cost this process
             data: Any = tensor.view(-1).view(torch.uint8).numpy()
             view = memoryview(data)
             while view.nbytes:
@@ -45,7 +45,12 @@ def send(connection: Connection[Any, Any], message: Any) -> None:
 
 
 def receive(connection: Connection[Any, Any]) -> Any:
-    """What `send` sent. `EOFError` or `OSError` where the other end has died."""
+    """Return the next message.
+
+    Raises:
+        EOFError: The other end has died.
+        OSError: The same.
+    """
     data = connection.recv_bytes()
     unpacker = _Unpacker(io.BytesIO(memoryview(data)[8:]))
     if size := int.from_bytes(data[:8], "little"):
@@ -58,7 +63,7 @@ def receive(connection: Connection[Any, Any]) -> Any:
 
 
 class _Packer(pickle.Pickler):
-    """Pickles all but tensors' bytes, and says where those go."""
+    """Pickles everything but the bytes of tensors, and notes where those belong."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)

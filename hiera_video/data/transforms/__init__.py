@@ -1,1 +1,1 @@
-"""Decoded frames to model input."""
+"""Transforms from decoded frames to model input."""

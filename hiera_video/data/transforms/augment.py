@@ -1,9 +1,10 @@
-"""RandAugment and random erasing for clips: one set of parameters for all frames, drawn from the sample's generator.
+"""RandAugment and random erasing for clips, with one set of parameters for all frames.
 
-RandAugment is timm's `rand-m7-n2-mstd0.5-inc1` (what PySlowFast's recipes use): two operations out of fifteen, drawn
-with replacement, each applied with probability 1/2 at a magnitude jittered by a normal of standard deviation 0.5, all
-of them growing in severity with the magnitude. Operations are on uint8 [T, 3, H, W]; statistics that an
-operation takes from the picture (contrast, equalize) are taken frame by frame, as they would be on single pictures.
+RandAugment is timm's `rand-m7-n2-mstd0.5-inc1`, which PySlowFast's recipes use: two operations out
+of fifteen, drawn with replacement, each applied with probability 1/2 at a magnitude jittered by a
+normal of standard deviation 0.5, all of them growing in severity with the magnitude. Operations
+work on uint8 [T, 3, H, W]; statistics that an operation takes from the picture (contrast, equalize) are
+taken frame by frame, as they would be for single pictures.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from einops import rearrange
 from torch import Tensor
 from torchvision.transforms.v2 import functional as kernels
 
-from hiera_video.data.transforms.on_device import Erasure
+from hiera_video.data.transforms.clip_sample import Erasure
 from hiera_video.data.transforms.warp import warp
 
 NUM_OPS = 2
@@ -26,7 +27,7 @@ OP_PROBABILITY = 0.5
 MAGNITUDE_STD = 0.5
 MAX_MAGNITUDE = 10.0
 FILL = 128
-"""Grey that comes in from outside the frame."""
+"""Grey level of pixels from outside the frame."""
 
 ERASE_AREA = (0.02, 1 / 3)
 """Share of the frame that random erasing covers."""
@@ -35,21 +36,30 @@ ERASE_TRIES = 100
 
 
 def random_augment(clip: Tensor, *, magnitude: float, generator: random.Random) -> Tensor:
-    """uint8 [T, 3, H, W] → the same, after two random operations at about `magnitude` (of 10)."""
+    """Apply two random operations to a clip.
+
+    Args:
+        clip: uint8 [T, 3, H, W].
+        magnitude: Mean strength of the operations, on RandAugment's scale of 10.
+        generator: Source of the random numbers.
+    """
     for name in generator.choices(list(OPERATIONS), k=NUM_OPS):
         if generator.random() < OP_PROBABILITY:
-            level = (
-                min(max(generator.gauss(magnitude, MAGNITUDE_STD), 0.0), MAX_MAGNITUDE)
-                / MAX_MAGNITUDE
-            )
+            drawn = min(max(generator.gauss(magnitude, MAGNITUDE_STD), 0.0), MAX_MAGNITUDE)
+            level = drawn / MAX_MAGNITUDE
             sign = -1.0 if generator.random() < 0.5 else 1.0
             clip = apply_operation(clip, name, level=level, sign=sign)
     return clip
 
 
 def color_jitter(clip: Tensor, *, strength: float, generator: random.Random) -> Tensor:
-    """uint8 [T, 3, H, W] → the same with brightness, contrast and saturation changed, in random order, by one factor
-    each for all frames."""
+    """Change brightness, contrast and saturation in random order.
+
+    Args:
+        clip: uint8 [T, 3, H, W].
+        strength: Factors are drawn from [1 - strength, 1 + strength], one each for all frames.
+        generator: Source of the random numbers.
+    """
     for name in generator.sample(list(JITTER), k=len(JITTER)):
         factor = generator.uniform(1 - strength, 1 + strength)
         clip = _by_frame(partial(JITTER[name], **{f"{name}_factor": factor}), clip)
@@ -57,23 +67,28 @@ def color_jitter(clip: Tensor, *, strength: float, generator: random.Random) -> 
 
 
 def apply_operation(clip: Tensor, name: str, *, level: float, sign: float) -> Tensor:
-    """One operation of `OPERATIONS` at `level` in [0, 1]; `sign` is its direction, where it has two."""
+    """Apply one of `OPERATIONS` to a clip, uint8 [T, 3, H, W].
+
+    Args:
+        clip: The clip.
+        name: Name of the operation.
+        level: Strength in [0, 1].
+        sign: 1.0 or -1.0, the direction of operations that have two.
+    """
     return OPERATIONS[name](clip, level, sign)
 
 
 def draw_erasure(
     frames: int, height: int, width: int, *, generator: random.Random
 ) -> Erasure | None:
-    """The box for a clip of so many frames of this size, and its noise; None where no draw fits."""
+    """Draw a box and the noise that fills it, for clips of this size; None if no draw fits."""
     for _ in range(ERASE_TRIES):
         area = height * width * generator.uniform(*ERASE_AREA)
         aspect = math.exp(generator.uniform(math.log(ERASE_ASPECT[0]), math.log(ERASE_ASPECT[1])))
         box_height, box_width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if box_height < height and box_width < width:
-            top, left = (
-                generator.randint(0, height - box_height),
-                generator.randint(0, width - box_width),
-            )
+            top = generator.randint(0, height - box_height)
+            left = generator.randint(0, width - box_width)
             noise_source = torch.Generator().manual_seed(generator.getrandbits(63))
             noise = torch.randn((frames, 3, box_height, box_width), generator=noise_source)
             return Erasure(top=top, left=left, noise=noise)
@@ -82,9 +97,7 @@ def draw_erasure(
 
 def _rotate(clip: Tensor, level: float, sign: float) -> Tensor:
     height, width = clip.shape[-2:]
-    angle = -math.radians(
-        30 * level * sign
-    )  # degrees count counter-clockwise, the y axis points down
+    angle = -math.radians(30 * level * sign)  # counter-clockwise, while the y axis points down
     cos, sin = math.cos(angle), math.sin(angle)
     shift_x = width / 2 - cos * width / 2 - sin * height / 2  # the centre stays where it is
     shift_y = height / 2 + sin * width / 2 - cos * height / 2
@@ -108,7 +121,7 @@ def _translate_y(clip: Tensor, level: float, sign: float) -> Tensor:
 
 
 def _by_frame(kernel: Callable[[Tensor], Tensor], clip: Tensor) -> Tensor:
-    """`kernel` of one frame after the other: floats of one frame stay in the processor's cache, those of a clip do not."""
+    """Apply `kernel` frame by frame: the floats of one frame stay in the processor's cache."""
     out = torch.empty_like(clip)
     for source, target in zip(clip, out):
         target.copy_(kernel(source))
@@ -116,9 +129,8 @@ def _by_frame(kernel: Callable[[Tensor], Tensor], clip: Tensor) -> Tensor:
 
 
 def _auto_contrast(clip: Tensor, level: float, sign: float) -> Tensor:
-    return _by_frame(
-        lambda frame: kernels.autocontrast(frame.contiguous()), clip
-    )  # extremes of a plane: planes are faster
+    # the extremes of each plane are found faster where planes are contiguous
+    return _by_frame(lambda frame: kernels.autocontrast(frame.contiguous()), clip)
 
 
 def _equalize(clip: Tensor, level: float, sign: float) -> Tensor:
@@ -132,27 +144,25 @@ def _invert(clip: Tensor, level: float, sign: float) -> Tensor:
 
 
 def _posterize(clip: Tensor, level: float, sign: float) -> Tensor:
-    bits = max(1, 4 - int(4 * level))  # no bit at all, at the very top, would be a black clip
+    bits = max(1, 4 - int(4 * level))  # 0 bits at the top level would make a black clip
     result: Tensor = kernels.posterize(clip, bits=bits)
     return result
 
 
 def _solarize(clip: Tensor, level: float, sign: float) -> Tensor:
     threshold = 256 - min(256, int(256 * level))
-    return (
-        clip if threshold > 255 else clip ^ -(clip >= threshold).view(torch.uint8)
-    )  # all bits inverted: 255 - clip
+    # inverting all bits gives 255 - clip
+    return clip if threshold > 255 else clip ^ -(clip >= threshold).view(torch.uint8)
 
 
 def _solarize_add(clip: Tensor, level: float, sign: float) -> Tensor:
     added = min(128, int(110 * level))
-    return (
-        clip + (clip < 128).view(torch.uint8) * added
-    )  # at most 127 + 110: no wrap-around below the threshold
+    # at most 127 + 110: no wrap-around
+    return clip + (clip < 128).view(torch.uint8) * added
 
 
 def _enhance(kernel: Callable[[Tensor, float], Tensor]) -> Callable[[Tensor, float, float], Tensor]:
-    """Blending with the operation's neutral picture; a factor of 1 changes nothing."""
+    """Make an operation of a kernel that takes a factor, where 1 changes nothing."""
 
     def operation(clip: Tensor, level: float, sign: float) -> Tensor:
         return _by_frame(lambda frame: kernel(frame, max(0.1, 1.0 + 0.9 * level * sign)), clip)
@@ -160,9 +170,11 @@ def _enhance(kernel: Callable[[Tensor, float], Tensor]) -> Callable[[Tensor, flo
     return operation
 
 
-def sharpened(frame: Tensor, factor: float) -> Tensor:
-    """uint8 [3, H, W] → torchvision's `adjust_sharpness` of it, the same bits: its 3×3 mean, whose middle counts five
-    times, as sums of rows and of columns."""
+def adjust_sharpness(frame: Tensor, factor: float) -> Tensor:
+    """Sharpen a frame, uint8 [3, H, W]: the same bits as torchvision's `adjust_sharpness`.
+
+    Its 3×3 mean, whose middle counts five times, is computed as sums of rows and of columns.
+    """
     if min(frame.shape[-2:]) <= 2:
         return frame
     rows = rearrange(frame, "c h w -> h (w c)").float()
@@ -192,10 +204,10 @@ OPERATIONS: dict[str, Callable[[Tensor, float, float], Tensor]] = {
     "ColorIncreasing": _enhance(kernels.adjust_saturation),
     "ContrastIncreasing": _enhance(kernels.adjust_contrast),
     "BrightnessIncreasing": _enhance(kernels.adjust_brightness),
-    "SharpnessIncreasing": _enhance(sharpened),
+    "SharpnessIncreasing": _enhance(adjust_sharpness),
     "ShearX": _shear_x,
     "ShearY": _shear_y,
     "TranslateXRel": _translate_x,
     "TranslateYRel": _translate_y,
 }
-"""timm's list of operations that increase in severity, by its names: (clip, level in [0, 1], sign) → clip."""
+"""timm's operations of increasing severity, by its names: (clip, level in [0, 1], sign) → clip."""

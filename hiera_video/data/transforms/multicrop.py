@@ -1,4 +1,4 @@
-"""The views of a video as crops of its scaled clips: what is common to them is computed, kept and sent once."""
+"""Test views of a video as boxes of its resized clips, so that overlapping crops share memory."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ import torch
 from torch import Tensor
 
 
-class Memory:
-    """Memory for scaled clips, used again once nobody looks at what is in it: new memory would cost a loader's worker, whose
-    result is sent away at once, a fifth of the time of scaling."""
+class ReusedBuffer:
+    """A float32 buffer that is reused once nothing refers to its contents.
+
+    A worker sends its result away at once; allocating new memory for the next one would cost a
+    fifth of the time of resizing.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._held = np.empty(0, np.float32)
+        self._array = np.empty(0, np.float32)
 
-    def __call__(self, shape: tuple[int, ...]) -> Tensor:
-        """float32 of this shape; what is in it is anything."""
+    def take(self, shape: tuple[int, ...]) -> Tensor:
+        """Return an uninitialised float32 tensor of this shape."""
         with self._lock:
             # 2: this object and the call itself; a tensor, or a view of one, would be another
-            if self._held.shape != shape or sys.getrefcount(self._held) > 2:
-                self._held = np.empty(
-                    shape, np.float32
-                )  # numpy asks Linux for huge pages, torch does not
-            return torch.from_numpy(self._held)
+            if self._array.shape != shape or sys.getrefcount(self._array) > 2:
+                # numpy asks Linux for huge pages, torch does not
+                self._array = np.empty(shape, np.float32)
+            return torch.from_numpy(self._array)
 
-    def __reduce__(self) -> tuple[type[Memory], tuple[()]]:
-        return Memory, ()
+    def __reduce__(self) -> tuple[type[ReusedBuffer], tuple[()]]:
+        return ReusedBuffer, ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,7 @@ class Crops:
     """V = clips × boxes views, the crops of a clip side by side."""
 
     clips: Tensor
-    """float32 [n, 3, T, H, W], scaled and normalised."""
+    """float32 [n, 3, T, H, W], resized and normalised."""
     boxes: tuple[tuple[int, int, int, int], ...]
     """(top, left, height, width) of each crop."""
 
@@ -48,18 +50,18 @@ class Crops:
         return len(self.clips) * len(self.boxes)
 
     def __iter__(self) -> Iterator[Tensor]:
-        """Each view [3, T, S, S], without a copy."""
+        """Iterate over the views [3, T, S, S], without copying."""
         for clip in self.clips:
             for top, left, height, width in self.boxes:
                 yield clip[..., top : top + height, left : left + width]
 
-    def stacked(self) -> Tensor:
-        """All views [V, 3, T, S, S]."""
+    def stack(self) -> Tensor:
+        """Return all views in one tensor [V, 3, T, S, S]."""
         return torch.stack(list(self))
 
     @classmethod
-    def joined(cls, parts: Sequence[Self]) -> Self:
-        """The clips of `parts`, which have the same boxes."""
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """Join the clips of `parts`, which have the same boxes."""
         first = parts[0]
         if len(parts) == 1:
             return first

@@ -1,16 +1,19 @@
-"""From decoded frames to the tensor that the model sees: crops, flip, scaling, normalisation.
+"""Turn decoded frames into model input: crops, flip, resize, normalise.
 
-`TrainTransform` draws its parameters from the generator that it is given, one set for all frames of a clip.
-`EvalTransform` draws nothing: it is the test protocol of the Kinetics literature (PySlowFast's rules), to the pixel.
+`TrainTransform` draws its parameters from the generator that it is given, one set for all frames of
+a clip. `EvalTransform` draws nothing: it is the test protocol of the Kinetics literature
+(PySlowFast's rules), to the pixel.
 
-Both scale as float, bilinear and *without* antialiasing: what published numbers were measured with. torchvision
-antialiases and rounds to uint8 unless told not to, which moves top-1 by tenths of a point.
+Both resize as float, bilinearly and *without* antialiasing: what published numbers were measured
+with. torchvision antialiases and rounds to uint8 by default, which moves top-1 by tenths of a
+point.
 """
 
 from __future__ import annotations
 
 import math
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,9 +23,9 @@ from torch import Tensor
 
 from hiera_video.data.config import AugmentConfig
 from hiera_video.data.transforms.augment import color_jitter, draw_erasure, random_augment
-from hiera_video.data.transforms.multicrop import Crops, Memory
-from hiera_video.data.transforms.on_device import UnfinishedClip
-from hiera_video.data.transforms.resize import Scaling
+from hiera_video.data.transforms.clip_sample import ClipSample, PendingCrop
+from hiera_video.data.transforms.multicrop import Crops, ReusedBuffer
+from hiera_video.data.transforms.resize import CropResizer
 from hiera_video.utils.checks import require
 from hiera_video.utils.profiler import stage
 
@@ -31,23 +34,39 @@ CROP_TRIES = 10
 
 
 class TrainTransform:
-    """RandAugment, colour jitter, random resized crop, flip, normalise, erase: the switches are in `AugmentConfig`."""
+    """RandAugment, colour jitter, random resized crop, flip, normalise and erase.
+
+    Args:
+        augment: Which of these are on, and how strong they are.
+        size: Side of the square clips, in pixels.
+
+    Raises:
+        ConfigError: `size` is not above 0.
+    """
 
     def __init__(self, augment: AugmentConfig, size: int) -> None:
         require(size > 0, f"crop size {size}: must be above 0")
         self.augment = augment
         self.size = size
 
-    def __call__(self, frames: np.ndarray, generator: random.Random) -> Tensor | UnfinishedClip:
-        """uint8 [T, H, W, 3] → float32 [3, T, size, size], or what becomes that with `augment.device=model`; the same
-        generator state gives the same clip."""
-        with stage("augment"):
-            clip = self.augmented(as_clip(frames), generator)
-        with stage("crop"):
-            return self.cropped(clip, generator)
+    def __call__(self, frames: np.ndarray, generator: random.Random) -> ClipSample:
+        """Return one augmented clip; the same generator state gives the same clip.
 
-    def augmented(self, clip: Tensor, generator: random.Random) -> Tensor:
-        """uint8 [T, 3, H, W] → the same after RandAugment and colour jitter."""
+        Args:
+            frames: uint8 [T, H, W, 3].
+            generator: Source of all random numbers.
+
+        Returns:
+            A finished clip, float32 [3, T, size, size]; with `augment.device=model` the random
+            crop, which is finished on the model's device.
+        """
+        with stage("augment"):
+            clip = self.augment_frames(as_clip(frames), generator)
+        with stage("crop"):
+            return self.crop(clip, generator)
+
+    def augment_frames(self, clip: Tensor, generator: random.Random) -> Tensor:
+        """Apply RandAugment and colour jitter to a clip, uint8 [T, 3, H, W]."""
         augment = self.augment
         if augment.rand_augment > 0:
             clip = random_augment(clip, magnitude=augment.rand_augment, generator=generator)
@@ -55,8 +74,8 @@ class TrainTransform:
             clip = color_jitter(clip, strength=augment.color_jitter, generator=generator)
         return clip
 
-    def cropped(self, clip: Tensor, generator: random.Random) -> Tensor | UnfinishedClip:
-        """uint8 [T, 3, H, W] → what `self` gives. Every number is drawn here, wherever the work is done."""
+    def crop(self, clip: Tensor, generator: random.Random) -> ClipSample:
+        """Take a random crop of a clip, uint8 [T, 3, H, W], and finish it here or later."""
         augment, size = self.augment, self.size
         height, width = clip.shape[-2:]
         top, left, crop_height, crop_width = random_box(
@@ -66,44 +85,35 @@ class TrainTransform:
         flip = generator.random() < augment.flip
         erases = generator.random() < augment.erase
         erasure = draw_erasure(len(clip), size, size, generator=generator) if erases else None
-        pixels = rearrange(box, "t c h w -> t h w c")
-        if augment.device == "model":
-            return UnfinishedClip(
-                box=pixels,
+        sample = ClipSample(
+            pixels=rearrange(box, "t c h w -> t h w c"),
+            pending=PendingCrop(
+                shape=(len(clip), crop_height, crop_width),
                 flip=flip,
                 erasure=erasure,
                 size=size,
                 mean=augment.mean,
                 std=augment.std,
-            )
-        finished = self._scaled(pixels, flip)
-        if erasure is not None:
-            erasure.fill(finished)
-        return finished
-
-    def _scaled(self, box: Tensor, flip: bool) -> Tensor:
-        """uint8 [T, h, w, 3] → float32 [3, T, size, size], normalised, flipped."""
-        whole = range(self.size)
-        scaling = Scaling(
-            (box.shape[1], box.shape[2]),
-            (self.size, self.size),
-            rows=whole,
-            columns=whole,
-            mean=self.augment.mean,
-            std=self.augment.std,
+            ),
         )
-        scaled = torch.from_numpy(
-            np.empty((3, len(box), self.size, self.size), np.float32)
-        )  # as below: huge pages
-        for time, frame in enumerate(box):
-            picture = scaling(frame)
-            torch.sub(picture.flip(-1) if flip else picture, scaling.shift, out=scaled[:, time])
-        return scaled
+        return sample if augment.device == "model" else sample.finished()
 
 
 class EvalTransform:
-    """Evenly spaced square crops along the long side. With several, the short side is scaled to `size`; with one,
-    to 8/7 of it (256 for 224) and the crop is the centre."""
+    """Evenly spaced square crops along a frame's long side.
+
+    With several crops, the short side is resized to `size`; with one, to 8/7 of it (256 for 224),
+    and the crop is the centre.
+
+    Args:
+        size: Side of the crops, in pixels.
+        crops: Crops of each clip; the usual protocols take 1 or 3.
+        mean: Mean of the RGB channels in [0, 1].
+        std: Standard deviation of the RGB channels in [0, 1].
+
+    Raises:
+        ConfigError: `size` or `crops` is not above 0.
+    """
 
     def __init__(self, size: int, crops: int, mean: Sequence[float], std: Sequence[float]) -> None:
         require(size > 0, f"crop size {size}: must be above 0")
@@ -112,51 +122,70 @@ class EvalTransform:
         )
         self.size = size
         self.crops = crops
-        self._memory = Memory()
         self.mean = tuple(mean)
         self.std = tuple(std)
+        self._buffer = ReusedBuffer()
 
     def __call__(self, frames: np.ndarray) -> Tensor:
-        """uint8 [T, H, W, 3] → float32 [crops, 3, T, size, size], crops from left to right (top to bottom)."""
-        return self.views_of(frames, [range(len(frames))]).stacked()
+        """Return the crops of one clip, from left to right (or top to bottom).
+
+        Args:
+            frames: uint8 [T, H, W, 3].
+
+        Returns:
+            float32 [crops, 3, T, size, size].
+        """
+        return self.views_of(frames, [range(len(frames))]).stack()
 
     def views_of(self, frames: np.ndarray, clips: Sequence[Sequence[int]]) -> Crops:
-        """The views of several clips of one video: uint8 [N, H, W, 3] and the places of each clip's T frames among the N.
-        Each frame is scaled once, whichever clips and crops it is in."""
+        """Return the crops of several clips of one video, resizing each frame once.
+
+        Args:
+            frames: Distinct frames of the video, uint8 [N, H, W, 3].
+            clips: For each clip, the places of its T frames among the N.
+        """
+        resizer, boxes = self._resizer(frames.shape[1], frames.shape[2])
+        shape = (len(clips), 3, len(clips[0]), len(resizer.rows), len(resizer.columns))
+        resized = self._buffer.take(shape)
+        uses: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        for clip, indices in enumerate(clips):
+            for time, index in enumerate(indices):
+                uses[index].append((clip, time))
+        for index, targets in uses.items():
+            # torch has no negative strides
+            frame = resizer(torch.from_numpy(np.ascontiguousarray(frames[index])))
+            for clip, time in targets:
+                torch.sub(frame, resizer.shift, out=resized[clip, :, time])
+        return Crops(clips=resized, boxes=boxes)
+
+    def _resizer(
+        self, height: int, width: int
+    ) -> tuple[CropResizer, tuple[tuple[int, int, int, int], ...]]:
+        """Return what resizes the part that the crops cover, and the crops' boxes in that part."""
         short_side = self.size if self.crops > 1 else self.size * 8 // 7
-        height, width = scaled_size(*frames.shape[1:3], short_side=short_side)
-        offsets = crop_offsets(height, width, size=self.size, crops=self.crops)
+        target = resized_size(height, width, short_side=short_side)
+        offsets = crop_offsets(*target, size=self.size, crops=self.crops)
         (top, left), (bottom, right) = offsets[0], offsets[-1]
-        scaling = Scaling(
-            (frames.shape[1], frames.shape[2]),
+        resizer = CropResizer(
             (height, width),
+            target,
             rows=range(top, bottom + self.size),
             columns=range(left, right + self.size),
             mean=self.mean,
             std=self.std,
         )
-        shape = (len(clips), 3, len(clips[0]), len(scaling.rows), len(scaling.columns))
-        scaled = self._memory(shape)
-        places: dict[int, list[tuple[int, int]]] = {}
-        for clip, indices in enumerate(clips):
-            for time, index in enumerate(indices):
-                places.setdefault(index, []).append((clip, time))
-        for index, targets in places.items():
-            frame = scaling(
-                torch.from_numpy(np.ascontiguousarray(frames[index]))
-            )  # torch has no negative strides
-            for clip, time in targets:
-                torch.sub(frame, scaling.shift, out=scaled[clip, :, time])
-        return Crops(
-            clips=scaled, boxes=tuple((y - top, x - left, self.size, self.size) for y, x in offsets)
-        )
+        boxes = tuple((y - top, x - left, self.size, self.size) for y, x in offsets)
+        return resizer, boxes
 
 
-def scaled_size(height: int, width: int, *, short_side: int) -> tuple[int, int]:
-    """The size after scaling the short side: `scaled_size(256, 340, short_side=224) == (224, 297)`."""
-    if (
-        min(height, width) == short_side
-    ):  # the division below can lose a pixel to rounding: 3 * (7 / 3) < 7
+def resized_size(height: int, width: int, *, short_side: int) -> tuple[int, int]:
+    """Return the size of a frame whose short side is resized to `short_side`, rounded down.
+
+    >>> resized_size(256, 340, short_side=224)
+    (224, 297)
+    """
+    # the divisions below can lose a pixel to rounding: 3 * (7 / 3) < 7
+    if min(height, width) == short_side:
         return height, width
     if width < height:
         return math.floor(height / width * short_side), short_side
@@ -164,9 +193,12 @@ def scaled_size(height: int, width: int, *, short_side: int) -> tuple[int, int]:
 
 
 def crop_offsets(height: int, width: int, *, size: int, crops: int) -> list[tuple[int, int]]:
-    """(top, left) of each crop: spread over the long side and centred on the short one, halves rounded up.
+    """Return (top, left) of each crop: spread along the long side, centred on the short one.
 
-    `crop_offsets(224, 297, size=224, crops=3) == [(0, 0), (0, 37), (0, 73)]`
+    Halves are rounded up.
+
+    >>> crop_offsets(224, 297, size=224, crops=3)
+    [(0, 0), (0, 37), (0, 73)]
     """
     top, left = (height - size + 1) // 2, (width - size + 1) // 2
     if crops == 1:
@@ -184,19 +216,27 @@ def random_box(
     ratio: tuple[float, float],
     generator: random.Random,
 ) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of a random crop: area uniform in `scale`, aspect log-uniform in `ratio`.
+    """Draw a random crop: area uniform in `scale`, aspect ratio log-uniform in `ratio`.
 
-    Where no draw fits (a very wide frame), the largest centred box whose aspect is allowed.
+    If no draw fits (in a very wide frame), take the largest centred box of an allowed aspect ratio.
+
+    Args:
+        height: Of the frame.
+        width: Of the frame.
+        scale: Range of the crop's area, as a share of the frame's.
+        ratio: Range of width over height.
+        generator: Source of the random numbers.
+
+    Returns:
+        (top, left, height, width).
     """
     for _ in range(CROP_TRIES):
         area = height * width * generator.uniform(*scale)
         aspect = math.exp(generator.uniform(math.log(ratio[0]), math.log(ratio[1])))
         crop_width, crop_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < crop_width <= width and 0 < crop_height <= height:
-            top, left = (
-                generator.randint(0, height - crop_height),
-                generator.randint(0, width - crop_width),
-            )
+            top = generator.randint(0, height - crop_height)
+            left = generator.randint(0, width - crop_width)
             return top, left, crop_height, crop_width
     crop_width = max(1, min(width, round(height * ratio[1])))
     crop_height = max(1, min(height, round(width / ratio[0])))
@@ -204,12 +244,10 @@ def random_box(
 
 
 def as_clip(frames: np.ndarray) -> Tensor:
-    """uint8 [T, H, W, 3] → uint8 [T, 3, H, W]: a view, where torchvision's kernels expect the channels."""
+    """View uint8 frames [T, H, W, 3] as a clip [T, 3, H, W], torchvision's layout."""
     assert frames.ndim == 4 and frames.shape[-1] == 3 and frames.dtype == np.uint8, (
         frames.shape,
         frames.dtype,
     )
-    frames = np.ascontiguousarray(
-        frames
-    )  # torch refuses the negative strides of a flipped or rotated view
-    return rearrange(torch.from_numpy(frames), "t h w c -> t c h w")
+    # torch refuses the negative strides of a flipped or rotated view
+    return rearrange(torch.from_numpy(np.ascontiguousarray(frames)), "t h w c -> t c h w")

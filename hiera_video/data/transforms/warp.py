@@ -1,8 +1,8 @@
-"""Affine warps of whole clips, bicubic, on uint8: what `grid_sample` gives, in a fifth of its time.
+"""Warp whole uint8 clips with an affine map, bicubically: `grid_sample` to rounding, but faster.
 
-    [T, H, W, 3] ─turn─▶ [H·W, T·3] ─each row a weighted sum of 16 rows (of 4, along one axis)─▶ [H·W, T·3] ─turn back─▶
+    [T, H, W, 3] ─▶ [H·W, T·3] ─each row a weighted sum of 16 (or 4)─▶ [H·W, T·3] ─▶ [T, 3, H, W]
 
-All frames and channels of a place stand side by side, so that one index and one weight serve them all.
+All frames and channels of a pixel lie side by side: one index and one weight serve them all.
 """
 
 from __future__ import annotations
@@ -16,14 +16,23 @@ from torch.nn import functional as F
 Matrix = tuple[float, float, float, float, float, float]
 
 SHARPNESS = -0.75
-"""The `a` of the bicubic kernel, torch's; Pillow's is -1."""
+"""Parameter a of the bicubic kernel, as in torch; Pillow's is -1."""
 PIXEL = np.dtype("V3")
-"""Three bytes that stay together: numpy turns pixels faster than bytes."""
+"""Three bytes that move together: numpy transposes pixels faster than bytes."""
 
 
 def warp(clip: Tensor, matrix: Matrix, *, fill: int) -> Tensor:
-    """uint8 [T, 3, H, W] → the same. `matrix` (a, b, c, d, e, f) maps an output pixel's centre (x, y), from the top left
-    corner and in pixels, to the source (a x + b y + c, d x + e y + f). What falls outside the frame becomes `fill`."""
+    """Warp every frame of a clip with the same map.
+
+    Args:
+        clip: uint8 [T, 3, H, W].
+        matrix: (a, b, c, d, e, f), which maps the centre (x, y) of an output pixel to the place
+            (a x + b y + c, d x + e y + f) in the source, in pixels from the top left corner.
+        fill: Grey level of pixels that come from outside the frame.
+
+    Returns:
+        uint8 [T, 3, H, W].
+    """
     frames, height, width = len(clip), *clip.shape[-2:]
     a, b, c, d, e, f = matrix
     y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
@@ -53,23 +62,26 @@ def warp(clip: Tensor, matrix: Matrix, *, fill: int) -> Tensor:
 
 
 def _taps(source: Tensor, length: int, *, moves: bool) -> tuple[Tensor, Tensor]:
-    """The four pixels along one axis around each place of `source` [H, W], int32 [4, H, W], and their weights; the one
-    pixel itself [1, H, W] where the axis stays as it is. Beyond the border, the border's pixel."""
+    """Return the pixels along one axis that make each place of `source` [H, W], and their weights.
+
+    Both are [4, H, W]: beyond the border, the border's pixel counts. They are [1, H, W] if nothing
+    moves along the axis.
+    """
     place = source - 0.5
     before = place.floor()
     if not moves:
         return place.int()[None], torch.ones_like(place)[None]
-    share = place - before
+    fraction = place - before
     taps = (before + torch.arange(-1, 3)[:, None, None]).clamp(0, length - 1).int()
-    weights = (_outer(share + 1), _inner(share), _inner(1 - share), _outer(2 - share))
+    weights = (_outer(fraction + 1), _inner(fraction), _inner(1 - fraction), _outer(2 - fraction))
     return taps, torch.stack(weights)
 
 
 def _inner(x: Tensor) -> Tensor:
-    """Keys' cubic convolution (1981) for distances in [0, 1]."""
+    """Return the weight at distances in [0, 1]: Keys' cubic convolution (1981)."""
     return ((SHARPNESS + 2) * x - (SHARPNESS + 3)) * x * x + 1
 
 
 def _outer(x: Tensor) -> Tensor:
-    """The same for distances in [1, 2]."""
+    """Return the weight at distances in [1, 2]."""
     return ((x - 5) * x + 8) * x * SHARPNESS - 4 * SHARPNESS

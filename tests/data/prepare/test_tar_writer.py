@@ -22,6 +22,7 @@ from hiera_video.data.manifest.record import Manifest, Record
 from hiera_video.data.prepare import tar_writer as shards
 from hiera_video.data.prepare.tar_writer import write_shards
 from hiera_video.data.sampling import ClipConfig
+from hiera_video.data.transforms.clip_sample import ClipSample
 from hiera_video.data.transforms.train_eval import EvalTransform
 from hiera_video.errors import ConfigError, ManifestError
 
@@ -29,9 +30,9 @@ CLIP = ClipConfig(num_frames=2, frame_stride=2)
 TWO_CROPS = EvalTransform(32, 2, (0.45,) * 3, (0.225,) * 3)
 
 
-def small(frames: Any, generator: random.Random) -> torch.Tensor:
+def small(frames: Any, generator: random.Random) -> ClipSample:
     clip = torch.from_numpy(np.ascontiguousarray(frames[:, ::4, ::4])).permute(3, 0, 1, 2).float()
-    return clip + generator.random()
+    return ClipSample(pixels=clip + generator.random())
 
 
 def batches(manifest: Manifest, workers: int, first: int = 0) -> list[str]:

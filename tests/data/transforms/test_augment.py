@@ -1,4 +1,4 @@
-"""RandAugment against timm's, picture by picture; random erasing's one box."""
+"""RandAugment equals timm's picture by picture; random erasing hits one box."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from torchvision.transforms.v2 import functional as kernels
 from hiera_video.data.transforms.augment import (
     MAX_MAGNITUDE,
     OPERATIONS,
+    adjust_sharpness,
     apply_operation,
     draw_erasure,
     random_augment,
-    sharpened,
 )
 
 WARPS = {"Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel"}
@@ -26,7 +26,7 @@ WARPS = {"Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel"}
 
 @pytest.fixture(scope="module")
 def frames() -> list[np.ndarray]:
-    """Three different photographs of one size: what is taken from the picture has to be taken frame by frame."""
+    """Three photographs of one size, whose statistics differ from frame to frame."""
     return [
         pictures.astronaut()[:120, 150:310],
         pictures.coffee()[100:220, 200:360],
@@ -49,14 +49,13 @@ def by_timm(frame: np.ndarray, name: str, level: float, sign: float) -> np.ndarr
     return np.asarray(result)
 
 
-def test_operations_are_timms() -> None:
+def test_operations_are_those_of_timm() -> None:
     assert list(OPERATIONS) == timm_augment.rand_augment_choices("", increasing=True)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-@pytest.mark.parametrize(
-    "level", [0.0, 0.35, 0.7, 0.99]
-)  # at 1.0 timm posterizes to 0 bits, which Pillow refuses
+# at 1.0 timm posterizes to 0 bits, which Pillow refuses
+@pytest.mark.parametrize("level", [0.0, 0.35, 0.7, 0.99])
 @pytest.mark.parametrize("sign", [-1.0, 1.0])
 def test_operation_equals_timm(
     frames: list[np.ndarray], name: str, level: float, sign: float
@@ -68,9 +67,8 @@ def test_operation_equals_timm(
         np.stack([by_timm(frame, name, level, sign) for frame in frames])
     ).permute(0, 3, 1, 2)
     difference = (ours.int() - expected.int()).abs()
-    if (
-        name in WARPS
-    ):  # Pillow's bicubic overshoots more (its a is -1, torch's -0.75): edges differ, the geometry not
+    if name in WARPS:
+        # Pillow's bicubic overshoots more (its a is -1, torch's -0.75): edges differ, geometry not
         assert difference.float().mean() < 1.0
         assert difference.max() <= 24
     else:
@@ -78,21 +76,21 @@ def test_operation_equals_timm(
 
 
 @pytest.mark.parametrize("size", [(120, 160), (3, 3), (2, 9), (7, 1)])
-def test_sharpness_is_torchvisions(size: tuple[int, int]) -> None:
+def test_sharpness_equals_torchvision(size: tuple[int, int]) -> None:
     frame = torch.randint(
         0, 256, (*size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
     for planes in (frame.permute(2, 0, 1), frame.permute(2, 0, 1).contiguous()):
         for factor in (0.1, 0.63, 1.0, 1.9):
-            assert torch.equal(sharpened(planes, factor), kernels.adjust_sharpness(planes, factor))
+            assert torch.equal(
+                adjust_sharpness(planes, factor), kernels.adjust_sharpness(planes, factor)
+            )
 
 
 def test_posterize_keeps_a_bit_at_the_top(frames: list[np.ndarray]) -> None:
     clip = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
-    assert apply_operation(clip, "PosterizeIncreasing", level=1.0, sign=1.0).unique().tolist() == [
-        0,
-        128,
-    ]
+    posterized = apply_operation(clip, "PosterizeIncreasing", level=1.0, sign=1.0)
+    assert posterized.unique().tolist() == [0, 128]
 
 
 def test_random_augment_is_repeatable_and_applies_half_of_its_draws(
@@ -105,9 +103,8 @@ def test_random_augment_is_repeatable_and_applies_half_of_its_draws(
         again = random_augment(clip, magnitude=7, generator=random.Random(index))
         assert torch.equal(result, again)
         changed += not torch.equal(result, clip)
-    assert (
-        36 <= changed <= 54
-    )  # each of two operations is applied half of the time: three quarters change
+    # each of two operations is applied half of the time: three quarters change
+    assert 36 <= changed <= 54
 
 
 def test_erasing_hits_one_box_in_all_frames() -> None:
@@ -122,12 +119,12 @@ def test_erasing_hits_one_box_in_all_frames() -> None:
         rows, columns = hit[0, 0].any(1).nonzero().flatten(), hit[0, 0].any(0).nonzero().flatten()
         box = (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)
         assert hit[0, 0].sum() == box  # a full rectangle
-        assert not torch.equal(erased[:, 0], erased[:, 1])  # with fresh noise in each frame
+        assert not torch.equal(erased[:, 0], erased[:, 1])  # with other noise in each frame
         areas.append(float(box) / (48 * 64))
     assert 0.015 < min(areas) < 0.05 and 0.28 < max(areas) < 0.35
 
 
-def test_colour_jitter_is_one_for_all_frames_and_bounded() -> None:
+def test_colour_jitter_treats_all_frames_alike_and_is_bounded() -> None:
     from hiera_video.data.transforms.augment import color_jitter
 
     frame = torch.randint(

@@ -1,4 +1,4 @@
-"""Soft targets, mixup and cutmix: the arithmetic, and that a part of the batch can be mixed alone."""
+"""Arithmetic of soft targets, mixup and cutmix; a part of a batch can be mixed alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_soft_targets() -> None:
     assert several.tolist() == [[1, 0, 1, 0]]
 
 
-def test_mixup_is_one_share_with_the_reversed_batch() -> None:
+def test_mixup_blends_with_the_reversed_batch() -> None:
     clips, targets = batch()
     mixed, mixed_targets = mix(clips, targets, mixup=0.8, cutmix=0, generator=random.Random(3))
     share = random.Random(3).betavariate(0.8, 0.8)
@@ -30,7 +30,7 @@ def test_mixup_is_one_share_with_the_reversed_batch() -> None:
     torch.testing.assert_close(mixed_targets, share * targets + (1 - share) * targets.flip(0))
 
 
-def test_cutmix_share_is_what_is_seen() -> None:
+def test_cutmix_weighs_targets_by_area() -> None:
     clips, targets = batch()
     for seed in range(50):
         mixed, mixed_targets = mix(
@@ -38,9 +38,8 @@ def test_cutmix_share_is_what_is_seen() -> None:
         )
         foreign = mixed != clips
         assert torch.equal(mixed[foreign], clips.flip(0)[foreign])
-        assert torch.equal(
-            foreign, foreign[:1, :1, :1].expand_as(foreign)
-        )  # one box for the batch and all frames
+        # one box for the batch and all frames
+        assert torch.equal(foreign, foreign[:1, :1, :1].expand_as(foreign))
         share = 1 - foreign[0, 0, 0].float().mean()
         torch.testing.assert_close(mixed_targets, share * targets + (1 - share) * targets.flip(0))
 
@@ -52,12 +51,11 @@ def test_cutmix_box_touches_the_border_but_stays_inside() -> None:
         0 <= top <= bottom <= 16 and 0 <= left <= right <= 20 for top, bottom, left, right in boxes
     )
     assert any(top == 0 for top, *_ in boxes) and any(right == 20 for *_, right in boxes)
-    assert (
-        max(bottom - top for top, bottom, *_ in boxes) == 10
-    )  # int(16 * sqrt(0.5)) = 11, in whole halves
+    # int(16 * sqrt(0.5)) = 11, in whole halves
+    assert max(bottom - top for top, bottom, *_ in boxes) == 10
 
 
-def test_off_is_untouched_and_both_on_switches() -> None:
+def test_off_changes_nothing_and_both_on_alternate() -> None:
     clips, targets = batch()
     same, same_targets = mix(clips, targets, mixup=0, cutmix=0, generator=random.Random(0))
     assert same is clips and same_targets is targets
@@ -68,7 +66,7 @@ def test_off_is_untouched_and_both_on_switches() -> None:
     assert 70 < sum(kinds) < 130
 
 
-def test_a_part_with_both_partners_mixes_like_the_whole() -> None:
+def test_a_part_with_both_partners_mixes_like_the_whole_batch() -> None:
     clips, targets = batch(8)
     part = torch.tensor([2, 3, 4, 5])
     for seed in range(4):

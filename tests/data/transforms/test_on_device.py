@@ -1,4 +1,4 @@
-"""Clips that are finished on the model's device are those that workers finish, whatever comes before and after."""
+"""Clips finished on the model's device equal those that workers finish."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ import torch
 
 from hiera_video.data.config import AugmentConfig
 from hiera_video.data.dataset import TrainClips
-from hiera_video.data.loading.balanced import BalancedClips
-from hiera_video.data.loading.loader import BatchPlan, ClipBatch, train_loader
+from hiera_video.data.loading.balanced import classes_to_balance
+from hiera_video.data.loading.batch_plan import BatchPlan
+from hiera_video.data.loading.loader import ClipBatch, train_loader
 from hiera_video.data.manifest.read import read_manifest
 from hiera_video.data.manifest.record import Manifest
 from hiera_video.data.sampling import ClipConfig
-from hiera_video.data.transforms.flip_labels import Mirror
-from hiera_video.data.transforms.on_device import together
+from hiera_video.data.transforms.clip_sample import collate
+from hiera_video.data.transforms.flip_labels import LabelFlip
+from hiera_video.data.transforms.on_device import finish_batch
 from hiera_video.data.transforms.train_eval import TrainTransform
 
 CPU = torch.device("cpu")
@@ -41,34 +43,31 @@ SIZES = [
 
 
 def noise(index: int, height: int, width: int) -> np.ndarray:
-    """Frames as sharp as they can be: places that are rounded otherwise show."""
+    """Return frames of black and white pixels, where a place that is rounded differently shows."""
     return np.random.default_rng(index).integers(0, 2, (3, height, width, 3)).astype(np.uint8) * 255
 
 
 def both(size: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Clips of every one of `SIZES`, finished by workers and on `device`."""
-    everywhere = TrainTransform(EVERYTHING, size)
-    later = TrainTransform(replace(EVERYTHING, device="model"), size)
+    """Return clips of all `SIZES`, finished by workers and on `device`."""
+    on_worker = TrainTransform(EVERYTHING, size)
+    on_model = TrainTransform(replace(EVERYTHING, device="model"), size)
     videos = [noise(index, *SIZES[index % len(SIZES)]) for index in range(20)]
-    boxes, finishing = together(
-        [later(frames, random.Random(index)) for index, frames in enumerate(videos)]
-    )
-    assert boxes.dtype == torch.uint8 and finishing is not None
-    assert (
-        0 < sum(finishing.flips) < 20
-        and 0 < sum(erasure is not None for erasure in finishing.erasures) < 20
-    )
-    expected, nothing = together(
-        [everywhere(frames, random.Random(index)) for index, frames in enumerate(videos)]
-    )
-    assert nothing is None
-    return expected, finishing(boxes.to(device))
+    crops = [on_model(frames, random.Random(index)) for index, frames in enumerate(videos)]
+    finished = [on_worker(frames, random.Random(index)) for index, frames in enumerate(videos)]
+    for crop, clip in zip(crops, finished):
+        assert torch.equal(crop.finished().pixels, clip.pixels) and clip.finished() is clip
+    pixels, pending = collate(crops)
+    assert pixels.dtype == torch.uint8 and pixels.ndim == 1
+    assert 0 < sum(crop.flip for crop in pending) < 20
+    assert 0 < sum(crop.erasure is not None for crop in pending) < 20
+    expected, nothing = collate(finished)
+    assert nothing == ()
+    return expected, finish_batch(pixels.to(device), pending)
 
 
-@pytest.mark.parametrize(
-    "size", [56, 160]
-)  # torch has two kernels, for small and for large pictures
-def test_clips_equal_the_workers(size: int) -> None:
+# torch has two kernels, for small and for large pictures
+@pytest.mark.parametrize("size", [56, 160])
+def test_clips_equal_those_of_workers(size: int) -> None:
     expected, finished = both(size, CPU)
     assert finished.shape == (20, 3, 3, size, size) and finished.is_contiguous()
     torch.testing.assert_close(finished, expected, atol=1e-5, rtol=0)
@@ -76,13 +75,13 @@ def test_clips_equal_the_workers(size: int) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_clips_on_a_gpu_equal_the_workers() -> None:
+def test_clips_on_a_gpu_equal_those_of_workers() -> None:
     expected, finished = both(224, torch.device("cuda"))
     assert finished.device.type == "cuda"
     torch.testing.assert_close(finished.cpu(), expected, atol=1e-5, rtol=0)
 
 
-# -- through the loader ------------------------------------------------------------------------------------------------
+# -- through the loader ----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -103,18 +102,19 @@ def batches(
     kind: str = "fine-tuning",
     **plan: int,
 ) -> list[ClipBatch]:
-    """All micro-batches of three steps, as the loop gets them from the loader."""
+    """Return all micro-batches of three steps."""
     augment = replace(EVERYTHING, device=device)
-    mirror = Mirror(probability=0.5, partners={0: 1, 1: 0, 2: None})
-    dataset = (BalancedClips if kind == "balanced" else TrainClips)(
+    label_flip = LabelFlip(probability=0.5, mirrored={0: 1, 1: 0, 2: None})
+    dataset = TrainClips(
         manifest,
         ClipConfig(num_frames=2, frame_stride=2, repeats=2),
         TrainTransform(augment if kind == "pre-training" else replace(augment, flip=0.0), 32),
         seed=0,
-        fresh_repeats=kind == "pre-training",
-        mirror=None if kind == "pre-training" else mirror,
+        independent_repeats=kind == "pre-training",
+        label_flip=None if kind == "pre-training" else label_flip,
     )
-    steps = BatchPlan(num_records=8, batch_size=8, seed=0, **plan)
+    class_of = classes_to_balance(manifest) if kind == "balanced" else None
+    steps = BatchPlan(num_records=8, batch_size=8, seed=0, class_of=class_of, **plan)
     found = train_loader(
         dataset, steps, first_step=first, last_step=3, workers=workers, context="fork"
     )
@@ -122,13 +122,13 @@ def batches(
 
 
 @pytest.mark.parametrize("kind", ["fine-tuning", "pre-training", "balanced"])
-def test_batches_equal_the_workers(manifest: Manifest, kind: str) -> None:
+def test_batches_equal_those_of_workers(manifest: Manifest, kind: str) -> None:
     expected = batches(manifest, "worker", kind=kind, accumulate=2)
     raw = batches(manifest, "model", kind=kind, accumulate=2)
     assert len(raw) == 6 and all(batch.clips.dtype == torch.uint8 for batch in raw)
     for batch, other in zip(raw, expected):
         finished = batch.to(CPU)
-        assert finished.finishing is None and finished.to(CPU).clips is finished.clips  # once
+        assert finished.pending == () and finished.to(CPU).clips is finished.clips
         torch.testing.assert_close(finished.clips, other.clips, atol=1e-5, rtol=0)
         for name in ("labels", "row", "view", "position"):
             assert torch.equal(getattr(finished, name), getattr(other, name))
@@ -142,14 +142,14 @@ def digest(found: list[ClipBatch]) -> list[str]:
     ]
 
 
-def test_workers_and_restarts_change_nothing(manifest: Manifest) -> None:
+def test_workers_and_resuming_change_nothing(manifest: Manifest) -> None:
     expected = digest(batches(manifest, "model"))
     assert len(set(expected)) == 3
     assert digest(batches(manifest, "model", workers=2)) == expected
     assert digest(batches(manifest, "model", first=2, workers=1)) == expected[2:]
 
 
-def test_two_ranks_see_what_one_sees(manifest: Manifest) -> None:
+def test_two_ranks_take_the_samples_of_one(manifest: Manifest) -> None:
     def clips(world: int) -> dict[int, torch.Tensor]:
         found = [
             batches(manifest, "model", first=2, world=world, rank=rank)[0].to(CPU)

@@ -1,10 +1,11 @@
-"""The test protocol to the pixel, and the training transform's statistics and repeatability."""
+"""The test protocol to the pixel; the training transform's statistics and repeatability."""
 
 from __future__ import annotations
 
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from hiera_video.data.transforms.train_eval import (
     TrainTransform,
     crop_offsets,
     random_box,
-    scaled_size,
+    resized_size,
 )
 from hiera_video.errors import ConfigError
 
@@ -27,8 +28,8 @@ def noise(frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
 
 
-def reference_scaled(frames: np.ndarray, height: int, width: int) -> torch.Tensor:
-    """The protocol in its published order, normalise and then interpolate, in float32: [3, T, height, width]."""
+def reference_resized(frames: np.ndarray, height: int, width: int) -> torch.Tensor:
+    """Return [3, T, height, width] by the published order, in float32: normalise, interpolate."""
     clip = torch.from_numpy(frames).float() / 255
     clip = (clip - torch.tensor(MEAN)) / torch.tensor(STD)
     return torch.nn.functional.interpolate(
@@ -51,8 +52,8 @@ def reference_scaled(frames: np.ndarray, height: int, width: int) -> torch.Tenso
         (49, 107, 49, (49, 107)),  # 107 / 49 * 49 is 106.99999999999999
     ],
 )
-def test_scaled_size(height: int, width: int, short_side: int, expected: tuple[int, int]) -> None:
-    assert scaled_size(height, width, short_side=short_side) == expected
+def test_resized_size(height: int, width: int, short_side: int, expected: tuple[int, int]) -> None:
+    assert resized_size(height, width, short_side=short_side) == expected
 
 
 def test_crop_offsets() -> None:
@@ -72,10 +73,10 @@ def test_three_crops_are_the_published_protocol(height: int, width: int) -> None
     long_side = math.floor(max(height, width) / min(height, width) * size)
     offsets = [0, math.ceil((long_side - size) / 2), long_side - size]
     if height > width:
-        scaled = reference_scaled(frames, long_side, size)
+        scaled = reference_resized(frames, long_side, size)
         expected = [scaled[:, :, offset : offset + size] for offset in offsets]
     else:
-        scaled = reference_scaled(frames, size, long_side)
+        scaled = reference_resized(frames, size, long_side)
         expected = [scaled[..., offset : offset + size] for offset in offsets]
     torch.testing.assert_close(views, torch.stack(expected), atol=2e-5, rtol=0)
 
@@ -83,31 +84,29 @@ def test_three_crops_are_the_published_protocol(height: int, width: int) -> None
 def test_one_crop_is_the_centre_of_a_larger_picture() -> None:
     frames = noise(2, 256, 341)
     views = EvalTransform(224, 1, MEAN, STD)(frames)
-    expected = reference_scaled(frames, 256, 341)[
-        None, :, :, 16:240, 59:283
-    ]  # 256 = 224 * 8 / 7: no scaling
+    # 256 = 224 * 8 / 7: nothing is resized
+    expected = reference_resized(frames, 256, 341)[None, :, :, 16:240, 59:283]
     torch.testing.assert_close(views, expected, atol=2e-5, rtol=0)
 
 
 def test_a_frame_is_not_antialiased() -> None:
     frames = noise(1, 128, 128)
     plain = EvalTransform(32, 3, MEAN, STD)(frames)
-    assert (
-        plain[0].std() > 0.5
-    )  # two by two pixels of noise averaged: 1.3 / 2; antialiasing would leave about 0.25
+    # two by two pixels of noise averaged: 1.3 / 2; antialiasing would leave about 0.25
+    assert plain[0].std() > 0.5
 
 
-def test_flipped_views_are_taken() -> None:
+def test_frames_with_negative_strides_are_accepted() -> None:
     frames = noise(2, 40, 40)
     transform = EvalTransform(40, 3, MEAN, STD)
     torch.testing.assert_close(transform(frames[:, ::-1]), transform(frames).flip(-2))
 
 
-def test_training_is_a_function_of_the_generator() -> None:
+def test_a_training_clip_depends_on_the_generator_alone() -> None:
     everything = AugmentConfig(rand_augment=7, erase=0.5)
     transform = TrainTransform(everything, 32)
     frames = noise(4, 40, 52)
-    clips = [transform(frames, random.Random(f"train/0/0/{index}")) for index in (1, 1, 2)]
+    clips = [transform(frames, random.Random(index)).pixels for index in (1, 1, 2)]
     assert clips[0].shape == (3, 4, 32, 32) and clips[0].dtype == torch.float32
     assert torch.equal(clips[0], clips[1]) and not torch.equal(clips[0], clips[2])
 
@@ -116,18 +115,16 @@ def test_training_treats_all_frames_alike() -> None:
     still = np.repeat(noise(1, 40, 52), 4, axis=0)
     transform = TrainTransform(AugmentConfig(rand_augment=10), 32)
     for index in range(20):
-        clip = transform(still, random.Random(index))
+        clip = transform(still, random.Random(index)).pixels
         assert torch.equal(clip, clip[:, :1].expand_as(clip))
 
 
-def test_whole_frame_without_flip_is_the_plain_picture() -> None:
+def test_the_whole_frame_without_a_flip_is_resized() -> None:
     augment = AugmentConfig(scale=(1, 1), ratio=(1, 1), flip=0, mean=MEAN, std=STD)
     frames = noise(2, 40, 40)
-    clip = TrainTransform(augment, 32)(frames, random.Random(0))
-    torch.testing.assert_close(clip, reference_scaled(frames, 32, 32), atol=2e-5, rtol=0)
-    flipped = TrainTransform(
-        AugmentConfig(scale=(1, 1), ratio=(1, 1), flip=1, mean=MEAN, std=STD), 32
-    )(frames, random.Random(0))
+    clip = TrainTransform(augment, 32)(frames, random.Random(0)).pixels
+    torch.testing.assert_close(clip, reference_resized(frames, 32, 32), atol=2e-5, rtol=0)
+    flipped = TrainTransform(replace(augment, flip=1), 32)(frames, random.Random(0)).pixels
     torch.testing.assert_close(flipped, clip.flip(-1))
 
 
@@ -160,6 +157,6 @@ def test_random_box_of_a_very_wide_frame_is_centred() -> None:
         (lambda: TrainTransform(AugmentConfig(), 0), "crop size 0: must be above 0"),
     ],
 )
-def test_errors(make: Callable[[], object], words: str) -> None:
+def test_impossible_sizes_are_refused(make: Callable[[], object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         make()

@@ -1,4 +1,4 @@
-"""The fast warp against torch's `grid_sample`, which samples the same grid plane by plane."""
+"""The warp equals torch's bicubic `grid_sample` to rounding."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def by_grid_sample(clip: torch.Tensor, matrix: Matrix, fill: int) -> torch.Tenso
 
 @pytest.mark.parametrize("name", MATRICES)
 @pytest.mark.parametrize("size", [(33, 50), (120, 90), (2, 3)])
-def test_a_warp_is_torchs_to_rounding(name: str, size: tuple[int, int]) -> None:
+def test_a_warp_equals_grid_sample_to_rounding(name: str, size: tuple[int, int]) -> None:
     clip = torch.randint(
         0, 256, (3, *size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
@@ -46,26 +46,16 @@ def test_a_warp_is_torchs_to_rounding(name: str, size: tuple[int, int]) -> None:
     expected = by_grid_sample(clip, MATRICES[name], fill=77)
     warped = warp(clip, MATRICES[name], fill=77)
     assert warped.dtype == torch.uint8 and warped.shape == clip.shape
-    assert (
-        warped - expected
-    ).abs().max() <= 0.5 + 1e-2  # half a grey level, and places in single precision
-    assert torch.equal(
-        warp(clip.contiguous(), MATRICES[name], fill=77), warped
-    )  # however the bytes lie
+    # half a grey level, and places in single precision
+    assert (warped - expected).abs().max() <= 0.5 + 1e-2
+    # the memory layout does not matter
+    assert torch.equal(warp(clip.contiguous(), MATRICES[name], fill=77), warped)
 
 
-def test_literal_places() -> None:
+def test_shifts_as_literals() -> None:
     row = torch.arange(0, 80, 10, dtype=torch.uint8).expand(1, 3, 2, 8)
-    assert warp(row, (1, 0, 2, 0, 1, 0), fill=128)[0, 0, 0].tolist() == [
-        20,
-        30,
-        40,
-        50,
-        60,
-        70,
-        128,
-        128,
-    ]
+    shifted = warp(row, (1, 0, 2, 0, 1, 0), fill=128)[0, 0, 0]
+    assert shifted.tolist() == [*range(20, 80, 10), 128, 128]
     half = warp(row, (1, 0, 0.5, 0, 1, 0), fill=128)[0, 1, 1].tolist()
     assert half[1:6] == [15, 25, 35, 45, 55] and half[-1] == 128
     assert torch.equal(warp(row, (1, 0, 0, 0, 1, 0), fill=128), row)

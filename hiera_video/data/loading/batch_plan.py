@@ -1,0 +1,112 @@
+"""Which record stands where in which step: arithmetic, so that resuming needs one integer."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+from hiera_video.data.loading.balanced import balanced_rows
+from hiera_video.errors import ConfigError
+
+
+class Slot(NamedTuple):
+    """One video of a micro-batch."""
+
+    epoch: int
+    place: int
+    """Place in the epoch before shuffling; all random numbers of its samples depend on it."""
+    position: int
+    """Position in the step's global batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchPlan:
+    """The order of samples, and how the batches of a run share them among ranks and micro-batches.
+
+    The global batch of a step is B videos at positions 0 … B-1. Mixup pairs position p with B-1-p.
+    So each of the world × accumulate chunks takes positions from the front and their mirror images
+    from the back, and reversing a chunk reverses the whole batch:
+
+        B = 8, 2 chunks    chunk 0: 0 1 | 6 7    chunk 1: 2 3 | 4 5
+    """
+
+    num_records: int
+    """Videos in the manifest."""
+    batch_size: int
+    """Videos of one optimizer step, over all ranks and micro-batches."""
+    seed: int
+    world: int = 1
+    """Number of ranks."""
+    rank: int = 0
+    """This process's rank."""
+    accumulate: int = 1
+    """Micro-batches of each rank in one step."""
+    class_of: tuple[int, ...] | None = None
+    """Class of each record, to balance the classes of an epoch; None: each record comes once."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "accumulate", "world"):
+            if not getattr(self, name) >= 1:
+                key = name if name == "world" else f"train.{name}"
+                raise ConfigError(f"{key}={getattr(self, name)}: must be 1 or more")
+        if not 0 <= self.rank < self.world:
+            raise ConfigError(
+                f"rank {self.rank} of {self.world} processes: must be 0 to {self.world - 1}"
+            )
+        if self.num_records < self.batch_size:
+            raise ConfigError(
+                f"train.batch_size={self.batch_size}: the manifest has {self.num_records} videos, "
+                "not enough for one step; lower train.batch_size"
+            )
+        chunks = self.world * self.accumulate
+        if self.batch_size % chunks or (chunks > 1 and self.batch_size // chunks % 2):
+            raise ConfigError(
+                f"train.batch_size={self.batch_size}: {self.world} processes x "
+                f"train.accumulate={self.accumulate} need a multiple of {2 * chunks}, so that each "
+                "part holds mixup's pairs; set it to one, "
+                f"{max(self.batch_size // (2 * chunks), 1) * 2 * chunks} for example"
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches in an epoch; the videos left over are different ones in each epoch."""
+        return self.num_records // self.batch_size
+
+    def rows(self, epoch: int) -> Sequence[int]:
+        """Return the record at each place of an epoch, before shuffling."""
+        if self.class_of is None:
+            return range(self.num_records)
+        return _balanced_rows(self.class_of, self.seed, epoch)
+
+    def micro_batches(self, step: int) -> list[list[Slot]]:
+        """Return this rank's micro-batches of a step, counted over all epochs."""
+        epoch, number = divmod(step, self.steps_per_epoch)
+        start = number * self.batch_size
+        order = _epoch_order(self.num_records, self.seed, epoch)
+        return [
+            [Slot(epoch, order[start + position], position) for position in self._positions(chunk)]
+            for chunk in range(self.rank * self.accumulate, (self.rank + 1) * self.accumulate)
+        ]
+
+    def _positions(self, chunk: int) -> list[int]:
+        chunks = self.world * self.accumulate
+        if chunks == 1:
+            return list(range(self.batch_size))  # may be odd: the middle video is its own partner
+        half = self.batch_size // chunks // 2
+        front = range(chunk * half, (chunk + 1) * half)
+        return [*front, *(self.batch_size - 1 - position for position in reversed(front))]
+
+
+@lru_cache(maxsize=2)
+def _epoch_order(num_records: int, seed: int, epoch: int) -> tuple[int, ...]:
+    order = list(range(num_records))
+    random.Random(f"order/{seed}/{epoch}").shuffle(order)
+    return tuple(order)
+
+
+@lru_cache(maxsize=2)
+def _balanced_rows(class_of: tuple[int, ...], seed: int, epoch: int) -> list[int]:
+    return balanced_rows(class_of, seed=seed, epoch=epoch)

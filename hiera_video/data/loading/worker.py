@@ -1,0 +1,70 @@
+"""The loop of a worker process: receive an item, apply the pool's function, send the result."""
+
+from __future__ import annotations
+
+import os
+import signal
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from hiera_video.data.loading.quarantine import OnOpen, raise_if_quarantined
+from hiera_video.data.loading.shared_memory import receive, send
+from hiera_video.errors import HieraVideoError
+
+POLL_SECONDS = 5.0
+"""Wait for an item before looking whether the parent process is still alive."""
+
+
+def run_worker(
+    function: Callable[[Any, OnOpen], Any], connection: Any, parent_pid: int | None
+) -> None:
+    """Run a worker process until its pool ends it, or the pool's process dies.
+
+    Args:
+        function: Applied to each item.
+        connection: This process's end of the pipe to the pool.
+        parent_pid: The pool's process, if this one was forked from it; None if it was not.
+    """
+    # Ctrl-C and a scheduler's SIGTERM reach the whole process group; the parent still needs its
+    # next batch to stop at the end of a step, and ends its workers itself
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    serve(function, connection, parent_pid)
+
+
+def serve(function: Callable[[Any, OnOpen], Any], connection: Any, parent_pid: int | None) -> None:
+    """Process items from `connection` until None arrives or the other end is gone."""
+    quarantined: Mapping[str, str] = {}
+
+    def on_open(path: str) -> None:
+        raise_if_quarantined(path, quarantined)
+        send(connection, ("opening", path))
+
+    try:
+        while True:
+            # a forked sibling holds the parent's end of the pipe open, so that the parent's death
+            # does not close it
+            while not connection.poll(POLL_SECONDS):
+                if parent_pid is not None and os.getppid() != parent_pid:
+                    return
+            task = receive(connection)
+            if task is None:
+                return
+            item, quarantined = task
+            send(connection, _apply(function, item, on_open))
+    except (EOFError, OSError):
+        return  # the parent is gone
+
+
+def _apply(function: Callable[[Any, OnOpen], Any], item: Any, on_open: OnOpen) -> tuple[str, Any]:
+    try:
+        return "result", function(item, on_open)
+    except HieraVideoError as error:
+        return "error", error.with_traceback(None)
+    except Exception:
+        # a bug: its own type may not pickle, and its traceback must not be lost
+        return "error", RuntimeError(f"in a loader worker:\n{traceback.format_exc()}")
