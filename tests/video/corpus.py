@@ -1,6 +1,6 @@
-"""Generated videos of every kind: healthy, odd but valid, broken. Pixels spell the frame's number.
+"""Generated videos: ordinary, odd but valid, unreadable. Pixels encode the frame number.
 
-`ENTRIES` says what each file is and what reading it must give; `make_all(folder, write)` writes them.
+`ENTRIES` lists the files and the expected results of reading them; `make_all` writes them.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ class Entry:
     name: str
     make: Callable[[Path, Write], None]
     numbers: tuple[int, ...] | None = None
-    """What the frames spell; None: nothing that can be read off, or a broken file."""
+    """Numbers that the frames encode; None if they encode none, or the file is unreadable."""
     count: int | None = None
-    """Frames; None in a broken file."""
+    """Number of frames; None if the file is unreadable."""
     reasons: frozenset[str] = field(default_factory=frozenset)
-    """Any of them may be given; none: the file must be read."""
+    """Accepted reasons for which the file is unreadable; empty if it is readable."""
     exact: bool = True
-    """Whether a plain decode of all frames shows the same pictures (else the sizes or the number differ by design)."""
+    """False if a plain decode of all frames differs by design in sizes or number."""
     refused_by: frozenset[str] = field(default_factory=frozenset)
-    """Backends that get the file wrong, and must say so."""
+    """Backends that get the file wrong and so must refuse it."""
 
 
 def written(
     name: str,
     count: int = 40,
     *,
-    spelled: bool = True,
+    numbered: bool = True,
     refused_by: tuple[str, ...] = (),
     **options: Any,
 ) -> Entry:
     return Entry(
         name=name,
         make=lambda path, write: write(path, count, **options) and None,
-        numbers=tuple(range(count)) if spelled else None,
+        numbers=tuple(range(count)) if numbered else None,
         count=count,
         refused_by=frozenset(refused_by),
     )
@@ -66,7 +66,7 @@ def remux(
     first: int = 0,
     start: int = 0,
 ) -> None:
-    """Copy packets from key frame `first` on; frames before `start` get times below 0, which an edit list hides."""
+    """Copy packets from key frame `first` on; an edit list hides the frames before `start`."""
     with av.open(str(source)) as old, av.open(str(target), "w", options=options or {}) as new:
         stream = old.streams.video[0]
         copy = new.add_stream_from_template(stream)
@@ -132,7 +132,7 @@ def audio_only(path: Path, write: Write) -> None:
 
 
 def size_changes(path: Path, write: Write) -> None:
-    """Two transport streams one behind the other, as a receiver records them when the programme changes."""
+    """Concatenate two transport streams, as recorded when the frame size changes."""
     parts = [
         write(path.with_name(f"part{i}.ts"), 20, gop=10, bframes=0, width=width, height=height,
               times=[2.0 * i + frame / 30 for frame in range(20)])
@@ -141,10 +141,7 @@ def size_changes(path: Path, write: Write) -> None:
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
 
 
-# -- broken ------------------------------------------------------------------------------------------------------------
-
-
-def broken_file(name: str, make: Callable[[Path, Write], None], *reasons: str) -> Entry:
+def unreadable_file(name: str, make: Callable[[Path, Write], None], *reasons: str) -> Entry:
     return Entry(name=name, make=make, reasons=frozenset(reasons))
 
 
@@ -153,12 +150,12 @@ def bytes_of(content: bytes) -> Callable[[Path, Write], None]:
 
 
 def edited(edit: Callable[[bytearray], bytes], **options: Any) -> Callable[[Path, Write], None]:
-    """A healthy file of the same suffix with its bytes edited."""
+    """Return a maker of a readable file with its bytes edited."""
 
     def make(path: Path, write: Write) -> None:
         suffix = path.suffix
         source = write(path.with_name(f"source{suffix}"), 100, **{"gop": 24, **options})
-        if suffix == ".mp4":  # the header first, so that a cut takes pictures
+        if suffix == ".mp4":  # header first, so that a cut removes frames
             fast = path.with_name("faststart.mp4")
             remux(source, fast, options={"movflags": "faststart"})
             source = fast
@@ -203,14 +200,14 @@ def flipped(seed: int) -> Callable[[bytearray], bytes]:
 
 
 def lying_count(data: bytearray) -> bytes:
-    """A sample table that promises a hundred million packets."""
+    """Make the sample table promise a hundred million packets."""
     place = data.index(b"stsz") + 12
     data[place : place + 4] = struct.pack(">I", 100_000_000)
     return bytes(data)
 
 
 def lying_size(data: bytearray) -> bytes:
-    """A sample entry of 60000 x 60000 pixels."""
+    """Make the sample entry claim 60000 x 60000 pixels."""
     place = data.index(b"avc1") + 28
     data[place : place + 4] = struct.pack(">HH", 60000, 60000)
     return bytes(data)
@@ -238,17 +235,22 @@ def no_permission(path: Path, write: Write) -> None:
     write(path, 5).chmod(0)
 
 
+DECORD, BOTH = ("decord",), ("decord", "torchcodec")
+MPEG = {"gop": 12, "options": FINE}
+MJPEG = {"codec": "mjpeg", "pixel_format": "yuvj420p", "bframes": 0, "options": FINE}
+PNG_HEADER = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x10\0\0\0\x10\x08\x02\0\0\0"
+PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2.0,\n{inner}\n#EXT-X-ENDLIST\n"
 ANY = ("container", "truncated", "corrupt", "no_frames", "codec", "no_video", "too_large")
 
 ENTRIES: tuple[Entry, ...] = (
-    # healthy
+    # ordinary
     written("h264_bframes.mp4", gop=24, bframes=3),
     written("h264_plain.mp4", bframes=0),
     written("h264_all_keys.mp4", gop=1, bframes=0),
-    written("h264_open_gop.mp4", refused_by=("decord",), gop=12, options={"x264-params": "open-gop=1"}),
+    written("h264_open_gop.mp4", refused_by=DECORD, gop=12, options={"x264-params": "open-gop=1"}),
     written("h264.mkv", gop=24),
     written("h264.mov", gop=24),
-    written("h264.ts", refused_by=("decord", "torchcodec"), gop=24),
+    written("h264.ts", refused_by=BOTH, gop=24),
     written("h264.flv", gop=24),
     written("h264_25fps.mp4", fps=25),
     written("hevc.mp4", codec="libx265", options=HEVC),
@@ -256,71 +258,90 @@ ENTRIES: tuple[Entry, ...] = (
     written("vp8.webm", codec="libvpx", options={"auto-alt-ref": "1", "lag-in-frames": "16"}),
     written("vp9.webm", codec="libvpx-vp9", gop=20),
     written("vp9.mp4", codec="libvpx-vp9", gop=20),
-    written("vp9.ivf", refused_by=("decord",), codec="libvpx-vp9", gop=20),
-    written("mpeg4.avi", refused_by=("decord", "torchcodec"), codec="mpeg4", gop=12, options=FINE),
-    written("mpeg4.mp4", refused_by=("decord",), codec="mpeg4", gop=12, options=FINE),
-    written("mpeg2.mpg", refused_by=("decord", "torchcodec"), codec="mpeg2video", gop=12, options=FINE),
-    written("mpeg2.ts", refused_by=("decord", "torchcodec"), codec="mpeg2video", gop=12, options=FINE),
-    written("mpeg1.mpg", refused_by=("decord", "torchcodec"), codec="mpeg1video", gop=12, options=FINE),
-    written("mjpeg.avi", refused_by=("decord", "torchcodec"), codec="mjpeg", pixel_format="yuvj420p", bframes=0, options=FINE),
-    written("mjpeg.mov", codec="mjpeg", pixel_format="yuvj420p", bframes=0, options=FINE),
+    written("vp9.ivf", refused_by=DECORD, codec="libvpx-vp9", gop=20),
+    written("mpeg4.avi", refused_by=BOTH, codec="mpeg4", **MPEG),
+    written("mpeg4.mp4", refused_by=DECORD, codec="mpeg4", **MPEG),
+    written("mpeg2.mpg", refused_by=BOTH, codec="mpeg2video", **MPEG),
+    written("mpeg2.ts", refused_by=BOTH, codec="mpeg2video", **MPEG),
+    written("mpeg1.mpg", refused_by=BOTH, codec="mpeg1video", **MPEG),
+    written("mjpeg.avi", refused_by=BOTH, **MJPEG),
+    written("mjpeg.mov", **MJPEG),
     written("ffv1.mkv", codec="ffv1", pixel_format="yuv420p", bframes=0),
-    written("gif.gif", refused_by=("decord",), codec="gif", pixel_format="rgb8", bframes=0, fps=25),
-    written("wmv2.asf", refused_by=("decord",), codec="wmv2", gop=12, bframes=0, options=FINE),
+    written("gif.gif", refused_by=DECORD, codec="gif", pixel_format="rgb8", bframes=0, fps=25),
+    written("wmv2.asf", refused_by=DECORD, codec="wmv2", gop=12, bframes=0, options=FINE),
     remuxed("fragments.mp4", {"movflags": "frag_keyframe+empty_moov"}),
-    remuxed("live.mkv", {"live": "1"}, ("decord",)),
+    remuxed("live.mkv", {"live": "1"}, DECORD),
     # odd but valid
     written("one_frame.mp4", 1),
     written("two_frames.mp4", 2),
-    written("odd_161x121.mp4", 12, spelled=False, width=161, height=121, pixel_format="yuv444p"),
-    written("tiny_2x2.mp4", 12, refused_by=("decord",), spelled=False, width=2, height=2, bframes=0),
+    written("odd_161x121.mp4", 12, numbered=False, width=161, height=121, pixel_format="yuv444p"),
+    written("tiny_2x2.mp4", 12, refused_by=DECORD, numbered=False, width=2, height=2, bframes=0),
     written("h264_444.mp4", pixel_format="yuv444p", height=47),
     written("h264_10_bit.mp4", pixel_format="yuv420p10le"),
     written("grey.mp4", pixel_format="gray"),
     written("variable_rate_from_5s.mp4", times=UNEVEN),
     written("variable_rate_from_5s.mkv", times=UNEVEN),
-    written("rotated_90.mp4", refused_by=("decord",), spelled=False, rotation=90),
-    written("rotated_180.mp4", spelled=False, rotation=180),
-    written("rotated_270.mp4", refused_by=("decord",), spelled=False, rotation=270),
-    trimmed("trimmed_12.mp4", first=30, start=42, bframes=3, refused_by=("decord", "torchcodec")),
-    trimmed("trimmed_1.mp4", first=0, start=1, bframes=0, refused_by=("decord", "torchcodec")),
-    trimmed("trimmed_28.mp4", first=0, start=28, bframes=2, refused_by=("decord",)),
+    written("rotated_90.mp4", refused_by=DECORD, numbered=False, rotation=90),
+    written("rotated_180.mp4", numbered=False, rotation=180),
+    written("rotated_270.mp4", refused_by=DECORD, numbered=False, rotation=270),
+    trimmed("trimmed_12.mp4", first=30, start=42, bframes=3, refused_by=BOTH),
+    trimmed("trimmed_1.mp4", first=0, start=1, bframes=0, refused_by=BOTH),
+    trimmed("trimmed_28.mp4", first=0, start=28, bframes=2, refused_by=DECORD),
     written("long_gop.mp4", 100, gop=250, bframes=4),
     Entry(name="audio_first.mp4", make=audio_first, numbers=tuple(range(40)), count=40),
-    Entry(name="size_changes.ts", make=size_changes, numbers=(*range(20), *range(20)), count=40, exact=False,
-          refused_by=frozenset({"decord", "torchcodec"})),
+    Entry(
+        name="size_changes.ts", make=size_changes, numbers=(*range(20), *range(20)), count=40,
+        exact=False, refused_by=frozenset(BOTH),
+    ),
     Entry(name="lying_size.mp4", make=edited(lying_size), numbers=tuple(range(100)), count=100),
-    # broken
-    broken_file("empty.mp4", bytes_of(b""), "empty"),
-    broken_file("text.mp4", bytes_of(b"hello, I am not a video\n" * 100), "container"),
-    broken_file("random.mp4", bytes_of(random.Random(0).randbytes(5000)), "container"),
-    broken_file("picture.mp4", bytes_of(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x10\0\0\0\x10\x08\x02\0\0\0"), "container"),
+    # unreadable
+    unreadable_file("empty.mp4", bytes_of(b""), "empty"),
+    unreadable_file("text.mp4", bytes_of(b"hello, I am not a video\n" * 100), "container"),
+    unreadable_file("random.mp4", bytes_of(random.Random(0).randbytes(5000)), "container"),
+    unreadable_file("picture.mp4", bytes_of(PNG_HEADER), "container"),
     *(
-        broken_file(f"truncated_{int(share * 100)}{suffix}", edited(cut(share), **options), "truncated", "container", "no_video")
-        for suffix, options in ((".mp4", {}), (".mkv", {}), (".avi", {"codec": "mpeg4", "options": FINE}))
+        unreadable_file(
+            f"truncated_{int(share * 100)}{suffix}", edited(cut(share), **options), "truncated"
+        )
+        for suffix, options in (
+            (".mp4", {}), (".mkv", {}), (".avi", {"codec": "mpeg4", "options": FINE}),
+        )
         for share in (0.1, 0.5, 0.9)
     ),
-    broken_file("no_moov.mp4", edited(without_header), "container"),
-    broken_file("damaged_moov.mp4", edited(damaged_header), *ANY),
-    *(broken_file(f"bit_flips_{seed}.mp4", edited(flipped(seed)), "corrupt") for seed in range(3)),
-    broken_file("hole.mp4", edited(hole), "corrupt"),
-    broken_file("audio_only.mp4", audio_only, "no_video"),
-    broken_file("folder.mp4", lambda path, write: path.mkdir(), "not_a_file"),
-    broken_file("pipe.mp4", lambda path, write: os.mkfifo(path), "not_a_file"),
-    broken_file("no_permission.mp4", no_permission, "permission"),
-    broken_file("playlist.mp4", script("#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2.0,\n{inner}\n#EXT-X-ENDLIST\n"), "container"),
-    broken_file("ffconcat.mp4", script("ffconcat version 1.0\nfile {name}\n"), "container"),
-    broken_file("huge_picture.gif", huge_gif, "too_large", "container"),
-    broken_file("lying_count.mp4", edited(lying_count), *ANY),
-    broken_file("gone.mp4", lambda path, write: None, "missing"),
+    unreadable_file("no_moov.mp4", edited(without_header), "container"),
+    unreadable_file("damaged_moov.mp4", edited(damaged_header), *ANY),
+    *(
+        unreadable_file(f"bit_flips_{seed}.mp4", edited(flipped(seed)), "corrupt")
+        for seed in range(3)
+    ),
+    unreadable_file("hole.mp4", edited(hole), "corrupt"),
+    unreadable_file("audio_only.mp4", audio_only, "no_video"),
+    unreadable_file("folder.mp4", lambda path, write: path.mkdir(), "not_a_file"),
+    unreadable_file("pipe.mp4", lambda path, write: os.mkfifo(path), "not_a_file"),
+    unreadable_file("no_permission.mp4", no_permission, "permission"),
+    unreadable_file("playlist.mp4", script(PLAYLIST), "container"),
+    unreadable_file("ffconcat.mp4", script("ffconcat version 1.0\nfile {name}\n"), "container"),
+    unreadable_file("huge_picture.gif", huge_gif, "too_large", "container"),
+    unreadable_file("lying_count.mp4", edited(lying_count), *ANY),
+    unreadable_file("gone.mp4", lambda path, write: None, "missing"),
 )  # fmt: skip
 BY_NAME = {entry.name: entry for entry in ENTRIES}
 READABLE = [entry.name for entry in ENTRIES if not entry.reasons]
-BROKEN = [entry.name for entry in ENTRIES if entry.reasons]
+UNREADABLE = [entry.name for entry in ENTRIES if entry.reasons]
+
+
+def plain_decode(path: Path) -> Any:
+    """Decode all frames with PyAV's own loop and rotate them upright: uint8 [T, H, W, 3]."""
+    with av.open(str(path)) as container:
+        frames = [
+            np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+            for frame in container.decode(video=0)
+        ]
+    return np.stack(frames)
 
 
 def make_all(folder: Path, write: Write) -> dict[str, Path]:
-    """Every file, by name; each in a folder of its own, beside what it was made from."""
+    """Write every file into a folder of its own, beside its sources; return the paths by name."""
     paths = {}
     for entry in ENTRIES:
         path = paths[entry.name] = folder / entry.name.replace(".", "_") / entry.name

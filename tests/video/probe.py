@@ -1,5 +1,8 @@
-"""Read videos in a light process of its own: `python probe.py backend` takes paths, a line each, and answers a line of
-JSON each: the reason (null if all was read), frames, seconds, kB above the memory before. A crash or a hang is its own.
+"""Read videos in a process of its own, for tests of crashes, hangs and memory.
+
+`python probe.py backend` reads a path per line from stdin and writes a line of JSON for each: the
+reason (null if readable), the number of frames, CPU seconds, and the peak memory in kB above the
+start.
 """
 
 from __future__ import annotations
@@ -21,20 +24,22 @@ def memory(key: str) -> int:
 def main() -> None:
     for line in sys.stdin:
         path, reason, frames = line.rstrip("\n"), None, 0
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-        before, began = memory("VmRSS"), time.monotonic()
+        Path("/proc/self/clear_refs").write_text("5")  # reset the peak
+        before, began = memory("VmRSS"), time.process_time()
         try:
             with open_video(path, sys.argv[1]) as video:
                 count = len(video.times)
-                frames = len(
-                    video.frames(range(count))
-                    if count <= 120
-                    else video.frames([0, count // 2, count - 1])
-                )
+                indices = range(count) if count <= 120 else [0, count // 2, count - 1]
+                frames = len(video.frames(indices))
         except DecodeError as error:
             reason = error.reason
-        answer = {"reason": reason, "frames": frames, "seconds": time.monotonic() - began}
-        print(json.dumps({**answer, "peak_kb": memory("VmHWM") - before}), flush=True)
+        answer = {
+            "reason": reason,
+            "frames": frames,
+            "cpu_seconds": time.process_time() - began,
+            "peak_kb": memory("VmHWM") - before,
+        }
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

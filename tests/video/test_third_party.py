@@ -1,6 +1,6 @@
-"""RELIABILITY V2: the other decoders show the same frames, the same way up, or say that they cannot.
+"""RELIABILITY V2: decord and torchcodec return the same upright frames, or refuse the file.
 
-torchcodec is tested where `make test-torchcodec` has installed it (TEST_TORCHCODEC=1).
+torchcodec is tested by `make test-torchcodec`, which installs it and sets TEST_TORCHCODEC=1.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from hiera_video.video import open_video
 from hiera_video.video.pyav import PyAVReader
 
 BACKENDS = ["decord", *(["torchcodec"] if os.environ.get("TEST_TORCHCODEC") else [])]
-COLOUR = 12
-"""Grey levels that conversion from YUV may differ by in one pixel, on average over a frame."""
+TOLERANCE = 12
+"""Largest mean difference of a frame in grey levels, which comes from the conversion to RGB."""
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -43,44 +43,39 @@ def test_backends_agree(corpus: dict[str, Path], videos: Any, name: str, backend
             assert frames.shape == expected[indices].shape and frames.dtype == np.uint8
             if entry.numbers is not None:
                 assert videos.numbers(frames) == [entry.numbers[i] for i in indices]
-            assert np.abs(frames - expected[indices]).mean(axis=(1, 2, 3)).max() < COLOUR
+            assert np.abs(frames - expected[indices]).mean(axis=(1, 2, 3)).max() < TOLERANCE
         assert video.frames([]).shape == (0, *expected.shape[1:])
-        with pytest.raises(
-            IndexError,
-            match=f"frame {len(expected)} does not exist; the video has {len(expected)} frames",
-        ):
+        words = f"frame {len(expected)} does not exist; the video has {len(expected)} frames"
+        with pytest.raises(IndexError, match=words):
             video.frames([len(expected)])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_guards_stand_before_the_other_decoders(corpus: dict[str, Path], backend: str) -> None:
-    """decord follows a playlist that is named .mp4."""
-    for name in (
-        "playlist.mp4",
-        "ffconcat.mp4",
-        "truncated_50.mp4",
-        "pipe.mp4",
-        "huge_picture.gif",
-    ):
-        with pytest.raises(DecodeError) as caught:
-            open_video(corpus[name], backend)
-        assert caught.value.reason in BY_NAME[name].reasons
+@pytest.mark.parametrize(
+    "name",
+    ["playlist.mp4", "ffconcat.mp4", "truncated_50.mp4", "pipe.mp4", "huge_picture.gif"],
+)
+def test_unsafe_files_never_reach_the_other_decoders(
+    corpus: dict[str, Path], name: str, backend: str
+) -> None:
+    """decord, for one, opens the files that a playlist named .mp4 lists."""
+    with pytest.raises(DecodeError) as caught:
+        open_video(corpus[name], backend)
+    assert caught.value.reason in BY_NAME[name].reasons
 
 
 @pytest.mark.parametrize(
     ("backend", "words"),
     [
-        (
-            "decord",
-            r"data.decoder=decord: decord is not installed; `pip install decord` \(only for Linux on x86-64\)",
-        ),
+        ("decord", r"decord is not installed; `pip install decord` \(only for Linux on x86-64\)"),
         (
             "torchcodec",
-            r"`apt-get install ffmpeg` and `pip install 'hiera-video\[torchcodec\]'`, or set data.decoder=pyav",
+            r"torchcodec or FFmpeg's libraries are not installed; `apt-get install ffmpeg` and "
+            r"`pip install 'hiera-video\[torchcodec\]'`, or set data.decoder=pyav",
         ),
     ],
 )
-def test_a_decoder_that_is_not_there(
+def test_a_decoder_that_is_not_installed(
     corpus: dict[str, Path], backend: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = builtins.__import__
@@ -91,5 +86,5 @@ def test_a_decoder_that_is_not_there(
         return real(name, *arguments)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(ConfigError, match=f"data.decoder={backend}: {words}"):
         open_video(corpus["h264_plain.mp4"], backend)
