@@ -173,10 +173,6 @@ def kill_again_and_again(lab: Lab, kills: int) -> dict[str, Any]:
     failures += [f"in the end: {problem}" for problem in _differences(lab.reference, output)]
     return {
         "id": "F1",
-        "fault": "kill -9 of feature extraction",
-        "how": f"{kills} kills at random times and at random file operations, with 0 and 1 loader workers; after each, the "
-        "same command again",
-        "must_hold": "each clip once, every shard and index byte-identical to the undisturbed run's, no litter",
         "trials": kills,
         "held": max(kills - len(failures), 0),
         "figures": figures,

@@ -32,12 +32,7 @@ BAD_STEP = 3
 
 def world_sizes(lab: Lab, count: int) -> Result:
     """Five steps on one process, five on two, five on one; each leg against the run that kept its world size."""
-    result = Result(
-        "R6",
-        "world size 1 → 2 → 1",
-        f"{count} runs (gloo) with mixup, cutmix, drop path, dropout off, masks; {LEG} steps each, checkpoints carried over",
-        f"each step sees the same videos, mixed clips, masks and drop-path draws, bit for bit; losses within {TOLERANCE:g}",
-    )
+    result = Result("R6")
     for number in range(count):
         recipe = RECIPES[number % 2]
         common = ("train.epochs=5", "train.batch_size=4", "train.keep=100", f"seed={number}")
@@ -48,14 +43,7 @@ def world_sizes(lab: Lab, count: int) -> Result:
 
 def sharded(lab: Lab, count: int) -> Result:
     """As R6, but two processes hold a half each of everything, and each writes a part of the checkpoints."""
-    result = Result(
-        "R7",
-        "world size 1 → 2 sharded (FSDP2) → 1",
-        f"{count} runs as in R6, half of them in bf16, with gradient accumulation, activation checkpointing, clipping and "
-        "layer decay; the two processes start from one's checkpoint and write checkpoints in parts, from which one goes on",
-        "as R6 (bf16: losses within 1e-2); the two processes, resumed from a checkpoint in parts, end as undisturbed, bit "
-        "for bit",
-    )
+    result = Result("R7")
     for number in range(count):
         recipe = RECIPES[(number + 1) % 2]
         common = (
@@ -208,14 +196,7 @@ def _hash(value: Tensor) -> str:
 
 def not_finite(lab: Lab, count: int) -> Result:
     """NaN and infinity in the loss, the gradient and the input of one rank of two, and of a single process."""
-    result = Result(
-        "N1",
-        "NaN or infinity",
-        f"{count} runs: in the loss, the gradient, the input; on rank 0 or 1 of two (gloo, DDP and FSDP2), and on a single "
-        "process",
-        "every rank stops at that step with exit code 4 and weights unchanged; the manifest rows of the step are written; "
-        "the checkpoints before it load",
-    )
+    result = Result("N1")
     kinds = [
         (where, value, world, rank, parallel)
         for world, rank, parallel in ((2, 1, "fsdp"), (2, 1, "ddp"), (2, 0, "ddp"), (1, 0, "ddp"))

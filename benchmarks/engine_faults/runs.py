@@ -22,12 +22,9 @@ STEPS = 6
 
 @dataclass
 class Result:
-    """One line of the published table."""
+    """Outcome of one fault, described in `reliability.FAULTS`."""
 
     id: str
-    fault: str
-    how: str
-    must_hold: str
     trials: int = 0
     held: int = 0
     figures: dict[str, Any] = field(default_factory=dict)
