@@ -123,6 +123,14 @@ def test_commands_parse(page: Path) -> None:
                 assert argument.partition("=")[0] in keys(), f"{tool}.py {argument}"
 
 
+def test_faults_of_the_reliability_page_have_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    data_faults = import_module("data_faults")
+    source = "".join((ROOT / name).read_text() for name in data_faults.FILES)
+    for prefixes, _ in data_faults.FAULTS.values():
+        assert all(f"def {prefix}" in source for prefix in prefixes), prefixes
+
+
 def commands(text: str) -> Iterator[tuple[str, list[str]]]:
     """Yield the tool and the arguments of every command in a page's code blocks."""
     for block in re.findall(r"```\n(.*?)```", text, flags=re.DOTALL):
