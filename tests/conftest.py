@@ -1,4 +1,4 @@
-"""Fixtures of several folders: tiny videos whose pixels spell the frame number, and a model with varied answers."""
+"""Shared fixtures: tiny videos whose pixels encode the frame number, shards, and a small model."""
 
 from __future__ import annotations
 
@@ -29,22 +29,23 @@ WIDTH, HEIGHT, BITS = 64, 48, 8
 
 
 class Videos:
-    """Writes spelled videos into a folder and reads the numbers back from decoded frames."""
+    """Writer of numbered videos into a folder; `numbers` reads the numbers back from frames."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     @staticmethod
     def frame(number: int, width: int = WIDTH, height: int = HEIGHT) -> Array:
-        """Upper half: the number's bits as stripes, lowest left. Lower half: the same, inverted. Moving noise above."""
+        """Draw a frame: the number's bits as stripes, the same inverted below, and moving noise.
+
+        The lowest bit is on the left. The noise gives motion compensation something to predict.
+        """
         bits = np.array([(number >> bit) & 1 for bit in range(BITS)], np.int16)
         row = bits[np.arange(width) * BITS // width] * 160 + 40
         upper = np.repeat(row[None], height // 2, axis=0)
         lower = np.repeat(240 - row[None], height - height // 2, axis=0)
         noise = np.random.default_rng(7).integers(-30, 31, (height, width, 3))
-        texture = np.roll(
-            noise, (number, 2 * number), axis=(0, 1)
-        )  # something for motion compensation to do
+        texture = np.roll(noise, (number, 2 * number), axis=(0, 1))
         picture = np.concatenate([upper, lower])[..., None] + texture
         return picture.clip(0, 255).astype(np.uint8)
 
@@ -68,7 +69,7 @@ class Videos:
 
     @staticmethod
     def numbers(frames: Iterable[Array]) -> list[int]:
-        """The number each frame spells; fails on a picture that is torn, mirrored upside down or turned."""
+        """Return each frame's number; fail if a frame is torn, mirrored vertically or rotated."""
         found = []
         for frame in frames:
             height, width = frame.shape[:2]
@@ -79,7 +80,7 @@ class Videos:
                 stripes[: height // 2].mean(axis=0) > 120,
                 stripes[height // 2 :].mean(axis=0) > 120,
             )
-            assert (upper != lower).all(), "the two halves of the picture disagree"
+            assert (upper != lower).all(), "the two halves of the frame disagree"
             found.append(int(sum(1 << bit for bit in range(BITS) if upper[bit])))
         return found
 
@@ -91,13 +92,13 @@ def videos(tmp_path: Path) -> Videos:
 
 @pytest.fixture(scope="session")
 def shared_videos(tmp_path_factory: pytest.TempPathFactory) -> Videos:
-    """For videos that many tests only read."""
+    """Videos that tests share and do not modify."""
     return Videos(tmp_path_factory.mktemp("videos"))
 
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Every file of `corpus.ENTRIES`, by name."""
+    """Every file of `corpus.ENTRIES` by name."""
     from corpus import make_all
 
     def write(
@@ -111,7 +112,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def seven_videos(shared_videos: Videos) -> Manifest:
-    """In two class folders that have the same names, and one video with two stretches."""
+    """Six videos in two class folders with the same file names, and one with two segments."""
     for i in range(6):
         shared_videos.write(f"shards/{'ab'[i % 2]}/v {i // 2}.x.mp4", 12 + i)
     shared_videos.write("shards/c.mkv", 20)
@@ -126,20 +127,20 @@ def seven_videos(shared_videos: Videos) -> Manifest:
 
 @pytest.fixture(scope="session")
 def shards_index(seven_videos: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The index of `seven_videos` in tar shards, which lie beside it; for tests that only read them."""
+    """Index of `seven_videos` in tar shards beside it, which tests do not modify."""
     return write_shards(seven_videos, tmp_path_factory.mktemp("tars"), "train", shard_bytes=60_000)
 
 
 @pytest.fixture
 def copied_index(shards_index: Path, tmp_path: Path) -> Path:
-    """The same in a folder of the test's own, to be damaged."""
+    """A copy of `shards_index` and its shards, which the test may modify."""
     shutil.copytree(shards_index.parent, tmp_path / "copy")
     return tmp_path / "copy" / shards_index.name
 
 
 @pytest.fixture
 def served_shards(shards_index: Path) -> Iterator[str]:
-    """The same at a URL: a file system of fsspec's that needs no package."""
+    """URL of a copy of `shards_index` and its shards on fsspec's in-memory file system."""
     fs = fsspec.filesystem("memory")
     for path in shards_index.parent.iterdir():
         fs.pipe(f"/served/{path.name}", path.read_bytes())
@@ -148,8 +149,11 @@ def served_shards(shards_index: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def answering_model() -> Callable[[], Hiera]:
-    """Makes a micro Hiera of three classes whose answers depend on what is seen: a fresh head is scaled to almost nothing."""
+def random_model() -> Callable[[], Hiera]:
+    """Return a maker of a micro Hiera with three classes whose outputs depend on the input.
+
+    With the default initialisation the head's weights are close to zero.
+    """
 
     def make() -> Hiera:
         torch.manual_seed(0)

@@ -16,8 +16,8 @@ from hiera_video.models.hiera import Hiera
 
 
 @pytest.fixture(scope="module")
-def model(answering_model: Callable[[], Hiera]) -> Hiera:
-    model = answering_model()
+def model(random_model: Callable[[], Hiera]) -> Hiera:
+    model = random_model()
     return model.eval()
 
 

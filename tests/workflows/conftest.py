@@ -19,14 +19,14 @@ NAMES = ["to the right", "to the left", "up"]
 
 @pytest.fixture(scope="session")
 def run_folder(
-    tmp_path_factory: pytest.TempPathFactory, answering_model: Callable[[], Hiera]
+    tmp_path_factory: pytest.TempPathFactory, random_model: Callable[[], Hiera]
 ) -> Path:
     """The folder of a finished run with three named classes."""
     folder = tmp_path_factory.mktemp("run")
     save_config(load_config(CONFIG, [f"out_dir={folder}"]), folder / "config.yaml")
     meta = {"model": {"num_classes": 3}, "class_names": NAMES}
     store = CheckpointStore(folder / "checkpoints", keep=1)
-    store.save(1, answering_model().state_dict(), {}, meta, best=True)
+    store.save(1, random_model().state_dict(), {}, meta, best=True)
     return folder
 
 

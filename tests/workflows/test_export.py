@@ -34,7 +34,7 @@ NAMES = ["to the right", "to the left", "up"]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, answering_model: Callable[[], Hiera]) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory, random_model: Callable[[], Hiera]) -> Path:
     """Write a run folder whose `data.val` is four videos of noise, one of them unreadable."""
     folder = tmp_path_factory.mktemp("run")
     generator = np.random.default_rng(0)
@@ -47,7 +47,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, answering_model: Callable[[], 
     save_config(
         load_config(ROOT / "configs/motion_hiera_micro.yaml", options), folder / "config.yaml"
     )
-    model = answering_model()
+    model = random_model()
     meta = {"model": {"num_classes": 3}, "class_names": NAMES}
     CheckpointStore(folder / "checkpoints", keep=1).save(1, model.state_dict(), {}, meta, best=True)
     return folder
@@ -106,7 +106,7 @@ def test_a_failed_check_leaves_nothing(
     monkeypatch.setattr(programs, "load_program", shifted)
     with pytest.raises(
         ExportError,
-        match="output differs from the model's by .* at batch size 1, more than 1e-05; nothing",
+        match=r"output differs from the model's by .* at batch size 1, more than 1e-05; nothing",
     ):
         export(source, tmp_path / "m.pt2")
     assert [path.name for path in tmp_path.iterdir()] == ["m.pt2"]

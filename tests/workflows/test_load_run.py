@@ -116,13 +116,13 @@ def test_arguments_of_another_kind(run_folder: Path, films: Path) -> None:
 
 
 def test_weights_without_a_run(
-    answering_model: Callable[[], Hiera],
+    random_model: Callable[[], Hiera],
     films: Path,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A folder with class names, a file with only tensors, and one of Kinetics-400's size."""
-    model, film = answering_model(), films / "a.mp4"
+    model, film = random_model(), films / "a.mp4"
     named = hv.load(hv.save_pretrained(model, tmp_path / "named", class_names=NAMES), model=MICRO)
     assert named.class_names == NAMES
     assert (named.config.test.clips, named.config.test.crops) == (5, 3)
@@ -138,8 +138,8 @@ def test_weights_without_a_run(
     assert "its 400 classes have no names; assuming Kinetics-400" in caplog.text
 
 
-def test_weights_that_do_not_fit(answering_model: Callable[[], Hiera], tmp_path: Path) -> None:
-    folder = hv.save_pretrained(answering_model(), tmp_path / "model")
+def test_weights_that_do_not_fit(random_model: Callable[[], Hiera], tmp_path: Path) -> None:
+    folder = hv.save_pretrained(random_model(), tmp_path / "model")
     with pytest.raises(ConfigError, match=r"hiera_base_224 takes \(height, width\)"):
         hv.load(folder, model="hiera_base_224")
     torch.save(hv.create_model("mae_hiera_micro_16x32").state_dict(), tmp_path / "mae.pth")

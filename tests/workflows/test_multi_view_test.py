@@ -42,7 +42,7 @@ FILES = ("results.json", "predictions.csv", "predictions.npz")
 
 @pytest.fixture(scope="module")
 def common(
-    tmp_path_factory: pytest.TempPathFactory, answering_model: Callable[[], Hiera]
+    tmp_path_factory: pytest.TempPathFactory, random_model: Callable[[], Hiera]
 ) -> list[str]:
     """Arguments of a 2×3 test of twenty videos, of which two are unreadable."""
     folder = tmp_path_factory.mktemp("exact")
@@ -55,7 +55,7 @@ def common(
         (folder / f"{row}.mp4").write_bytes(b"no video at all")
     (folder / "list.csv").write_text("".join(lines))
     (folder / "labels.txt").write_text("a\nb\nc\n")
-    save_pretrained(answering_model(), folder / "model", class_names=["a", "b", "c"])
+    save_pretrained(random_model(), folder / "model", class_names=["a", "b", "c"])
     return [
         *("--cfg", CONFIG, f"data.test={folder / 'list.csv'}", "data.workers=0"),
         *(f"test.checkpoint={folder / 'model'}", "test.clips=2", "test.crops=3"),
