@@ -67,10 +67,9 @@ def dry_run(config: Config, train: Manifest) -> int:
     """
     if train.num_classes and config.data.val and Path(config.data.val).exists():
         num_classes_of(config, train, aligned_val(config, train, manifest_of(config, "val")))
-    from hiera_video.workflows.train import rehearse
+    from hiera_video.workflows import dry_run as workflow
 
-    rehearse(config, train)
-    return 0
+    return workflow.dry_run(config, train)
 
 
 def run(config: Config, train: Manifest, val: Manifest | None, num_classes: int | None) -> int:

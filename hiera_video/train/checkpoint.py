@@ -1,14 +1,16 @@
-"""Checkpoints that survive kill -9, full disks and flipped bits.
+"""Checkpoints that survive kills, full disks and flipped bits.
 
     <run>/checkpoints/step_00000120/model.safetensors     weights
-                                    state.pt              optimizer …: loads with weights_only=True
-                                    meta.json             step, model, class names, sha256 of the others and of itself
+                                    state.pt              optimizer and scaler
+                                    meta.json             step, model, class names, sha256 hashes
     <run>/checkpoints/last, best                          links to step folders
 
-A folder is written under a temporary name on the same disk, `meta.json` last, everything fsynced, then renamed. With
-`train.checkpoint=sharded` each process writes a part of the tensors, whole ones, so that any number of processes reads them:
+A checkpoint is written to a temporary folder on the same disk, `meta.json` last, synced to disk and
+renamed. Files are loaded with `weights_only=True` after their hashes are verified. With
+`train.checkpoint=sharded` each process writes some of the tensors, each of them unsharded, so that
+any number of processes can read them:
 
-    model-00001-of-00002.safetensors  state-00001-of-00002.pt  …  model.safetensors.index.json  meta.json
+    model-00001-of-00002.safetensors  state-00001-of-00002.pt  …  model.safetensors.index.json
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from torch import Tensor
 
 from hiera_video.errors import CheckpointError
 from hiera_video.runtime.distributed import SINGLE_PROCESS, World
-from hiera_video.train.parts import file_names, join, take
+from hiera_video.train.checkpoint_shards import file_names, merge_shards, take_shard
 from hiera_video.utils.atomic_files import sync
 from hiera_video.utils.hashing import file_sha256, json_sha256
 
@@ -39,26 +41,34 @@ INDEX = "model.safetensors.index.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was loaded. `weights`: the model's state; `state`: the optimizer's and scaler's; `meta`: numbers and names."""
+    """A checkpoint that was loaded and verified."""
 
     folder: Path
+    """Its step folder."""
     weights: dict[str, Tensor]
+    """The model's state."""
     state: dict[str, Any]
+    """State of optimizer and scaler."""
     meta: dict[str, Any]
+    """Content of `meta.json`."""
 
 
 class CheckpointStore:
-    """The `checkpoints` folder of one run: saves, prunes, finds the newest that verifies.
+    """The `checkpoints` folder of a run.
 
-    world: the run's processes, all of which call each method. sharded: each of them writes a part of a checkpoint.
+    Args:
+        folder: The folder.
+        keep: Number of newest checkpoints to keep, besides the best and milestones.
+        world: The ranks; all of them must call each method.
+        sharded: Each rank writes a shard of every checkpoint.
     """
 
     def __init__(
         self, folder: Path, *, keep: int, world: World = SINGLE_PROCESS, sharded: bool = False
     ) -> None:
         self.folder, self.keep, self.world = folder, keep, world
-        self.parts = world.size if sharded else 1
-        self.part = world.rank if sharded else 0 if world.is_main else None
+        self.num_shards = world.size if sharded else 1
+        self.shard = world.rank if sharded else 0 if world.is_main else None
 
     def save(
         self,
@@ -70,78 +80,83 @@ class CheckpointStore:
         best: bool,
         milestone: str | None = None,
     ) -> Path:
-        """Write the checkpoint of `step`, point `last` (and `best`, and `milestone`, which keeps it for good) at it, then
-        delete those no longer kept.
+        """Write the checkpoint of `step`, update the links and delete old checkpoints.
 
-        Raises `CheckpointError` on every rank if the disk refuses one; the checkpoints that exist stay as they are.
+        Args:
+            step: Optimizer steps done.
+            weights: The model's state.
+            state: State of optimizer and scaler.
+            meta: Further content of `meta.json`.
+            best: Point the link `best` at this checkpoint too.
+            milestone: Name of a link that keeps this checkpoint for good.
+
+        Returns:
+            The step folder.
+
+        Raises:
+            CheckpointError: A rank's disk is full or not writable; raised on every rank. Existing
+                checkpoints are intact.
         """
         target = self.folder / f"step_{step:08d}"
         partial = self.folder / f".{target.name}.partial"
-        if self._agreed(target, partial, lambda: self._begin(target, partial), main_alone=True)[0]:
-            mine = [take(tree, self.part, self.parts) for tree in (weights, state)]
-            written = self._agreed(target, partial, lambda: self._write(partial, *mine))
-            sealed = {
-                **meta,
-                "step": step,
-                "best": best,
-                "milestone": milestone,
-                "files": join(written),
-            }
-            self._agreed(
-                target, partial, lambda: _publish(target, partial, sealed), main_alone=True
-            )
-        self._agreed(target, partial, lambda: self._link(target, best, milestone), main_alone=True)
+
+        def on_main(work: Callable[[], Any]) -> list[Any]:
+            return self._on_ranks(target, partial, lambda: work() if self.world.is_main else None)
+
+        if on_main(lambda: self._prepare(target, partial))[0]:
+            trees = [take_shard(tree, self.shard, self.num_shards) for tree in (weights, state)]
+            written = self._on_ranks(target, partial, lambda: self._write(partial, *trees))
+            facts = {"step": step, "best": best, "milestone": milestone}
+            complete = {**meta, **facts, "files": merge_shards(written)}
+            on_main(lambda: _publish(target, partial, complete))
+        on_main(lambda: self._link(target, best, milestone))
         return target
 
-    def _agreed(
-        self, target: Path, partial: Path, work: Callable[[], Any], *, main_alone: bool = False
-    ) -> list[Any]:
-        """What `work` came to on each rank, once all (or the first alone) have done it."""
-        answer = problem = cause = None
+    def _on_ranks(self, target: Path, partial: Path, work: Callable[[], Any]) -> list[Any]:
+        """Return the result of `work` on each rank, or raise `CheckpointError` on all of them."""
+        result = problem = cause = None
         try:
-            answer = work() if self.world.is_main or not main_alone else None
-        except (
-            OSError,
-            RuntimeError,
-            SafetensorError,
-        ) as error:  # what each writer makes of a full disk
+            result = work()
+        # a full disk: OSError from files, RuntimeError from torch.save, SafetensorError
+        except (OSError, RuntimeError, SafetensorError) as error:
             problem, cause = str(error), error
-        answers = self.world.all_gather((answer, problem))
-        problems = [problem for _, problem in answers if problem is not None]
+        results = self.world.all_gather((result, problem))
+        problems = [problem for _, problem in results if problem is not None]
         if problems:
             if self.world.is_main:
                 shutil.rmtree(partial, ignore_errors=True)
             raise CheckpointError(
-                f"{target}: cannot be written ({problems[0]}); free disk space or choose another out_dir; the checkpoints "
-                "before it are untouched"
+                f"{target}: cannot be written ({problems[0]}); free disk space or choose another "
+                "out_dir; existing checkpoints are intact"
             ) from cause
-        return [answer for answer, _ in answers]
+        return [result for result, _ in results]
 
-    def _begin(self, target: Path, partial: Path) -> bool:
-        """Whether `target` has to be written; an empty `partial` is then there."""
-        if _verifies(target):
-            return False
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        return True
+    def _prepare(self, target: Path, partial: Path) -> bool:
+        """Create an empty `partial`; return False if `target` is complete already."""
+        try:
+            read_checkpoint(target)
+        except CheckpointError:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            return True
+        return False
 
     def _write(
         self, partial: Path, weights: dict[str, Tensor], state: dict[str, Any]
     ) -> dict[str, Any]:
-        """This rank's files, and what is to be recorded of them."""
-        if self.part is None:
+        """Write this rank's files and return their entries in `meta.json`."""
+        if self.shard is None:
             return {}
-        names = file_names(self.part, self.parts)
-        save_file(weights, partial / names[0])
-        torch.save(state, partial / names[1])
-        for name in names:
+        weights_name, state_name = file_names(self.shard, self.num_shards)
+        save_file(weights, partial / weights_name)
+        torch.save(state, partial / state_name)
+        entries = {}
+        for name in (weights_name, state_name):
             sync(partial / name)
-        recorded = {name: _recorded(partial / name) for name in names}
-        return (
-            recorded
-            if self.parts == 1
-            else {**recorded, names[0]: {**recorded[names[0]], "tensors": list(weights)}}
-        )
+            entries[name] = _file_entry(partial / name)
+        if self.num_shards > 1:
+            entries[weights_name]["tensors"] = list(weights)
+        return entries
 
     def _link(self, target: Path, best: bool, milestone: str | None) -> None:
         _point(self.folder / "last", target)
@@ -153,23 +168,29 @@ class CheckpointStore:
             _point(self.folder / name, target)
 
     def latest(self) -> Checkpoint | None:
-        """The newest checkpoint whose files match their recorded hashes; damaged ones are named and passed over.
+        """Load the newest checkpoint whose hashes verify; damaged ones are logged and skipped.
 
-        Raises `CheckpointError` where there are some and none verifies: a run that began anew would overwrite them.
+        Returns:
+            The checkpoint; None if the run has none.
+
+        Raises:
+            CheckpointError: All checkpoints are damaged. A run that started over would overwrite
+                them.
         """
         folders = self._folders()
         for folder in reversed(folders):
             try:
                 found = read_checkpoint(folder)
-                if self.world.is_main:  # a kill between the rename and the links is made good here
-                    self._mark(folder, found.meta["best"], found.meta.get("milestone"))
-                return found
             except CheckpointError as error:
-                logger.warning("%s; falling back to the one before", error)
+                logger.warning("%s; falling back to the previous checkpoint", error)
+                continue
+            if self.world.is_main:  # a kill may have come between the rename and the links
+                self._mark(folder, found.meta["best"], found.meta.get("milestone"))
+            return found
         if folders:
             raise CheckpointError(
-                f"{self.folder}: none of its {len(folders)} checkpoints can be trusted (see above); restore one, or delete "
-                "that folder to start anew"
+                f"{self.folder}: all {len(folders)} checkpoints are damaged (see above); restore "
+                "one, or delete the folder to start over"
             )
         return None
 
@@ -177,40 +198,39 @@ class CheckpointStore:
         return sorted(path for path in self.folder.glob("step_*") if path.is_dir())
 
     def _prune(self, newest: Path) -> None:
-        """Folders of later steps are damaged ones, which `latest` passed over: they do not count."""
+        """Delete old checkpoints; damaged ones of later steps, skipped by `latest`, stay."""
         folders = [path for path in self._folders() if path.name <= newest.name]
-        marked = (
-            path for path in self.folder.iterdir() if path.is_symlink()
-        )  # the best, and milestones
-        kept = {path.resolve() for path in (*marked, *folders[-self.keep :])}
+        linked = (path for path in self.folder.iterdir() if path.is_symlink())
+        kept = {path.resolve() for path in (*linked, *folders[-self.keep :])}
         for path in folders:
             if path.resolve() not in kept:
                 shutil.rmtree(path)
-        for path in self.folder.glob(".step_*.partial"):  # a kill's leftovers
+        for path in self.folder.glob(".step_*.partial"):  # left by a kill
             shutil.rmtree(path)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """Load one step folder, in one file or in parts. Raises `CheckpointError` where a file is missing, cut short or changed.
+    """Load and verify one step folder, written by any number of processes.
 
-    Parts are mapped, so that a sharded run holds in memory only what it takes of them.
+    Several shards are memory-mapped, so that a sharded run loads only what it uses.
+
+    Raises:
+        CheckpointError: A file is missing, truncated or changed.
     """
     try:
         meta = json.loads((folder / "meta.json").read_text())
         if meta.pop("sha256") != json_sha256(meta):
-            raise CheckpointError(
-                f"{folder / 'meta.json'}: damaged (its sha256 is not the recorded one)"
-            )
-        for name, recorded in meta["files"].items():
-            if Path(name).name != name or file_sha256(folder / name) != recorded["sha256"]:
-                raise CheckpointError(
-                    f"{folder / name}: damaged (its sha256 is not the recorded one)"
-                )
+            raise CheckpointError(f"{folder / 'meta.json'}: damaged (sha256 mismatch)")
+        for name, entry in meta["files"].items():
+            if Path(name).name != name or file_sha256(folder / name) != entry["sha256"]:
+                raise CheckpointError(f"{folder / name}: damaged (sha256 mismatch)")
         names = sorted(meta["files"])
-        weights = join(load_file(folder / name) for name in names if name.endswith(".safetensors"))
+        weights = merge_shards(
+            load_file(folder / name) for name in names if name.endswith(".safetensors")
+        )
         states = [name for name in names if name.endswith(".pt")]
         mapped = len(states) > 1
-        state = join(
+        state = merge_shards(
             torch.load(folder / name, map_location="cpu", weights_only=True, mmap=mapped)
             for name in states
         )
@@ -224,17 +244,16 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
 
 def _publish(target: Path, partial: Path, meta: dict[str, Any]) -> None:
-    """Seal what the ranks wrote and give it its name."""
-    index = {
-        tensor: name
-        for name, recorded in meta["files"].items()
-        for tensor in recorded.pop("tensors", ())
+    """Complete the files of all ranks and rename the folder to its final name."""
+    weight_map = {
+        tensor: name for name, entry in meta["files"].items() for tensor in entry.pop("tensors", ())
     }
-    if index:  # as Hugging Face's sharded checkpoints have it, so that other tools find the weights
-        (partial / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": index}, indent=1))
+    if weight_map:  # as in Hugging Face's sharded checkpoints, so that other tools can load them
+        index = json.dumps({"metadata": {}, "weight_map": weight_map}, indent=1)
+        (partial / INDEX).write_text(index)
         sync(partial / INDEX)
-        meta["files"][INDEX] = _recorded(partial / INDEX)
-    seal(partial, meta, meta["files"])
+        meta["files"][INDEX] = _file_entry(partial / INDEX)
+    write_meta(partial, meta, meta["files"])
     sync(partial / "meta.json")
     sync(partial)
     shutil.rmtree(target, ignore_errors=True)
@@ -242,27 +261,26 @@ def _publish(target: Path, partial: Path, meta: dict[str, Any]) -> None:
     sync(target.parent)
 
 
-def seal(folder: Path, meta: dict[str, Any], files: dict[str, Any] | None = None) -> None:
-    """Write `meta.json` with the hashes of the files in `folder` (`files`, where they are known), and its own."""
-    meta = {**meta, "files": files or {name: _recorded(folder / name) for name in FILES}}
+def write_meta(folder: Path, meta: dict[str, Any], files: dict[str, Any] | None = None) -> None:
+    """Write `meta.json` with the hashes of the checkpoint's files and its own.
+
+    Args:
+        folder: The checkpoint.
+        meta: The content.
+        files: Entry of each file; None computes those of `FILES`.
+    """
+    meta = {**meta, "files": files or {name: _file_entry(folder / name) for name in FILES}}
     (folder / "meta.json").write_text(json.dumps({**meta, "sha256": json_sha256(meta)}, indent=1))
 
 
-def _recorded(path: Path) -> dict[str, Any]:
+def _file_entry(path: Path) -> dict[str, Any]:
     return {"sha256": file_sha256(path), "bytes": path.stat().st_size}
 
 
-def _verifies(folder: Path) -> bool:
-    try:
-        read_checkpoint(folder)
-    except CheckpointError:
-        return False
-    return True
-
-
 def _point(link: Path, target: Path) -> None:
-    fresh = link.with_name(f".{link.name}.partial")
-    fresh.unlink(missing_ok=True)
-    fresh.symlink_to(target.name)
-    fresh.replace(link)
+    """Replace the symbolic link `link` atomically."""
+    partial = link.with_name(f".{link.name}.partial")
+    partial.unlink(missing_ok=True)
+    partial.symlink_to(target.name)
+    partial.replace(link)
     sync(link.parent)

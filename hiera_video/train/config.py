@@ -1,4 +1,4 @@
-"""The `optim` and `train` sections of the configuration. No torch, so that a wrong value is told at once."""
+"""The `optim` and `train` sections of the configuration. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,33 +11,37 @@ from hiera_video.utils.checks import require
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """Optimizer and learning rate: linear warm-up, then half a cosine, both by step."""
+    """Optimizer and learning rate: linear warm-up, then half a cosine, updated at each step."""
 
     name: Literal["adamw", "sgd"] = "adamw"
-    """Optimizer; `sgd` with Nesterov's momentum, as in PySlowFast."""
+    """Optimizer; `sgd` uses Nesterov momentum, as in PySlowFast."""
     lr: float = 8e-4
-    """Peak learning rate, for the whole batch of a step (`train.batch_size` videos); never scaled silently."""
+    """Peak learning rate for the global batch (`train.batch_size` videos); never scaled
+    silently."""
     lr_for_batch: int | None = None
-    """Batch that `lr`, `warmup_lr` and `min_lr` are stated for: each is used × `train.batch_size` / this, as recipes that
-    give a base rate per 256 videos mean it. Unset: they are used as they are."""
+    """Batch size that `lr`, `warmup_lr` and `min_lr` are stated for, as in recipes with a base
+    learning rate per 256 videos: each is multiplied by `train.batch_size` / `lr_for_batch`. Unset:
+    they are used as given."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """AdamW's decay rates; 0.95 for the second in masked pre-training."""
+    """Decay rates of AdamW's two moments; masked pre-training uses 0.95 for the second."""
     momentum: float = 0.9
-    """SGD's momentum."""
+    """Momentum of SGD."""
     weight_decay: float = 0.05
-    """Decoupled decay; not applied to 1-D parameters, biases and position embeddings."""
+    """Decoupled weight decay; not applied to 1-D parameters, biases and position embeddings."""
     layer_decay: float = 1.0
-    """Each layer's rate is this times the next one's; patch and position embedding are the first layer, the head the last."""
+    """Learning rate of each layer relative to the next one's. Patch and position embeddings are the
+    first layer, the head is the last; 1 switches it off."""
     clip_grad: float | None = None
-    """Largest norm of the gradient over all parameters; unset: no clipping."""
+    """Maximum norm of the gradient over all parameters. Unset: no clipping."""
     warmup_epochs: float = 0.0
-    """Passes over which the rate grows linearly from `warmup_lr` to `lr`."""
+    """Epochs in which the learning rate rises linearly from `warmup_lr` to `lr`."""
     warmup_lr: float = 0.0
-    """Rate of the first step."""
+    """Learning rate of the first step of the warm-up."""
     min_lr: float = 1e-6
-    """Rate at the end of the cosine."""
+    """Learning rate at the end of the cosine."""
     cosine_after_warmup: bool = True
-    """The cosine begins where the warm-up ends; false: with the run, and the warm-up ends a little below `lr`."""
+    """Start the cosine where the warm-up ends. False: the cosine spans the whole run, and the
+    warm-up ends a little below `lr`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))  # YAML gives a list
@@ -60,7 +64,8 @@ class OptimConfig:
         )
         require(
             self.lr_for_batch is None or self.lr_for_batch >= 1,
-            f"optim.lr_for_batch={self.lr_for_batch}: must be 1 or more, or null for rates used as they are",
+            f"optim.lr_for_batch={self.lr_for_batch}: must be 1 or more, or null to use the rates as "
+            "given",
         )
         require(
             self.warmup_epochs >= 0, f"optim.warmup_epochs={self.warmup_epochs}: must be 0 or more"
@@ -73,7 +78,7 @@ class OptimConfig:
             )
 
     def for_batch(self, batch_size: int) -> OptimConfig:
-        """With the rates of a step of `batch_size` videos, by `lr_for_batch`.
+        """Return the config with the learning rates for a batch of `batch_size` videos.
 
         >>> OptimConfig(lr=1e-3, min_lr=0, lr_for_batch=256).for_batch(64).lr
         0.00025
@@ -87,56 +92,69 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How long, how much at once, how often to look."""
+    """Length, batch size, precision, devices, logging and checkpoints of a training."""
 
     task: Literal["classify", "pretrain", "probe"] = "classify"
-    """What is learnt: classes (needs labels), hidden units by masked pre-training (`mae_…` models, no labels), or what
-    frozen features tell of the classes (section `probe`; the other keys of `train` and `optim` have no say then)."""
+    """`classify` (needs labels), `pretrain` (masked pre-training of `mae_…` models, no labels), or
+    `probe` (probes on frozen features, see section `probe`; other keys of `train` and `optim` are
+    then ignored)."""
     epochs: int = 100
-    """Passes over the videos. The paper's epochs are these times `clip.repeats`."""
+    """Epochs over the list of videos. The paper's effective epochs are these times
+    `clip.repeats`."""
     batch_size: int = 256
-    """Videos an optimizer step, over all devices and accumulated parts together; each gives `clip.repeats` clips."""
+    """Videos per optimizer step, over all devices and micro-batches; each gives `clip.repeats`
+    clips."""
     accumulate: int = 1
-    """Parts that each device's share of a batch is computed in, to save memory."""
+    """Micro-batches per device and step (gradient accumulation); more of them need less memory."""
     fit_memory: bool = False
-    """Choose `accumulate` at the start, so that the memory at hand is used and `batch_size` stays. Other spellings:
-    `train.batch_size=auto`, `train.accumulate=auto`."""
+    """Choose `accumulate` at the start by the GPU's memory; `batch_size` stays. Same as
+    `train.batch_size=auto` and `train.accumulate=auto`."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Autocast of forward and backward; `auto` is bf16 on a GPU that has it, else fp32."""
+    """Mixed precision; `auto` is bf16 on a GPU that supports it, else fp32."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    """Several devices: each holds the whole model (`ddp`), or a share of weights, gradients and optimizer state (`fsdp`)
-    for a model that does not fit one. The numbers are the same."""
+    """On several devices: a full copy of the model on each (`ddp`), or weights, gradients and
+    optimizer state sharded (`fsdp`), for a model that does not fit one device. Results are the
+    same."""
     static_graph: bool = False
-    """Tell DDP that every step uses the same parameters in the same order; for `classify`, without accumulation."""
+    """Let DDP assume that every step uses the same parameters in the same order; for `classify`
+    without gradient accumulation."""
     checkpoint: Literal["full", "sharded"] = "full"
-    """Checkpoints in one file, or one part from each process where a whole copy does not fit one machine's memory. Runs of
-    any number of processes, either kind of `parallel`, and all tools read both."""
+    """`full` checkpoints in one file, or `sharded` ones, a shard from each process, for a model
+    whose full copy does not fit one machine's memory. Any number of processes and all tools read
+    both."""
     compile: bool = False
-    """Compile each transformer block (`torch.compile`): minutes at the start, faster steps on a GPU."""
+    """Compile each transformer block (`torch.compile`): takes minutes at the start, faster on a
+    GPU."""
     deterministic: bool = False
-    """Only kernels that give the same bits each time; slower on a GPU."""
+    """Use deterministic kernels only; slower on a GPU."""
     balanced_sampling: bool = False
-    """In each pass every class gives the same number of samples; for lists in which some classes are rare."""
+    """Draw the same number of samples from every class in each epoch; for lists with rare
+    classes."""
     weighted_loss: bool = False
-    """Weigh each class in the loss by the inverse of its frequency (positives by negatives, for several labels a video)."""
+    """Weight each class in the loss by its inverse frequency (multi-label: weight positives by the
+    ratio of negatives to positives)."""
     max_loss: float | None = None
-    """A mean loss of a step above this stops the run before its weights change, as one that is not finite does."""
+    """Stop the run before its weights change if a step's mean loss exceeds this, as for a
+    non-finite loss. Unset: no limit."""
     ema: float | None = None
-    """Decay of the moving average of the weights, by step (0.9999); the average is then what is validated, kept as best
-    and loaded from the run. Unset: no average."""
+    """Decay per step of an exponential moving average of the weights, for example 0.9999. The
+    averaged weights are validated, compared for the best checkpoint, and loaded from the run.
+    Unset: none."""
     eval_every: int = 1
-    """Passes between two validations; the last pass is always validated."""
+    """Epochs between validations; the last epoch is always validated."""
     log_every: int = 10
-    """Steps between two rows of `metrics.jsonl`."""
+    """Steps between rows of `metrics.jsonl`."""
     logger: str | None = None
-    """Module that gets every logged number too, beside `metrics.jsonl` and TensorBoard: any with wandb's `init`, `log` and
-    `finish` (wandb, swanlab, trackio). Its own environment variables and log-in hold."""
+    """Python module that receives all logged numbers, besides `metrics.jsonl` and TensorBoard: any
+    with wandb's `init`, `log` and `finish` (wandb, swanlab, trackio). It is configured by its own
+    environment variables and log-in."""
     save_minutes: float = 10.0
-    """Longest time between two checkpoints; one is written after every validation too."""
+    """Maximum minutes between checkpoints; one is also written at the end of every epoch."""
     keep: int = 2
-    """Newest checkpoints that are kept, beside the best."""
+    """Number of newest checkpoints to keep, besides the best."""
     keep_every: int | None = None
-    """Passes between checkpoints that are kept for good, as `checkpoints/pass_00200`; unset: none are."""
+    """Epochs between checkpoints that are kept permanently, as `checkpoints/pass_00200`. Unset:
+    none."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "eval_every", "log_every", "keep"):
@@ -144,7 +162,7 @@ class TrainConfig:
             require(value >= 1, f"train.{name}={value}: must be 1 or more")
         require(
             self.keep_every is None or self.keep_every >= 1,
-            f"train.keep_every={self.keep_every}: must be 1 or more, or null to keep none for good",
+            f"train.keep_every={self.keep_every}: must be 1 or more, or null to keep none",
         )
         require(
             self.ema is None or 0 < self.ema < 1,
@@ -156,8 +174,9 @@ class TrainConfig:
         )
         require(
             not self.static_graph or (self.parallel == "ddp" and self.accumulate == 1),
-            f"train.static_graph=true: is for train.parallel=ddp with train.accumulate=1 (now {self.parallel}, "
-            f"{self.accumulate}): accumulating, torch's static graph fails or leaves gradients unexchanged "
-            "(pytorch#143580, #187732); set train.static_graph=false",
+            f"train.static_graph=true: needs train.parallel=ddp and train.accumulate=1 (now "
+            f"{self.parallel}, {self.accumulate}), because with accumulation torch's static graph "
+            "fails or skips gradient synchronisation (pytorch#143580, #187732); set "
+            "train.static_graph=false",
         )
         require(self.save_minutes > 0, f"train.save_minutes={self.save_minutes}: must be above 0")

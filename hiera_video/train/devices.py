@@ -1,4 +1,4 @@
-"""What depends on the device: memory and how to say that it ran out, peak speed, compilation."""
+"""Device properties: peak memory and speed, the out-of-memory error, compilation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from hiera_video.errors import DeviceMemoryError
 from hiera_video.train.config import TrainConfig
-from hiera_video.train.parallel import blocks_of
+from hiera_video.train.parallel import transformer_blocks
 
 PEAK_TFLOPS = {
     "V100": 125,
@@ -28,30 +28,32 @@ PEAK_TFLOPS = {
     "H200": 989,
     "B200": 2250,
 }
-"""Dense half-precision tensor throughput from the vendor's data sheets, by a part of the device's name."""
+"""Dense half-precision tensor throughput from the vendor's data sheets, by a part of the name."""
 
-
-COMPILED_KINDS = 64
-"""How many kinds of block may be compiled: base's autoencoder has 17, with validation."""
+MAX_COMPILED_VARIANTS = 64
+"""Compiled variants of a block's code; Hiera-B's masked autoencoder has 17, with validation."""
 
 
 def peak_flops(name: str) -> float | None:
-    """Operations a second of a device named `NVIDIA H100 80GB HBM3`; None where it is not known (a CPU, say).
+    """Return the peak operations per second of the device `name`, or None if it is not listed.
 
-    The longest part that fits counts: `A10G` is not `A100`, `H100 PCIe` not `H100`.
+    The longest matching entry counts: `A10G` is not `A100`, and `H100 PCIe` is not `H100`.
+
+    >>> peak_flops("NVIDIA H100 80GB HBM3")
+    989000000000000.0
     """
     words = f" {name.replace('-', ' ')} "
-    fitting = [part for part in PEAK_TFLOPS if f" {part} " in words]
-    return PEAK_TFLOPS[max(fitting, key=len)] * 1e12 if fitting else None
+    matches = [part for part in PEAK_TFLOPS if f" {part} " in words]
+    return PEAK_TFLOPS[max(matches, key=len)] * 1e12 if matches else None
 
 
 def device_name(device: torch.device) -> str:
-    """As the vendor calls it; empty for a CPU."""
+    """Return the vendor's name of a GPU; empty for a CPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
 
 
 def peak_memory_gb(device: torch.device) -> float:
-    """The most that was held so far: on a GPU by tensors, else by this process."""
+    """Return the peak memory so far: of tensors on a GPU, of this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, others kilobytes
@@ -60,28 +62,38 @@ def peak_memory_gb(device: torch.device) -> float:
 
 @contextmanager
 def explain_out_of_memory(train: TrainConfig, *, step: int, checkpointing: bool) -> Iterator[None]:
-    """Turns the device's out-of-memory error into one line with the knobs that help."""
+    """Turn torch's out-of-memory error into one that names the settings to change.
+
+    Args:
+        train: The run's settings.
+        step: Current optimizer step.
+        checkpointing: Activation checkpointing is on already.
+
+    Raises:
+        DeviceMemoryError: The block ran out of memory.
+    """
     try:
         yield
     except torch.OutOfMemoryError as error:
-        knobs = [
-            f"raise train.accumulate (now {train.accumulate}: the parts that a device's share is computed in; auto chooses)",
+        remedies = [
+            f"raise train.accumulate (now {train.accumulate}) or set it to auto",
             *([] if checkpointing else ["set model.checkpointing=true (recomputes activations)"]),
             f"lower train.batch_size (now {train.batch_size})",
         ]
         raise DeviceMemoryError(
-            f"step {step}: the device's memory is full; {'; '.join(knobs)}; checkpoints are as before that step"
+            f"step {step}: out of memory on the device; {'; '.join(remedies)}; existing "
+            "checkpoints are intact"
         ) from error
 
 
 def compile_blocks(model: nn.Module, backend: str = "inductor") -> None:
-    """Compile each transformer block on its own, in place: equal blocks share their code, and names of parameters stay.
+    """Compile each transformer block in place; parameter names stay.
 
-    Its `forward` alone, so that what a sharded block does before and after, which cannot be compiled, stays outside. Each
-    kind of block needs code of its own for its shapes, in training and in validation: more than torch's limit of 8, beyond
-    which blocks run uncompiled without a word.
+    Equal blocks share their code. Only `forward` is compiled, because the hooks of a sharded block
+    cannot be. Each kind of block is compiled once for training and once for validation, which
+    exceeds torch's limit of 8, beyond which blocks silently run uncompiled.
     """
     limits = torch._dynamo.config
-    limits.recompile_limit = max(limits.recompile_limit, COMPILED_KINDS)
-    for block in blocks_of(model):
+    limits.recompile_limit = max(limits.recompile_limit, MAX_COMPILED_VARIANTS)
+    for block in transformer_blocks(model):
         block.forward = torch.compile(block.forward, backend=backend, dynamic=False)

@@ -1,40 +1,40 @@
-"""Optimizer over exact parameter groups: every parameter is in one group, by layer and by whether it decays."""
+"""Optimizer and parameter groups: each parameter is in one group, by layer and weight decay."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
 
 from hiera_video.train.config import OptimConfig
-from hiera_video.train.parallel import whole
-
-
-class LayeredModel(Protocol):
-    """What the groups need to know of a model."""
-
-    num_layers: int
-
-    def no_weight_decay(self) -> set[str]: ...
-    def layer_id(self, parameter_name: str) -> int: ...
+from hiera_video.train.parallel import gather_tensor
 
 
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
-    """Groups with `params`, `names`, `weight_decay` and `lr_scale` (= layer_decay ^ distance from the last layer).
+    """Return the optimizer's parameter groups.
 
-    1-D parameters (norms, biases) and `model.no_weight_decay()` do not decay. Source: paper tables 11–13.
+    1-D parameters (norms, biases) and those in `model.no_weight_decay()` are not decayed. Source:
+    tables 11–13 of the paper.
+
+    Args:
+        model: A model with `num_layers`, `layer_id(parameter_name)` and `no_weight_decay()`.
+        config: Weight decay and layer-wise learning-rate decay.
+
+    Returns:
+        Groups with `params`, `names`, `weight_decay` and `lr_scale`, which is `layer_decay` to the
+        power of the distance from the last layer.
     """
     layered: Any = model
-    undecayed = layered.no_weight_decay()
+    no_decay = layered.no_weight_decay()
     named = {
         name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
     }
-    missing = undecayed - {name for name, _ in model.named_parameters()}
+    missing = no_decay - {name for name, _ in model.named_parameters()}
     assert not missing, f"no_weight_decay names parameters that do not exist: {sorted(missing)}"
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, parameter in named.items():
-        layer, decays = layered.layer_id(name), parameter.ndim > 1 and name not in undecayed
+        layer, decays = layered.layer_id(name), parameter.ndim > 1 and name not in no_decay
         group = groups.setdefault(
             (layer, decays),
             {
@@ -51,7 +51,7 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """AdamW (fused) or SGD over `parameter_groups`; the loop sets each step's rate with `set_lr`."""
+    """Return AdamW (fused) or SGD over `parameter_groups`."""
     groups = parameter_groups(model, config)
     if config.name == "sgd":
         return torch.optim.SGD(
@@ -61,17 +61,20 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every group its share of `lr`."""
+    """Set each group's learning rate to `lr` times its `lr_scale`."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"]
 
 
-def clip_gradients(model: nn.Module, largest: float | None) -> float:
-    """The norm of all gradients together, of a sharded model's too; where it is over `largest` they are scaled down to it."""
+def clip_gradients(model: nn.Module, max_norm: float | None) -> float:
+    """Return the norm of all gradients and, if it exceeds `max_norm`, scale them down to it.
+
+    Sharded gradients are included, so that every rank must call this.
+    """
     parameters = list(model.parameters())
     norm = nn.utils.get_total_norm(
         [parameter.grad for parameter in parameters if parameter.grad is not None]
     )
-    if largest is not None:
-        nn.utils.clip_grads_with_norm_(parameters, largest, norm)
-    return float(whole(norm))
+    if max_norm is not None:
+        nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+    return float(gather_tensor(norm))

@@ -1,10 +1,11 @@
-"""Several devices: each with the whole model (DDP), or with a share of weights, gradients and optimizer (FSDP2).
+"""Multi-device training: data parallel (DDP), or sharded weights, gradients and optimizer (FSDP2).
 
-    shard(model, world)             in place, before the optimizer is made; block by block
-    wrapped = wrap(model, world)    what the task calls
-    with no_sync(wrapped): …    the parts of a batch but the last
+    shard_model(model, world)         # FSDP2: in place, before the optimizer is made
+    wrapped = wrap_ddp(model, world)  # DDP: what the task calls
+    with no_sync(wrapped): …          # all micro-batches of a step but the last
 
-A sharded tensor is a `DTensor`; `whole` and `cut_like` go from one to a plain tensor and back.
+The parameters of a sharded model are of type `DTensor`; `gather_tensor` and `shard_like` convert
+to and from plain tensors.
 """
 
 from __future__ import annotations
@@ -25,49 +26,65 @@ from hiera_video.errors import ConfigError
 from hiera_video.runtime.distributed import World
 
 
-def shard(model: nn.Module, world: World) -> None:
-    """Give each rank its share of every parameter, in place; a block is whole only while it computes.
+def shard_model(model: nn.Module, world: World) -> None:
+    """Shard every parameter over the ranks, in place; a block is gathered only while it computes.
 
-    Parameters travel as fp32 and autocast makes halves of them, so that each rank computes what DDP would, at every
-    precision. Those halves live until the backward pass has used them, unless `model.checkpointing` is on.
+    Parameters are communicated in fp32 and cast by autocast, so that each rank computes what DDP
+    would at every precision. Their half-precision copies live until the backward pass has used
+    them, unless `model.checkpointing` is on.
     """
     mesh = init_device_mesh(world.device.type, (world.size,))
-    for block in blocks_of(model):
+    for block in transformer_blocks(model):
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
 
 
-def blocks_of(model: nn.Module) -> list[nn.Module]:
-    """The transformer blocks, those of a decoder too."""
-    found: Any = [*getattr(model, "blocks", ()), *getattr(model, "decoder_blocks", ())]
-    return list(found)
+def transformer_blocks(model: nn.Module) -> list[nn.Module]:
+    """Return the transformer blocks of `model`, its decoder's included."""
+    blocks: Any = [*getattr(model, "blocks", ()), *getattr(model, "decoder_blocks", ())]
+    return list(blocks)
 
 
-def wrap(model: nn.Module, world: World, *, static_graph: bool = False) -> nn.Module:
-    """`model` with gradients averaged over the ranks; a sharded model sees to it itself."""
+def wrap_ddp(model: nn.Module, world: World, *, static_graph: bool = False) -> nn.Module:
+    """Wrap `model` in DDP, which averages gradients over the ranks.
+
+    A single process and a sharded model, which synchronises its own gradients, need no wrapper.
+
+    Args:
+        model: The model on its device.
+        world: The ranks.
+        static_graph: Every step uses the same parameters in the same order.
+
+    Returns:
+        The wrapped model, or `model` itself.
+    """
     if world.size == 1 or isinstance(model, FSDPModule):
         return model
     ids = [world.device.index] if world.device.type == "cuda" else None
     if static_graph:
-        model.register_forward_hook(require_visible)
+        model.register_forward_hook(require_visible_tensors)
     return nn.parallel.DistributedDataParallel(
         model, device_ids=ids, gradient_as_bucket_view=True, static_graph=static_graph
     )
 
 
-def require_visible(model: nn.Module, arguments: Any, output: Any) -> None:
-    """DDP hangs the first exchange of a static graph on the output's tensors. Where it finds none, as in a dataclass of
-    ours, it leaves the first step's gradients unexchanged without a word: raises `ConfigError` then."""
+def require_visible_tensors(model: nn.Module, inputs: Any, output: Any) -> None:
+    """Raise `ConfigError` if DDP's static graph cannot find the tensors in a model's output.
+
+    DDP attaches the first gradient synchronisation of a static graph to the output's tensors. Where
+    it finds none, as in a dataclass, it silently skips synchronisation in the first step.
+    """
     if not any(isinstance(leaf, Tensor) for leaf in tree_leaves(output)):
         raise ConfigError(
-            f"train.static_graph=true: torch cannot see the tensors in {type(model).__name__}'s {type(output).__name__} and "
-            "would not exchange the first step's gradients; set train.static_graph=false"
+            f"train.static_graph=true: torch cannot find the tensors in {type(model).__name__}'s "
+            f"{type(output).__name__}, so the first step's gradients would not be synchronised; "
+            "set train.static_graph=false"
         )
 
 
 @contextmanager
 def no_sync(model: nn.Module) -> Iterator[None]:
-    """While entered, gradients add up on each rank alone."""
+    """Skip gradient synchronisation in the block, so that gradients accumulate on each rank."""
     if isinstance(model, nn.parallel.DistributedDataParallel):
         with model.no_sync():
             yield
@@ -80,30 +97,38 @@ def no_sync(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def whole_model(model: nn.Module, skeleton: nn.Module | None) -> Iterator[nn.Module]:
-    """`model` itself or, where it is sharded, its weights gathered into `skeleton` on every rank: an evaluator may then
-    call it as often as it has videos, which is not equally often on all ranks."""
-    if skeleton is None:
+def unsharded_model(model: nn.Module, gather_into: nn.Module | None) -> Iterator[nn.Module]:
+    """Yield a model that ranks may call a different number of times, as an evaluator does.
+
+    Args:
+        model: The model in training.
+        gather_into: For a sharded model, a copy on the meta device: it receives the gathered
+            weights on every rank, and is emptied when the block ends. Otherwise None.
+
+    Yields:
+        `gather_into` with the weights of `model`, or `model` itself.
+    """
+    if gather_into is None:
         yield model
         return
     values: dict[str, Tensor] = dict(chain(model.named_parameters(), model.named_buffers()))
-    skeleton.to_empty(device=next(iter(values.values())).device)
+    gather_into.to_empty(device=next(iter(values.values())).device)
     with torch.no_grad():
-        for name, target in chain(skeleton.named_parameters(), skeleton.named_buffers()):
-            target.copy_(whole(values[name]))
+        for name, target in chain(gather_into.named_parameters(), gather_into.named_buffers()):
+            target.copy_(gather_tensor(values[name]))
     try:
-        yield skeleton
+        yield gather_into
     finally:
-        skeleton.to("meta")
+        gather_into.to("meta")
 
 
-def whole(value: Tensor) -> Tensor:
-    """All of a tensor; a sharded one is gathered, which every rank has to call for."""
+def gather_tensor(value: Tensor) -> Tensor:
+    """Return the full tensor; a sharded one is gathered, a collective that every rank must call."""
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
-def cut_like(value: Tensor, reference: Tensor) -> Tensor:
-    """This rank's share of `value`, which it has whole, cut as `reference` is; `value` itself where that is whole."""
+def shard_like(value: Tensor, reference: Tensor) -> Tensor:
+    """Return this rank's shard of the full tensor `value`, or `value` if `reference` is plain."""
     if not isinstance(reference, DTensor):
         return value
     mesh, placements = reference.device_mesh, reference.placements

@@ -1,8 +1,7 @@
-"""Tasks turn a batch into a loss. The loop knows nothing else of what is learnt."""
+"""Training tasks: each turns a batch of clips into a loss."""
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,66 +15,58 @@ from hiera_video.data.config import AugmentConfig
 from hiera_video.data.loading.loader import ClipBatch
 from hiera_video.data.manifest.record import Label, as_tuple
 from hiera_video.data.transforms.mixup import mix, soft_targets
+from hiera_video.train.context import StepContext
 
 
 @dataclass(frozen=True)
 class TaskOutput:
-    """`loss`: mean over the clips of the batch. `logs`: name → (sum, count), so that averages over ranks are exact."""
+    """Loss and metrics of one micro-batch."""
 
     loss: Tensor
+    """Mean over the clips of the batch."""
     logs: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
+    """Metric name → (sum, count), from which averages over ranks and steps are exact."""
 
 
 class Task(Protocol):
-    """One way to learn. `step` is the optimizer step, from which every random number of the task follows."""
+    """A learning objective."""
 
-    def __call__(self, model: nn.Module, batch: ClipBatch, step: int) -> TaskOutput: ...
+    def __call__(self, model: nn.Module, batch: ClipBatch, context: StepContext) -> TaskOutput:
+        """Return the loss of `batch`.
 
-
-def path_draws(seed: int, step: int, position: Tensor, depth: int) -> Tensor:
-    """Uniform numbers [B, depth, 2] for drop path: a function of (seed, step, position in the global batch) alone, so
-    that neither the world size nor the split of a batch changes which paths are dropped."""
-    generators = sample_generators("drop_path", seed, step, position)
-    return torch.stack([torch.rand(depth, 2, generator=generator) for generator in generators])
-
-
-def sample_generators(
-    purpose: str, seed: int, step: int, position: Tensor
-) -> list[torch.Generator]:
-    """A generator for each clip of a batch, from nothing but (purpose, seed, step, position in the global batch)."""
-    numbers = [
-        random.Random(f"{purpose}/{seed}/{step}/{index}").getrandbits(63)
-        for index in position.tolist()
-    ]
-    return [torch.Generator().manual_seed(number) for number in numbers]
+        Args:
+            model: The model to call as `model(…)`: under DDP and FSDP, calling its parts would
+                bypass gradient synchronisation.
+            batch: Clips [B, 3, T, H, W] and labels on the model's device.
+            context: Source of all random numbers.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Classify:
-    """Action recognition: soft-target cross-entropy, or binary cross-entropy for several labels a video."""
+    """Action recognition by cross-entropy, or by binary cross-entropy for multi-label data."""
 
     num_classes: int
     multi_label: bool
     augment: AugmentConfig
-    depth: int
-    """Blocks of the model, for drop path's draws."""
-    seed: int
     class_weights: tuple[float, ...] | None = None
-    """Factor of each class's part of the loss, from `class_weights`; None: all alike."""
+    """Weight of each class in the loss, from `class_weights`; None weighs all classes equally."""
 
-    def __call__(self, model: nn.Module, batch: ClipBatch, step: int) -> TaskOutput:
-        """`batch.clips` [B, 3, T, H, W] → mean loss over B. Top-1 is logged only where targets are not mixed."""
+    def __call__(self, model: nn.Module, batch: ClipBatch, context: StepContext) -> TaskOutput:
+        """Return the loss of `batch`, and its top-1 accuracy unless clips are mixed."""
         augment, labels = self.augment, batch.labels
         if self.multi_label:
             targets = labels * (1 - augment.label_smoothing) + augment.label_smoothing / 2
         else:
             targets = soft_targets(labels, self.num_classes, augment.label_smoothing)
-        mixer = random.Random(f"mix/{self.seed}/{step}")
         clips, targets = mix(
-            batch.clips, targets, mixup=augment.mixup, cutmix=augment.cutmix, generator=mixer
+            batch.clips,
+            targets,
+            mixup=augment.mixup,
+            cutmix=augment.cutmix,
+            generator=context.batch_generator("mix"),
         )
-        draws = path_draws(self.seed, step, batch.position, self.depth).to(clips.device)
-        logits = model(clips, path_draws=draws).float()
+        logits = model(clips, path_draws=context.path_draws).float()
         weights = None if self.class_weights is None else logits.new_tensor(self.class_weights)
         if self.multi_label:
             return TaskOutput(
@@ -90,49 +81,55 @@ class Classify:
 def class_weights(
     labels: Sequence[Label], num_classes: int, *, multi_label: bool
 ) -> tuple[float, ...]:
-    """One label a video: N / (K · n) for a class with n of the N videos, K classes having any, so that the mean weight
-    of a video is 1. Several labels a video: the factor of positives, (N - n) / n. 0 for a class without a video.
+    """Return the weight of each class in the loss, by the inverse of its frequency.
+
+    Args:
+        labels: Label of each of the N videos.
+        num_classes: Length of the result.
+        multi_label: Each video has several labels.
+
+    Returns:
+        For a class with n videos: N / (K · n), where K classes have any videos, so that the mean
+        weight of a video is 1. Multi-label: the weight of positives, (N - n) / n. 0 for a class
+        without videos.
 
     >>> class_weights([0, 0, 0, 1], 2, multi_label=False)
     (0.6666666666666666, 2.0)
     """
     counts = Counter(number for label in labels for number in as_tuple(label))
     total, present = len(labels), len(counts)
-    return tuple(
-        0.0
-        if not counts[number]
-        else (total - counts[number]) / counts[number]
-        if multi_label
-        else total / (present * counts[number])
-        for number in range(num_classes)
-    )
+
+    def weight(count: int) -> float:
+        if not count:
+            return 0.0
+        return (total - count) / count if multi_label else total / (present * count)
+
+    return tuple(weight(counts[number]) for number in range(num_classes))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrain:
-    """Masked video pre-training: the loss of `mae_…` models, and two numbers that fall when features collapse."""
+    """Masked video pre-training with an `mae_…` model."""
 
     draw_keep: Callable[[int, list[torch.Generator]], Tensor]
-    """Clips of a batch and their generators → keep [B, units] bool, True = visible."""
+    """Draws the visible mask units: (B, generators) → keep, bool [B, units], True = visible."""
     tokens: int
-    """Tokens of the final grid, for the draws of a decoder that sees some of them."""
-    depth: int
-    """Blocks of the encoder, for drop path's draws."""
-    seed: int
+    """Tokens of the final grid, for the draws of a decoder that sees a part of them."""
 
-    def __call__(self, model: nn.Module, batch: ClipBatch, step: int) -> TaskOutput:
-        """`batch.clips` [B, 3, T, H, W] → mean squared error on hidden tokens; labels are not looked at."""
-        clips = batch.clips
-        generators = sample_generators("keep", self.seed, step, batch.position)
+    def __call__(self, model: nn.Module, batch: ClipBatch, context: StepContext) -> TaskOutput:
+        """Return the mean squared error on hidden tokens; labels are ignored.
+
+        Logs `feature_std` and `effective_rank`, which fall when features collapse.
+        """
+        clips, generators = batch.clips, context.generators("keep")
         keep = self.draw_keep(len(clips), generators)
-        draws = path_draws(self.seed, step, batch.position, self.depth)
         decoder_draws = torch.stack(
             [torch.rand(self.tokens, generator=generator) for generator in generators]
         )
         output = model(
             clips,
             keep=keep.to(clips.device),
-            path_draws=draws.to(clips.device),
+            path_draws=context.path_draws,
             decoder_draws=decoder_draws.to(clips.device),
         )
         std, rank = collapse_monitors(output.latent)
@@ -141,13 +138,20 @@ class Pretrain:
 
 @torch.no_grad()
 def collapse_monitors(latent: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean standard deviation of the features over all tokens of a batch [B, N, C], and their effective rank: the
-    participation ratio (Σλ)² / Σλ² of the covariance's eigenvalues λ, from 1 (one direction) to C (all alike)."""
+    """Return two scalars that show whether features collapse.
+
+    Args:
+        latent: Features [B, N, C].
+
+    Returns:
+        The standard deviation over all tokens, averaged over channels; and the effective rank, the
+        participation ratio (Σλ)² / Σλ² of the covariance's eigenvalues λ, from 1 (all variance in
+        one direction) to C (equal variance in all).
+    """
     features = latent.float().flatten(0, 1)
     centred = features - features.mean(dim=0)
-    with torch.autocast(
-        latent.device.type, enabled=False
-    ):  # the sums of a large batch overflow fp16
+    # sums over a large batch overflow fp16
+    with torch.autocast(latent.device.type, enabled=False):
         covariance = centred.T @ centred / len(centred)
     rank = covariance.trace() ** 2 / covariance.square().sum().clamp_min(1e-30)
     return centred.square().mean(dim=0).sqrt().mean(), rank

@@ -1,54 +1,44 @@
-"""Assembles a training run from a `Config`: what `tools/train_net.py` does after the checks that need no torch."""
+"""Training runs: start or resume the training that a `Config` describes."""
 
 from __future__ import annotations
 
-import logging
-import time
-from dataclasses import asdict, replace
-from datetime import timedelta
+from contextlib import closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import torch
 from torch import nn
 
 from hiera_video.config.load import flatten_config, load_config, save_config
 from hiera_video.config.schema import Config
-from hiera_video.data.dataset import TrainClips
-from hiera_video.data.loading.balanced import BalancedClips
-from hiera_video.data.loading.loader import BatchPlan, train_loader
 from hiera_video.data.manifest.record import Manifest
-from hiera_video.data.transforms.flip_labels import make_mirror
-from hiera_video.data.transforms.train_eval import TrainTransform
-from hiera_video.errors import CheckpointError, ConfigError
-from hiera_video.eval.evaluate import Accuracy
-from hiera_video.eval.reconstruct import Reconstruction
-from hiera_video.models.macs import count_macs, count_parameters
-from hiera_video.models.mae import MaskedAutoencoderHiera
+from hiera_video.errors import ConfigError
 from hiera_video.runtime.distributed import World, init_distributed
-from hiera_video.runtime.log import MetricLog
-from hiera_video.runtime.precision import autocast
 from hiera_video.runtime.run_folder import lock_run_folder, write_environment
 from hiera_video.runtime.seed import use_deterministic_kernels
 from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.checkpoint import CheckpointStore
-from hiera_video.train.devices import compile_blocks
-from hiera_video.train.loop import Evaluator, Run, fit
-from hiera_video.train.memory import choose_parts, remember, remembered, trial_step
-from hiera_video.train.optim import make_optimizer
+from hiera_video.train.memory import (
+    choose_accumulation,
+    read_choice,
+    require_gpu,
+    trial_step,
+    write_choice,
+)
 from hiera_video.train.state import make_state
-from hiera_video.train.tasks import Classify, Pretrain, Task, class_weights
-from hiera_video.workflows.build import (
-    make_first_model,
-    make_model,
-    make_quarantine_policy,
-    make_views,
+from hiera_video.train.tasks import Task
+from hiera_video.train.trainer import Evaluator, RunInfo, Trainer
+from hiera_video.workflows.build import make_model
+from hiera_video.workflows.train_components import (
+    log_recipe,
+    make_evaluator,
+    make_loader,
+    make_task,
+    make_trainer,
 )
 
-logger = logging.getLogger(__name__)
 MAY_CHANGE = (
     "out_dir",  # a folder may be moved
-    "data.root",  # and so may the videos: each job its own disk
+    "data.root",  # and so may the videos: each job has its own disk
     "data.index",
     "data.workers",
     "data.deadline_seconds",
@@ -68,7 +58,7 @@ MAY_CHANGE = (
     "features.",
     "probe.",
 )
-"""Keys that a run may be continued with at another value: they do not change what is learnt."""
+"""Keys that may change when a run resumes, because they do not change what it learns."""
 
 
 def train_run(
@@ -80,343 +70,111 @@ def train_run(
     task: Task | None = None,
     evaluator: Evaluator | None = None,
 ) -> int:
-    """Train, or continue the run in `config.out_dir`. Returns the exit code of `fit`.
+    """Train a model, or resume the run in `config.out_dir`.
 
-    `task` and `evaluator` take the place of those that the configuration names (docs/extending.md).
+    Under torchrun, every process calls this.
+
+    Args:
+        config: The experiment.
+        train: Training videos.
+        val: Validation videos; None for no validation.
+        num_classes: Classes of the model; None for pre-training.
+        task: Replaces the task that `train.task` names; labels and `val` are then ignored.
+        evaluator: Replaces the validation that `train.task` names.
+
+    Returns:
+        The exit code of `Trainer.fit`.
+
+    Raises:
+        ConfigError: `out_dir` is in use, or holds a run with another recipe.
+        CheckpointError: No checkpoint of the run is intact, or the disk is full.
     """
     folder = Path(config.out_dir)
-    own = Own(task, evaluator)
-    with init_distributed() as here:
-        if not here.is_main:
-            return _train(config, train, val, num_classes, folder, here, own)
-        with lock_run_folder(folder):
-            _check_same_run(config, folder)
+    with init_distributed() as world, lock_run_folder(folder) if world.is_main else nullcontext():
+        if world.is_main:
+            _require_same_recipe(config, folder)
             save_config(config, folder / "config.yaml")
             write_environment(folder)
-            return _train(config, train, val, num_classes, folder, here, own)
-
-
-class Own(NamedTuple):
-    """A task and an evaluator that no configuration names."""
-
-    task: Task | None
-    evaluator: Evaluator | None
-
-
-def _train(
-    config: Config,
-    train: Manifest,
-    val: Manifest | None,
-    num_classes: int | None,
-    folder: Path,
-    here: World,
-    own: Own,
-) -> int:
-    store = CheckpointStore(
-        folder / "checkpoints",
-        keep=config.train.keep,
-        world=here,
-        sharded=config.train.checkpoint == "sharded",
-    )
-    found = store.latest()
-    _check_same_step(here.all_gather(found.meta["step"] if found else 0), folder)
-    if config.train.deterministic:
-        use_deterministic_kernels()
-    config = (
-        fitted(config, train, num_classes, folder, here, own.task)
-        if config.train.fit_memory
-        else config
-    )
-    torch.manual_seed(config.seed)
-    names = None if own.task else train.class_names
-    weights = None if found else _weights(config)
-    model = make_first_model(config, num_classes, pretrained=weights, class_names=names).to(
-        here.device
-    )
-    macs, parameters = count_macs(model, (3, *config.input_size)), count_parameters(model)
-    optim = config.optim.for_batch(config.train.batch_size)
-    state = make_state(model, optim, config.train, here)
-    if found:
-        state.load(found)
-        logger.info("continuing %s after step %d", folder, state.progress.step)
-        found = None  # weights and both moments would stay in memory to the end
-    if config.train.compile:
-        compile_blocks(model)
-    first_step = state.progress.step
-    plan = make_plan(config, train, here)
-    log = None
-    if here.is_main:
-        log = MetricLog(
-            folder, first_step=first_step, logger=config.train.logger, config=flatten_config(config)
+        if config.train.deterministic:
+            use_deterministic_kernels()
+        if config.train.fit_memory:
+            config = resolve_accumulation(config, train, num_classes, world, task)
+        store = CheckpointStore(
+            folder / "checkpoints",
+            keep=config.train.keep,
+            world=world,
+            sharded=config.train.checkpoint == "sharded",
         )
-    batches = train_loader(
-        make_clips(
-            config, train, num_classes, need_labels=config.train.task == "classify" and not own.task
-        ),
-        plan,
-        first_step=first_step,
-        last_step=config.train.epochs * plan.steps_per_epoch,
-        workers=config.data.workers,
-    )
-    if log:
-        _announce(config, parameters, macs, train, num_classes)
-    try:
-        with StopSignal() as stop:
-            return fit(
-                state,
-                own.task or make_task(config, train, num_classes, model),
-                batches,
-                own.evaluator or make_evaluator(config, None if own.task else val, here),
-                optim=optim,
-                train=config.train,
-                run=Run(
-                    folder=folder,
-                    world=here,
-                    store=store,
-                    log=log,
-                    steps_per_epoch=plan.steps_per_epoch,
-                    num_videos=len(train.records),
-                    max_broken=config.data.max_broken,
-                    seed=config.seed,
-                    flops_per_clip=6.0 * macs,
-                    meta=describe(config, train, num_classes),
-                ),
-                stop=stop,
-            )
-    finally:
-        if log:
-            log.close()
+        evaluator = evaluator or make_evaluator(config, None if task else val, world)
+        trainer = make_trainer(
+            config, train, num_classes, world, task=task, evaluator=evaluator, store=store
+        )
+        need_labels = config.train.task == "classify" and not task
+        loader = make_loader(config, train, num_classes, trainer, need_labels=need_labels)
+        if world.is_main:
+            log_recipe(config, train, num_classes, trainer)
+        with closing(trainer.log) if trainer.log else nullcontext(), StopSignal() as stop:
+            return trainer.fit(loader, stop)
 
 
-def fitted(
-    config: Config,
-    train: Manifest,
-    num_classes: int | None,
-    folder: Path,
-    here: World,
-    task: Task | None,
+def resolve_accumulation(
+    config: Config, train: Manifest, num_classes: int | None, world: World, task: Task | None
 ) -> Config:
-    """`config` with the `train.accumulate` that suits the memory at hand, found with a model that is then thrown away."""
-    batch_size, sharded = config.train.batch_size, config.train.parallel == "fsdp" and here.size > 1
-    parts = remembered(folder, batch_size, here)
-    if parts is None:
-        model = make_model(config, num_classes, pretrained=None).to(here.device).train()
-        task = task or make_task(config, train, num_classes, model)
+    """Return `config` with the `train.accumulate` that fits the GPU's memory.
+
+    The choice is recorded in the run folder and reused when the run resumes.
+
+    Raises:
+        ConfigError: The run is on a CPU.
+        DeviceMemoryError: Not even the smallest micro-batch fits.
+    """
+    folder, batch_size = Path(config.out_dir), config.train.batch_size
+    accumulate = read_choice(folder, batch_size, world)
+    if accumulate is None:
+        require_gpu(world.device)
+        model = make_model(config, num_classes, pretrained=None).to(world.device)
         step = trial_step(
-            make_state(model, config.optim, config.train, here),
-            task,
-            here,
-            precision=config.train.precision,
+            _trial_trainer(config, train, num_classes, world, model, task),
             clip=(3, *config.input_size),
             repeats=config.clip.repeats,
             num_labels=num_classes if train.multi_label else None,
         )
-        parts = choose_parts(step, batch_size, here, sharded=sharded)
-        if here.is_main:
-            remember(folder, batch_size, here, parts)
-    return replace(config, train=replace(config.train, accumulate=parts))
+        sharded = config.train.parallel == "fsdp" and world.size > 1
+        accumulate = choose_accumulation(step, batch_size, world, sharded=sharded)
+        if world.is_main:
+            write_choice(folder, batch_size, world, accumulate)
+    return replace(config, train=replace(config.train, accumulate=accumulate))
 
 
-def make_plan(config: Config, train: Manifest, here: World) -> BatchPlan:
-    """Which videos each step of each rank sees."""
-    return BatchPlan(
-        num_records=len(train.records),
-        batch_size=config.train.batch_size,
-        seed=config.seed,
-        world=here.size,
-        rank=here.rank,
-        accumulate=config.train.accumulate,
+def _trial_trainer(
+    config: Config,
+    train: Manifest,
+    num_classes: int | None,
+    world: World,
+    model: nn.Module,
+    task: Task | None,
+) -> Trainer:
+    """Return a trainer whose ranks may take different numbers of steps."""
+    alone = World(0, 1, world.device)
+    return Trainer(
+        make_state(model.train(), config.optim, config.train, world),
+        task or make_task(config, train, num_classes, model),
+        optim=config.optim,
+        train=config.train,
+        run=RunInfo(world=alone, steps_per_epoch=1, num_videos=1, seed=config.seed),
     )
 
 
-def make_clips(
-    config: Config, train: Manifest, num_classes: int | None, *, need_labels: bool
-) -> TrainClips:
-    """The training clips of `train`."""
-    kind = BalancedClips if config.train.balanced_sampling else TrainClips
-    mirror = (
-        make_mirror(train.class_names, config.augment.flip)
-        if config.train.task == "classify"
-        else None
-    )
-    augment = config.augment if mirror is None else replace(config.augment, flip=0.0)
-    return kind(
-        train,
-        config.clip,
-        TrainTransform(augment, config.input_size[1]),
-        seed=config.seed,
-        decoder=config.data.backend,
-        on_broken=config.data.on_broken,
-        need_labels=need_labels,
-        num_classes=num_classes,
-        fresh_repeats=config.train.task == "pretrain",
-        quarantine=make_quarantine_policy(config),
-        mirror=mirror,
-    )
-
-
-def make_task(config: Config, train: Manifest, num_classes: int | None, model: nn.Module) -> Task:
-    """The task of `train.task`."""
-    depth = len(model.blocks)  # type: ignore[arg-type]
-    if isinstance(model, MaskedAutoencoderHiera):
-        return Pretrain(
-            draw_keep=model.draw_keep,
-            tokens=model.unit_tokens.numel(),
-            depth=depth,
-            seed=config.seed,
-        )
-    assert num_classes is not None
-    return Classify(
-        num_classes=num_classes,
-        multi_label=train.multi_label,
-        augment=config.augment,
-        depth=depth,
-        seed=config.seed,
-        class_weights=(
-            class_weights(
-                [record.label for record in train.records],
-                num_classes,
-                multi_label=train.multi_label,
-            )
-            if config.train.weighted_loss
-            else None
-        ),
-    )
-
-
-def make_evaluator(config: Config, val: Manifest | None, here: World) -> Evaluator | None:
-    """Validation while training: the test's protocol with one centre view a video."""
-    if val is None:
-        return None
-    views = make_views(config, val, clips=1, crops=1)
-    if config.train.task == "pretrain":
-        return Reconstruction(
-            dataset=views,
-            batch_size=config.test.batch_size,
-            workers=config.data.workers,
-            world=here,
-            mean=config.augment.mean,
-            std=config.augment.std,
-            pictures=Path(config.out_dir) / "reconstructions"
-            if config.mae.target == "pixels"
-            else None,
-        )
-    return Accuracy(
-        dataset=views,
-        manifest=val,
-        batch_size=config.test.batch_size,
-        workers=config.data.workers,
-        world=here,
-        precision=config.test.precision,
-    )
-
-
-def describe(config: Config, train: Manifest, num_classes: int | None) -> dict[str, Any]:
-    """What a checkpoint says of itself."""
-    return {
-        "model": {
-            **asdict(config.model),
-            "num_classes": num_classes,
-            "input_size": list(config.input_size),
-        },
-        "class_names": list(train.class_names) if train.class_names else None,
-        "multi_label": train.multi_label,
-    }
-
-
-def rehearse(config: Config, train: Manifest) -> None:
-    """`--dry-run`: the real model and two real steps at batch 1; prints what a user wants to know before hours pass.
-
-    Any videos do, a folder without labels too: their class is then 0.
-    """
-    num_classes = config.model.num_classes or max(train.num_classes, 1)
-    clips = make_clips(config, train, num_classes, need_labels=False)
-    with init_distributed() as here:
-        torch.manual_seed(config.seed)
-        model = make_first_model(
-            config, num_classes, pretrained=_weights(config), class_names=train.class_names
-        )
-        model = model.to(here.device).train()
-        task, optimizer = (
-            make_task(config, train, num_classes, model),
-            make_optimizer(model, config.optim),
-        )
-        plan = BatchPlan(num_records=len(train.records), batch_size=1, seed=config.seed)
-        macs = count_macs(model, (3, *config.input_size))
-        _announce(config, count_parameters(model), macs, train, num_classes)
-        seconds = 0.0
-        for step, batches in enumerate(
-            train_loader(clips, plan, first_step=0, last_step=2, workers=0)
-        ):
-            batch = batches[0].to(here.device)
-            started = time.monotonic()
-            with autocast(config.train.precision, here.device):
-                output = task(model, batch, step)
-            output.loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            optimizer.zero_grad()
-            loss = output.loss.item()  # waits for a GPU, which the calls above only ask
-            seconds = time.monotonic() - started
-            logger.info(
-                "step %d: clips %s, loss %.4f, %.1f s", step, list(batch.clips.shape), loss, seconds
-            )
-    passes = config.train.epochs * len(train.records)
-    logger.info(
-        "full recipe: %d × %d videos, %s on this %s alone at this speed, without loading",
-        config.train.epochs, len(train.records), timedelta(seconds=round(seconds * passes)), here.device.type,
-    )  # fmt: skip
-
-
-def _weights(config: Config) -> str | None:
-    return None if config.model.pretrained == "none" else config.model.pretrained
-
-
-def _announce(
-    config: Config, parameters: int, macs: int, train: Manifest, num_classes: int | None
-) -> None:
-    logger.info(
-        "%s: input %s, %.2f M parameters, %.1f GMACs a clip, %s",
-        config.model.name, [3, *config.input_size], parameters / 1e6,
-        macs / 1e9,
-        f"{num_classes} classes" if config.train.task == "classify" else f"{config.mae.mask_ratio:.0%} masked",
-    )  # fmt: skip
-    logger.info(
-        "%d videos; a step takes %d of them × %d clips, peak lr %s is for that batch; %d passes (%d effective epochs)",
-        len(train.records), config.train.batch_size, config.clip.repeats, _rate(config), config.train.epochs,
-        config.train.epochs * config.clip.repeats,
-    )  # fmt: skip
-
-
-def _rate(config: Config) -> str:
-    """The peak rate and, where it was scaled, the rule: `0.0004 (optim.lr 0.0008 × 128 / 256)`."""
-    optim, batch = config.optim, config.train.batch_size
-    rule = (
-        ""
-        if optim.lr_for_batch is None
-        else f" (optim.lr {optim.lr:g} × {batch} / {optim.lr_for_batch})"
-    )
-    return f"{optim.for_batch(batch).lr:g}{rule}"
-
-
-def _check_same_step(steps: list[int], folder: Path) -> None:
-    """Each rank reads the checkpoint by itself; a disk that not all of them see must not split them."""
-    if len(set(steps)) > 1:
-        raise CheckpointError(
-            f"{folder}/checkpoints: the processes see different checkpoints (steps {steps}); out_dir must be on a disk that "
-            "all machines share"
-        )
-
-
-def _check_same_run(config: Config, folder: Path) -> None:
-    """Refuse to continue a run with another recipe: its result would be neither one's."""
+def _require_same_recipe(config: Config, folder: Path) -> None:
+    """Refuse to resume a run with another recipe: the result would be neither one's."""
     written = folder / "config.yaml"
     if not written.exists() or not any((folder / "checkpoints").glob("step_*")):
         return
     before, now = flatten_config(load_config(written)), flatten_config(config)
     changed = [key for key in now if before.get(key) != now[key] and not key.startswith(MAY_CHANGE)]
     if changed:
-        listed = ", ".join(f"{key} {before.get(key)} → {now[key]}" for key in changed)
+        changes = ", ".join(f"{key} {before.get(key)} → {now[key]}" for key in changed)
         raise ConfigError(
-            f"out_dir={folder}: holds a run with {listed}; set them as they were to continue it, or choose another out_dir "
-            f"(model.pretrained={folder} starts from what it has learnt)"
+            f"out_dir={folder}: holds a run with other settings: {changes}; restore them to resume "
+            f"it, or choose another out_dir (model.pretrained={folder} starts from its weights)"
         )

@@ -1,5 +1,7 @@
-"""On a GPU no step mixes devices: forward passes on tensors that have a device and a shape and no memory, so that a machine
-without a GPU can tell. (Backward passes need the driver.)"""
+"""No forward pass on a GPU mixes devices, checked without a GPU by fake tensors.
+
+Fake tensors have a device and a shape but no memory. Backward passes would need the driver.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hiera_video.data.config import AugmentConfig
 from hiera_video.data.loading.loader import ClipBatch
-from hiera_video.data.transforms.on_device import Erasure, Finishing
+from hiera_video.data.transforms.clip_sample import Erasure, PendingCrop
+from hiera_video.data.transforms.on_device import finish_batch
 from hiera_video.eval.forward import compute_logits
 from hiera_video.features.config import FeaturesConfig
 from hiera_video.features.extract import ClipEncoder
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.models.registry import MaeConfig, config_for
+from hiera_video.train.context import StepContext
 from hiera_video.train.tasks import Classify, Pretrain, TaskOutput
 
 GPU = torch.device("cuda", 0)
@@ -30,7 +34,7 @@ MICRO_MAE = config_for("mae_hiera_micro_16x32")
 
 @pytest.fixture(autouse=True)
 def imagined_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Models move by getting new parameters; and nobody asks the driver whether a graph is captured, or what is in a mask."""
+    """Let models move to fake devices, and skip checks that need the driver."""
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     before = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)
@@ -39,7 +43,7 @@ def imagined_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def on_gpu(compute: Callable[[Any], Tensor], model: nn.Module | None = None) -> torch.device:
-    """Where what `compute` gives lies, its model being on the GPU."""
+    """Return the device of the result of `compute`, given a model on the GPU."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         if model is not None:
             model.to_empty(device=GPU)
@@ -48,7 +52,7 @@ def on_gpu(compute: Callable[[Any], Tensor], model: nn.Module | None = None) -> 
 
 @pytest.fixture
 def batch() -> ClipBatch:
-    """As it comes from a loader, real and on the CPU: seeds are made of its numbers."""
+    """A batch as a loader yields it: real tensors on the CPU, because seeds are made of them."""
     numbers = torch.arange(2)
     clips = torch.zeros(2, 3, *MICRO.input_size)
     return ClipBatch(
@@ -61,7 +65,7 @@ def logged(output: TaskOutput) -> Tensor:
     return output.loss
 
 
-def test_devices_that_differ_are_noticed() -> None:
+def test_mixed_devices_are_detected() -> None:
     """The check itself: a mask left on the CPU."""
     with pytest.raises(Exception, match=r"cuda.*cpu|cpu.*cuda"):
         on_gpu(lambda _: torch.zeros(2, device=GPU) * torch.ones(2))
@@ -75,12 +79,11 @@ def test_a_fine_tuning_step(mixing: float, batch: ClipBatch) -> None:
         num_classes=5,
         multi_label=False,
         augment=augment,
-        depth=MICRO.depth,
-        seed=0,
         class_weights=weights,
     )
     model = Hiera(MICRO, checkpointing=True).train()
-    assert on_gpu(lambda moved: logged(task(moved, batch.to(GPU), 3)), model) == GPU
+    context = StepContext(0, 3, batch.position, MICRO.depth, GPU)
+    assert on_gpu(lambda moved: logged(task(moved, batch.to(GPU), context)), model) == GPU
 
 
 @pytest.mark.parametrize(
@@ -98,10 +101,9 @@ def test_a_fine_tuning_step(mixing: float, batch: ClipBatch) -> None:
 )
 def test_a_pretraining_step(mae: MaeConfig, batch: ClipBatch) -> None:
     model = MaskedAutoencoderHiera(MICRO_MAE, mae).train()
-    task = Pretrain(
-        draw_keep=model.draw_keep, tokens=model.unit_tokens.numel(), depth=MICRO_MAE.depth, seed=0
-    )
-    assert on_gpu(lambda moved: logged(task(moved, batch.to(GPU), 3)), model) == GPU
+    task = Pretrain(draw_keep=model.draw_keep, tokens=model.unit_tokens.numel())
+    context = StepContext(0, 3, batch.position, MICRO_MAE.depth, GPU)
+    assert on_gpu(lambda moved: logged(task(moved, batch.to(GPU), context)), model) == GPU
 
 
 @pytest.mark.parametrize("pooling", ["mean", "max", "temporal", "none"])
@@ -117,16 +119,20 @@ def test_features(pooling: Any) -> None:
     assert on_gpu(stage3) == GPU
 
 
-def test_answers() -> None:
+def test_logits() -> None:
     def logits(moved: Hiera) -> Tensor:
         return compute_logits(moved, torch.zeros(2, 3, *MICRO.input_size, device=GPU), "fp32")
 
     assert on_gpu(logits, Hiera(MICRO)) == GPU
 
 
-def test_finishing() -> None:
-    shapes = ((4, 30, 40), (4, 50, 20))
+def test_finishing_crops() -> None:
     erasure = Erasure(top=1, left=2, noise=torch.zeros(4, 3, 5, 6))
-    numbers: dict[str, Any] = {"flips": (True, False), "erasures": (None, erasure), "size": 32}
-    finishing = Finishing(shapes=shapes, mean=(0.4,) * 3, std=(0.2,) * 3, **numbers)
-    assert on_gpu(lambda _: finishing(torch.zeros(26400, dtype=torch.uint8, device=GPU))) == GPU
+    common: dict[str, Any] = {"size": 32, "mean": (0.4,) * 3, "std": (0.2,) * 3}
+    crops = [
+        PendingCrop(shape=(4, 30, 40), flip=True, erasure=None, **common),
+        PendingCrop(shape=(4, 50, 20), flip=False, erasure=erasure, **common),
+    ]
+    pixels = 4 * (30 * 40 + 50 * 20) * 3
+    make = lambda _: finish_batch(torch.zeros(pixels, dtype=torch.uint8, device=GPU), crops)  # noqa: E731
+    assert on_gpu(make) == GPU

@@ -1,4 +1,4 @@
-"""Parameter groups: every parameter once, the right decay and the right share of the rate."""
+"""Parameter groups: every parameter once, with its weight decay and learning-rate scale."""
 
 from __future__ import annotations
 
@@ -32,13 +32,11 @@ def test_each_parameter_has_the_decay_and_scale_of_its_layer() -> None:
         "head.projection.bias": (0.0, depth + 1),
     }
     for name, (decay, layer) in expected.items():
-        assert (found[name]["weight_decay"], found[name]["lr_scale"]) == (
-            decay,
-            0.5 ** (depth + 1 - layer),
-        ), name
+        group, scale = found[name], 0.5 ** (depth + 1 - layer)
+        assert (group["weight_decay"], group["lr_scale"]) == (decay, scale), name
 
 
-def test_the_schedule_reaches_every_group_by_its_scale() -> None:
+def test_set_lr_scales_the_learning_rate_of_each_group() -> None:
     model = create_model("hiera_micro_16x32", num_classes=3)
     for name, kind in (("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)):
         optimizer = make_optimizer(model, OptimConfig(name=name, layer_decay=0.5))  # type: ignore[arg-type]
@@ -48,6 +46,5 @@ def test_the_schedule_reaches_every_group_by_its_scale() -> None:
         assert min(group["lr"] for group in optimizer.param_groups) == 0.1 * 0.5**5  # 4 blocks
     assert all(group["nesterov"] and group["momentum"] == 0.9 for group in optimizer.param_groups)
     plain = make_optimizer(model, OptimConfig(name="sgd", momentum=0.0))
-    assert not any(
-        group["nesterov"] for group in plain.param_groups
-    )  # torch refuses it without a momentum
+    # torch refuses Nesterov momentum of 0
+    assert not any(group["nesterov"] for group in plain.param_groups)

@@ -1,4 +1,4 @@
-"""The learning rate, held to literal numbers."""
+"""The learning rate at literal steps."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_warm_up_is_linear_and_reaches_the_peak() -> None:
     assert rate(0, start=1e-5) == 1e-5 and rate(5, start=1e-5) == pytest.approx((1e-3 + 1e-5) / 2)
 
 
-def test_the_cosine_begins_after_the_warm_up_and_ends_at_the_floor() -> None:
+def test_the_cosine_starts_after_the_warm_up_and_ends_at_the_minimum() -> None:
     assert rate(0, warmup=0) == pytest.approx(1e-3)
     assert rate(55) == pytest.approx((1e-3 + 1e-6) / 2)
     assert rate(40) == pytest.approx(1e-6 + (1e-3 - 1e-6) * (math.cos(math.pi / 3) + 1) / 2)
@@ -38,14 +38,12 @@ def test_the_cosine_begins_after_the_warm_up_and_ends_at_the_floor() -> None:
     assert all(rate(step) > rate(step + 1) for step in range(10, 99))
 
 
-def test_a_cosine_over_all_steps_meets_the_warm_up_below_the_peak() -> None:
+def test_a_cosine_over_all_steps_starts_below_the_peak() -> None:
     meeting = 1e-6 + (1e-3 - 1e-6) * (math.cos(math.pi * 0.1) + 1) / 2  # 9.756e-4
-    assert rate(5, after=False) == pytest.approx(meeting / 2) and rate(
-        10, after=False
-    ) == pytest.approx(meeting)
-    assert rate(50, after=False) == pytest.approx((1e-3 + 1e-6) / 2) and rate(
-        100, after=False
-    ) == pytest.approx(1e-6)
+    assert rate(5, after=False) == pytest.approx(meeting / 2)
+    assert rate(10, after=False) == pytest.approx(meeting)
+    assert rate(50, after=False) == pytest.approx((1e-3 + 1e-6) / 2)
+    assert rate(100, after=False) == pytest.approx(1e-6)
 
 
 def test_a_run_that_is_all_warm_up() -> None:

@@ -1,4 +1,4 @@
-"""Tasks: the arithmetic of the loss, and random numbers that know only seed, step and position."""
+"""Tasks: the arithmetic of the loss, and random numbers of seed, step and position."""
 
 from __future__ import annotations
 
@@ -13,11 +13,19 @@ from hiera_video.data.loading.loader import ClipBatch
 from hiera_video.models.factory import create_model
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.models.registry import MaeConfig
-from hiera_video.train.tasks import Classify, Pretrain, class_weights, collapse_monitors, path_draws
+from hiera_video.train.context import StepContext
+from hiera_video.train.tasks import (
+    Classify,
+    Pretrain,
+    Task,
+    TaskOutput,
+    class_weights,
+    collapse_monitors,
+)
 
 
 class Fixed(nn.Module):
-    """Answers with given logits and remembers what it was shown."""
+    """Returns given logits and records its input."""
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__()
@@ -46,12 +54,17 @@ def batch(labels: Tensor, position: list[int] | None = None) -> ClipBatch:
 
 def classify(multi_label: bool = False, **augment: float) -> Classify:
     config = AugmentConfig(**augment)  # type: ignore[arg-type]
-    return Classify(num_classes=2, multi_label=multi_label, augment=config, depth=4, seed=0)
+    return Classify(num_classes=2, multi_label=multi_label, augment=config)
+
+
+def run(task: Task, model: nn.Module, clips: ClipBatch, step: int = 0) -> TaskOutput:
+    cpu = torch.device("cpu")
+    return task(model, clips, StepContext(0, step, clips.position, depth=4, device=cpu))
 
 
 def test_cross_entropy_with_label_smoothing() -> None:
     logits = torch.tensor([[2.0, 0.0], [0.0, 0.0]])
-    output = classify(label_smoothing=0.1)(Fixed(logits), batch(torch.tensor([0, 1])), step=0)
+    output = run(classify(label_smoothing=0.1), Fixed(logits), batch(torch.tensor([0, 1])))
     log_p = logits.log_softmax(dim=1)
     expected = (
         -(0.95 * log_p[0, 0] + 0.05 * log_p[0, 1] + 0.05 * log_p[1, 0] + 0.95 * log_p[1, 1]) / 2
@@ -63,12 +76,12 @@ def test_cross_entropy_with_label_smoothing() -> None:
 
 def test_binary_cross_entropy_for_several_labels() -> None:
     logits = torch.tensor([[2.0, -1.0]])
-    output = classify(multi_label=True)(Fixed(logits), batch(torch.tensor([[1.0, 1.0]])), step=0)
+    output = run(classify(multi_label=True), Fixed(logits), batch(torch.tensor([[1.0, 1.0]])))
     assert output.loss.item() == pytest.approx((-logits.sigmoid().log()).mean().item())
 
 
 def test_class_weights_are_inverse_frequencies() -> None:
-    # 4 of 6 and 2 of 6 videos; class 2 has none and counts for nothing
+    # 4 and 2 of 6 videos; class 2 has none
     assert class_weights([0, 0, 0, 0, 1, 1], 3, multi_label=False) == (0.75, 1.5, 0.0)
     assert class_weights([(0,), (0, 1), (0,), ()], 2, multi_label=True) == (1 / 3, 3.0)
 
@@ -76,33 +89,26 @@ def test_class_weights_are_inverse_frequencies() -> None:
 def test_weighted_losses() -> None:
     logits, labels = torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 1])
     log_p = logits.log_softmax(dim=1)
-    output = replace(classify(), class_weights=(0.5, 3.0))(Fixed(logits), batch(labels), step=0)
+    task = replace(classify(), class_weights=(0.5, 3.0))
+    output = run(task, Fixed(logits), batch(labels))
     assert output.loss.item() == pytest.approx(-(0.5 * log_p[0, 0] + 3 * log_p[1, 1]).item() / 2)
     logits = torch.tensor([[2.0, -1.0]])
     several = replace(classify(multi_label=True), class_weights=(0.5, 3.0))
-    output = several(Fixed(logits), batch(torch.tensor([[1.0, 0.0]])), step=0)
+    output = run(several, Fixed(logits), batch(torch.tensor([[1.0, 0.0]])))
     expected = -(0.5 * logits[0, 0].sigmoid().log() + (-logits[0, 1]).sigmoid().log()) / 2
     assert output.loss.item() == pytest.approx(expected.item())
 
 
-def test_mixed_batches_log_no_accuracy_and_mix_alike_at_the_same_step() -> None:
+def test_mixed_batches_log_no_accuracy_and_depend_on_the_step() -> None:
     task, model = classify(mixup=0.8), Fixed(torch.zeros(4, 2))
-    outputs = [task(model, batch(torch.tensor([0, 1, 0, 1])), step) for step in (3, 3)]
+    outputs = [run(task, model, batch(torch.tensor([0, 1, 0, 1])), step) for step in (3, 3)]
     first = model.seen
-    task(model, batch(torch.tensor([0, 1, 0, 1])), 4)
+    run(task, model, batch(torch.tensor([0, 1, 0, 1])), 4)
     assert outputs[0].logs == {} and not torch.equal(model.seen, first)
-    # mirrored partners: what 0 gets of 3 is what 3 gets of 0
+    # mirrored partners: clips 0 and 3 are mixed with the same share
     means = first.mean(dim=(1, 2, 3, 4))
-    assert (means[0] + means[3]).item() == pytest.approx(0.3) and (
-        means[1] + means[2]
-    ).item() == pytest.approx(0.3)
-
-
-def test_drop_path_knows_only_the_position_in_the_global_batch() -> None:
-    whole = path_draws(7, 3, torch.arange(8), depth=4)
-    assert whole.shape == (8, 4, 2) and whole.unique().numel() == 64
-    assert torch.equal(path_draws(7, 3, torch.tensor([6, 1]), depth=4), whole[[6, 1]])
-    assert not torch.equal(path_draws(7, 4, torch.arange(8), depth=4), whole)
+    assert (means[0] + means[3]).item() == pytest.approx(0.3)
+    assert (means[1] + means[2]).item() == pytest.approx(0.3)
 
 
 def test_pretraining_hides_the_same_units_however_the_batch_is_split() -> None:
@@ -112,15 +118,15 @@ def test_pretraining_hides_the_same_units_however_the_batch_is_split() -> None:
         mae=MaeConfig(mask_ratio=0.75, decoder_embed_dim=32, decoder_depth=1, decoder_num_heads=2),
     )
     assert isinstance(model, MaskedAutoencoderHiera)
-    task = Pretrain(draw_keep=model.draw_keep, tokens=model.unit_tokens.numel(), depth=4, seed=0)
+    task = Pretrain(draw_keep=model.draw_keep, tokens=model.unit_tokens.numel())
     labels = torch.zeros(4, dtype=torch.int64)
     seen: list[Tensor] = []
     model.register_forward_hook(lambda module, inputs, output: seen.append(output.keep))
-    whole = task(model, batch(labels), 5)
-    parts = [task(model, batch(labels[:2], position), 5) for position in ([0, 3], [1, 2])]
+    full = run(task, model, batch(labels), 5)
+    parts = [run(task, model, batch(labels[:2], position), 5) for position in ([0, 3], [1, 2])]
     assert torch.equal(seen[1], seen[0][[0, 3]]) and torch.equal(seen[2], seen[0][[1, 2]])
-    assert sum(part.loss.item() for part in parts) / 2 == pytest.approx(whole.loss.item(), rel=1e-5)
-    assert set(whole.logs) == {"feature_std", "effective_rank"}
+    assert sum(part.loss.item() for part in parts) / 2 == pytest.approx(full.loss.item(), rel=1e-5)
+    assert set(full.logs) == {"feature_std", "effective_rank"}
 
 
 def test_collapse_monitors() -> None:
@@ -132,8 +138,7 @@ def test_collapse_monitors() -> None:
         1, abs=1e-3
     )
     assert collapse_monitors(torch.ones(2, 3, 4))[0].item() == 0
-    with torch.autocast(
-        "cpu", dtype=torch.float16
-    ):  # a hundred thousand tokens: their sums are beyond it
+    # sums over a hundred thousand tokens overflow fp16
+    with torch.autocast("cpu", dtype=torch.float16):
         std, rank = collapse_monitors(torch.randn(64, 1568, 8))
     assert std.item() == pytest.approx(1, abs=0.01) and rank.item() == pytest.approx(8, abs=0.1)

@@ -1,4 +1,4 @@
-"""Checkpoints in parts: who writes what, that damage to any part is found, that a rank whose disk is full stops all."""
+"""Sharded checkpoints: which rank writes what, damage to any shard, and a full disk on one rank."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ from hiera_video.models.weights.load import read_weights
 from hiera_video.runtime.distributed import World
 from hiera_video.train import checkpoint as module
 from hiera_video.train.checkpoint import CheckpointStore, read_checkpoint
-from hiera_video.train.parts import file_names, join, owners, take, tensors
+from hiera_video.train.checkpoint_shards import (
+    assign_shards,
+    file_names,
+    iterate_tensors,
+    merge_shards,
+    take_shard,
+)
 from hiera_video.workflows.load_run import load
 
 WEIGHTS = {"large": torch.arange(12.0), "small": torch.ones(2), "middle": torch.full((5,), 2.0)}
@@ -33,11 +39,11 @@ STATE = {
 }
 
 
-class Meeting:
-    """Where threads that stand for ranks hand over what they have."""
+class Exchange:
+    """Exchange of values between threads that act as ranks."""
 
     def __init__(self, size: int) -> None:
-        self.barrier, self.values = threading.Barrier(size, timeout=30), [None] * size
+        self.barrier, self.values = threading.Barrier(size, timeout=120), [None] * size
 
     def gather(self, rank: int, value: Any) -> list[Any]:
         self.values[rank] = value
@@ -48,20 +54,20 @@ class Meeting:
 
 
 @dataclass(frozen=True)
-class Thread(World):
-    meeting: Meeting = field(default_factory=lambda: Meeting(1))
+class ThreadRank(World):
+    exchange: Exchange = field(default_factory=lambda: Exchange(1))
 
     def all_gather(self, value: Any) -> list[Any]:
-        return self.meeting.gather(self.rank, value)
+        return self.exchange.gather(self.rank, value)
 
 
 def on_ranks(size: int, work: Callable[[World], Any]) -> list[Any]:
-    """What `work` returns, or raises, on each of `size` ranks."""
-    meeting, answers = Meeting(size), [None] * size
+    """Run `work` on each of `size` ranks and return its results, or the errors raised."""
+    exchange, answers = Exchange(size), [None] * size
 
     def run(rank: int) -> None:
         try:
-            answers[rank] = work(Thread(rank, size, torch.device("cpu"), meeting))
+            answers[rank] = work(ThreadRank(rank, size, torch.device("cpu"), exchange))
         except CheckpointError as error:
             answers[rank] = error  # type: ignore[call-overload]
 
@@ -81,21 +87,21 @@ def save(folder: Path, step: int, *, size: int = 2, sharded: bool = True) -> lis
     return on_ranks(size, work)
 
 
-def test_the_parts_are_equally_heavy_and_together_whole() -> None:
-    assert owners([1, 5, 2, 3], 2) == [0, 0, 1, 1] and owners([4, 4], 1) == [0, 0]
+def test_tensors_are_divided_evenly_and_merge_to_the_same_tree() -> None:
+    assert assign_shards([1, 5, 2, 3], 2) == [0, 0, 1, 1] and assign_shards([4, 4], 1) == [0, 0]
     assert file_names(0, 1) == ("model.safetensors", "state.pt")
     assert file_names(1, 12) == ("model-00002-of-00012.safetensors", "state-00002-of-00012.pt")
-    parts = [take(STATE, part, 2) for part in range(2)]
-    assert [sum(value.numel() for value in tensors(part)) for part in parts] == [12, 1]
-    assert "param_groups" not in parts[1]["optimizer"] and take(STATE, None, 2)["optimizer"] == {
-        "state": {0: {}}
-    }
-    moments = join(parts)["optimizer"]["state"][0]
+    parts = [take_shard(STATE, part, 2) for part in range(2)]
+    assert [sum(value.numel() for value in iterate_tensors(part)) for part in parts] == [12, 1]
+    assert "param_groups" not in parts[1]["optimizer"] and take_shard(STATE, None, 2)[
+        "optimizer"
+    ] == {"state": {0: {}}}
+    moments = merge_shards(parts)["optimizer"]["state"][0]
     assert moments["step"] == 3 and torch.equal(moments["exp_avg"], torch.zeros(12))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_what_any_number_of_ranks_wrote_one_process_reads(tmp_path: Path, size: int) -> None:
+def test_one_process_reads_what_any_number_of_ranks_wrote(tmp_path: Path, size: int) -> None:
     paths = save(tmp_path / "checkpoints", 4, size=size)
     assert len(set(paths)) == 1 and len(list(paths[0].glob("*.safetensors"))) == size
     found = CheckpointStore(tmp_path / "checkpoints", keep=2).latest()
@@ -113,7 +119,7 @@ def test_what_any_number_of_ranks_wrote_one_process_reads(tmp_path: Path, size: 
     assert read_weights(tmp_path).class_names == ("a",)
 
 
-def test_in_one_file_only_the_first_rank_writes(tmp_path: Path) -> None:
+def test_only_the_first_rank_writes_full_checkpoints(tmp_path: Path) -> None:
     (path, _) = save(tmp_path, 4, sharded=False)
     assert sorted(file.name for file in path.iterdir()) == [
         "meta.json",
@@ -127,7 +133,7 @@ def test_in_one_file_only_the_first_rank_writes(tmp_path: Path) -> None:
     ["model-00001-of-00002.safetensors", "state-00002-of-00002.pt", "model.safetensors.index.json"],
 )
 @pytest.mark.parametrize("damage", ["flip", "remove", "exchange"])
-def test_damage_to_any_part_falls_back(
+def test_damage_to_any_shard_falls_back(
     tmp_path: Path, file: str, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     save(tmp_path, 1)
@@ -145,26 +151,24 @@ def test_damage_to_any_part_falls_back(
     assert (
         found is not None
         and found.meta["step"] == 1
-        and "falling back to the one before" in caplog.text
+        and "falling back to the previous checkpoint" in caplog.text
     )
 
 
-def test_weights_with_a_missing_or_strange_part_are_refused(tmp_path: Path) -> None:
+def test_an_index_with_missing_or_outside_files_is_refused(tmp_path: Path) -> None:
     folder = save(tmp_path, 2)[0]
     (folder / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(
-        CheckpointError, match=r"index\.json: names model-00002-of-00002\.safetensors, not there"
-    ):
+    words = r"index\.json: lists model-00002-of-00002\.safetensors, missing from the folder"
+    with pytest.raises(CheckpointError, match=words):
         read_weights(folder)
-    (folder / "model.safetensors.index.json").write_text(
-        '{"weight_map": {"a": "../../secret.safetensors"}}'
-    )
-    with pytest.raises(CheckpointError, match=r"names \.\./\.\./secret\.safetensors, not there"):
+    outside = '{"weight_map": {"a": "../../secret.safetensors"}}'
+    (folder / "model.safetensors.index.json").write_text(outside)
+    with pytest.raises(CheckpointError, match=r"lists \.\./\.\./secret\.safetensors, missing"):
         read_weights(folder)
 
 
 @pytest.mark.parametrize("bad_rank", [0, 1])
-def test_a_disk_that_is_full_for_one_rank_stops_all(
+def test_a_full_disk_on_one_rank_stops_all_ranks(
     tmp_path: Path, bad_rank: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(tmp_path, 1)
@@ -180,14 +184,14 @@ def test_a_disk_that_is_full_for_one_rank_stops_all(
     assert all(
         isinstance(answer, CheckpointError) and "No space left" in str(answer) for answer in answers
     )
-    assert all("the checkpoints before it are untouched" in str(answer) for answer in answers)
+    assert all("existing checkpoints are intact" in str(answer) for answer in answers)
     assert (
         sorted(tmp_path.iterdir()) == before
         and read_checkpoint(tmp_path / "last").meta["step"] == 1
     )
 
 
-def test_a_run_saved_in_parts_loads_as_a_model(tmp_path: Path) -> None:
+def test_a_run_with_sharded_checkpoints_loads_as_a_model(tmp_path: Path) -> None:
     config = load_config(
         "configs/motion_hiera_micro.yaml", ["model.num_classes=2", f"out_dir={tmp_path}"]
     )

@@ -1,0 +1,54 @@
+"""Warnings during training, each given once: slow data loading and unreadable videos."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+logger = logging.getLogger(__name__)
+SLOW_LOADING = 0.2
+"""Share of the time spent waiting for data above which a warning is logged."""
+NAMED_VIDEOS = 20
+"""Unreadable videos that are named; further ones are only counted."""
+
+
+class LoaderWatch:
+    """Warns when data loading is the bottleneck, and again only after it has recovered."""
+
+    def __init__(self) -> None:
+        self._rows, self._warned = 0, False
+
+    def observe(self, wait_share: float) -> None:
+        """Check a log row's `data_wait_share`, except in the first row, which includes start-up."""
+        self._rows += 1
+        if self._rows > 1 and wait_share > SLOW_LOADING and not self._warned:
+            logger.warning(
+                "data loading is the bottleneck: the model waits for clips %.0f %% of the time; "
+                "raise data.workers up to the number of CPU cores, store smaller videos, or raise "
+                "clip.repeats",
+                100 * wait_share,
+            )
+            self._warned = True
+        elif wait_share < SLOW_LOADING / 2:
+            self._warned = False
+
+
+class UnreadableWatch:
+    """Names each unreadable video of this rank once, up to `NAMED_VIDEOS` of them."""
+
+    def __init__(self) -> None:
+        self._paths: set[str] = set()
+
+    def observe(self, substituted: Iterable[tuple[str, str]]) -> None:
+        """Log the substituted videos of a step, given as (path, reason)."""
+        for path, reason in substituted:
+            if path in self._paths or len(self._paths) > NAMED_VIDEOS:
+                continue
+            self._paths.add(path)
+            if len(self._paths) > NAMED_VIDEOS:
+                logger.warning(
+                    "more videos are unreadable and are only counted from here on; "
+                    "tools/check_data.py lists them all"
+                )
+            else:
+                logger.warning("%s: unreadable (%s); substituted by another video", path, reason)

@@ -1,0 +1,287 @@
+"""Parts of a training run, built from a `Config`: trainer, data, task, evaluator."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hiera_video.config.load import flatten_config
+from hiera_video.config.schema import Config
+from hiera_video.data.dataset import TrainClips
+from hiera_video.data.loading.balanced import classes_to_balance
+from hiera_video.data.loading.batch_plan import BatchPlan
+from hiera_video.data.loading.loader import ClipBatch, train_loader
+from hiera_video.data.manifest.record import Manifest
+from hiera_video.data.transforms.flip_labels import make_label_flip
+from hiera_video.data.transforms.train_eval import TrainTransform
+from hiera_video.errors import CheckpointError
+from hiera_video.eval.evaluate import Accuracy
+from hiera_video.eval.reconstruct import Reconstruction
+from hiera_video.models.macs import count_macs, count_parameters
+from hiera_video.models.mae import MaskedAutoencoderHiera
+from hiera_video.runtime.distributed import World
+from hiera_video.runtime.log import MetricLog
+from hiera_video.train.checkpoint import CheckpointStore
+from hiera_video.train.devices import compile_blocks
+from hiera_video.train.state import TrainState, make_state
+from hiera_video.train.tasks import Classify, Pretrain, Task, class_weights
+from hiera_video.train.trainer import Evaluator, RunInfo, Trainer
+from hiera_video.workflows.build import make_first_model, make_quarantine_policy, make_views
+
+logger = logging.getLogger(__name__)
+
+
+def make_trainer(
+    config: Config,
+    train: Manifest,
+    num_classes: int | None,
+    world: World,
+    *,
+    task: Task | None = None,
+    evaluator: Evaluator | None = None,
+    store: CheckpointStore | None = None,
+    trainer_class: type[Trainer] = Trainer,
+    max_steps: int | None = None,
+) -> Trainer:
+    """Build the trainer of a run, at the newest checkpoint of `store` or at step 0.
+
+    Args:
+        config: The experiment.
+        train: Training videos.
+        num_classes: Classes of the model; None for pre-training.
+        world: The ranks.
+        task: Replaces the task that `train.task` names.
+        evaluator: Validation; None for none.
+        store: Checkpoints of the run; None for a dry run, which writes no metrics either.
+        trainer_class: `Trainer` or a subclass.
+        max_steps: Passed to the trainer.
+    """
+    names = None if task else train.class_names
+    state, macs = _make_state(config, num_classes, world, class_names=names, store=store)
+    log = None
+    if store and world.is_main:
+        log = MetricLog(
+            Path(config.out_dir),
+            first_step=state.progress.step,
+            logger=config.train.logger,
+            config=flatten_config(config),
+        )
+    run = RunInfo(
+        world=world,
+        steps_per_epoch=make_plan(config, train, world).steps_per_epoch,
+        num_videos=len(train.records),
+        seed=config.seed,
+        max_broken=config.data.max_broken,
+        flops_per_clip=6.0 * macs,
+        meta=describe(config, train, num_classes),
+    )
+    return trainer_class(
+        state,
+        task or make_task(config, train, num_classes, state.model),
+        optim=config.optim.for_batch(config.train.batch_size),
+        train=config.train,
+        run=run,
+        evaluator=evaluator,
+        store=store,
+        log=log,
+        max_steps=max_steps,
+    )
+
+
+def _make_state(
+    config: Config,
+    num_classes: int | None,
+    world: World,
+    *,
+    class_names: tuple[str, ...] | None,
+    store: CheckpointStore | None,
+) -> tuple[TrainState, int]:
+    """Return the state to start from, and the model's multiply-accumulates per clip."""
+    checkpoint = store.latest() if store else None
+    if store:
+        steps = world.all_gather(checkpoint.meta["step"] if checkpoint else 0)
+        require_same_step(steps, store.folder)
+    torch.manual_seed(config.seed)
+    skips_weights = checkpoint is not None or config.model.pretrained == "none"
+    model = make_first_model(
+        config,
+        num_classes,
+        pretrained=None if skips_weights else config.model.pretrained,
+        class_names=class_names,
+    ).to(world.device)
+    macs = count_macs(model, (3, *config.input_size))  # before the model is sharded
+    optim = config.optim.for_batch(config.train.batch_size)
+    state = make_state(model, optim, config.train, world)
+    if checkpoint:
+        state.load(checkpoint)
+        logger.info("resuming %s after step %d", config.out_dir, state.progress.step)
+    if config.train.compile:
+        compile_blocks(model)
+    return state, macs
+
+
+def require_same_step(steps: list[int], checkpoints: Path) -> None:
+    """Raise `CheckpointError` if the ranks found checkpoints of different steps."""
+    if len(set(steps)) > 1:
+        raise CheckpointError(
+            f"{checkpoints}: the processes see different checkpoints (steps {steps}); out_dir must "
+            "be on a disk that all machines share"
+        )
+
+
+def make_loader(
+    config: Config,
+    train: Manifest,
+    num_classes: int | None,
+    trainer: Trainer,
+    *,
+    need_labels: bool,
+) -> Iterator[list[ClipBatch]]:
+    """Return the loader of the steps that `trainer` has left.
+
+    Args:
+        config: The experiment.
+        train: Training videos.
+        num_classes: Classes of the model; None for pre-training.
+        trainer: The trainer.
+        need_labels: Refuse videos without labels.
+    """
+    clips = make_clips(config, train, num_classes, need_labels=need_labels)
+    if trainer.store is None:  # a dry run writes no quarantine list
+        clips.quarantine = replace(clips.quarantine, file=None)
+    return train_loader(
+        clips,
+        make_plan(config, train, trainer.run.world),
+        first_step=trainer.progress.step,
+        last_step=trainer.last_step,
+        workers=config.data.workers,
+    )
+
+
+def make_plan(config: Config, train: Manifest, world: World) -> BatchPlan:
+    """Return the order of samples, and which of them each step of each rank takes."""
+    return BatchPlan(
+        num_records=len(train.records),
+        batch_size=config.train.batch_size,
+        seed=config.seed,
+        world=world.size,
+        rank=world.rank,
+        accumulate=config.train.accumulate,
+        class_of=classes_to_balance(train) if config.train.balanced_sampling else None,
+    )
+
+
+def make_clips(
+    config: Config, train: Manifest, num_classes: int | None, *, need_labels: bool
+) -> TrainClips:
+    """Return the training samples of `train`."""
+    classify = config.train.task == "classify"
+    label_flip = make_label_flip(train.class_names, config.augment.flip) if classify else None
+    augment = config.augment if label_flip is None else replace(config.augment, flip=0.0)
+    return TrainClips(
+        train,
+        config.clip,
+        TrainTransform(augment, config.input_size[1]),
+        seed=config.seed,
+        decoder=config.data.backend,
+        on_broken=config.data.on_broken,
+        need_labels=need_labels,
+        num_classes=num_classes,
+        independent_repeats=config.train.task == "pretrain",
+        quarantine=make_quarantine_policy(config),
+        label_flip=label_flip,
+    )
+
+
+def make_task(config: Config, train: Manifest, num_classes: int | None, model: nn.Module) -> Task:
+    """Return the task that `train.task` names."""
+    if isinstance(model, MaskedAutoencoderHiera):
+        return Pretrain(draw_keep=model.draw_keep, tokens=model.unit_tokens.numel())
+    assert num_classes is not None
+    weights = None
+    if config.train.weighted_loss:
+        labels = [record.label for record in train.records]
+        weights = class_weights(labels, num_classes, multi_label=train.multi_label)
+    return Classify(
+        num_classes=num_classes,
+        multi_label=train.multi_label,
+        augment=config.augment,
+        class_weights=weights,
+    )
+
+
+def make_evaluator(config: Config, val: Manifest | None, world: World) -> Evaluator | None:
+    """Return the validation of a run: the test's protocol with one centre view per video."""
+    if val is None:
+        return None
+    views = make_views(config, val, clips=1, crops=1)
+    if config.train.task == "pretrain":
+        pictures = Path(config.out_dir) / "reconstructions"
+        return Reconstruction(
+            dataset=views,
+            batch_size=config.test.batch_size,
+            workers=config.data.workers,
+            world=world,
+            mean=config.augment.mean,
+            std=config.augment.std,
+            pictures=pictures if config.mae.target == "pixels" else None,
+        )
+    return Accuracy(
+        dataset=views,
+        manifest=val,
+        batch_size=config.test.batch_size,
+        workers=config.data.workers,
+        world=world,
+        precision=config.test.precision,
+    )
+
+
+def describe(config: Config, train: Manifest, num_classes: int | None) -> dict[str, Any]:
+    """Return the description of the model that every checkpoint holds."""
+    return {
+        "model": {
+            **asdict(config.model),
+            "num_classes": num_classes,
+            "input_size": list(config.input_size),
+        },
+        "class_names": list(train.class_names) if train.class_names else None,
+        "multi_label": train.multi_label,
+    }
+
+
+def log_recipe(config: Config, train: Manifest, num_classes: int | None, trainer: Trainer) -> None:
+    """Log the model, the data and the length of the run."""
+    classify, repeats = config.train.task == "classify", config.clip.repeats
+    logger.info(
+        "%s: input %s, %.2f M parameters, %.1f GMACs per clip, %s",
+        config.model.name,
+        [3, *config.input_size],
+        count_parameters(trainer.state.model) / 1e6,
+        trainer.run.flops_per_clip / 6e9,
+        f"{num_classes} classes" if classify else f"{config.mae.mask_ratio:.0%} masked",
+    )
+    logger.info(
+        "%d videos; batch of %d videos × %d clips, peak learning rate %s; %d epochs (%d effective "
+        "epochs)",
+        len(train.records),
+        config.train.batch_size,
+        repeats,
+        describe_lr(config),
+        config.train.epochs,
+        config.train.epochs * repeats,
+    )
+
+
+def describe_lr(config: Config) -> str:
+    """Return the peak learning rate with its scaling: `0.0004 (optim.lr 0.0008 × 128 / 256)`."""
+    optim, batch = config.optim, config.train.batch_size
+    lr = f"{optim.for_batch(batch).lr:g}"
+    if optim.lr_for_batch is None:
+        return lr
+    return f"{lr} (optim.lr {optim.lr:g} × {batch} / {optim.lr_for_batch})"

@@ -1,0 +1,71 @@
+"""Throughput, averages and time left, by a clock that the test sets."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+import torch
+
+from hiera_video.runtime.distributed import World
+from hiera_video.train import meter as module
+from hiera_video.train.devices import peak_memory_gb
+from hiera_video.train.meter import Meter, RunTimer, progress_line
+
+CPU = torch.device("cpu")
+
+
+class SetClock:
+    """A clock that stands still until it is set."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_row_holds_means_throughput_and_mfu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "peak_flops", lambda name: 1000.0)
+    clock = SetClock()
+    meter = Meter(World(0, 2, CPU), flops_per_clip=50.0, clock=clock)
+    with meter.waiting():
+        clock.now = 1.0
+    meter.add({"loss": 3.0}, clips=40)
+    with meter.paused():
+        clock.now = 101.0
+    meter.add({"loss": 1.0}, clips=40)
+    clock.now = 104.0
+    numbers = meter.summarise()
+    # 80 clips in 4 s: 20 per second × 50 operations = 1000 of 2 × 1000
+    assert numbers.pop("memory_gb") == peak_memory_gb(CPU) > 0.1
+    assert numbers == {"loss": 2.0, "clips_per_second": 20.0, "data_wait_share": 0.25, "mfu": 0.5}
+    meter.add({"loss": 5.0}, clips=40)
+    clock.now = 105.0
+    assert meter.summarise()["loss"] == 5.0
+
+
+def test_time_left_and_time_since_the_last_checkpoint() -> None:
+    clock = SetClock()
+    timer = RunTimer(first_step=10, total_steps=100, clock=clock)
+    clock.now = 120.0
+    assert timer.time_left(step=20) == timedelta(seconds=12 * 80)
+    assert timer.minutes_since_save() == 2
+    timer.mark_saved()
+    clock.now = 150.0
+    assert timer.minutes_since_save() == 0.5
+
+
+def test_progress_line() -> None:
+    numbers = {"loss": 1.23456, "clips_per_second": 20.0, "data_wait_share": 0.25, "memory_gb": 1.5}
+    line = progress_line(
+        7,
+        total_steps=12,
+        steps_per_epoch=6,
+        numbers={**numbers, "mfu": 0.5},
+        lr=4e-4,
+        time_left=timedelta(seconds=90),
+    )
+    assert line == (
+        "epoch 2/2 step 7/12  loss 1.235  lr 4.00e-04  20.0 clips/s  data 25%  MFU 50%  1.5 GB  "
+        "0:01:30 left"
+    )

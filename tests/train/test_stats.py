@@ -1,0 +1,56 @@
+"""Reduction of a step's statistics across ranks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from hiera_video.runtime.distributed import SINGLE_PROCESS, World
+from hiera_video.train.stats import reduce_signal, reduce_step_stats
+
+FIXED: dict[str, Any] = {"lr": 0.1, "grad_norm": 2.0, "save_due": False}
+
+
+class RecordingRank(World):
+    """A rank whose contribution to the all-reduce is recorded."""
+
+    def all_reduce(self, values: torch.Tensor) -> torch.Tensor:
+        object.__setattr__(self, "sent", values.clone())
+        return values
+
+
+class OneOfTwo(World):
+    """A rank of two, the other of which contributes `other`."""
+
+    def __init__(self, other: torch.Tensor) -> None:
+        super().__init__(0, 2, torch.device("cpu"))
+        object.__setattr__(self, "other", other)
+
+    def all_reduce(self, values: torch.Tensor) -> torch.Tensor:
+        return values + self.other  # type: ignore[attr-defined, no-any-return]
+
+
+def test_averages_are_sums_over_counts() -> None:
+    sums = {"loss": (torch.tensor(6.0), 4), "top1": (torch.tensor(1), 2)}
+    stats = reduce_step_stats(sums, unreadable=3, signal=15, world=SINGLE_PROCESS, **FIXED)
+    assert stats.averages == {"loss": 1.5, "top1": 0.5}
+    assert (stats.clips, stats.unreadable, stats.signal, stats.save_due) == (4, 3, 15, False)
+    assert (stats.lr, stats.grad_norm) == (0.1, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("mine", "other", "expected"),
+    [(10, 15, 10), (15, 10, 10), (2, 15, 15), (0, 2, 2), (0, 0, 0)],
+)
+def test_ranks_that_received_different_signals_choose_the_same(
+    mine: int, other: int, expected: int
+) -> None:
+    rank, sums = RecordingRank(1, 2, torch.device("cpu")), {"loss": (torch.tensor(1.0), 1)}
+    reduce_step_stats(sums, unreadable=1, signal=other, world=rank, **FIXED)
+    world = OneOfTwo(rank.sent)  # type: ignore[attr-defined]
+    stats = reduce_step_stats(sums, unreadable=2, signal=mine, world=world, **FIXED)
+    assert stats.signal == expected and stats.unreadable == 3 and stats.clips == 2
+    reduce_signal(other, rank)
+    assert reduce_signal(mine, OneOfTwo(rank.sent)) == expected  # type: ignore[attr-defined]
