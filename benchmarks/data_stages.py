@@ -123,7 +123,7 @@ def measure(
 
 def clips_of(config: Config, manifest: Manifest) -> TrainClips:
     """The training clips, as a run has them."""
-    from hiera_video.workflows.train import make_clips
+    from hiera_video.workflows.train_components import make_clips
 
     logging.getLogger("hiera_video.data.transforms.flip_labels").setLevel(
         logging.ERROR

@@ -1,86 +1,85 @@
-"""UCF101's or HMDB51's split lists and class folders → our manifests (`path label` a line) and `labels.txt`.
+r"""UCF101 and HMDB51: lists (`path label` per line) and `labels.txt` from the split files.
 
-    python datasets/ucf101_hmdb51/prepare.py --videos data/ucf101/videos --splits data/ucf101/ucfTrainTestlist --split 1
-    python datasets/ucf101_hmdb51/prepare.py --videos data/hmdb51/videos --splits data/hmdb51/testTrainMulti_7030_splits --split 1
+    python datasets/ucf101_hmdb51/prepare.py --split 1 \
+        --videos data/ucf101/videos --splits data/ucf101/ucfTrainTestlist
+    python datasets/ucf101_hmdb51/prepare.py --split 1 \
+        --videos data/hmdb51/videos --splits data/hmdb51/testTrainMulti_7030_splits
 
-UCF101: `trainlist01.txt` (`Class/v_Class_g01_c01.avi 1`) and `testlist01.txt`. HMDB51: `<class>_test_split1.txt` with
-`<file>.avi 1` for training, 2 for the test, 0 for neither. Writes `train_1.csv` and `test_1.csv` beside the folder.
-`--reencode FOLDER` makes copies that are quick to read (the three splits share them), `--shards FOLDER` tar shards.
+UCF101's split files are `trainlist01.txt` (`Class/v_Class_g01_c01.avi 1`) and `testlist01.txt`.
+HMDB51's are `<class>_test_split1.txt`, with `<file>.avi 1` for training, 2 for the test and 0 for
+neither. The lists `train_1.csv` and `test_1.csv` are written beside the folder of videos.
+`--reencode FOLDER` makes copies that decode fast, shared by the three splits; `--shards FOLDER`
+makes tar shards.
 """
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from hiera_video.cli.run import run_tool
-from hiera_video.data.prepare.cli import add_storage_options, store
-from hiera_video.utils.atomic_files import write_atomic
+from hiera_video.data.manifest.class_names import write_class_names
+from hiera_video.data.prepare.cli import (
+    make_parser,
+    parse_arguments,
+    reencode_and_shard,
+    require_paths,
+    write_list,
+)
+from hiera_video.errors import ManifestError
 
-HMDB_PARTS = {"1": "train", "2": "test"}
+HMDB51_PARTS = {"1": "train", "2": "test"}
 
 
-def main() -> int:
-    """Write both manifests; print how many of the listed clips are there."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the lists of a split, then make their copies and shards."""
+    parser = make_parser(__doc__)
     parser.add_argument("--videos", type=Path, required=True, help="folder of class folders")
-    parser.add_argument("--splits", type=Path, required=True, help="folder of the split lists")
-    parser.add_argument(
-        "--split", type=int, required=True, choices=(1, 2, 3), help="which of the three"
-    )
-    add_storage_options(parser)
-    arguments = parser.parse_args()
-    for path in (arguments.videos, arguments.splits):
-        if not path.is_dir():
-            parser.error(
-                f"{path}: no such folder; see datasets/ucf101_hmdb51/README.md for where it comes from"
-            )
-    ucf, hmdb = ucf101(arguments.splits, arguments.split), hmdb51(arguments.splits, arguments.split)
-    listed = ucf or hmdb
+    parser.add_argument("--splits", type=Path, required=True, help="folder of the split files")
+    parser.add_argument("--split", type=int, required=True, choices=(1, 2, 3), help="split number")
+    arguments = parse_arguments(parser, argv)
+    videos, split = arguments.videos, arguments.split
+    require_paths(videos, arguments.splits, dataset="ucf101_hmdb51")
+    listed = read_ucf101(arguments.splits, split) or read_hmdb51(arguments.splits, split)
     if listed is None:
-        parser.error(
-            f"{arguments.splits}: holds neither trainlist0{arguments.split}.txt (UCF101) nor "
-            f"<class>_test_split{arguments.split}.txt (HMDB51)"
+        raise ManifestError(
+            f"{arguments.splits}: contains neither trainlist0{split}.txt (UCF101) nor "
+            f"<class>_test_split{split}.txt (HMDB51)"
         )
-    # UCF101's classInd.txt does not look at case: Hammering before HammerThrow
-    classes = sorted(
-        {path.split("/")[0] for paths in listed.values() for path in paths}, key=str.casefold
-    )
-    root = arguments.videos.parent
-    there = {
-        part: [path for path in paths if (arguments.videos / path).is_file()]
-        for part, paths in listed.items()
-    }
-    for part, paths in listed.items():
-        if not there[part]:
-            parser.error(
-                f"{arguments.videos}: holds none of the {len(paths)} clips of the {part} list, first {paths[0]}"
-            )
-    write_atomic(root / "labels.txt", "".join(f"{name}\n" for name in classes))
-    for part, paths in there.items():
-        manifest = root / f"{part}_{arguments.split}.csv"
-        lines = [
-            f"{arguments.videos.name}/{path} {classes.index(path.split('/')[0])}\n"
-            for path in paths
-        ]
-        write_atomic(manifest, "".join(lines))
-        print(
-            f"{manifest}: {len(paths)} of {len(listed[part])} listed clips are there, {len(classes)} classes"
-        )
-    for part in listed:
-        store(
-            root / f"{part}_{arguments.split}.csv",
-            f"{part}_{arguments.split}",
-            arguments,
-            root=root,
-        )
+    for listing in make_lists(videos, listed, split):
+        reencode_and_shard(listing, listing.stem, arguments, root=videos.parent)
     return 0
 
 
-def ucf101(folder: Path, split: int) -> dict[str, list[str]] | None:
-    """`Class/file` of each part, from UCF101's lists; None where they are not there."""
+def make_lists(videos: Path, listed: dict[str, list[str]], split: int) -> list[Path]:
+    """Write `labels.txt` and the list of each part; return the lists."""
+    root = videos.parent
+    present = {
+        part: [path for path in paths if (videos / path).is_file()]
+        for part, paths in listed.items()
+    }
+    for part, paths in listed.items():
+        if not present[part]:
+            raise ManifestError(
+                f"{videos}: contains none of the {len(paths)} clips of the {part} split, "
+                f"first {paths[0]}"
+            )
+    # UCF101's classInd.txt ignores case: Hammering before HammerThrow
+    classes = sorted(
+        {path.split("/")[0] for paths in listed.values() for path in paths}, key=str.casefold
+    )
+    index_of = {name: index for index, name in enumerate(classes)}
+    write_class_names(root, classes)
+    listings = []
+    for part, paths in present.items():
+        listings.append(root / f"{part}_{split}.csv")
+        lines = [f"{videos.name}/{path} {index_of[path.split('/')[0]]}\n" for path in paths]
+        write_list(listings[-1], lines, listed=len(listed[part]), num_classes=len(classes))
+    return listings
+
+
+def read_ucf101(folder: Path, split: int) -> dict[str, list[str]] | None:
+    """Return `Class/file` of the clips of each part, or None if there are no UCF101 lists."""
     files = {part: folder / f"{part}list{split:02d}.txt" for part in ("train", "test")}
     if not all(file.is_file() for file in files.values()):
         return None
@@ -90,19 +89,18 @@ def ucf101(folder: Path, split: int) -> dict[str, list[str]] | None:
     }
 
 
-def hmdb51(folder: Path, split: int) -> dict[str, list[str]] | None:
-    """The same from HMDB51's, one file a class."""
-    ending = f"_test_split{split}.txt"
-    files = sorted(folder.glob(f"*{ending}"))
+def read_hmdb51(folder: Path, split: int) -> dict[str, list[str]] | None:
+    """Return `class/file` of the clips of each part, or None if there are no HMDB51 lists."""
+    suffix = f"_test_split{split}.txt"
+    files = sorted(folder.glob(f"*{suffix}"))
     listed: dict[str, list[str]] = {"train": [], "test": []}
     for file in files:
         for line in file.read_text().splitlines():
-            if line.strip():
-                name, _, part = line.strip().rpartition(" ")
-                if part in HMDB_PARTS:
-                    listed[HMDB_PARTS[part]].append(
-                        f"{file.name.removesuffix(ending)}/{name.strip()}"
-                    )
+            name, _, part = line.strip().rpartition(" ")
+            if part in HMDB51_PARTS:
+                listed[HMDB51_PARTS[part]].append(
+                    f"{file.name.removesuffix(suffix)}/{name.strip()}"
+                )
     return listed if files else None
 
 

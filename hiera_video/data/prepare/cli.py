@@ -1,49 +1,53 @@
-"""What every `datasets/*/prepare.py` can do with a list once it is made: quicker copies, and tar shards."""
+"""Options, lists and steps that the `datasets/*/prepare.py` scripts share."""
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
 from pathlib import Path
+
+from tqdm import tqdm
 
 from hiera_video.data.manifest.read import read_manifest
 from hiera_video.data.manifest.record import Manifest
-from hiera_video.data.prepare.reencode_config import Recipe
-from hiera_video.errors import ConfigError
+from hiera_video.data.prepare.reencode_config import ReencodeConfig
+from hiera_video.errors import ManifestError
+from hiera_video.utils.atomic_files import write_atomic
+from hiera_video.utils.checks import require
 
 
-def add_storage_options(parser: ArgumentParser) -> None:
-    """`--reencode`, `--shards` and what goes with them."""
-    copies = parser.add_argument_group("copies that are quick to read (optional)")
+def make_parser(description: str | None) -> ArgumentParser:
+    """Return a parser with the options for re-encoding and tar shards."""
+    parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
+    copies = parser.add_argument_group("copies that decode fast (optional)")
     copies.add_argument(
-        "--reencode", type=Path, metavar="FOLDER", help="write H.264 copies there, and their list"
+        "--reencode", type=Path, metavar="FOLDER", help="write H.264 copies and their list there"
     )
     copies.add_argument(
         "--short-side",
         type=int,
         default=256,
         metavar="PIXELS",
-        help="larger videos are made smaller (256)",
+        help="shorter side that larger videos are scaled down to (256)",
     )
     copies.add_argument(
         "--gop",
         type=int,
         default=32,
         metavar="FRAMES",
-        help="from key frame to key frame at most (32)",
+        help="largest number of frames between key frames (32)",
     )
     copies.add_argument(
-        "--crf", type=int, default=23, help="quality: lower is better, and larger (23)"
+        "--crf", type=int, default=23, help="quality; lower is better and larger (23)"
     )
     copies.add_argument("--workers", type=int, default=2, help="processes that re-encode (2)")
     copies.add_argument(
         "--deadline",
         type=float,
         default=600.0,
-        help="seconds for one video before it counts as hung (600)",
+        help="seconds before one video counts as hung (600)",
     )
-    shards = parser.add_argument_group(
-        "tar shards (optional; of the copies, where both are asked for)"
-    )
+    shards = parser.add_argument_group("tar shards (optional; of the copies, if both are made)")
     shards.add_argument(
         "--shards",
         type=Path,
@@ -51,49 +55,79 @@ def add_storage_options(parser: ArgumentParser) -> None:
         help="write webdataset shards and their index there",
     )
     shards.add_argument(
-        "--shard-mib", type=int, default=1024, metavar="MIB", help="size of a shard at most (1024)"
+        "--shard-mib", type=int, default=1024, metavar="MIB", help="largest size of a shard (1024)"
     )
+    return parser
 
 
-def store(
-    source: str | Path,
-    name: str,
-    arguments: Namespace,
-    *,
-    root: Path,
-    paths_from: str | None = None,
+def parse_arguments(parser: ArgumentParser, argv: Sequence[str] | None) -> Namespace:
+    """Parse the command line and check the options of `make_parser`.
+
+    Returns:
+        The arguments; `config` is the `ReencodeConfig`.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+    arguments = parser.parse_args(argv)
+    mib, workers, deadline = arguments.shard_mib, arguments.workers, arguments.deadline
+    require(mib >= 1, f"--shard-mib {mib}: must be 1 or more")
+    require(workers >= 0, f"--workers {workers}: must be 0 or more")
+    require(deadline > 0, f"--deadline {deadline}: must be above 0 seconds")
+    arguments.config = ReencodeConfig(
+        short_side=arguments.short_side, gop=arguments.gop, crf=arguments.crf
+    )
+    return arguments
+
+
+def require_paths(*paths: Path, dataset: str) -> None:
+    """Check that the files and folders of a release exist.
+
+    Raises:
+        ManifestError: One is missing; the message points to the data set's README.
+    """
+    for path in paths:
+        if not path.exists():
+            raise ManifestError(f"{path}: does not exist; see datasets/{dataset}/README.md")
+
+
+def write_list(path: Path, lines: Sequence[str], *, listed: int, num_classes: int) -> None:
+    """Write a list file and print how many of the release's `listed` videos it has."""
+    write_atomic(path, "".join(lines))
+    print(f"{path}: {len(lines)} of {listed} listed videos are present, {num_classes} classes")
+
+
+def reencode_and_shard(
+    source: Path, name: str, arguments: Namespace, *, root: Path, list_root: str | None = None
 ) -> None:
-    """Carry out the options for the list, folder or annotation file `source`, calling the results `name`. `root`: the data
-    set's folder, which all its videos lie in; `paths_from`: what the list's paths start from. Prints what to train with."""
+    """Make the copies and shards that the options request, and print their lists.
+
+    Args:
+        source: List, folder or annotation file of one split.
+        name: Name of the resulting lists and shards.
+        arguments: From `parse_arguments`.
+        root: Folder of the data set, which contains all its videos.
+        list_root: Folder that the paths in `source` start from; None: the source's own.
+    """
     if arguments.reencode is None and arguments.shards is None:
         return
-    if not arguments.shard_mib >= 1:
-        raise ConfigError(f"--shard-mib {arguments.shard_mib}: must be 1 or more")
-    if not arguments.workers >= 0:
-        raise ConfigError(f"--workers {arguments.workers}: must be 0 or more")
-    if not arguments.deadline > 0:
-        raise ConfigError(f"--deadline {arguments.deadline}: must be above 0 seconds")
-    recipe = Recipe(short_side=arguments.short_side, gop=arguments.gop, crf=arguments.crf)
-    manifest = read_manifest(str(source), root=paths_from)
+    manifest = read_manifest(str(source), root=list_root)
     if arguments.reencode is not None:
-        manifest = _reencode(manifest, name, recipe, arguments, root)
+        manifest = _reencode(manifest, name, arguments, root)
     if arguments.shards is not None:
         _write_shards(manifest, name, arguments)
 
 
-def _reencode(
-    manifest: Manifest, name: str, recipe: Recipe, arguments: Namespace, root: Path
-) -> Manifest:
-    from tqdm import tqdm
-
+def _reencode(manifest: Manifest, name: str, arguments: Namespace, root: Path) -> Manifest:
+    # after the checks: these import torch
     from hiera_video.data.loading.quarantine import QuarantinePolicy
     from hiera_video.data.prepare.reencode import reencode
 
-    done = reencode(
+    result = reencode(
         manifest,
         arguments.reencode,
         name,
-        recipe,
+        arguments.config,
         root=root,
         workers=arguments.workers,
         quarantine=QuarantinePolicy(deadline_seconds=arguments.deadline),
@@ -101,16 +135,15 @@ def _reencode(
             copies, total=total, unit="video", desc=f"re-encoding {name}"
         ),
     )
+    failures = result.manifest.with_suffix(".broken.jsonl").name
     print(
-        f"{done.manifest}: {done.written} videos re-encoded, {done.done_before} were there already, {done.broken} cannot "
-        f"be read ({done.manifest.with_suffix('.broken.jsonl').name})"
+        f"{result.manifest}: {result.written} videos re-encoded, {result.existed} skipped "
+        f"(copied before), {result.unreadable} unreadable ({failures})"
     )
-    return read_manifest(str(done.manifest))
+    return read_manifest(str(result.manifest))
 
 
 def _write_shards(manifest: Manifest, name: str, arguments: Namespace) -> None:
-    from tqdm import tqdm
-
     from hiera_video.data.prepare.tar_writer import write_shards
 
     index = write_shards(
@@ -120,6 +153,4 @@ def _write_shards(manifest: Manifest, name: str, arguments: Namespace) -> None:
         shard_bytes=arguments.shard_mib << 20,
         progress=lambda shards: tqdm(shards, unit="shard", desc=f"shards of {name}"),
     )
-    print(
-        f"{index}: {len(manifest.records)} records in shards; use it like any list, data.train={index}"
-    )
+    print(f"{index}: {len(manifest.records)} records in shards; use it as data.train={index}")

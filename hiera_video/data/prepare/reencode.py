@@ -1,14 +1,14 @@
-"""Copies of videos that are quick to read: smaller, a key frame every 32 frames, upright, H.264 without sound.
+"""Copies of a data set that decode fast: smaller, with a key frame every 32 frames, H.264.
 
-    reencode(read_manifest("k400/train.csv"), Path("k400_256"), "train", Recipe(), root=Path("k400"), …)
+    reencode(read_manifest("k400/train.csv"), Path("k400_256"), "train", ReencodeConfig(), …)
 
-    k400_256/train/a.mp4 …       the tree of the originals
-    k400_256/train.csv           their list, labels.txt beside it
-    k400_256/train.broken.jsonl  {"path", "reason", "message"} of each video that could not be read, and is left out
-    k400_256/reencode.json       the recipe, so that no folder holds videos of two
+    k400_256/train/a.mp4 …       the directory tree of the originals
+    k400_256/train.csv           the list of the copies, with labels.txt beside it
+    k400_256/train.broken.jsonl  {"path", "reason", "message"} of each unreadable video
+    k400_256/reencode.json       the settings; a folder never mixes copies of two settings
 
-Frames and their times are kept one for one. A copy appears when it is complete and has been read back, with its
-original's date, by which the next run knows that it is done.
+Every frame and its time is kept. A copy appears once it is complete and has been read back. It has
+the modification time of its original, by which the next run skips it.
 """
 
 from __future__ import annotations
@@ -16,242 +16,230 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 
 from hiera_video.data.loading.map_videos import map_videos
 from hiera_video.data.loading.quarantine import FILE_NAME, OnOpen, QuarantinePolicy
-from hiera_video.data.manifest.class_names import find_class_names, share_class_names
+from hiera_video.data.manifest.class_names import (
+    find_class_names,
+    share_class_names,
+    write_class_names,
+)
 from hiera_video.data.manifest.list_file import format_line, refuse_to_overwrite
 from hiera_video.data.manifest.read import read_manifest
 from hiera_video.data.manifest.record import Manifest, Record
-from hiera_video.data.prepare.reencode_config import Recipe
+from hiera_video.data.prepare.reencode_config import ReencodeConfig
+from hiera_video.data.prepare.transcode import transcode
 from hiera_video.errors import ConfigError, DecodeError, ManifestError
-from hiera_video.utils.atomic_files import publish, sync, write_atomic
+from hiera_video.utils.atomic_files import write_atomic
 from hiera_video.utils.text_files import read_json
-from hiera_video.video.encode import TICKS_PER_SECOND, write_video
 from hiera_video.video.pyav import PyAVReader
-from hiera_video.video.reader import unreadable
 
-RECIPE = "reencode.json"
-BFRAMES = 3
-ROUNDING_SECONDS = 0.00101
-"""Containers that count milliseconds round each time by half of one: such videos have a constant rate all the same."""
+SETTINGS = "reencode.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Copied:
-    """What became of one video."""
+class VideoCopy:
+    """Result of copying one video."""
 
     path: str
-    """Of the original."""
+    """Path of the original."""
     start_seconds: float = 0.0
-    """Where the original's first frame lies on its clock; the copy's lies at 0."""
-    done_before: bool = False
+    """Time of the original's first frame; the copy starts at 0."""
+    existed: bool = False
+    """True if an earlier run made the copy."""
     reason: str | None = None
-    """Why there is no copy, one of `decode.protocol.REASONS`."""
+    """Why there is no copy, one of `hiera_video.video.reader.REASONS`; None: there is one."""
     message: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reencoded:
-    """What a run did."""
+class ReencodeResult:
+    """List of the copies, and how many videos were written, skipped and unreadable."""
 
     manifest: Path
     written: int
-    done_before: int
-    broken: int
+    existed: int
+    unreadable: int
 
 
 def reencode(
     manifest: Manifest,
     folder: Path,
     name: str,
-    recipe: Recipe,
+    config: ReencodeConfig,
     *,
     root: Path,
     workers: int,
     quarantine: QuarantinePolicy,
-    progress: Callable[[Iterator[Copied], int], Iterable[Copied]] = lambda copies, _: copies,
-) -> Reencoded:
-    """Make the copies that are not there yet, in the tree that the originals have below `root`, and the list
-    `folder/name.csv` of all. Lists that share the folder share the names of its labels file: labels are mapped to them.
-    `ConfigError` where the folder holds copies by another recipe, or a list of the user's; `ManifestError` where its names
-    lack one of the manifest's classes, or not one video can be read."""
-    targets = copies_of(manifest, root, folder)
+    progress: Callable[[Iterator[VideoCopy], int], Iterable[VideoCopy]] = lambda copies, _: copies,
+) -> ReencodeResult:
+    """Make the copies that are missing, and the list of all copies.
+
+    Lists in one folder share its `labels.txt`: labels are mapped to the names that the first list
+    wrote there.
+
+    Args:
+        manifest: Videos to copy; each must be a file below `root`.
+        folder: Output folder, with the tree that the originals have below `root`.
+        name: Name of the list, `folder/name.csv`.
+        config: Size, key frame interval and quality.
+        root: Folder of the data set.
+        workers: Processes; 0 copies in this one.
+        quarantine: Deadline of one video. Hung videos are listed in the output folder.
+        progress: Wraps the iterator of copies, of the given length, to show progress.
+
+    Returns:
+        The list's path and the counts.
+
+    Raises:
+        ConfigError: The folder has copies of other settings or originals, or a list of the user's;
+            or a copy cannot be written.
+        ManifestError: A class is missing in `labels.txt`, a record is not a file below `root`, or
+            no video is readable.
+    """
+    targets = plan_copies(manifest, root, folder)
     listing, failures = folder / f"{name}.csv", folder / f"{name}.broken.jsonl"
     refuse_to_overwrite(listing, [manifest.source], written_by_us=failures.is_file())
     names, names_file = find_class_names(listing)
     if names is not None:
         manifest = share_class_names(manifest, names, str(names_file))
-    _claim(folder, {**asdict(recipe), "originals": str(root.resolve())})
-    scratch = folder / f".{name}.unfinished"  # its own: another split may be at work in the folder
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir()
-    jobs = list(targets.items())
-    work = _Copy(jobs=tuple(jobs), recipe=recipe, scratch=scratch)
+    _claim_folder(folder, {**asdict(config), "originals": str(root.resolve())})
+    scratch = folder / f".{name}.unfinished"  # of this split; others may be in progress
+    copier = VideoCopier(jobs=tuple(targets.items()), config=config, scratch=scratch)
     quarantine = replace(quarantine, file=str(folder / FILE_NAME))
-    copies = map_videos(work, range(len(jobs)), workers=workers, quarantine=quarantine)
-    found = {copy.path: copy for copy in progress(copies, len(jobs))}
-    shutil.rmtree(scratch, ignore_errors=True)
-    failed = [copy for copy in found.values() if copy.reason is not None]
-    if len(failed) == len(found):
+    copies = copier.run(workers, quarantine)
+    copy_of = {copy.path: copy for copy in progress(copies, len(targets))}
+    unreadable = [copy for copy in copy_of.values() if copy.reason is not None]
+    if len(unreadable) == len(copy_of):
         raise ManifestError(
-            f"{manifest.source}: not one of its videos can be read; the first: {failed[0].message}"
+            f"{manifest.source}: none of its videos is readable; first: {unreadable[0].message}"
         )
-    write_atomic(
-        failures,
-        "".join(
-            json.dumps({"path": copy.path, "reason": copy.reason, "message": copy.message}) + "\n"
-            for copy in failed
-        ),
-    )
-    kept = [record for record in manifest.records if found[record.path].reason is None]
-    lines = [
-        format_line(
-            _moved(record, found[record.path]), os.path.relpath(targets[record.path], folder)
-        )
-        for record in kept
-    ]
+    write_atomic(failures, "".join(map(_failure_line, unreadable)))
     if names is None and manifest.class_names is not None:
-        write_atomic(folder / "labels.txt", "".join(f"{name}\n" for name in manifest.class_names))
+        write_class_names(folder, manifest.class_names)
+    lines = []
+    for record in manifest.records:
+        copy = copy_of[record.path]
+        if copy.reason is None:
+            moved = shift_segment(record, -copy.start_seconds)
+            lines.append(format_line(moved, os.path.relpath(targets[record.path], folder)))
     write_atomic(listing, "".join(lines))
-    assert len(read_manifest(str(listing)).records) == len(kept)
-    before = sum(copy.done_before for copy in found.values())
-    return Reencoded(
+    assert len(read_manifest(str(listing)).records) == len(lines)
+    existed = sum(copy.existed for copy in copy_of.values())
+    return ReencodeResult(
         manifest=listing,
-        written=len(found) - len(failed) - before,
-        done_before=before,
-        broken=len(failed),
+        written=len(copy_of) - len(unreadable) - existed,
+        existed=existed,
+        unreadable=len(unreadable),
     )
 
 
-def copies_of(manifest: Manifest, root: Path, folder: Path) -> dict[str, Path]:
-    """Where each video's copy goes: the tree below `root`, with `.mp4` behind any other suffix, so that the splits of a
-    data set can share the folder and no two originals a copy."""
+def plan_copies(manifest: Manifest, root: Path, folder: Path) -> dict[str, Path]:
+    """Return the path of each video's copy, by the original's path.
+
+    The copies follow the tree below `root`, so that the splits of a data set can share the folder.
+    `.mp4` is appended to any other suffix, so that no two originals share a copy.
+
+    Raises:
+        ConfigError: `folder` is the folder of the originals.
+        ManifestError: A record is not a file below `root`, or two would have one copy.
+    """
     for record in manifest.records:
         if record.shard_video is not None or record.num_frames is not None:
             raise ManifestError(
-                f"{record.path}: is no video file of its own, and only such are re-encoded"
+                f"{record.path}: is not a video file; only files can be re-encoded, not videos in "
+                "shards or folders of frames"
             )
     if not manifest.records:
-        raise ManifestError(f"{manifest.source}: holds no videos to re-encode")
+        raise ManifestError(f"{manifest.source}: has no videos to re-encode")
     if folder.resolve() == root.resolve():
-        raise ConfigError(f"--reencode {folder}: is where the originals are; choose another folder")
+        raise ConfigError(
+            f"--reencode {folder}: is the folder of the originals; choose another folder"
+        )
     targets, originals = dict[str, Path](), dict[Path, str]()
     for record in manifest.records:
         name = os.path.relpath(record.path, root)
         if name.startswith(".."):
-            raise ManifestError(f"{record.path}: lies outside {root}, whose tree the copies follow")
+            raise ManifestError(
+                f"{record.path}: lies outside {root}, the root of the tree that the copies follow"
+            )
         target = folder / (name if name.endswith(".mp4") else name + ".mp4")
         if (other := originals.setdefault(target, record.path)) != record.path:
             raise ManifestError(
-                f"{record.path}: its copy would be {target}, as that of {other}; rename one of the two"
+                f"{record.path}: its copy would be {target}, like that of {other}; "
+                "rename one of the two"
             )
         targets[record.path] = target
     return targets
 
 
-def _claim(folder: Path, facts: dict[str, int | str]) -> None:
-    """The folder is this recipe's and these originals' from now on."""
+def _claim_folder(folder: Path, settings: dict[str, int | str]) -> None:
+    """Record the settings in the folder, or compare them with those that are there."""
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / RECIPE
-    if file.is_file() and (there := read_json(file)) != facts:
+    file = folder / SETTINGS
+    if file.is_file() and (found := read_json(file)) != settings:
         raise ConfigError(
-            f"{folder}: holds copies by another recipe or of others ({there}); choose another folder, or remove it"
+            f"{folder}: has copies with other settings or of other originals ({found}); "
+            "choose another folder, or remove it"
         )
-    write_atomic(file, json.dumps(facts) + "\n")
+    write_atomic(file, json.dumps(settings) + "\n")
 
 
-def _moved(record: Record, copy: Copied) -> Record:
-    """A stretch of the original, on the copy's clock."""
+def _failure_line(copy: VideoCopy) -> str:
+    entry = {"path": copy.path, "reason": copy.reason, "message": copy.message}
+    return json.dumps(entry) + "\n"
+
+
+def shift_segment(record: Record, seconds: float) -> Record:
+    """Move a record's segment in time, but not before 0; return other records unchanged."""
     if record.start_seconds is None or record.end_seconds is None:
         return record
-    start, end = (
-        max(time - copy.start_seconds, 0.0) for time in (record.start_seconds, record.end_seconds)
+    return replace(
+        record,
+        start_seconds=max(record.start_seconds + seconds, 0.0),
+        end_seconds=max(record.end_seconds + seconds, 0.0),
     )
-    return replace(record, start_seconds=start, end_seconds=end)
-
-
-# -- one video ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Copy:
-    """Copies job number i."""
+class VideoCopier:
+    """Makes the copy of job number i unless it exists."""
 
     jobs: tuple[tuple[str, Path], ...]
-    recipe: Recipe
+    """Path of the original and of its copy."""
+    config: ReencodeConfig
     scratch: Path
+    """Folder of unfinished copies; exists only during a run."""
 
-    def __call__(self, number: int, opening: OnOpen) -> Copied:
+    def run(self, workers: int, quarantine: QuarantinePolicy) -> Iterator[VideoCopy]:
+        """Yield the result of each job, in order."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        self.scratch.mkdir()
+        numbers = range(len(self.jobs))
+        yield from map_videos(self, numbers, workers=workers, quarantine=quarantine)
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def __call__(self, number: int, on_open: OnOpen) -> VideoCopy:
         source, target = self.jobs[number]
+        scratch = self.scratch / f"{number}.{os.getpid()}.mp4"
         try:
-            opening(source)
+            on_open(source)
             with PyAVReader(source) as video:
-                start = video.times[0]
-                if _is_done(source, target):
-                    return Copied(path=source, start_seconds=start, done_before=True)
-                self._write(video, source, self.scratch / f"{number}.{os.getpid()}.mp4", target)
+                start, existed = video.times[0], _is_current(source, target)
+                if not existed:
+                    transcode(video, source, scratch, target, self.config)
         except DecodeError as error:
-            return Copied(path=source, reason=error.reason, message=str(error))
+            return VideoCopy(path=source, reason=error.reason, message=str(error))
         except OSError as error:
             raise ConfigError(
-                f"{target}: cannot be written ({error}); the next run goes on from here"
+                f"{target}: cannot be written ({error}); the next run resumes here"
             ) from error
-        return Copied(path=source, start_seconds=start)
-
-    def _write(self, video: PyAVReader, source: str, scratch: Path, target: Path) -> None:
-        info, recipe = video.info, self.recipe
-        rate = constant_rate(video.times, video.fps)
-        seconds = [time - video.times[0] for time in video.times]
-        write_video(
-            scratch,
-            video.iter_frames(),
-            fps=rate or video.fps,
-            times=None if rate else seconds,
-            size=size_of(info.height, info.width, recipe.short_side),
-            gop=recipe.gop,
-            bframes=BFRAMES,
-            crf=recipe.crf,
-        )
-        tolerance = ROUNDING_SECONDS if rate else 1 / TICKS_PER_SECOND
-        with PyAVReader(str(scratch)) as copy:
-            if not same_times(copy.times, seconds, tolerance):
-                raise unreadable(
-                    source,
-                    "codec",
-                    "its copy has other frames or times; give it a constant rate by other means",
-                )
-        date = Path(source).stat()
-        os.utime(scratch, ns=(date.st_atime_ns, date.st_mtime_ns))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        sync(scratch)
-        publish(scratch, target)
+        return VideoCopy(path=source, start_seconds=start, existed=existed)
 
 
-def _is_done(source: str, target: Path) -> bool:
-    """Whole seconds: not every disk keeps more."""
+def _is_current(source: str, target: Path) -> bool:
+    # whole seconds: not every disk stores more
     return target.is_file() and int(target.stat().st_mtime) == int(Path(source).stat().st_mtime)
-
-
-def constant_rate(times: Sequence[float], fps: float) -> Fraction | None:
-    """The rate, as a fraction such as 30000/1001, that all times are multiples of; None where there is none."""
-    rate = Fraction(fps).limit_denominator(1001)
-    if rate <= 0 or any(
-        abs(time - times[0] - i / rate) > ROUNDING_SECONDS for i, time in enumerate(times)
-    ):
-        return None
-    return rate
-
-
-def same_times(found: Sequence[float], wanted: Sequence[float], tolerance: float) -> bool:
-    return len(found) == len(wanted) and all(abs(a - b) <= tolerance for a, b in zip(found, wanted))
-
-
-def size_of(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """Height and width of the copy: never larger, and even, as H.264 has it."""
-    scale = min(1.0, short_side / min(height, width))
-    return max(2, round(height * scale / 2) * 2), max(2, round(width * scale / 2) * 2)

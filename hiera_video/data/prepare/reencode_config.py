@@ -1,27 +1,25 @@
-"""How copies that are quick to read are made (see `reencode`). Standard library alone."""
+"""Settings of re-encoding; no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hiera_video.errors import ConfigError
+from hiera_video.utils.checks import require
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How the copies are made."""
+class ReencodeConfig:
+    """Size, key frame interval and quality of re-encoded copies."""
 
     short_side: int = 256
-    """Pixels of the shorter side; videos that are smaller keep their size."""
+    """Pixels of the shorter side; smaller videos keep their size."""
     gop: int = 32
-    """Frames from key frame to key frame at most."""
+    """Largest number of frames between key frames."""
     crf: int = 23
-    """Quality: lower is better, and larger."""
+    """Quality; lower is better and larger."""
 
     def __post_init__(self) -> None:
-        if not self.short_side >= 16:
-            raise ConfigError(f"--short-side {self.short_side}: must be 16 pixels or more")
-        if not self.gop >= 1:
-            raise ConfigError(f"--gop {self.gop}: must be 1 frame or more")
-        if not 0 <= self.crf <= 51:
-            raise ConfigError(f"--crf {self.crf}: must be in 0 (exact) to 51 (worst)")
+        side, gop, crf = self.short_side, self.gop, self.crf
+        require(side >= 16, f"--short-side {side}: must be 16 pixels or more")
+        require(gop >= 1, f"--gop {gop}: must be 1 frame or more")
+        require(0 <= crf <= 51, f"--crf {crf}: must be in 0 (lossless) to 51 (worst)")
