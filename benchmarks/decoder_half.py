@@ -1,12 +1,12 @@
-"""Does a decoder on half of the hidden tokens learn as well? The same pre-training twice, their loss curves.
+"""Compare pre-training with all and with half of the hidden tokens decoded.
 
     python datasets/motion/prepare.py --out data/motion_hard --hard
     python benchmarks/decoder_half.py            # ten minutes on two idle cores
 
-Runs configs/motion_hard_hiera_micro_mae.yaml with mae.decoder_tokens=all and =running_cell (half of them); seed, data and
-order are the same. Held-out loss is each run's own: over all hidden tokens, or over the decoded half of them. The micro
-size's decoder is too small for a gain in time to show; that is `tools/benchmark.py mae`'s matter. Writes
-`results/decoder_half.json`; `speed_page.py` draws it.
+Trains configs/motion_hard_hiera_micro_mae.yaml with mae.decoder_tokens=all and =running_cell (half
+of them), with the same seed, data and order. The validation loss of each run is over its own
+decoded tokens. The micro size's decoder is too small for a gain in speed; `tools/benchmark.py mae`
+measures that. Writes `results/decoder_half.json`, which `speed_page.py` plots.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RUNS = {"all": "all hidden tokens", "running_cell": "half of them"}
 
 
 def main() -> None:
-    """Run what is missing, record both curves."""
+    """Train both, skipping finished runs, and record their loss curves."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -34,10 +34,12 @@ def main() -> None:
     parser.add_argument(
         "--runs",
         default="runs/decoder_half",
-        help="folder of both runs; finished ones are not run again",
+        help="folder of both runs; finished ones are kept",
     )
-    parser.add_argument("--out", type=Path, help="where the result goes instead")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for train_net.py")
+    parser.add_argument("--out", type=Path, help="default: results/decoder_half.json")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="as for tools/train_net.py"
+    )
     arguments = parser.parse_args()
     results: dict[str, Any] = {}
     for tokens, words in RUNS.items():
@@ -46,18 +48,13 @@ def main() -> None:
             f"mae.decoder_tokens={tokens}",
             "mae.decoder_share=0.5",
             f"train.epochs={arguments.epochs}",
-        ]
-        command = [
-            sys.executable,
-            "tools/train_net.py",
-            "--cfg",
-            CONFIG,
-            *settings,
             "train.eval_every=1",
+            f"out_dir={run}",
         ]
-        subprocess.run([*command, f"out_dir={run}", *arguments.overrides], cwd=ROOT, check=True)
+        command = [sys.executable, "tools/train_net.py", "--cfg", CONFIG, *settings]
+        subprocess.run([*command, *arguments.overrides], cwd=ROOT, check=True)
         results[tokens] = {"what": words, **curves(ROOT / run / "metrics.jsonl")}
-        print(f"decoder on {words}: held-out loss {results[tokens]['val'][-1]['loss']:.4f}")
+        print(f"decoder on {words}: validation loss {results[tokens]['val'][-1]['loss']:.4f}")
     last = {tokens: result["val"][-1]["loss"] for tokens, result in results.items()}
     gap = last["running_cell"] - last["all"]
     facts = {
@@ -69,7 +66,7 @@ def main() -> None:
 
 
 def curves(metrics: Path) -> dict[str, list[dict[str, float]]]:
-    """Loss by step, in training and held out."""
+    """Read the training and validation losses by step."""
     rows = [json.loads(line) for line in metrics.read_text().splitlines()]
     return {
         split: [

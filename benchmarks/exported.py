@@ -1,9 +1,10 @@
-"""Exported programs against the model: size, seconds a batch in turns, and what int8 costs.
+"""Compare exported programs with the model: file size, time of a batch, and accuracy of int8.
 
-    python benchmarks/exported.py --run runs/motion_hiera_micro            # size, speed, and int8's loss on its data.val
-    python benchmarks/exported.py --model hiera_base_16x224 --rounds 5     # fresh weights: size and speed alone
+    python benchmarks/exported.py --run runs/motion_hiera_micro    # int8 accuracy on its data.val
+    python benchmarks/exported.py --model hiera_base_16x224 --rounds 5    # size and speed alone
 
-Writes results/exported.json, or exported_<model>.json for fresh weights. All run on the CPU with torch's number of threads.
+Writes results/exported.json, or exported_<model>.json with --model, whose weights are newly
+initialised. Everything runs on the CPU with torch's number of threads.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 import onnxruntime
 import torch
 from record import record
-from speed_measure import in_turns, ratios, spread
+from speed_measure import ratios, summarise, time_in_turns
 
 from hiera_video.export.program import load_program, write_int8
 from hiera_video.workflows.export import export
@@ -31,16 +32,16 @@ from hiera_video.workflows.export_source import (
 
 
 def main() -> None:
-    """Export three ways, let all take turns, record."""
+    """Export three programs, time them and the model in turns, and record the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--run", help="out_dir of a finished run")
-    what.add_argument("--model", help="a name of list_models, with fresh weights")
-    parser.add_argument("--batch", type=int, default=1, help="clips at once")
-    parser.add_argument("--rounds", type=int, default=20, help="turns that each takes")
-    parser.add_argument("--out", type=Path, help="instead of results/…")
+    source_group = parser.add_mutually_exclusive_group(required=True)
+    source_group.add_argument("--run", help="out_dir of a run")
+    source_group.add_argument("--model", help="a model name; weights are newly initialised")
+    parser.add_argument("--batch", type=int, default=1, help="clips of a batch")
+    parser.add_argument("--rounds", type=int, default=20, help="number of timed runs of each")
+    parser.add_argument("--out", type=Path, help="default: results/exported….json")
     arguments = parser.parse_args()
     name = arguments.model
     source = (
@@ -49,57 +50,59 @@ def main() -> None:
         else export_source_from_weights(name, "none", "logits")
     )
     with tempfile.TemporaryDirectory() as folder:
-        files, loss = exported(source, Path(folder), with_loss=arguments.run is not None)
-        seconds = in_turns(
-            contestants(source, files, arguments.batch), arguments.rounds, "wall", "cpu"
-        )
+        files, difference = export_all(source, Path(folder), accuracy=arguments.run is not None)
+        runs = functions(source, files, arguments.batch)
+        seconds = time_in_turns(runs, arguments.rounds, "wall", "cpu")
         sizes = {name: round(path.stat().st_size / 1e6, 3) for name, path in files.items()}
     result = {
-        "what": f"seconds for a batch of {arguments.batch}; ratio: over the model's, round by round",
+        "what": f"seconds of a batch of {arguments.batch}; ratio: over the model's, by round",
         "command": " ".join(["python", *sys.argv]),
         "model": source.name,
         "threads": torch.get_num_threads(),
         "onnxruntime": version("onnxruntime"),
         "megabytes": sizes,
-        "seconds": {name: spread(values) for name, values in seconds.items()},
+        "seconds": {name: summarise(values) for name, values in seconds.items()},
         "ratio": ratios(seconds, "model"),
-        "difference": loss,
+        "difference": difference,
     }
     print(record("exported" if arguments.run else f"exported_{source.name}", result, arguments.out))
 
 
-def exported(
-    source: ExportSource, folder: Path, *, with_loss: bool
+def export_all(
+    source: ExportSource, folder: Path, *, accuracy: bool
 ) -> tuple[dict[str, Path], dict[str, Any]]:
-    """The three programs by name, and how far their answers are from the model's."""
+    """Export the three programs; return their files and differences from the model, by name."""
     files = {
         name: folder / f"{name}.{'pt2' if name == 'pt2' else 'onnx'}"
         for name in ("pt2", "onnx", "int8")
     }
-    told: dict[str, Any] = {
+    differences: dict[str, Any] = {
         name: export(source, files[name])["difference"] for name in ("pt2", "onnx")
     }
-    if with_loss:
-        told["int8"] = export(source, files["int8"], int8=True)["int8"]
+    if accuracy:
+        differences["int8"] = export(source, files["int8"], int8=True)["int8"]
     else:
         write_int8(files["onnx"], files["int8"])
-    return files, told
+    return files, differences
 
 
-def contestants(
+def functions(
     source: ExportSource, files: dict[str, Path], batch: int
 ) -> dict[str, Callable[[], object]]:
-    """The model and each program on the same clips."""
+    """Return functions that run the model and each program on the same clips, by name."""
     clips = torch.randn(batch, source.model.config.in_chans, *source.model.config.input_size)
 
     def model() -> object:
         with torch.inference_mode():
             return source.model(clips)
 
-    return {"model": model, **{name: _of(path, clips) for name, path in files.items()}}
+    return {
+        "model": model,
+        **{name: _program_function(path, clips) for name, path in files.items()},
+    }
 
 
-def _of(path: Path, clips: torch.Tensor) -> Callable[[], object]:
+def _program_function(path: Path, clips: torch.Tensor) -> Callable[[], object]:
     if path.suffix == ".pt2":
         run = load_program(path)
         return lambda: run(clips)

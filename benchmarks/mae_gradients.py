@@ -1,9 +1,10 @@
-"""The masked autoencoder's gradients against `hiera-transformer`'s at the sizes that are too heavy for the tests.
+"""Compare the masked autoencoder's gradients with `hiera-transformer`'s at sizes too large for
+tests.
 
     python benchmarks/mae_gradients.py            # some minutes, 10 GB
 
-Same redrawn weights, same mask, the paper's mask ratio and decoder; ‖Δg‖ / ‖g‖ of every parameter, in float64, because in
-float32 a tie inside a max-pooling may go to either side.
+Same redrawn weights, same mask, the paper's mask ratio and decoder. Reports ‖Δg‖ / ‖g‖ of every
+parameter in float64, because in float32 a tie in a max-pooling may be decided differently.
 """
 
 from __future__ import annotations
@@ -25,34 +26,36 @@ CASES = [
     ("mae_hiera_base_16x224", (16, 224, 224)),
     ("mae_hiera_base_224", (224, 224)),
 ]
-SHARED = ("input_size", "in_chans", "embed_dim", "num_heads", "stages", "q_pool", "q_stride", "mask_unit_size", "mlp_ratio",
-          "patch_kernel", "patch_stride", "patch_padding", "sep_pos_embed")  # fmt: skip
+SHARED = (
+    *("input_size", "in_chans", "embed_dim", "num_heads", "stages", "mlp_ratio", "sep_pos_embed"),
+    *("q_pool", "q_stride", "mask_unit_size", "patch_kernel", "patch_stride", "patch_padding"),
+)
 
 
 def worst_gradient(name: str, size: tuple[int, ...]) -> tuple[float, str]:
-    """The largest ‖Δg‖ / ‖g‖ and the parameter that has it."""
+    """Return the largest ‖Δg‖ / ‖g‖ and the name of its parameter."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns about timm when imported
-        from hiera.hiera_mae import MaskedAutoencoderHiera as Oracle
+        warnings.simplefilter("ignore")  # its import warns about timm
+        from hiera.hiera_mae import MaskedAutoencoderHiera as Reference
     config, mae = config_for(name, input_size=size), default_mae(name)
     arguments = {key: getattr(config, key) for key in SHARED}
     decoder = {
         key: getattr(mae, key)
         for key in ("decoder_embed_dim", "decoder_depth", "decoder_num_heads")
     }
-    oracle, ours = Oracle(**arguments, **decoder), MaskedAutoencoderHiera(config, mae)
+    reference, ours = Reference(**arguments, **decoder), MaskedAutoencoderHiera(config, mae)
     torch.manual_seed(0)
-    for parameter in oracle.parameters():
+    for parameter in reference.parameters():
         if parameter.ndim > 1:
             nn.init.normal_(parameter, std=0.05)
-    oracle = oracle.double()
+    reference = reference.double()
     ours = ours.double()
-    ours.load_state_dict(oracle.state_dict())
+    ours.load_state_dict(reference.state_dict())
     clips = torch.randn(1, config.in_chans, *size, dtype=torch.float64)
     keep = ours.draw_keep(1)
     ours(clips, keep=keep).loss.backward()
-    oracle(clips, mask=keep)[0].backward()
-    theirs = {key: parameter.grad for key, parameter in oracle.named_parameters()}
+    reference(clips, mask=keep)[0].backward()
+    theirs = {key: parameter.grad for key, parameter in reference.named_parameters()}
     return max(
         ((parameter.grad - theirs[key]).norm().item() / theirs[key].norm().item(), key)
         for key, parameter in ours.named_parameters()

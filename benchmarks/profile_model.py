@@ -1,11 +1,12 @@
-"""Where a step's time goes, by kind of work and by part of the model: what is left against the floor.
+"""Profile a step by kind of work and by part of the model.
 
     python benchmarks/profile_model.py model --size base
     python benchmarks/profile_model.py train --size base --by part
-    python benchmarks/profile_model.py mae --size tiny --frames 16 --resolution 96 --trace trace.json
+    python benchmarks/profile_model.py mae --size tiny --resolution 96 --trace trace.json
 
-Kinds come from torch's operators (self time), parts from the modules whose forward pass they run in; in a backward pass
-only kinds are known. Prints shares, and with --trace writes what chrome://tracing and ui.perfetto.dev show.
+Kinds come from torch's operators (self time), parts from the modules in whose forward pass they
+run; in a backward pass only kinds are known. Prints shares of the time; --trace writes a timeline
+for chrome://tracing or ui.perfetto.dev.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import argparse
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from speed import SIZES
 if TYPE_CHECKING:
     from torch import nn
 
-KINDS = {  # parts of operators' names, the first that fits
+KINDS = {  # kind → substrings of operator names; the first match counts
     "attention": ("attention",),
     "matrix products": ("addmm", "aten::mm", "bmm", "baddbmm", "mkldnn_linear", "_linear"),
     "patch convolution": ("conv",),
@@ -58,34 +59,37 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--by", choices=("kind", "part", "both"), default="both")
-    parser.add_argument("--trace", type=Path, help="where the timeline goes")
+    parser.add_argument("--trace", type=Path, help="file for the timeline")
     arguments = parser.parse_args(argv)
     import torch
-    from speed_contestants import Case, make
+    from speed_case import Case
+    from speed_implementations import build
     from torch.profiler import ProfilerActivity, profile
 
     torch.set_num_threads(arguments.threads)
     names = ("mode", "size", "images", "frames", "resolution", "batch", "dtype", "device")
-    contestant = make(arguments.who, Case(**{name: getattr(arguments, name) for name in names}))
-    contestant.step()
+    implementation = build(
+        arguments.who, Case(**{name: getattr(arguments, name) for name in names})
+    )
+    implementation.step()
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (arguments.device == "cuda")
-    with labelled(contestant.model), profile(activities=activities) as profiled:
+    with labelled(implementation.model), profile(activities=activities) as profiled:
         for _ in range(arguments.steps):
-            contestant.step()
-    # a kernel's time is the operator's that started it: its own event would count it again
-    ours = torch.autograd.DeviceType.CPU
+            implementation.step()
+    # a CUDA kernel's time counts for the operator that launched it, not for its own event
+    cpu = torch.autograd.DeviceType.CPU
     events = [
         event
         for event in profiled.events()
-        if event.device_type == ours and not event.name.startswith(PART)
+        if event.device_type == cpu and not event.name.startswith(PART)
     ]
     times = {id(event): own_time(event, arguments.device) for event in events}
     print(f"{sum(times.values()) / arguments.steps / 1e6:.3f} s a step, of which")
     if arguments.by in ("kind", "both"):
-        table(Counter(), ((kind_of(event.name), times[id(event)]) for event in events))
+        print_shares((kind_of(event.name), times[id(event)]) for event in events)
     if arguments.by in ("part", "both"):
         pairs = ((f"{part_of(event)}, {kind_of(event.name)}", times[id(event)]) for event in events)
-        table(Counter(), pairs)
+        print_shares(pairs)
     if arguments.trace:
         profiled.export_chrome_trace(str(arguments.trace))
     return 0
@@ -96,22 +100,22 @@ PART = "part: "
 
 @contextmanager
 def labelled(model: nn.Module) -> Iterator[None]:
-    """Each leaf's forward pass, and each attention's, under its name without the block's number but with the stage."""
+    """Label the forward pass of every leaf and attention module with `part_name`."""
     import torch
 
-    open_ones: list[Any] = []
+    active: list[Any] = []
     hooks = []
 
     def enter(label: str) -> Any:
         def hook(*_: Any) -> None:
             record = torch.profiler.record_function(PART + label)
             record.__enter__()
-            open_ones.append(record)
+            active.append(record)
 
         return hook
 
     def leave(*_: Any) -> None:
-        open_ones.pop().__exit__(None, None, None)
+        active.pop().__exit__(None, None, None)
 
     ends = (
         [stage.last_block for stage in model.stages]
@@ -130,7 +134,7 @@ def labelled(model: nn.Module) -> Iterator[None]:
 
 
 def part_name(module: str, stage_ends: list[int]) -> str:
-    """`blocks.7.attn.qkv` to `stage 3 attn.qkv`."""
+    """Name a module by its stage: `blocks.7.attn.qkv` becomes `stage 3 attn.qkv`."""
     head, *rest = module.split(".")
     if head == "blocks":
         stage = 1 + sum(int(rest[0]) > end for end in stage_ends)
@@ -139,7 +143,7 @@ def part_name(module: str, stage_ends: list[int]) -> str:
 
 
 def part_of(event: Any) -> str:
-    """The innermost part whose forward pass an operator ran in."""
+    """Return the innermost part in whose forward pass an operator ran."""
     parent = event.cpu_parent
     while parent is not None and not parent.name.startswith(PART):
         parent = parent.cpu_parent
@@ -147,7 +151,7 @@ def part_of(event: Any) -> str:
 
 
 def kind_of(operator: str) -> str:
-    """The kind of work that an operator's self time is."""
+    """Return the kind of work of an operator."""
     return next(
         (kind for kind, words in KINDS.items() if any(word in operator for word in words)),
         f"other: {operator}",
@@ -155,22 +159,23 @@ def kind_of(operator: str) -> str:
 
 
 def own_time(event: Any, device: str) -> float:
-    """Microseconds of the operator itself."""
+    """Return the self time of an operator in microseconds."""
     return float(event.self_device_time_total if device == "cuda" else event.self_cpu_time_total)
 
 
-def table(sums: Counter[str], pairs: Any) -> None:
-    """Largest first; what is under half a percent together."""
+def print_shares(pairs: Iterable[tuple[str, float]]) -> None:
+    """Print shares, largest first; those below half a percent are summed."""
+    sums: Counter[str] = Counter()
     for name, time in pairs:
         sums[name] += time
-    whole = sum(sums.values())
+    total = sum(sums.values())
     small = 0.0
     for name, time in sums.most_common():
-        if time < 0.005 * whole:
+        if time < 0.005 * total:
             small += time
         else:
-            print(f"  {100 * time / whole:5.1f} %  {name}")
-    print(f"  {100 * small / whole:5.1f} %  each under half a percent\n")
+            print(f"  {100 * time / total:5.1f} %  {name}")
+    print(f"  {100 * small / total:5.1f} %  each under half a percent\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Results as data: what was measured, on which machine, with which versions, when."""
+"""Write results as JSON, with the date, the machine and the package versions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKAGES = ("torch", "torchvision", "av", "numpy", "hiera-video")
 
 
 def record(name: str, result: dict[str, Any], path: Path | None = None) -> Path:
-    """Write `results/<name>.json`, or `path`."""
+    """Write `result` to `results/<name>.json`, or to `path`, and return the path."""
     RESULTS.mkdir(exist_ok=True)
     path = path or RESULTS / f"{name}.json"
     path.write_text(json.dumps({**result, **facts()}, indent=1) + "\n")
@@ -24,15 +24,10 @@ def record(name: str, result: dict[str, Any], path: Path | None = None) -> Path:
 
 
 def facts(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
-    """Date, machine, and versions of those packages that are installed."""
-    cpu = next(
-        (
-            line.split(":")[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.processor(),
-    )
+    """Return the date, the machine, and the versions of the installed packages."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = (line.split(":")[1].strip() for line in lines if "model name" in line)
+    cpu = next(models, platform.processor())
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "machine": {"cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version()},

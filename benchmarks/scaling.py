@@ -1,12 +1,14 @@
-"""What a clip costs as it grows: time and memory against frames, resolution, batch and size; where attention takes over.
+"""Time and memory of a step against frames, resolution, batch and size.
 
-    python benchmarks/scaling.py                     # inference, base; ten minutes on two idle cores
+    python benchmarks/scaling.py                   # inference, base; ten minutes on two idle cores
     python benchmarks/scaling.py --mode train --axes frames --rounds 1
-    python benchmarks/scaling.py --axes frames resolution --size tiny --rounds 1 --no-memory --out look.json
+    python benchmarks/scaling.py --axes frames resolution --size tiny --rounds 1 --no-memory \\
+        --out look.json
 
-One axis at a time from 16x224, one clip. Beside ours run its floor and, of that, attention over the whole clip alone
-(stage 3, and the first block of stage 4), which grows with the square of the clip. Rows go to `results/scaling.json`;
-`speed_page.py` draws them.
+Varies one axis at a time, from one clip of 16x224. Beside ours, the lower bound is timed, and of it
+the attention over the whole clip alone (stage 3, and the first block of stage 4), which grows with
+the square of the clip's length. Rows are written to `results/scaling.json`; `speed_page.py` plots
+them.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from speed import SIZES
 
 if TYPE_CHECKING:
-    from speed_contestants import Case
+    from speed_case import Case
 
 AXES: dict[str, tuple[Any, ...]] = {
     "frames": (8, 16, 32, 64),
@@ -31,36 +33,37 @@ AXES: dict[str, tuple[Any, ...]] = {
 
 
 def main(argv: list[str]) -> int:
-    """Measure each axis."""
+    """Measure every point of the axes."""
     made = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("--mode", choices=("model", "train", "mae"), default="model")
     made.add_argument("--axes", nargs="+", choices=AXES, default=list(AXES))
     made.add_argument(
-        "--size", choices=SIZES, default="base", help="of the axes that do not change it"
+        "--size", choices=SIZES, default="base", help="for the axes that do not vary it"
     )
     made.add_argument(
-        "--resolution", type=int, default=224, help="of the axes that do not change it"
+        "--resolution", type=int, default=224, help="for the axes that do not vary it"
     )
-    made.add_argument("--most", type=int, help="how many points of an axis, from the small end")
+    made.add_argument("--most", type=int, help="number of points of an axis, smallest first")
     made.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     made.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    made.add_argument("--threads", type=int, help="all cores where not given, one with --clock cpu")
+    made.add_argument("--threads", type=int, help="default: all cores, or one with --clock cpu")
     made.add_argument("--rounds", type=int, default=3)
     made.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     made.add_argument("--no-memory", action="store_true")
-    made.add_argument("--out", type=Path, help="where the rows go instead")
+    made.add_argument("--out", type=Path, help="file for the rows; default: results/scaling.json")
     arguments = made.parse_args(argv)
     import torch
-    from speed_contestants import Case
+    from speed_case import Case
     from speed_rows import add_row
 
     threads = 1 if arguments.clock == "cpu" else arguments.threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
     done: list[dict[str, Any]] = []
     print(
-        f"{'':34}{'GMACs':>8}{'seconds':>9}{'floor':>9}{'attention: MACs':>17}{'time':>7}{'peak GB':>9}"
+        f"{'':34}{'GMACs':>8}{'seconds':>9}{'bound':>9}"
+        f"{'attention: MACs':>17}{'time':>7}{'peak GB':>9}"
     )
     for axis in arguments.axes:
         for value in AXES[axis][: arguments.most]:
@@ -84,32 +87,32 @@ def main(argv: list[str]) -> int:
 
 
 def measure(case: Case, arguments: argparse.Namespace, threads: int) -> dict[str, Any]:
-    """One point."""
+    """Measure one point and return its row of results."""
     import torch
-    from speed_contestants import DTYPES, make
-    from speed_floor import Attention, Floor, layers_of, total_macs
-    from speed_measure import in_turns, peak_memory, spread
+    from speed_case import DTYPES
+    from speed_implementations import build
+    from speed_lower_bound import Attention, LowerBound, layers_of, total_macs
+    from speed_measure import peak_memory, summarise, time_in_turns
 
     backward = case.mode != "model"
     layers = layers_of(case.config, case.mae())
     whole = [layer for layer in layers if isinstance(layer, Attention) and layer.whole]
     settings = (case.batch, DTYPES[case.dtype], torch.device(case.device), backward)
     runs = {
-        "ours": make("ours", case).step,
-        "floor": Floor(layers, *settings).run,
-        "attention": Floor(whole, *settings).run,
+        "ours": build("ours", case).step,
+        "floor": LowerBound(layers, *settings).run,
+        "attention": LowerBound(whole, *settings).run,
     }
-    seconds = in_turns(runs, arguments.rounds, arguments.clock, case.device)
+    seconds = time_in_turns(runs, arguments.rounds, arguments.clock, case.device)
     del runs
+    attention_time = [a / b for a, b in zip(seconds["attention"], seconds["ours"])]
     return {
         "case": vars(case) | {"threads": threads, "clock": arguments.clock},
         "rounds": arguments.rounds,
         "macs": case.batch * total_macs(layers, backward),
-        "seconds": {name: spread(values) for name, values in seconds.items()},
+        "seconds": {name: summarise(values) for name, values in seconds.items()},
         "attention_macs": round(total_macs(whole, backward) / total_macs(layers, backward), 4),
-        "attention_time": round(
-            spread([a / b for a, b in zip(seconds["attention"], seconds["ours"])])["median"], 4
-        ),
+        "attention_time": round(summarise(attention_time)["median"], 4),
         "memory": {} if arguments.no_memory else peak_memory("ours", case, threads),
     }
 

@@ -1,16 +1,17 @@
-"""How fast ours is: against the authors' package, against that with hiera-optim, and against the machine's floor.
+"""Compare speed and memory with other packages and with a lower bound of the same computation.
 
-    python tools/benchmark.py model --size tiny base              # inference
-    python tools/benchmark.py model --images --size base          # image models, against timm and transformers too
-    python tools/benchmark.py train --size base                   # a fine-tuning step: forward and backward
-    python tools/benchmark.py mae --size base                     # a masked pre-training step, 0.9 hidden
-    python tools/benchmark.py mae --size base --clock cpu --rounds 2   # a look, on a machine that others use
+    python tools/benchmark.py model --size tiny base         # inference
+    python tools/benchmark.py model --images --size base     # image models, also timm, transformers
+    python tools/benchmark.py train --size base              # a fine-tuning step
+    python tools/benchmark.py mae --size base                # a masked pre-training step
+    python tools/benchmark.py mae --clock cpu --rounds 2     # a quick look on a busy machine
 
-All run in one process with the same weights, their results are compared first, then they take turns; a ratio is that of
-two times of one round. The floor is bare matrix products and attention of the model's shapes (`speed_floor.py`), which
-take their turn too. Peak memory is of a process of its own. `make bench` installs the rivals; who is not there is left
-out. Results go to `results/speed.json`, a row a case, and `speed_page.py` makes docs/speed.md from them; with --clock cpu
-they are only printed. Exit code 1 where a rival computes something else.
+All implementations run in one process with the same weights. Their results are compared first; then
+each runs once a round, and ratios are taken within a round. The lower bound is the model's matrix
+products and attention alone (`speed_lower_bound.py`), timed in the same rounds. Peak memory is
+measured in a separate process. `make bench` installs the other packages; missing ones are skipped.
+Rows are written to `results/speed.json`, from which `speed_page.py` makes docs/speed.md; with
+--clock cpu they are only printed. The exit code is 1 if an implementation computes something else.
 """
 
 from __future__ import annotations
@@ -23,15 +24,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from speed_contestants import Case
+    from speed_case import Case
+    from speed_lower_bound import LowerBound
 
 SIZES = ("micro", "tiny", "small", "base", "base_plus", "large", "huge")
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.02}
-"""Largest relative difference of probabilities, loss and gradients that is still the same computation."""
+"""Largest relative difference of probabilities, loss and gradients that counts as equal."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """No torch yet: --help answers at once."""
+    """Build the parser without importing torch, so that --help returns at once."""
     made = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -55,28 +57,28 @@ def parser() -> argparse.ArgumentParser:
         help="torch.compile for ours, the reference and hiera-optim",
     )
     made.add_argument(
-        "--threads", type=int, help="of a CPU; all cores where not given, one with --clock cpu"
+        "--threads", type=int, help="CPU threads; default: all cores, or one with --clock cpu"
     )
-    made.add_argument("--rounds", type=int, default=5, help="times that each takes its turn")
+    made.add_argument("--rounds", type=int, default=5, help="number of timed runs of each")
     made.add_argument(
         "--clock",
         choices=("wall", "cpu"),
         default="wall",
-        help="cpu: the process's own time, one thread",
+        help="cpu: CPU time of the process, with one thread",
     )
     made.add_argument(
-        "--only", nargs="+", metavar="NAME", help="ours and these, such as reference optim floor"
+        "--only", nargs="+", metavar="NAME", help="besides ours, such as reference optim floor"
     )
-    made.add_argument("--no-memory", action="store_true", help="leave the peak memory out")
-    made.add_argument("--out", type=Path, help="where the rows go instead")
+    made.add_argument("--no-memory", action="store_true", help="skip the peak memory")
+    made.add_argument("--out", type=Path, help="file for the rows; default: results/speed.json")
     return made
 
 
 def main(argv: list[str]) -> int:
-    """Measure every combination of what was asked for."""
+    """Measure every combination of the arguments."""
     arguments = parser().parse_args(argv)
     import torch
-    from speed_contestants import Case
+    from speed_case import Case
     from speed_rows import add_row
 
     threads = 1 if arguments.clock == "cpu" else arguments.threads or os.cpu_count() or 1
@@ -109,67 +111,85 @@ def main(argv: list[str]) -> int:
 
 
 def measure(case: Case, arguments: argparse.Namespace, threads: int) -> dict[str, Any]:
-    """One case: compare, take turns, weigh, print."""
+    """Compare, time and print one case; return its row of results."""
     import torch
-    from speed_contestants import DTYPES, make, names_for
-    from speed_floor import Floor, layers_of, total_macs, total_values
-    from speed_measure import differences, in_turns, peak_memory, ratios, spread, yardsticks
-    from speed_rivals import missing
+    from speed_case import DTYPES
+    from speed_implementations import build, implementations_for
+    from speed_lower_bound import layers_of, total_macs, total_values
+    from speed_measure import (
+        differences,
+        machine_limits,
+        peak_memory,
+        ratios,
+        summarise,
+        time_in_turns,
+    )
+    from speed_packages import missing_package
     from speed_rows import print_row
 
-    torch.compiler.reset()  # its limit of compiled variants holds for all cases of a process together
-    wanted = [
-        name for name in names_for(case) if not arguments.only or name in ("ours", *arguments.only)
+    torch.compiler.reset()  # the limit of compiled variants is one for all cases of a process
+    names = [
+        name
+        for name in implementations_for(case)
+        if not arguments.only or name in ("ours", *arguments.only)
     ]
-    absent = {name: package for name in wanted if (package := missing(name))}
-    names = [name for name in wanted if name not in absent]
-    contestants = {"ours": make("ours", case)}
-    state = contestants["ours"].model.state_dict()
-    contestants |= {name: make(name, case, state) for name in names if name != "ours"}
-    found = differences(contestants, "ours")
-    backward, dtype, device = case.mode != "model", DTYPES[case.dtype], torch.device(case.device)
-    layers = layers_of(case.config, case.mae())
-    runs: dict[str, Any] = {name: contestant.step for name, contestant in contestants.items()}
-    runs["floor"] = Floor(layers, case.batch, dtype, device, backward).run
-    if "ours_half" in names:
-        runs["floor_half"] = Floor(
-            layers_of(case.config, case.mae(half=True)), case.batch, dtype, device, backward
-        ).run
-    if arguments.only:
-        runs = {name: run for name, run in runs.items() if name in ("ours", *arguments.only)}
-    machine = yardsticks(dtype, case.device)
-    seconds = in_turns(runs | machine.runs, arguments.rounds, arguments.clock, case.device)
+    absent = {name: package for name in names if (package := missing_package(name))}
+    names = [name for name in names if name not in absent]
+    implementations = {"ours": build("ours", case)}
+    state = implementations["ours"].model.state_dict()
+    implementations |= {name: build(name, case, state) for name in names if name != "ours"}
+    found = differences(implementations, "ours")
+    runs: dict[str, Any] = {name: made.step for name, made in implementations.items()}
+    for name, bound in lower_bounds(case, half="ours_half" in names).items():
+        if not arguments.only or name in arguments.only:
+            runs[name] = bound.run
+    dtype = DTYPES[case.dtype]
+    limits = machine_limits(dtype, case.device)
+    seconds = time_in_turns(runs | limits.runs, arguments.rounds, arguments.clock, case.device)
     shares = {
-        name: [a / b for a, b in zip(seconds.pop(name), seconds["ours"])] for name in machine.runs
+        name: [a / b for a, b in zip(seconds.pop(name), seconds["ours"])] for name in limits.runs
     }
+    layers, backward = layers_of(case.config, case.mae()), case.mode != "model"
     macs = case.batch * total_macs(layers, backward)
     moved = case.batch * total_values(layers, backward) * dtype.itemsize
-    mfu = macs / machine.macs * spread(shares["product"])["median"]
-    over_copy = moved / machine.bytes * spread(shares["copy"])["median"]
-    del runs, contestants, state, machine
+    mfu = macs / limits.macs * summarise(shares["product"])["median"]
+    over_copy = moved / limits.bytes * summarise(shares["copy"])["median"]
+    onednn = case.device == "cpu" and case.dtype == "float32"
+    del runs, implementations, state, limits
     if case.device == "cuda":
-        torch.cuda.empty_cache()  # the processes whose memory is measured need it
+        torch.cuda.empty_cache()  # for the processes that measure memory
+    measured = [] if arguments.no_memory else names
     row = {
         "case": vars(case) | {"threads": threads, "clock": arguments.clock},
         "rounds": arguments.rounds,
-        "seconds": {name: spread(values) for name, values in seconds.items()},
+        "seconds": {name: summarise(values) for name, values in seconds.items()},
         "times_ours": ratios(seconds, "ours"),
         "times_floor": ratios(seconds, "floor") if "floor" in seconds else {},
         "macs": macs,
-        "floor_products": "torch.mm or oneDNN"
-        if case.device == "cpu" and case.dtype == "float32"
-        else "torch.mm",
+        "floor_products": "torch.mm or oneDNN" if onednn else "torch.mm",
         "mfu": round(mfu, 3),
         "bytes_over_copy": round(over_copy, 3),
         "differences": found,
         "differs": {name: far for name, far in found.items() if not far <= TOLERANCE[case.dtype]},
         "absent": absent,
-        "memory": {}
-        if arguments.no_memory
-        else {name: peak_memory(name, case, threads) for name in names},
+        "memory": {name: peak_memory(name, case, threads) for name in measured},
     }
     print_row(row)
     return row
+
+
+def lower_bounds(case: Case, *, half: bool) -> dict[str, LowerBound]:
+    """Build the lower bound of a case as `floor`, with `half` also that of the half decoder."""
+    import torch
+    from speed_case import DTYPES
+    from speed_lower_bound import LowerBound, layers_of
+
+    settings = (case.batch, DTYPES[case.dtype], torch.device(case.device), case.mode != "model")
+    bounds = {"floor": LowerBound(layers_of(case.config, case.mae()), *settings)}
+    if half:
+        half_layers = layers_of(case.config, case.mae(half=True))
+        bounds["floor_half"] = LowerBound(half_layers, *settings)
+    return bounds
 
 
 if __name__ == "__main__":

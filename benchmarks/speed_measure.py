@@ -1,4 +1,7 @@
-"""Taking turns: every contestant once a round, the order turning; medians, and ratios within a round."""
+"""Timing in rounds: every implementation runs once a round, in rotating order.
+
+Reports medians, and ratios of two times of the same round.
+"""
 
 from __future__ import annotations
 
@@ -14,44 +17,55 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from speed_contestants import Case, Contestant, make
-from speed_floor import Floor, Product
-from speed_rivals import import_for
+from speed_case import Case
+from speed_implementations import Implementation, build
+from speed_lower_bound import LowerBound, Product
+from speed_packages import State, import_package
 from torch import Tensor
 
 Clock = Literal["wall", "cpu"]
-HERE = Path(__file__).parent
 
 
-def in_turns(
+def time_in_turns(
     runs: Mapping[str, Callable[[], object]],
     rounds: int,
     clock: Clock,
     device: str,
     warm_up: int = 1,
 ) -> dict[str, list[float]]:
-    """Seconds of each run in each round. clock="cpu" is the process's own time, which neighbours on the machine hardly
-    change; it means something with one thread alone."""
-    tick = time.process_time if clock == "cpu" else time.perf_counter
+    """Time every run once in each round, in rotating order.
+
+    Args:
+        runs: Functions by name.
+        rounds: Number of rounds.
+        clock: "wall", or "cpu" for the process's CPU time, which other processes hardly affect and
+            which is meaningful with one thread only.
+        device: "cpu", or "cuda" to wait for the GPU around each run.
+        warm_up: Number of untimed runs of each function.
+
+    Returns:
+        Seconds by name, one for each round.
+    """
+    now = time.process_time if clock == "cpu" else time.perf_counter
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     for run in runs.values():
         for _ in range(warm_up):
             run()
     names = list(runs)
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    for turn in range(rounds):
-        first = turn % len(names)
+    for round_ in range(rounds):
+        first = round_ % len(names)
         for name in names[first:] + names[:first]:
             wait()
-            began = tick()
+            began = now()
             runs[name]()
             wait()
-            seconds[name].append(tick() - began)
+            seconds[name].append(now() - began)
     return seconds
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """Median, least and most."""
+def summarise(values: list[float]) -> dict[str, float]:
+    """Return the median, the least and the most."""
     return {
         "median": round(statistics.median(values), 5),
         "least": round(min(values), 5),
@@ -60,36 +74,41 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def ratios(seconds: Mapping[str, list[float]], base: str) -> dict[str, dict[str, float]]:
-    """Each contestant's seconds over `base`'s, round by round: above 1, `base` is faster."""
+    """Return each run's seconds over `base`'s, round by round; above 1, `base` is faster."""
     return {
-        name: spread([theirs / ours for theirs, ours in zip(values, seconds[base])])
+        name: summarise([theirs / ours for theirs, ours in zip(values, seconds[base])])
         for name, values in seconds.items()
         if name != base
     }
 
 
-def differences(contestants: Mapping[str, Contestant], base: str) -> dict[str, float]:
-    """How far each is from `base` in what the step computes, and in all gradients together; relative."""
-    expected = contestants[base].step()
-    gradients = {name: grad.clone() for name, grad in contestants[base].gradients().items()}
+def differences(implementations: Mapping[str, Implementation], base: str) -> dict[str, float]:
+    """Return each implementation's relative difference from `base`.
+
+    The larger of two differences counts: that of the step's result, and that of all gradients
+    together.
+    """
+    expected = implementations[base].step()
+    gradients = {name: grad.clone() for name, grad in implementations[base].gradients().items()}
     found = {}
-    for name, contestant in contestants.items():
-        if name in (base, "ours_half"):  # half a decoder computes something else
+    for name, implementation in implementations.items():
+        if name in (base, "ours_half"):  # half a decoder has another result
             continue
-        computed = contestant.step()
+        computed = implementation.step()
         worst = max(_relative(computed[key], value) for key, value in expected.items())
         if gradients and name in ("reference", "optim"):
-            theirs = contestant.gradients()
-            assert theirs.keys() == gradients.keys(), sorted(theirs.keys() ^ gradients.keys())[:5]
-            square = sum(
-                float((theirs[key] - grad).square().sum()) for key, grad in gradients.items()
-            )
-            norm = sum(float(grad.square().sum()) for grad in gradients.values())
-            worst = max(worst, (square / norm) ** 0.5)
-        contestant.model.zero_grad(set_to_none=True)
+            worst = max(worst, _gradient_difference(implementation.gradients(), gradients))
+        implementation.model.zero_grad(set_to_none=True)
         found[name] = worst
-    contestants[base].model.zero_grad(set_to_none=True)
+    implementations[base].model.zero_grad(set_to_none=True)
     return found
+
+
+def _gradient_difference(actual: State, expected: State) -> float:
+    assert actual.keys() == expected.keys(), sorted(actual.keys() ^ expected.keys())[:5]
+    square = sum(float((actual[key] - grad).square().sum()) for key, grad in expected.items())
+    norm = sum(float(grad.square().sum()) for grad in expected.values())
+    return float((square / norm) ** 0.5)
 
 
 def _relative(one: Tensor, other: Tensor) -> float:
@@ -97,27 +116,30 @@ def _relative(one: Tensor, other: Tensor) -> float:
 
 
 def peak_memory(name: str, case: Case, threads: int) -> dict[str, float]:
-    """GB that one contestant needs in a process of its own, less what the process held with its packages imported:
-    `before` with model and batch, `peak` after two steps."""
+    """Measure the memory of one implementation in a process of its own, in GB.
+
+    Memory of the imported packages is subtracted. `before` is with model and batch, `peak` after
+    two steps.
+    """
     arguments = [name, json.dumps(asdict(case)), str(threads)]
-    command = [sys.executable, str(HERE / "speed_measure.py"), *arguments]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    if answer.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{answer.stderr[-2000:]}")
-    return {key: float(value) for key, value in json.loads(answer.stdout.splitlines()[-1]).items()}
+    command = [sys.executable, __file__, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    return {key: float(value) for key, value in json.loads(done.stdout.splitlines()[-1]).items()}
 
 
 def _measure_memory(name: str, case: Case) -> dict[str, float]:
-    import_for(name)
+    import_package(name)
     imported = 0 if case.device == "cuda" else _resident("VmRSS")
-    contestant = make(name, case)
+    implementation = build(name, case)
     if case.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
     else:
         before = _resident("VmRSS")
     for _ in range(2):
-        contestant.step()
+        implementation.step()
     peak = torch.cuda.max_memory_allocated() if case.device == "cuda" else _resident("VmHWM")
     return {
         "before": round((before - imported) / 1e9, 3),
@@ -126,33 +148,35 @@ def _measure_memory(name: str, case: Case) -> dict[str, float]:
 
 
 def _resident(field: str) -> int:
-    """Bytes of this process now (VmRSS), or at the most (VmHWM)."""
+    """Return the resident bytes of this process now (VmRSS) or at their peak (VmHWM)."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:  # not Linux; there ru_maxrss is in bytes, and starts from what the parent had
+    except OSError:  # not Linux: ru_maxrss is in bytes, and includes the parent's peak
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
 @dataclass(frozen=True)
-class Yardsticks:
-    """What the machine can do at best, measured in the same rounds: one large square product, one large copy."""
+class MachineLimits:
+    """Measurements of the machine's peak in the same rounds: a large square product and a large
+    copy."""
 
     macs: int
     """Multiply-accumulates of the product."""
     bytes: int
-    """Read and written by the copy."""
+    """Bytes read and written by the copy."""
     runs: dict[str, Callable[[], object]]
+    """Functions to time, `product` and `copy`."""
 
 
-def yardsticks(dtype: torch.dtype, device: str) -> Yardsticks:
-    """Both, ready to take their turns."""
+def machine_limits(dtype: torch.dtype, device: str) -> MachineLimits:
+    """Prepare the product and the copy."""
     side = 8192 if device == "cuda" else 2048
     square = Product(label="square", rows=side, inner=side, columns=side)
     source = torch.ones(2**28 if device == "cuda" else 2**25, device=device)
     target = torch.empty_like(source)
-    product = Floor([square], 1, dtype, torch.device(device), backward=False).run
-    return Yardsticks(
+    product = LowerBound([square], 1, dtype, torch.device(device), backward=False).run
+    return MachineLimits(
         square.macs, 2 * source.nbytes, {"product": product, "copy": lambda: target.copy_(source)}
     )
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from record import RESULTS
 from speed import SIZES
-from speed_floor import Attention, layers_of, total_macs
+from speed_lower_bound import Attention, layers_of, total_macs
 from speed_plots import AXES, Row, draw_half, draw_scaling, draw_speed, points
 from speed_rows import NAMES, title
 
@@ -30,15 +30,15 @@ HEAD = """# Speed
 `benchmarks/speed_page.py` generates this page from `benchmarks/results/`; `make bench` repeats all
 measurements. [Notes on speed](../benchmarks/NOTES.md) describes the method.
 
-- The contestants of a table run in one process with the same weights. Their results are compared
-  before timing; then they take turns.
+- The implementations of a table run in one process with the same weights. Their results are
+  compared before timing; then they take turns.
 - "over ours" is the median of the ratios within a round, with the smallest and the largest.
 - The lower bound is the model's matrix products and attentions alone, without bias, norm, GELU,
   residual or copy, on preallocated memory. Its float32 products run by torch.mm or oneDNN,
   whichever is faster. In the scaling measurements they run by torch.mm alone, so ours can be below
   it there.
-- Peak memory is that of a process that runs one contestant alone, minus what its packages take. It
-  varies by 0.03 GB between processes.
+- Peak memory is that of a process that runs one implementation alone, minus what its packages
+  take. It varies by 0.03 GB between processes.
 
 """
 
@@ -60,7 +60,7 @@ def write(results: Path, docs: Path) -> Path:
     text = HEAD
     if speed:
         draw_speed(speed, docs / "speed.png")
-        text += "![Time of each contestant over ours](speed.png)\n\n" + "".join(
+        text += "![Time of each implementation over ours](speed.png)\n\n" + "".join(
             speed_table(row) for row in speed
         )
     if scaling:

@@ -24,17 +24,17 @@ AXES = {"frames": "frames", "resolution": "pixels of a side", "batch": "clips", 
 
 
 def draw_speed(rows: Sequence[Row], path: Path) -> None:
-    """Bars: each rival's time over ours."""
+    """Plot each implementation's time over ours as bars."""
     figure, axis = plt.subplots(figsize=(7.2, 0.9 + 0.62 * len(rows)), dpi=150)
     labels = []
     for place, row in enumerate(rows):
-        rivals = [
+        names = [
             name
             for name in ("reference", "optim", "timm", "transformers")
             if name in row["times_ours"]
         ]
-        height = 0.8 / max(len(rivals), 1)
-        for number, name in enumerate(rivals):
+        height = 0.8 / max(len(names), 1)
+        for number, name in enumerate(names):
             ratio = row["times_ours"][name]
             reach = [[ratio["median"] - ratio["least"]], [ratio["most"] - ratio["median"]]]
             at = place - 0.4 + height * (number + 0.5)
@@ -59,7 +59,7 @@ def draw_speed(rows: Sequence[Row], path: Path) -> None:
 
 
 def points(rows: Sequence[Row], axis: str) -> list[Row]:
-    """The rows along one axis: those equal to the commonest in everything else."""
+    """Return the rows along one axis, with the default values on the other axes."""
     fixed = {"frames": 16, "resolution": 224, "batch": 1, "size": "base"}
     found = [
         row

@@ -1,4 +1,4 @@
-"""Rows of results: kept in one file, a row a case; printed as a table."""
+"""Rows of results: stored in one file, one row a case, and printed as a table."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PACKAGES = ("torch", "hiera-transformer", "hiera-optim", "timm", "transformers",
 
 
 def add_row(name: str, row: dict[str, Any], path: Path | None = None) -> Path:
-    """Put a row into `results/<name>.json`, or `path`, in place of an older one of the same case."""
+    """Add a row to `results/<name>.json`, or `path`, replacing an older one of the same case."""
     path = path or RESULTS / f"{name}.json"
     rows = json.loads(path.read_text())["rows"] if path.is_file() else []
     row = row | facts(PACKAGES) | {"load_average": round(os.getloadavg()[0], 2)}
@@ -37,7 +37,7 @@ def _place(row: dict[str, Any]) -> Any:
 
 
 def title(case: dict[str, Any]) -> str:
-    """What was measured, in a line."""
+    """Describe a case in one line."""
     kind = {"model": "inference", "train": "fine-tuning step", "mae": "pre-training step"}[
         case["mode"]
     ]
@@ -52,7 +52,7 @@ def title(case: dict[str, Any]) -> str:
 
 
 def print_row(row: dict[str, Any]) -> None:
-    """The table of one case."""
+    """Print the table of one case."""
     print(f"\n{title(row['case'])}: {row['macs'] / 1e9:.1f} GMACs, {row['rounds']} rounds")
     print(f"{'':46}{'seconds':>24}{'over ours':>22}{'over bound':>12}{'peak GB':>10}")
     for name, time in row["seconds"].items():
@@ -64,12 +64,12 @@ def print_row(row: dict[str, Any]) -> None:
         above = f"{time['median'] / floor['median']:.2f}" if floor and name != own else ""
         memory = f"{row['memory'][name]['peak']:.2f}" if name in row["memory"] else ""
         print(f"{NAMES[name]:46}{seconds:>24}{over:>22}{above:>12}{memory:>10}")
-    print(f"ours: {100 * row['mfu']:.0f} % of the machine's best matrix product, least traffic at "
-          f"{100 * row['bytes_over_copy']:.0f} % of its copy")  # fmt: skip
+    print(
+        f"ours: {100 * row['mfu']:.0f} % of the machine's fastest matrix product; minimal memory "
+        f"traffic at {100 * row['bytes_over_copy']:.0f} % of its copy"
+    )
     for name, package in row["absent"].items():
-        print(f"left out: {NAMES[name]} ({package} is not installed; make bench installs it)")
+        print(f"skipped: {NAMES[name]} ({package} is not installed; make bench installs it)")
     for name, far in row["differences"].items():
-        print(
-            f"{NAMES[name]} computes the same to {far:.1e}"
-            + ("  NOT THE SAME" if name in row["differs"] else "")
-        )
+        differs = "  NOT THE SAME" if name in row["differs"] else ""
+        print(f"{NAMES[name]}: relative difference {far:.1e}{differs}")

@@ -1,11 +1,12 @@
-"""Attention within mask units, computed in every way at hand: is the one that the models use the quickest?
+"""Compare implementations of attention within mask units: the models' against six others.
 
-    python benchmarks/window_attention.py                        # base 16x224, both passes; five minutes on two idle cores
+    python benchmarks/window_attention.py            # base 16x224; five minutes on two idle cores
     python benchmarks/window_attention.py --device cuda --dtype bfloat16 --batch 16
 
-Shapes come from the block table; query, key and value lie as the models' linear layer leaves them, one beside the other.
-Every way is held to the plain one (two products and a softmax) before the clock starts, then they take turns. What cannot
-do the backward pass, or cannot run here at all, is listed with the reason. Writes `results/window_attention.json`.
+Shapes come from the block table; query, key and value have the memory layout of the models' linear
+layer. Every implementation is compared with the plain one (two products and a softmax) before
+timing. One that lacks a backward pass, or does not run here, is listed with the reason. Writes
+`results/window_attention.json`.
 """
 
 from __future__ import annotations
@@ -21,34 +22,36 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from record import record
-from speed_floor import Attention, layers_of
-from speed_measure import in_turns, ratios, spread
+from speed_lower_bound import Attention, layers_of
+from speed_measure import ratios, summarise, time_in_turns
 from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from hiera_video.models.registry import config_for
 
-Way = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Query [windows, queries, heads, dim], key and value [windows, keys, heads, dim] to the query's shape."""
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Query [windows, queries, heads, dim], key and value [windows, keys, heads, dim] to the query's
+shape."""
 DTYPES = {"float32": (torch.float32, 1e-5), "bfloat16": (torch.bfloat16, 2e-2)}
 
 
 def fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """What the models do: four-dimensional views for the fused kernel."""
+    """Call the fused kernel with four-dimensional views, as the models do."""
     return F.scaled_dot_product_attention(
         query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
     ).transpose(1, 2)
 
 
 def copied(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """The same on contiguous copies."""
+    """Call the fused kernel with contiguous copies."""
     return F.scaled_dot_product_attention(
         *(part.transpose(1, 2).contiguous() for part in (query, key, value))
     ).transpose(1, 2)
 
 
 def five_dimensions(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """As the authors do: [1, heads, windows, tokens, dim], for which there is no fused kernel."""
+    """Call it with [1, heads, windows, tokens, dim], as the authors do; no fused kernel takes
+    it."""
     mixed = F.scaled_dot_product_attention(
         *(part.permute(2, 0, 1, 3)[None] for part in (query, key, value))
     )
@@ -56,14 +59,14 @@ def five_dimensions(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Two batched products and a softmax between; the plain way."""
+    """Compute two batched products with a softmax in between: the plain implementation."""
     query, key, value = (part.transpose(1, 2) for part in (query, key, value))
     weights = (query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)).softmax(-1)
     return (weights @ value).transpose(1, 2)
 
 
 def joined(query: Tensor, key: Tensor, value: Tensor, tokens: int = 64) -> Tensor:
-    """Neighbouring windows as one of 64 keys, what is not of a query's own window masked: larger, fewer products."""
+    """Join neighbouring windows into one of 64 keys, masked to each query's own: fewer products."""
     several = max(1, tokens // key.shape[1])
     while query.shape[0] % several:
         several -= 1
@@ -79,8 +82,8 @@ def joined(query: Tensor, key: Tensor, value: Tensor, tokens: int = 64) -> Tenso
     return mixed.transpose(1, 2).reshape(query.shape)
 
 
-def flexible(query: Tensor, key: Tensor, value: Tensor) -> Way:
-    """Flex attention, compiled: one sequence of all windows, a query sees the keys of its own."""
+def flexible(query: Tensor, key: Tensor, value: Tensor) -> Attend:
+    """Compile flex attention over all windows, masked to each query's own."""
     windows, queries, heads, dim = query.shape
     keys = key.shape[1]
     mask = create_block_mask(
@@ -100,8 +103,8 @@ def flexible(query: Tensor, key: Tensor, value: Tensor) -> Way:
     return run
 
 
-def ways(query: Tensor, key: Tensor, value: Tensor) -> dict[str, Way]:
-    """Each way by what it is called in the results."""
+def implementations(query: Tensor, key: Tensor, value: Tensor) -> dict[str, Attend]:
+    """Return every implementation by its name in the results."""
     return {
         "fused": fused,
         "fused, copies": copied,
@@ -114,7 +117,8 @@ def ways(query: Tensor, key: Tensor, value: Tensor) -> dict[str, Way]:
 
 
 def operands(shape: Attention, batch: int, dtype: torch.dtype, device: str) -> list[Tensor]:
-    """Query, key and value as views of what one linear layer gives; a pooled query lies apart."""
+    """Return query, key and value as views of one linear layer's output; a pooled query is a
+    copy."""
     generator = torch.Generator(device).manual_seed(0)
     rows = torch.randn(
         batch * shape.batch,
@@ -134,40 +138,46 @@ def operands(shape: Attention, batch: int, dtype: torch.dtype, device: str) -> l
 def measure(
     shape: Attention, batch: int, dtype: torch.dtype, limit: float, device: str, rounds: int
 ) -> dict[str, Any]:
-    """All ways at one shape: seconds of each in each pass, or why there are none."""
+    """Time all implementations at one shape, forward alone and with backward."""
     parts = operands(shape, batch, dtype, device)
     upstream = torch.randn_like(parts[0])
 
-    def forward(way: Way) -> list[Tensor]:
-        return [way(*parts)]
+    def forward(attend: Attend) -> list[Tensor]:
+        return [attend(*parts)]
 
-    def both(way: Way) -> list[Tensor]:
+    def both(attend: Attend) -> list[Tensor]:
         leaves = [part.detach().requires_grad_() for part in parts]
-        out = way(*leaves)
+        out = attend(*leaves)
         return [out.detach(), *torch.autograd.grad(out, leaves, upstream)]
 
     row: dict[str, Any] = {
-        "shape": {"windows": shape.batch, "heads": shape.heads, "queries": shape.queries, "keys": shape.keys,
-                  "dim": shape.dim, "blocks": shape.times},
-    }  # fmt: skip
+        "shape": {
+            "windows": shape.batch,
+            "heads": shape.heads,
+            "queries": shape.queries,
+            "keys": shape.keys,
+            "dim": shape.dim,
+            "blocks": shape.times,
+        }
+    }
     for passes, step in (("forward", forward), ("both passes", both)):
         plain = step(products)
         runs: dict[str, Callable[[], object]] = {}
         missing: dict[str, str] = {}
-        for name, way in ways(*parts).items():
+        for name, attend in implementations(*parts).items():
             try:
-                found = step(way)
-            except Exception as error:  # whatever a compiler raises is the answer to "can it?"
+                found = step(attend)
+            except Exception as error:  # compilers raise many types; the reason is recorded
                 missing[name] = (
                     f"{type(error).__name__}: {str(error).strip().splitlines()[0][:160]}"
                 )
                 continue
             apart = max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, plain))
-            assert apart <= limit, f"{name}: {apart:.1e} from the plain way"
-            runs[name] = partial(step, way)
-        seconds = in_turns(runs, rounds, "wall", device)
+            assert apart <= limit, f"{name}: {apart:.1e} from the plain implementation"
+            runs[name] = partial(step, attend)
+        seconds = time_in_turns(runs, rounds, "wall", device)
         row[passes] = {
-            "seconds": {name: spread(values) for name, values in seconds.items()},
+            "seconds": {name: summarise(values) for name, values in seconds.items()},
             "times_fused": ratios(seconds, "fused"),
             "missing": missing,
         }
@@ -184,7 +194,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--out", type=Path, help="where the result goes instead")
+    parser.add_argument("--out", type=Path, help="default: results/window_attention.json")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     dtype, limit = DTYPES[arguments.dtype]

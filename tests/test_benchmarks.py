@@ -1,4 +1,4 @@
-"""What the benchmark scripts take from the package and from each other is there: nothing else runs them all."""
+"""Every name that a benchmark script imports exists; no test runs all of the scripts."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ SCRIPTS = sorted(FOLDER.rglob("*.py"))
 
 
 def imports(script: Path) -> Iterator[tuple[str, str]]:
-    """(module, name) of every `from module import name`, inside functions too."""
+    """Yield (module, name) of every `from module import name`, inside functions too."""
     for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
             yield from ((node.module, alias.name) for alias in node.names)
 
 
 def top_level(script: Path) -> set[str]:
-    """Names that a script defines or imports."""
+    """Return the names that a script defines or imports."""
     found = set()
     for node in ast.parse(script.read_text(encoding="utf-8")).body:
         for inner in ast.walk(node):

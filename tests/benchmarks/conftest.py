@@ -1,4 +1,4 @@
-"""The benchmarks are scripts beside each other; here they are imported as their own folder sees them."""
+"""Make the benchmark scripts importable, as they import each other."""
 
 from __future__ import annotations
 

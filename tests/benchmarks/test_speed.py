@@ -1,4 +1,4 @@
-"""The speed benchmark at micro size: compared, measured, written, drawn; its arithmetic as literals."""
+"""The speed benchmark at micro size, and its arithmetic."""
 
 from __future__ import annotations
 
@@ -8,25 +8,16 @@ from pathlib import Path
 
 import pytest
 import speed
+import speed_packages
 import speed_page
-import speed_rivals
 import torch
 from profile_model import kind_of, part_name
-from speed_contestants import Case, make
-from speed_measure import ratios, spread
+from speed_case import Case
+from speed_implementations import build
+from speed_measure import ratios, summarise
 from speed_rows import add_row
 
-ARGUMENTS = [
-    "--size",
-    "micro",
-    "--resolution",
-    "32",
-    "--clock",
-    "cpu",
-    "--rounds",
-    "1",
-    "--no-memory",
-]
+ARGUMENTS = ["--size", "micro", "--resolution", "32", "--clock", "cpu", "--rounds", "1"]
 
 
 @pytest.fixture(autouse=True)
@@ -36,17 +27,22 @@ def _threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def test_ratios_are_those_of_one_round() -> None:
+def test_ratios_are_taken_within_a_round() -> None:
     assert ratios({"ours": [1.0, 2.0, 4.0], "theirs": [2.0, 6.0, 4.0]}, "ours") == {
         "theirs": {"median": 2.0, "least": 1.0, "most": 3.0}
     }
-    assert spread([3.0, 1.0, 2.0]) == {"median": 2.0, "least": 1.0, "most": 3.0}
+    assert summarise([3.0, 1.0, 2.0]) == {"median": 2.0, "least": 1.0, "most": 3.0}
 
 
 @pytest.mark.parametrize("mode", ["model", "mae"])
-def test_a_case_is_compared_measured_written_and_drawn(mode: str, tmp_path: Path) -> None:
+def test_a_case_is_measured_written_and_plotted(mode: str, tmp_path: Path) -> None:
     out = tmp_path / "speed.json"
-    assert speed.main([mode, *ARGUMENTS, "--only", "reference", "floor", "--out", str(out)]) == 0
+    assert (
+        speed.main(
+            [mode, *ARGUMENTS, "--no-memory", "--only", "reference", "floor", "--out", str(out)]
+        )
+        == 0
+    )
     (row,) = json.loads(out.read_text())["rows"]
     assert set(row["seconds"]) == {"ours", "reference", "floor"}
     assert row["differences"]["reference"] < 1e-5
@@ -60,42 +56,44 @@ def test_a_case_is_compared_measured_written_and_drawn(mode: str, tmp_path: Path
         assert (tmp_path / "speed.png").stat().st_size > 5000
 
 
-def test_a_rival_that_computes_something_else_fails_the_run(
+def test_another_result_fails_the_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(speed.TOLERANCE, "float32", 0.0)
-    monkeypatch.setattr(speed_rivals, "_NEEDS", {"reference": "hiera", "optim": "no_such_package"})
-    assert speed.main(["train", *ARGUMENTS]) == 1
+    monkeypatch.setattr(
+        speed_packages, "_PACKAGES", {"reference": "hiera", "optim": "no_such_package"}
+    )
+    assert speed.main(["train", *ARGUMENTS, "--no-memory"]) == 1
     printed = capsys.readouterr().out
     assert "NOT THE SAME" in printed
     assert "no_such_package is not installed; make bench installs it" in printed
 
 
-def test_gradients_are_the_authors_too() -> None:
+def test_gradients_equal_the_authors() -> None:
     case = Case(mode="train", size="micro", resolution=32)
-    ours = make("ours", case)
-    reference = make("reference", case, ours.model.state_dict())
-    for contestant in (ours, reference):
-        contestant.step()
+    ours = build("ours", case)
+    reference = build("reference", case, ours.model.state_dict())
+    for implementation in (ours, reference):
+        implementation.step()
     theirs = reference.gradients()
     assert theirs.keys() == ours.gradients().keys()
     for name, gradient in ours.gradients().items():
-        if "qkv.bias" not in name:  # the key's share has none but noise
+        if "qkv.bias" not in name:  # the key's part has a gradient of rounding noise alone
             assert (gradient - theirs[name]).norm() < 1e-4 * theirs[name].norm(), name
 
 
-def test_half_a_decoder_has_the_same_weights_and_less_work() -> None:
+def test_the_half_decoder_predicts_half_of_the_tokens() -> None:
     case = Case(mode="mae", size="micro", resolution=32)
-    full = make("ours", case)
-    half = make("ours_half", case, full.model.state_dict())
+    full = build("ours", case)
+    half = build("ours_half", case, full.model.state_dict())
     predicted = [
-        int(contestant.model(torch.zeros(1, 3, 16, 32, 32)).masked.sum())
-        for contestant in (full, half)
+        int(implementation.model(torch.zeros(1, 3, 16, 32, 32)).masked.sum())
+        for implementation in (full, half)
     ]
     assert predicted[1] * 2 == predicted[0]
 
 
-def test_a_row_takes_the_place_of_the_older_one_of_its_case(tmp_path: Path) -> None:
+def test_a_row_replaces_an_older_one_of_its_case(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     for case, seconds in (({"size": "a"}, 1), ({"size": "b"}, 2), ({"size": "a"}, 3)):
         add_row("rows", {"case": case, "seconds": seconds}, path)

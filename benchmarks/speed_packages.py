@@ -1,69 +1,52 @@
-"""The rivals of the speed benchmark: the authors' package, that with hiera-optim, timm's and transformers' image models."""
+"""Other packages in the speed benchmark: hiera-transformer, hiera-optim, timm and transformers."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest import mock
 
+from speed_case import Case
 from torch import Tensor, nn
 
 from hiera_video.models.layout import HieraConfig
 from hiera_video.models.registry import SIZES
 
-if TYPE_CHECKING:
-    from speed_contestants import Case
-
 State = dict[str, Tensor]
-_NEEDS = {
+_PACKAGES = {
     "reference": "hiera",
     "optim": "hiera_optim",
     "timm": "timm",
     "transformers": "transformers",
 }
 _SHARED = (
-    *(
-        "input_size",
-        "in_chans",
-        "num_classes",
-        "embed_dim",
-        "num_heads",
-        "stages",
-        "q_pool",
-        "q_stride",
-    ),
-    *(
-        "mask_unit_size",
-        "mask_unit_attn",
-        "patch_kernel",
-        "patch_stride",
-        "patch_padding",
-        "mlp_ratio",
-    ),
-    "sep_pos_embed",
+    *("input_size", "in_chans", "num_classes", "embed_dim", "num_heads", "stages", "mlp_ratio"),
+    *("q_pool", "q_stride", "mask_unit_size", "mask_unit_attn", "sep_pos_embed"),
+    *("patch_kernel", "patch_stride", "patch_padding"),
 )
+"""Fields of `HieraConfig` that hiera-transformer's constructor takes as well."""
 
 
-def missing(name: str) -> str | None:
-    """The package that a contestant needs and that is not installed."""
-    package = _NEEDS.get(name)
+def missing_package(name: str) -> str | None:
+    """Return the package that an implementation needs, if it is not installed."""
+    package = _PACKAGES.get(name)
     return package if package and importlib.util.find_spec(package) is None else None
 
 
-def import_for(name: str) -> None:
-    """Import what a contestant's step will use."""
+def import_package(name: str) -> None:
+    """Import the package of an implementation."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # hiera-transformer warns about timm
         if name in ("reference", "optim"):
             importlib.import_module("hiera.hiera_mae")
-        elif name in _NEEDS:
-            importlib.import_module(_NEEDS[name])
+        elif name in _PACKAGES:
+            importlib.import_module(_PACKAGES[name])
         if name == "optim":
             import hiera
 
-            # its search wants every name in one module, where 0.1.4 keeps one of them elsewhere
+            # hiera-optim expects this name in `hiera`; 0.1.4 defines it in another module
             with mock.patch.object(
                 hiera, "apply_fusion_head", hiera.hiera_mae.apply_fusion_head, create=True
             ):
@@ -82,16 +65,17 @@ def reference(case: Case) -> nn.Module:
     return hiera.MaskedAutoencoderHiera(**arguments)  # type: ignore[no-any-return]
 
 
-def optimised(model: nn.Module, graph_safe: bool) -> nn.Module:
-    """The authors' model in hiera-optim's hands; it changes this one object, no class."""
+def optimise(model: nn.Module, graph_safe: bool) -> nn.Module:
+    """Patch the authors' model with hiera-optim, which changes this object and no class."""
     import hiera_optim
 
-    model._grad_checkpointing = False  # type: ignore[assignment]  # which its forward asks for and 0.1.4 has not
+    # hiera-optim's forward reads this attribute, which 0.1.4 does not define
+    model._grad_checkpointing = False  # type: ignore[assignment]
     return hiera_optim.optimize(model, graph_safe=graph_safe, verbose=False)  # type: ignore[no-any-return]
 
 
-def assert_plain(model: nn.Module) -> None:
-    """hiera-optim, in the same process, must not have touched what it is compared with."""
+def assert_unpatched(model: nn.Module) -> None:
+    """Assert that hiera-optim, in the same process, has not changed the reference."""
     import hiera
 
     blocks = [*model.blocks, *getattr(model, "decoder_blocks", [])]  # type: ignore[misc]
@@ -122,18 +106,23 @@ def transformers_model(case: Case) -> nn.Module:
     return HieraForImageClassification(config)
 
 
-def renamed(name: str, state: State, case: Case) -> State:
-    """The authors' names turned into the contestant's."""
+def rename_weights(name: str, state: State, case: Case) -> State:
+    """Rename weights from the authors' names to those of an implementation."""
     if name == "timm":
-        pairs = [("head.projection.", "head.fc."), ("norm.", "head.norm.")]
-        return {next((new + key[len(old) :] for old, new in pairs if key.startswith(old)), key): value
-                for key, value in state.items()}  # fmt: skip
+        return {_timm_name(key): value for key, value in state.items()}
     if name == "transformers":
-        return {_in_transformers(key, case.config): value for key, value in state.items()}
+        return {_transformers_name(key, case.config): value for key, value in state.items()}
     return state
 
 
-def _in_transformers(key: str, config: HieraConfig) -> str:
+def _timm_name(key: str) -> str:
+    for old, new in (("head.projection.", "head.fc."), ("norm.", "head.norm.")):
+        if key.startswith(old):
+            return new + key.removeprefix(old)
+    return key
+
+
+def _transformers_name(key: str, config: HieraConfig) -> str:
     if key.startswith("blocks."):
         _, number, rest = key.split(".", 2)
         stage, layer = 0, int(number)

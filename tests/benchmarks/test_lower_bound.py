@@ -1,4 +1,4 @@
-"""The floor does what it says, and what it says is the model's work."""
+"""The lower bound runs the products that it counts, which are the model's."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import math
 from collections.abc import Sequence
 
 import pytest
-import speed_floor
+import speed_lower_bound
 import torch
-from speed_contestants import Case
-from speed_floor import (
+from speed_case import Case
+from speed_lower_bound import (
     Attention,
-    Floor,
+    Kernel,
+    LowerBound,
     Product,
-    Way,
-    by_fused_linear,
-    by_mm,
     layers_of,
+    mm_kernel,
+    onednn_kernel,
     total_macs,
 )
 from torch.utils.flop_counter import FlopCounterMode
@@ -30,7 +30,7 @@ from hiera_video.models.registry import MaeConfig, config_for, default_mae
 @pytest.mark.parametrize(
     "name", ["hiera_micro_16x32", "hiera_base_16x224", "hiera_large_16x224", "hiera_tiny_224"]
 )
-def test_the_products_of_the_block_table_are_those_that_torch_counts(name: str) -> None:
+def test_macs_equal_those_that_torch_counts(name: str) -> None:
     config = config_for(name)
     with torch.device("meta"):
         model = Hiera(config)
@@ -39,9 +39,7 @@ def test_the_products_of_the_block_table_are_those_that_torch_counts(name: str) 
 
 @pytest.mark.parametrize("tokens", ["all", "running_cell", "random"])
 @pytest.mark.parametrize("name", ["mae_hiera_micro_16x32", "mae_hiera_base_16x224"])
-def test_the_masked_autoencoder_s_products_are_those_that_torch_counts(
-    name: str, tokens: str
-) -> None:
+def test_macs_of_the_autoencoder_equal_those_that_torch_counts(name: str, tokens: str) -> None:
     config, default = config_for(name), default_mae(name)
     depth, heads = default.decoder_depth, default.decoder_num_heads
     mae = MaeConfig(
@@ -53,18 +51,17 @@ def test_the_masked_autoencoder_s_products_are_those_that_torch_counts(
     with torch.device("meta"):
         model = MaskedAutoencoderHiera(config, mae)
     counted = count_macs(model, (3, *config.input_size))
-    # the floor embeds the patches of visible units alone; a model may embed all, 1.5 % more
+    # the lower bound embeds the patches of visible units alone; a model may embed all, 1.5 % more
     assert total_macs(layers_of(config, mae)) == pytest.approx(counted, rel=0.02)
 
 
-def test_work_of_base_in_the_paper_s_unit() -> None:
+def test_macs_of_base_equal_the_papers() -> None:
     layers = layers_of(config_for("hiera_base_16x224"))
     assert round(total_macs(layers) / 1e9, 1) == 101.7
-    assert (
-        round(total_macs(layers, backward=True) / 1e9, 1) == 304.1
-    )  # three times, less the gradient of the pixels
+    # three times as many, less the gradient of the pixels
+    assert round(total_macs(layers, backward=True) / 1e9, 1) == 304.1
     whole = [layer for layer in layers if isinstance(layer, Attention) and layer.whole]
-    # stage 3: 16 blocks less the first, which lags; stage 4: its first, the lagging one, and two on the pooled map
+    # stage 3: all but the first of 16 blocks; stage 4: the first, which attends as stage 3, and 2
     assert sorted((a.queries, a.keys, a.times) for a in whole) == [
         (392, 392, 2),
         (392, 1568, 1),
@@ -75,60 +72,60 @@ def test_work_of_base_in_the_paper_s_unit() -> None:
 def linear_flops(
     x_shape: Sequence[int], weight_shape: Sequence[int], *_: object, **__: object
 ) -> int:
-    """Of oneDNN's product, which torch's counter does not know."""
+    """Count oneDNN's product, which is unknown to torch's counter."""
     return 2 * math.prod(x_shape) * weight_shape[0]
 
 
-@pytest.mark.parametrize("way", [by_mm, by_fused_linear])
+@pytest.mark.parametrize("kernel", [mm_kernel, onednn_kernel])
 @pytest.mark.parametrize("backward", [False, True])
 @pytest.mark.parametrize("mode", ["model", "mae"])
-def test_a_run_multiplies_as_much_as_its_layers_say(mode: str, backward: bool, way: Way) -> None:
+def test_a_run_executes_the_macs_of_its_layers(mode: str, backward: bool, kernel: Kernel) -> None:
     case = Case(mode=mode, size="micro", resolution=32)  # type: ignore[arg-type]
     products = [
         layer for layer in layers_of(case.config, case.mae()) if not isinstance(layer, Attention)
     ]
-    floor = Floor(products, 2, torch.float32, torch.device("cpu"), backward)
-    floor.quickest = dict.fromkeys(floor.quickest, way)
+    bound = LowerBound(products, 2, torch.float32, torch.device("cpu"), backward)
+    bound.fastest = dict.fromkeys(bound.fastest, kernel)
     fused = torch.ops.mkldnn._linear_pointwise
     with FlopCounterMode(display=False, custom_mapping={fused: linear_flops}) as counter:
-        floor.run()
+        bound.run()
     assert counter.get_total_flops() // 2 == 2 * total_macs(products, backward)
 
 
-def test_both_ways_give_the_same_product() -> None:
+def test_both_kernels_give_the_same_product() -> None:
     left, right, out = torch.randn(30, 20), torch.randn(40, 20), torch.empty(30, 40)
-    by_mm(left, right, out)
-    torch.testing.assert_close(by_fused_linear(left, right, out), out)
+    mm_kernel(left, right, out)
+    torch.testing.assert_close(onednn_kernel(left, right, out), out)
 
 
-def test_the_quicker_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For each product of the forward and the backward pass, by the clock."""
+def test_the_faster_kernel_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels are timed for each product of the forward and the backward pass."""
 
-    def seconds(way: Way, operands: tuple[torch.Tensor, ...]) -> float:
-        """oneDNN's is the quicker one for the weight's gradient alone, whose rows are columns."""
-        return 2.0 if way is by_fused_linear else 1.0 if operands[0].is_contiguous() else 3.0
+    def seconds(kernel: Kernel, operands: tuple[torch.Tensor, ...]) -> float:
+        """Make oneDNN faster for the weight's gradient alone, whose left operand is transposed."""
+        return 2.0 if kernel is onednn_kernel else 1.0 if operands[0].is_contiguous() else 3.0
 
-    monkeypatch.setattr(speed_floor, "_seconds", seconds)
+    monkeypatch.setattr(speed_lower_bound, "_seconds", seconds)
     products = [
         Product(label="a", rows=6, inner=4, columns=5),
         Product(label="b", rows=7, inner=4, columns=5),
     ]
-    floor = Floor(products, 1, torch.float32, torch.device("cpu"), backward=True)
-    assert [floor.quickest[layer, n] for layer in products for n in range(3)] == [
-        by_mm,
-        by_fused_linear,
-        by_mm,
+    bound = LowerBound(products, 1, torch.float32, torch.device("cpu"), backward=True)
+    assert [bound.fastest[layer, n] for layer in products for n in range(3)] == [
+        mm_kernel,
+        onednn_kernel,
+        mm_kernel,
     ] * 2
-    in_halves = Floor(products, 1, torch.bfloat16, torch.device("cpu"), backward=True)
-    assert set(in_halves.quickest.values()) == {by_mm}
+    in_halves = LowerBound(products, 1, torch.bfloat16, torch.device("cpu"), backward=True)
+    assert set(in_halves.fastest.values()) == {mm_kernel}
 
 
 def test_attention_runs_with_its_backward_pass() -> None:
     case = Case(mode="model", size="micro", resolution=32)
     attentions = [layer for layer in layers_of(case.config) if isinstance(layer, Attention)]
-    floor = Floor(attentions, 1, torch.float32, torch.device("cpu"), backward=True)
+    bound = LowerBound(attentions, 1, torch.float32, torch.device("cpu"), backward=True)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiled:
-        floor.run()
+        bound.run()
     calls = {event.key: event.count for event in profiled.key_averages()}
     forward = next(
         count

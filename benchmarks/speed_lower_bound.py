@@ -1,9 +1,10 @@
-"""The floor under a step: the matrix products and attentions that it cannot do without, and nothing else.
+"""Lower bound of a step: the model's matrix products and attention, and nothing else.
 
-Shapes come from the block table, so that the floor changes with the model. Each product is one bare `torch.mm` into
-memory that is there already or, where that is quicker for its shape, one call of oneDNN; each attention is one
-four-dimensional `scaled_dot_product_attention` on contiguous tensors. Operands of equal shape share memory, so that small
-ones stay in the cache. No bias, norm, GELU, residual, copy."""
+Shapes come from the block table, so the bound follows the model. Each product is one `torch.mm`
+into preallocated memory or, if faster for its shape, one call of oneDNN; each attention is one
+four-dimensional `scaled_dot_product_attention` of contiguous tensors. Operands of equal shape share
+memory, so small ones stay in the cache. No bias, norm, GELU, residual or copy.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ from hiera_video.models.registry import MaeConfig, num_visible
 
 @dataclass(frozen=True, kw_only=True)
 class Product:
-    """[rows, inner] times [inner, columns], `times` over."""
+    """Product of [rows, inner] and [inner, columns], which occurs `times` times."""
 
     label: str
     rows: int
@@ -31,7 +32,7 @@ class Product:
     columns: int
     times: int = 1
     input_grad: bool = True
-    """Whether the backward pass needs the gradient of the rows; pixels need none."""
+    """True if the backward pass needs the gradient of the rows; pixels need none."""
 
     @property
     def macs(self) -> int:
@@ -40,12 +41,12 @@ class Product:
 
     @property
     def backward_macs(self) -> int:
-        """Of the one or two products of the backward pass."""
+        """Multiply-accumulates of the one or two products of the backward pass."""
         return self.macs * (2 if self.input_grad else 1)
 
     @property
     def values(self) -> int:
-        """Numbers that have to be read or written once."""
+        """Numbers that must be read or written at least once."""
         return self.times * (
             self.rows * self.inner + self.inner * self.columns + self.rows * self.columns
         )
@@ -53,7 +54,7 @@ class Product:
 
 @dataclass(frozen=True, kw_only=True)
 class Attention:
-    """Softmax attention of [batch, heads, queries, dim] over as many keys and values, `times` over."""
+    """Softmax attention of [batch, heads, queries, dim], which occurs `times` times."""
 
     label: str
     batch: int
@@ -65,7 +66,8 @@ class Attention:
 
     @property
     def whole(self) -> bool:
-        """Over the whole clip rather than within mask units: what grows with the square of the clip."""
+        """True for attention over the clip, whose cost grows with the square of the clip's
+        length."""
         return self.batch == 1
 
     @property
@@ -75,12 +77,13 @@ class Attention:
 
     @property
     def backward_macs(self) -> int:
-        """Of the four products of the backward pass; a fused kernel computes a fifth anew, which does not count."""
+        """Multiply-accumulates of the backward pass: four products, without the recomputed
+        fifth."""
         return 2 * self.macs
 
     @property
     def values(self) -> int:
-        """Numbers that have to be read or written once; the matrix of weights need not be."""
+        """Numbers that must be read or written; the attention matrix need not be stored."""
         return self.times * self.batch * self.heads * self.dim * 2 * (self.queries + self.keys)
 
 
@@ -88,7 +91,10 @@ Layer = Product | Attention
 
 
 def layers_of(config: HieraConfig, mae: MaeConfig | None = None) -> list[Layer]:
-    """The layers of one clip's pass: a classifier's, or with `mae` a masked autoencoder's; equal ones as one entry."""
+    """Return the layers of one clip's forward pass, equal ones merged.
+
+    With `mae`, those of a masked autoencoder, else those of a classifier.
+    """
     units = config.num_units if mae is None else num_visible(config.num_units, mae.mask_ratio)
     first = math.prod(config.mask_unit_size)
     pixels = config.in_chans * math.prod(config.patch_kernel)
@@ -156,7 +162,7 @@ def _block(
 
 
 def _decoder(config: HieraConfig, mae: MaeConfig, units: int) -> list[Layer]:
-    """Fusion of the stages, then the decoder."""
+    """Return the fusion of the stages and the decoder."""
     stages, rest = stage_table(config), math.prod(config.unit_rest)
     dim, width, hidden_units = stages[-1].dim, mae.decoder_embed_dim, config.num_units - units
     layers: list[Layer] = [
@@ -199,42 +205,42 @@ def _merged(layers: Iterable[Layer]) -> list[Layer]:
 
 
 def total_macs(layers: Iterable[Layer], backward: bool = False) -> int:
-    """Multiply-accumulates of one clip, with the backward pass or without."""
+    """Return the multiply-accumulates of one clip."""
     return sum(layer.macs + (layer.backward_macs if backward else 0) for layer in layers)
 
 
 def total_values(layers: Iterable[Layer], backward: bool = False) -> int:
-    """Numbers read or written at the least, as if every layer kept its operands to itself."""
+    """Return the fewest numbers read or written if no two layers share operands."""
     return sum(layer.values * (3 if backward else 1) for layer in layers)
 
 
 Operands = tuple[Tensor, Tensor, Tensor]
-"""[n, k], [m, k] and the memory for their product, left @ right.t()."""
-Way = Callable[[Tensor, Tensor, Tensor], object]
+"""left [n, k], right [m, k], and memory for left @ right.t()."""
+Kernel = Callable[[Tensor, Tensor, Tensor], object]
 
 
-def by_mm(left: Tensor, right: Tensor, out: Tensor) -> None:
-    """Into `out`."""
+def mm_kernel(left: Tensor, right: Tensor, out: Tensor) -> None:
+    """Multiply with `torch.mm` into `out`."""
     torch.mm(left, right.t(), out=out)
 
 
-def by_fused_linear(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
-    """Into memory of its own: oneDNN's kernel takes none."""
+def onednn_kernel(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
+    """Multiply with oneDNN into new memory; its kernel takes no output."""
     return fused_linear(left, right)
 
 
-def _seconds(way: Way, operands: Operands) -> float:
-    """The least of a few calls."""
+def _seconds(kernel: Kernel, operands: Operands) -> float:
+    """Return the least time of a few calls."""
     seconds = []
     for _ in range(4):
         began = time.perf_counter()
-        way(*operands)
+        kernel(*operands)
         seconds.append(time.perf_counter() - began)
     return min(seconds)
 
 
-class Floor:
-    """Layers made ready to run for a batch."""
+class LowerBound:
+    """Layers prepared to run for a batch."""
 
     def __init__(
         self,
@@ -246,21 +252,16 @@ class Floor:
     ) -> None:
         self.layers, self.batch, self.backward = layers, batch, backward
         size = max(max(self._sizes(layer)) for layer in layers)
-        fresh = torch.randn(size, device=device).to(dtype)
-        self.left, self.right, self.out, self.grad = (
-            fresh,
-            fresh.clone(),
-            fresh.clone(),
-            fresh.clone(),
-        )
-        by_onednn = device.type == "cpu" and dtype == torch.float32
-        ways = (by_mm, by_fused_linear) if by_onednn else (by_mm,)
-        self.quickest: dict[tuple[Layer, int], Way] = {}
+        self.left = torch.randn(size, device=device).to(dtype)
+        self.right, self.out, self.grad = (self.left.clone() for _ in range(3))
+        has_onednn = device.type == "cpu" and dtype == torch.float32
+        kernels = (mm_kernel, onednn_kernel) if has_onednn else (mm_kernel,)
+        self.fastest: dict[tuple[Layer, int], Kernel] = {}
         for layer in layers:
             if isinstance(layer, Product):
                 for number, operands in enumerate(self._products(layer)):
-                    self.quickest[layer, number] = min(
-                        ways, key=lambda way: _seconds(way, operands)
+                    self.fastest[layer, number] = min(
+                        kernels, key=lambda kernel: _seconds(kernel, operands)
                     )
 
     def _sizes(self, layer: Layer) -> tuple[int, ...]:
@@ -272,7 +273,7 @@ class Floor:
         )
 
     def run(self) -> None:
-        """Each layer as often as it occurs."""
+        """Run each layer as often as it occurs."""
         for layer in self.layers:
             for _ in range(layer.times):
                 if isinstance(layer, Attention):
@@ -282,10 +283,10 @@ class Floor:
 
     def _multiply(self, layer: Product) -> None:
         for number, operands in enumerate(self._products(layer)):
-            self.quickest[layer, number](*operands)
+            self.fastest[layer, number](*operands)
 
     def _products(self, layer: Product) -> list[Operands]:
-        """The forward product, and with a backward pass the gradients of the weight and of the rows."""
+        """Return the forward product and, with a backward pass, those of the gradients."""
         rows = self.batch * layer.rows
         left, right = (
             _shaped(self.left, rows, layer.inner),
