@@ -1,14 +1,14 @@
-"""Tar shards that the webdataset library reads as they are, with an index for random access (see `shards_index`).
+"""Write tar shards that the webdataset library reads, with an index for random access.
 
-    write_shards(read_manifest("train.csv"), Path("shards"), "train")   # shards/train-000000.tar …, train.index.json
+    write_shards(read_manifest("train.csv"), Path("shards"), "train")   # train.index.json
     python tools/train_net.py … data.train=shards/train.index.json
 
-    train-000000.tar     0000000_abseiling_a.mp4   the file's bytes, as they are
+    train-000000.tar     0000000_abseiling_a.mp4   the file's bytes, unchanged
                          0000000_abseiling_a.cls   its class index
-                         0000000_abseiling_a.json  where it comes from, and its records where it has several
+                         0000000_abseiling_a.json  its original name, row, label and segments
 
-What each shard holds is worked out before anything is written, so that a run that was killed goes on after its last
-complete shard, and the same videos give the same bytes.
+The content of all shards is planned before anything is written. So an interrupted run resumes
+after its last complete shard, and equal videos give equal bytes.
 """
 
 from __future__ import annotations
@@ -32,22 +32,69 @@ from hiera_video.utils.text_files import read_json
 
 BLOCK = tarfile.BLOCKSIZE
 END = bytes(2 * BLOCK)
-LARGEST = 8**11 - 1  # what a tar header's twelve octal digits hold
+LARGEST_FILE = 8**11 - 1
+"""Largest size in bytes that the octal digits of a tar header can hold."""
+LONGEST_STEM = 64
+"""Characters of a video's name in the shard: with number and suffix below a header's 100 bytes."""
 SHARD_BYTES = 1 << 30
-LONGEST_STEM = 64  # with number and suffix well under the 100 bytes of a header's name
-CHUNK = 1 << 20
+CHUNK_BYTES = 1 << 20
 
 Progress = Callable[[Sequence["TarShard"]], Iterable["TarShard"]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class TarEntry:
+    """One video of a shard and the small files that follow it."""
+
+    source: str
+    member: str
+    size: int
+    sidecars: list[tuple[str, bytes]]
+    """Name and content of each."""
+
+    @property
+    def tar_bytes(self) -> int:
+        """Bytes in the shard, headers and padding included."""
+        return _padded(self.size) + sum(_padded(len(content)) for _, content in self.sidecars)
+
+
 @dataclass
 class TarShard:
-    """What one tar file will hold."""
+    """Planned content of one tar file."""
 
     name: str
-    files: list[tuple[str, str, int, list[tuple[str, bytes]]]] = field(default_factory=list)
-    """Source path, name, size; names and contents of the small files behind it."""
+    entries: list[TarEntry] = field(default_factory=list)
     size: int = len(END)
+
+    def add(self, entry: TarEntry) -> int:
+        """Append an entry and return the offset of the video's bytes."""
+        offset = self.size - len(END) + BLOCK
+        self.entries.append(entry)
+        self.size += entry.tar_bytes
+        return offset
+
+    def write(self, out: BinaryIO) -> None:
+        """Write the tar file.
+
+        Raises:
+            ManifestError: A video has changed its size since it was planned.
+        """
+        for entry in self.entries:
+            out.write(_tar_header(entry.member, entry.size))
+            copied = 0
+            with open(entry.source, "rb") as file:  # noqa: PTH123 (a hot path)
+                while chunk := file.read(CHUNK_BYTES):
+                    copied += len(chunk)
+                    out.write(chunk)
+            if copied != entry.size:
+                raise ManifestError(
+                    f"{entry.source}: had {entry.size} bytes and now has {copied}; wait until its "
+                    "download is complete, and run the command again"
+                )
+            out.write(bytes(-entry.size % BLOCK))
+            for name, content in entry.sidecars:
+                out.write(_tar_header(name, len(content)) + content + bytes(-len(content) % BLOCK))
+        out.write(END)
 
 
 def write_shards(
@@ -58,144 +105,148 @@ def write_shards(
     shard_bytes: int = SHARD_BYTES,
     progress: Progress = lambda shards: shards,
 ) -> Path:
-    """Write `folder/name-000000.tar` … of at most `shard_bytes` (more where one video is larger), and the index; returns
-    the index's path. `ManifestError` names a video that is no file, or changes while it is copied."""
-    shards, entries, made_of = _plan(manifest, name, shard_bytes)
+    """Write the videos of a manifest into tar shards, and the index of the shards.
+
+    Complete shards of an earlier run are kept.
+
+    Args:
+        manifest: Videos; each must be a file.
+        folder: Output folder.
+        name: Name of the shards, `name-000000.tar` …, and of the index, `name.index.json`.
+        shard_bytes: Largest size of a shard; a larger video gets a shard of its own.
+        progress: Wraps the sequence of shards, to show progress.
+
+    Returns:
+        Path of the index.
+
+    Raises:
+        ConfigError: The folder has shards of this name with other content.
+        ManifestError: A video is missing, is not a file, or changes while it is copied.
+    """
+    shards, records, digest = _plan_shards(manifest, name, shard_bytes)
     folder.mkdir(parents=True, exist_ok=True)
     index, journal = folder / f"{name}{INDEX_SUFFIX}", folder / f".{name}.unfinished.json"
-    known = next((read_json(path) for path in (index, journal) if path.is_file()), None)
-    if known is None and (litter := sorted(folder.glob(f"{name}-[0-9]*.tar"))):
-        raise ConfigError(
-            f"{litter[0]}: is there already, without an index; remove it or choose another folder"
-        )
-    if known is not None and (not isinstance(known, dict) or known.get("made_of") != made_of):
-        raise ConfigError(
-            f"{folder}: holds shards '{name}' of other videos or another shard size; remove them or choose another folder"
-        )
+    _check_folder(folder, name, index, journal, digest)
     if not index.is_file():
-        write_atomic(journal, json.dumps({"made_of": made_of}))
+        write_atomic(journal, json.dumps({"made_of": digest}))
     for shard in progress(shards):
         path = folder / shard.name
         if not (path.is_file() and path.stat().st_size == shard.size):
             with atomic_file(path) as file:
-                _write(shard, file)
+                shard.write(file)
     content = {
         "class_names": manifest.class_names,
         "multi_label": manifest.multi_label,
         "source": manifest.source,
-        "made_of": made_of,
+        "made_of": digest,
         "shards": [(shard.name, shard.size) for shard in shards],
-        "records": entries,
+        "records": records,
     }
     write_atomic(index, json.dumps(content, ensure_ascii=False))
     journal.unlink(missing_ok=True)
     return index
 
 
-def _facts(record: Record) -> tuple[Label, float | None, float | None]:
+def _check_folder(folder: Path, name: str, index: Path, journal: Path, digest: str) -> None:
+    """Check that shards of this name in the folder, if any, have the planned content."""
+    found = next((read_json(path) for path in (index, journal) if path.is_file()), None)
+    if found is None:
+        if shards := sorted(folder.glob(f"{name}-[0-9]*.tar")):
+            raise ConfigError(
+                f"{shards[0]}: exists without an index; remove it or choose another folder"
+            )
+    elif not isinstance(found, dict) or found.get("made_of") != digest:
+        raise ConfigError(
+            f"{folder}: has shards '{name}' of other videos or of another shard size; "
+            "remove them or choose another folder"
+        )
+
+
+# -- plan --------------------------------------------------------------------------------------
+
+
+def _plan_shards(
+    manifest: Manifest, name: str, shard_bytes: int
+) -> tuple[list[TarShard], list[list[Any]], str]:
+    """Return the shards, the records of the index, and a digest of everything they depend on."""
+    if not manifest.records:
+        raise ManifestError(f"{manifest.source}: has no videos to write into shards")
+    records_of: dict[str, list[Record]] = {}  # a video with several segments is stored once
+    for record in manifest.records:
+        records_of.setdefault(record.path, []).append(record)
+    settings = (manifest.class_names, manifest.multi_label, shard_bytes)
+    digest = hashlib.blake2b(repr(settings).encode(), digest_size=16)
+    shards: list[TarShard] = []
+    positions: dict[str, tuple[int, str, int, int]] = {}
+    for number, (path, records) in enumerate(records_of.items()):
+        status = _file_status(records[0])
+        facts = (path, status.st_size, status.st_mtime_ns, list(map(_label_and_segment, records)))
+        digest.update(repr(facts).encode())
+        stem = re.sub(r"[^A-Za-z0-9_-]", "_", Path(path).stem)[:LONGEST_STEM]
+        key = f"{number:07d}_{stem}"
+        entry = TarEntry(
+            source=path,
+            member=key + Path(path).suffix.lower(),
+            size=status.st_size,
+            sidecars=_sidecars(key, path, records, manifest),
+        )
+        if not shards or (shards[-1].entries and shards[-1].size + entry.tar_bytes > shard_bytes):
+            shards.append(TarShard(f"{name}-{len(shards):06d}.tar"))
+        offset = shards[-1].add(entry)
+        positions[path] = (len(shards) - 1, entry.member, offset, entry.size)
+    rows = [[*positions[record.path], *_label_and_segment(record)] for record in manifest.records]
+    return shards, rows, digest.hexdigest()
+
+
+def _label_and_segment(record: Record) -> tuple[Label, float | None, float | None]:
     return record.label, record.start_seconds, record.end_seconds
 
 
-def _plan(
-    manifest: Manifest, name: str, shard_bytes: int
-) -> tuple[list[TarShard], list[list[Any]], str]:
-    """The shards, the index's records, and a digest of all that they are made of."""
-    if not manifest.records:
-        raise ManifestError(f"{manifest.source}: holds no videos to write into shards")
-    of_path: dict[str, list[Record]] = {}  # a video with several stretches is stored once
-    for record in manifest.records:
-        of_path.setdefault(record.path, []).append(record)
-    digest = hashlib.blake2b(
-        repr((manifest.class_names, manifest.multi_label, shard_bytes)).encode(), digest_size=16
-    )
-    shards: list[TarShard] = []
-    places: dict[str, tuple[int, str, int, int]] = {}
-    for number, (path, records) in enumerate(of_path.items()):
-        facts = _stat(records[0])
-        digest.update(
-            repr(
-                (path, facts.st_size, facts.st_mtime_ns, [_facts(record) for record in records])
-            ).encode()
-        )
-        key = f"{number:07d}_{re.sub(r'[^A-Za-z0-9_-]', '_', Path(path).stem)[:LONGEST_STEM]}"
-        beside = [
-            (f"{key}{suffix}", content) for suffix, content in _beside(path, records, manifest)
-        ]
-        needed = _padded(facts.st_size) + sum(_padded(len(content)) for _, content in beside)
-        if not shards or (shards[-1].files and shards[-1].size + needed > shard_bytes):
-            shards.append(TarShard(f"{name}-{len(shards):06d}.tar"))
-        shard, member = shards[-1], key + Path(path).suffix.lower()
-        places[path] = (len(shards) - 1, member, shard.size - len(END) + BLOCK, facts.st_size)
-        shard.files.append((path, member, facts.st_size, beside))
-        shard.size += needed
-    return (
-        shards,
-        [[*places[record.path], *_facts(record)] for record in manifest.records],
-        digest.hexdigest(),
-    )
-
-
-def _stat(record: Record) -> os.stat_result:
+def _file_status(record: Record) -> os.stat_result:
     if record.shard_video is not None:
         raise ManifestError(
-            f"{record.path}: lies in a shard already; name the list that the shards were made of"
+            f"{record.path}: is in a shard already; pass the list that the shards were made of"
         )
     try:
-        facts = os.stat(record.path)  # noqa: PTH116 (a hot path)
+        status = os.stat(record.path)  # noqa: PTH116 (a hot path)
     except OSError as error:
         raise ManifestError(
-            f"{record.path}: cannot be put into a shard ({error.strerror}); tools/check_data.py writes a list without "
-            "such videos"
+            f"{record.path}: cannot be put into a shard ({error.strerror}); "
+            "tools/check_data.py writes a list without such videos"
         ) from error
-    if not stat.S_ISREG(facts.st_mode) or facts.st_size > LARGEST:
+    if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_FILE:
         raise ManifestError(
-            f"{record.path}: shards hold video files below 8 GiB, no folders of frames; leave it out"
+            f"{record.path}: is not a video file below 8 GiB, and shards hold only those; "
+            "remove it from the list"
         )
-    return facts
+    return status
 
 
-def _beside(path: str, records: list[Record], manifest: Manifest) -> list[tuple[str, bytes]]:
-    """Suffix and content of the small files of one video, as webdataset has them."""
+def _sidecars(
+    key: str, path: str, records: list[Record], manifest: Manifest
+) -> list[tuple[str, bytes]]:
+    """Return names and contents of a video's `.cls` and `.json` files, as webdataset has them."""
     facts: dict[str, Any] = {"file": Path(path).name}
-    entries = [
-        dict(zip(("row", "label", "start_seconds", "end_seconds"), (r.row, *_facts(r))))
-        for r in records
-    ]
+    columns = ("row", "label", "start_seconds", "end_seconds")
+    entries = [dict(zip(columns, (r.row, *_label_and_segment(r)))) for r in records]
     facts |= entries[0] if len(entries) == 1 else {"records": entries}
+    files = []
     label = records[0].label
-    plain = isinstance(label, int) and all(record.label == label for record in records)
-    if plain and isinstance(label, int) and manifest.class_names is not None:
-        facts["class"] = manifest.class_names[label]
-    content = json.dumps(
-        {key: value for key, value in facts.items() if value is not None}, ensure_ascii=False
-    )
-    return [*([(".cls", str(label).encode())] if plain else []), (".json", content.encode())]
+    if isinstance(label, int) and all(record.label == label for record in records):
+        files.append((f"{key}.cls", str(label).encode()))
+        if manifest.class_names is not None:
+            facts["class"] = manifest.class_names[label]
+    present = {name: value for name, value in facts.items() if value is not None}
+    files.append((f"{key}.json", json.dumps(present, ensure_ascii=False).encode()))
+    return files
 
 
 def _padded(size: int) -> int:
-    """Bytes that a file takes with its header."""
+    """Return the bytes that a file occupies in a tar file, with its header."""
     return BLOCK + -(-size // BLOCK) * BLOCK
 
 
-def _header(name: str, size: int) -> bytes:
-    facts = tarfile.TarInfo(name)
-    facts.size = size
-    return facts.tobuf(tarfile.USTAR_FORMAT)
-
-
-def _write(shard: TarShard, out: BinaryIO) -> None:
-    for path, member, size, beside in shard.files:
-        out.write(_header(member, size))
-        copied = 0
-        with open(path, "rb") as file:  # noqa: PTH123 (a hot path)
-            while chunk := file.read(CHUNK):
-                copied += len(chunk)
-                out.write(chunk)
-        if copied != size:
-            raise ManifestError(
-                f"{path}: had {size} bytes and now has {copied}; is it still being fetched? Run it again"
-            )
-        out.write(bytes(-size % BLOCK))
-        for name, content in beside:
-            out.write(_header(name, len(content)) + content + bytes(-len(content) % BLOCK))
-    out.write(END)
+def _tar_header(name: str, size: int) -> bytes:
+    header = tarfile.TarInfo(name)
+    header.size = size
+    return header.tobuf(tarfile.USTAR_FORMAT)

@@ -1,4 +1,4 @@
-"""Tar shards: the same batches as the files that they are made of, from here and from elsewhere; how they are written."""
+"""Tar shards: equal batches to those of the files, on disk and at a URL; resuming; refusals."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from hiera_video.data.loading.batch_plan import BatchPlan
 from hiera_video.data.loading.loader import test_loader, train_loader
 from hiera_video.data.manifest.read import read_manifest
 from hiera_video.data.manifest.record import Manifest, Record
-from hiera_video.data.prepare import tar_writer as shards
-from hiera_video.data.prepare.tar_writer import write_shards
+from hiera_video.data.prepare.tar_writer import TarShard, write_shards
 from hiera_video.data.sampling import ClipConfig
 from hiera_video.data.transforms.clip_sample import ClipSample
 from hiera_video.data.transforms.train_eval import EvalTransform
@@ -53,9 +52,7 @@ def views(manifest: Manifest, workers: int) -> list[Any]:
     return [(view.row, view.clip_seconds, view.views.numpy().tobytes()) for view in found]
 
 
-def test_the_manifest_is_the_same_but_for_where_the_videos_lie(
-    seven_videos: Manifest, shards_index: Path
-) -> None:
+def test_the_index_gives_the_same_records(seven_videos: Manifest, shards_index: Path) -> None:
     found = read_manifest(str(shards_index))
     assert (found.class_names, found.multi_label) == (("up", "down", "round"), False)
     facts = [(r.label, r.row, r.start_seconds, r.end_seconds) for r in found.records]
@@ -66,41 +63,38 @@ def test_the_manifest_is_the_same_but_for_where_the_videos_lie(
     assert len(sizes) > 2 and max(sizes) <= 60_000
 
 
-def test_batches_and_views_are_those_of_the_files(
+def test_batches_and_views_equal_those_of_the_files(
     seven_videos: Manifest, shards_index: Path
 ) -> None:
     stored = read_manifest(str(shards_index))
     expected = batches(seven_videos, 0)
     assert batches(stored, 0) == batches(stored, 2) == expected
-    assert (
-        batches(stored, 2, first=3) == expected[3:]
-    )  # any position, without reading what lies before
+    assert batches(stored, 2, first=3) == expected[3:]
     assert views(stored, 0) == views(stored, 2) == views(seven_videos, 0)
 
 
-def test_shards_elsewhere(
+def test_shards_at_a_url(
     seven_videos: Manifest, shards_index: Path, served_shards: str, tmp_path: Path
 ) -> None:
-    elsewhere = read_manifest(f"{served_shards}/{shards_index.name}")
-    assert elsewhere.records[0].path == "memory://served/train-000000.tar!0000000_v_0_x.mp4"
+    remote = read_manifest(f"{served_shards}/{shards_index.name}")
+    assert remote.records[0].path == "memory://served/train-000000.tar!0000000_v_0_x.mp4"
     (tmp_path / shards_index.name).write_bytes(shards_index.read_bytes())
     rooted = read_manifest(str(tmp_path / shards_index.name), root=f"{served_shards}/")
-    assert rooted.records == elsewhere.records
-    assert batches(elsewhere, 0) == batches(elsewhere, 2) == batches(seven_videos, 0)
+    assert rooted.records == remote.records
+    assert batches(remote, 0) == batches(remote, 2) == batches(seven_videos, 0)
     by_url = read_manifest(f"file://{shards_index}")
     assert by_url.records[0].path.startswith("file:///") and views(by_url, 2) == views(
         seven_videos, 0
     )
 
 
-def test_the_shards_are_what_webdataset_reads(seven_videos: Manifest, shards_index: Path) -> None:
+def test_shards_follow_webdatasets_layout(seven_videos: Manifest, shards_index: Path) -> None:
     samples: dict[str, dict[str, bytes]] = {}
     for path in sorted(shards_index.parent.glob("*.tar")):
         with tarfile.open(path) as tar:
             for member in tar:
-                key, _, suffix = member.name.partition(
-                    "."
-                )  # webdataset's rule: a key ends at its first dot
+                # webdataset's rule: a key ends at its first dot
+                key, _, suffix = member.name.partition(".")
                 file = tar.extractfile(member)
                 assert member.isreg() and file is not None
                 assert suffix not in samples.setdefault(key, {})
@@ -114,91 +108,81 @@ def test_the_shards_are_what_webdataset_reads(seven_videos: Manifest, shards_ind
     assert [entry["end_seconds"] for entry in json.loads(last["json"])["records"]] == [0.3, 0.6]
 
 
-def test_a_killed_run_goes_on_and_gives_the_same_bytes(
+def test_an_interrupted_run_resumes_and_gives_the_same_bytes(
     seven_videos: Manifest, shards_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[str] = []
+    write = TarShard.write
 
-    def dying(shard: Any, out: Any) -> None:
+    def die_in_the_third(shard: TarShard, out: Any) -> None:
         written.append(shard.name)
         if len(written) == 3:
             out.write(b"half")
             raise KeyboardInterrupt
         write(shard, out)
 
-    write = shards._write
-    monkeypatch.setattr(shards, "_write", dying)
+    monkeypatch.setattr(TarShard, "write", die_in_the_third)
     with pytest.raises(KeyboardInterrupt):
         write_shards(seven_videos, tmp_path, "train", shard_bytes=60_000)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        ".train.unfinished.json", "train-000000.tar", "train-000001.tar",
-    ]  # fmt: skip
+        *(".train.unfinished.json", "train-000000.tar", "train-000001.tar")
+    ]
     write_shards(seven_videos, tmp_path, "train", shard_bytes=60_000)
-    assert (
-        written[3:] == written[2:3] + sorted(set(written))[3:]
-        and len(set(written)) == len(written) - 1
-    )
+    third, remaining = written[2], written[3:]
+    assert remaining[0] == third and not set(remaining) & set(written[:2])
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {
         p.name: p.read_bytes() for p in shards_index.parent.iterdir()
     }
-    del written[:]
+    written.clear()
     write_shards(seven_videos, tmp_path, "train", shard_bytes=60_000)
-    assert written == []  # all there
+    assert written == []  # all complete
 
 
-def test_what_cannot_be_written(seven_videos: Manifest, shards_index: Path, tmp_path: Path) -> None:
+def one_video(path: Path) -> Manifest:
+    record = Record(path=str(path), label=0, row=0)
+    return Manifest(records=(record,), class_names=None, multi_label=False, source="x")
+
+
+def test_a_folder_with_other_shards(
+    seven_videos: Manifest, shards_index: Path, tmp_path: Path
+) -> None:
     with pytest.raises(
-        ConfigError,
-        match=r"holds shards 'train' of other videos or another shard size; remove them or",
+        ConfigError, match=r"has shards 'train' of other videos or of another shard size; remove"
     ):
         write_shards(seven_videos, shards_index.parent, "train", shard_bytes=50_000)
-    (tmp_path / "x-000000.tar").write_bytes(b"")
+    (tmp_path / "x-000000.tar").touch()
     with pytest.raises(
-        ConfigError, match=r"x-000000.tar: is there already, without an index; remove it or choose"
+        ConfigError, match=r"x-000000.tar: exists without an index; remove it or choose"
     ):
         write_shards(seven_videos, tmp_path, "x")
-    folder = tmp_path / "frames"
-    folder.mkdir()
-    for path, words in (
-        (
-            tmp_path / "gone.mp4",
-            "gone.mp4: cannot be put into a shard .No such file .*tools/check_data.py writes a list",
-        ),
-        (folder, "frames: shards hold video files below 8 GiB, no folders of frames; leave it out"),
-    ):
-        one = Manifest(
-            records=(Record(path=str(path), label=0, row=0),),
-            class_names=None,
-            multi_label=False,
-            source="x",
-        )
-        with pytest.raises(ManifestError, match=words):
-            write_shards(one, tmp_path, "y")
+
+
+def test_records_that_are_not_video_files(shards_index: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        ManifestError, match=r"lies in a shard already; name the list that the shards were made of"
+        ManifestError,
+        match=r"gone.mp4: cannot be put into a shard .No such file .*tools/check_data.py writes",
     ):
+        write_shards(one_video(tmp_path / "gone.mp4"), tmp_path, "y")
+    (tmp_path / "frames").mkdir()
+    with pytest.raises(ManifestError, match=r"frames: is not a video file below 8 GiB, and shards"):
+        write_shards(one_video(tmp_path / "frames"), tmp_path, "y")
+    with pytest.raises(ManifestError, match=r"is in a shard already; pass the list that the shard"):
         write_shards(read_manifest(str(shards_index)), tmp_path, "y")
     empty = Manifest(records=(), class_names=None, multi_label=False, source="list.csv")
-    with pytest.raises(ManifestError, match=r"list.csv: holds no videos to write into shards"):
+    with pytest.raises(ManifestError, match=r"list.csv: has no videos to write into shards"):
         write_shards(empty, tmp_path, "y")
 
 
-def test_a_video_that_changes_while_it_is_copied(seven_videos: Manifest, tmp_path: Path) -> None:
+def test_a_video_that_changes_while_it_is_copied(tmp_path: Path) -> None:
     video = tmp_path / "a.mp4"
     video.write_bytes(b"1234")
-    one = Manifest(
-        records=(Record(path=str(video), label=0, row=0),),
-        class_names=None,
-        multi_label=False,
-        source="x",
-    )
 
-    def meanwhile(planned: Any) -> Any:
+    def grow(planned: Any) -> Any:
         video.write_bytes(b"12345678")
         return planned
 
     with pytest.raises(
-        ManifestError, match=r"a.mp4: had 4 bytes and now has 8; is it still being fetched"
+        ManifestError, match=r"a.mp4: had 4 bytes and now has 8; wait until its download is compl"
     ):
-        write_shards(one, tmp_path / "out", "train", progress=meanwhile)
+        write_shards(one_video(video), tmp_path / "out", "train", progress=grow)
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".train.unfinished.json"]
