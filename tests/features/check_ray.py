@@ -1,4 +1,4 @@
-"""The Ray engine on a local cluster of two nodes with one CPU and a small object store each. `make test-ray`."""
+"""The Ray engine on a local cluster of two nodes with one CPU each: `make test-ray`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,12 @@ import hiera_video as hv
 from hiera_video.config.schema import Config
 from hiera_video.errors import FeatureError
 from hiera_video.features import engine_ray
-from hiera_video.features.shard_reading import PART_BYTES
-from hiera_video.workflows.extract import read_input, run_extraction
+from hiera_video.features.shard_reading import PART_BYTES, ReadWindows
+from hiera_video.workflows.extract import make_encoder, make_plan, read_input, run_extraction
 
 from .conftest import UNREADABLE
 
 MakeConfig = Callable[..., Config]
-
-
 AGENTS = (
     "metrics_agent_port",
     "metrics_export_port",
@@ -33,7 +31,11 @@ AGENTS = (
 
 
 def node() -> dict[str, Any]:
-    """One CPU. The agents' ports are given: a busy machine takes longer to start them than Ray waits to be told."""
+    """Return the options of a node with one CPU and a small object store.
+
+    The ports of its agents are fixed: a busy machine starts the agents more slowly than Ray waits
+    for them to report their ports.
+    """
     probes = [socket.create_server(("127.0.0.1", 0)) for _ in AGENTS]
     ports = {name: probe.getsockname()[1] for name, probe in zip(AGENTS, probes)}
     for probe in probes:
@@ -65,16 +67,13 @@ def test_two_nodes_give_the_bytes_of_one_process(
     config = make_config(tmp_path / "out")
     assert run_extraction(config, read_input(config), engine="ray", actors=2) == 0
     assert contents(tmp_path / "out") == contents(reference_store)
-    (
-        tmp_path / "out" / "shards" / "00000" / "00000001.json"
-    ).unlink()  # interrupted: the same again
-    assert (
-        run_extraction(config, read_input(config), engine="ray", actors=1) == 3
-    )  # half of what was left is broken
+    (tmp_path / "out" / "shards" / "00000" / "00000001.json").unlink()  # as after an interruption
+    # one of the three remaining videos is unreadable
+    assert run_extraction(config, read_input(config), engine="ray", actors=1) == 3
     assert contents(tmp_path / "out") == contents(reference_store)
 
 
-def test_a_mistake_comes_back_as_one(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_a_users_mistake_in_an_actor_is_raised(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(tmp_path / "out", "features.dtype=fp16")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "shards").write_text("in the way")
@@ -82,41 +81,33 @@ def test_a_mistake_comes_back_as_one(make_config: MakeConfig, tmp_path: Path) ->
         run_extraction(config, read_input(config), engine="ray", actors=1)
 
 
-def test_reading_ahead_is_bounded_by_the_object_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    for store, cpus, actors, expected in (
-        (0, 2, 1, 2),
-        (100 * PART_BYTES, 16, 2, 16),
-        (100 * PART_BYTES, 64, 2, 25),
-    ):
-        resources = {"object_store_memory": store, "CPU": cpus}
-        monkeypatch.setattr(engine_ray, "_resources", lambda found=resources: found)
-        assert engine_ray._in_flight(actors) == expected
+@pytest.mark.parametrize(
+    ("store", "cpus", "actors", "expected"),
+    [(0, 2, 1, 2), (100 * PART_BYTES, 16, 2, 16), (100 * PART_BYTES, 64, 2, 25)],
+)
+def test_reading_ahead_is_bounded_by_the_object_store(
+    monkeypatch: pytest.MonkeyPatch, store: int, cpus: int, actors: int, expected: int
+) -> None:
+    resources = {"object_store_memory": store, "CPU": cpus}
+    monkeypatch.setattr(engine_ray, "_cluster_resources", lambda: resources)
+    assert engine_ray._max_pending(actors) == expected
 
 
-def test_a_video_that_hangs_costs_its_own_row(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_video_that_hangs_costs_its_own_row(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(tmp_path / "out", "data.deadline_seconds=3", "features.max_broken=0.3")
     videos = read_input(config)
     hung = videos.records[2].path
 
-    def hang(*given: Any) -> Any:
-        if given[0] == hung:
-            ctypes.PyDLL(None).sleep(1000)
-        return hv.open_video(*given)
-
-    from hiera_video.features.shard_reading import ReadWindows
-    from hiera_video.workflows import extract as extracting
-
-    class Hanging(ReadWindows):
+    class HangingReader(ReadWindows):
         def _open(self, record: Any) -> Any:
-            hang(record.path)
+            if record.path == hung:
+                ctypes.PyDLL(None).sleep(1000)
             return super()._open(record)
 
-    encoder = extracting.make_encoder(config)
-    plan = extracting.make_plan(config, videos, encoder)
-    plan.read.__class__ = Hanging
-    stats = engine_ray.run_ray(plan, lambda: extracting.make_encoder(config), actors=1)
+    plan = make_plan(config, videos, make_encoder(config))
+    plan.read.__class__ = HangingReader
+    stats = engine_ray.run_ray(plan, lambda: make_encoder(config), actors=1)
     store = hv.FeatureStore(tmp_path / "out")
-    assert stats.broken == 2 and store.is_complete
-    assert (store[2].reason, store[UNREADABLE].reason) == ("hung", "container") and len(
-        store[3].features
-    ) == 6
+    assert stats.unreadable == 2 and store.is_complete
+    assert (store[2].reason, store[UNREADABLE].reason) == ("hung", "container")
+    assert len(store[3].features) == 6

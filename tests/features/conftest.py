@@ -1,4 +1,4 @@
-"""Tiny videos, one of them unreadable; a model that tells them apart; extraction from one process."""
+"""Tiny videos of which one is unreadable, a model that tells them apart, and an extraction."""
 
 from __future__ import annotations
 
@@ -78,9 +78,7 @@ def extract(make_config: Callable[..., Config]) -> Callable[..., int]:
 
 
 @pytest.fixture(scope="session")
-def reference_store(
-    extract: Callable[..., int], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def reference_store(extract: Callable[..., int], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Output of one process without workers, for tests that only read it."""
     output = tmp_path_factory.mktemp("reference") / "features"
     assert extract(output) == 0

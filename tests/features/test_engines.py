@@ -147,9 +147,7 @@ def test_rank_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_stats_describe_rate_failures_and_decode_bound() -> None:
-    stats = ExtractionStats(
-        shards=2, clips=300, videos=40, unreadable=1, seconds=10.0, waited=0.5
-    )
+    stats = ExtractionStats(shards=2, clips=300, videos=40, unreadable=1, seconds=10.0, waited=0.5)
     assert stats.describe(4) == (
         "300 clips of 40 videos in 2 shards, 30.0 clips/s; 1 unreadable videos: see the rows with "
         "status=broken"

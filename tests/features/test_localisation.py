@@ -1,10 +1,9 @@
-"""Features for action localisation: a reader that follows the toolkits' published rules gets the right seconds back."""
+"""Export for localisation toolkits: a reader that follows their rules gets the right seconds."""
 
 from __future__ import annotations
 
 import json
 import math
-import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,20 +14,21 @@ import pytest
 import torch
 
 import hiera_video as hv
+from hiera_video.cli.write_localisation import main
 from hiera_video.errors import FeatureError
 from hiera_video.features.localisation import grid_of, read_annotations, write_localisation
 from hiera_video.features.shard_files import INDEX, ShardFiles
 from hiera_video.video.encode import write_video
-from hiera_video.workflows.extract import resolve_config, read_input, run_extraction
+from hiera_video.workflows.extract import read_input, resolve_config, run_extraction
 
 ROOT = Path(__file__).parents[2]
 EVENTS = {"slow": (12, 3.0, 4.0), "fast": (24, 2.0, 3.5)}
-"""Frames a second, and when a video of six seconds turns bright."""
+"""Frame rate, and start and end in seconds of the bright part of a video of six seconds."""
 
 
 @pytest.fixture(scope="module")
 def eventful(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A still picture that is inverted for a while, at two frame rates, beside a broken and a short video."""
+    """Two still pictures that are inverted for a while, an unreadable and a short video."""
     folder = tmp_path_factory.mktemp("eventful")
     still = np.random.default_rng(0).integers(0, 60, (36, 48, 3), dtype=np.uint8)
     for name, (fps, start, end) in EVENTS.items():
@@ -42,120 +42,113 @@ def eventful(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def make(eventful: Path, weights: Path) -> Callable[..., hv.FeatureStore]:
-    def extracted(output: Path, *overrides: str) -> hv.FeatureStore:
+def extract_events(eventful: Path, weights: Path) -> Callable[..., hv.FeatureStore]:
+    def extract(output: Path, *overrides: str) -> hv.FeatureStore:
         common = (
             f"model.pretrained={weights}",
             f"features.input={eventful}",
             f"features.output={output}",
-        )
-        small = (
             "features.batch_size=8",
-            "data.workers=0",
             "features.max_broken=0.5",
+            "data.workers=0",
             "clip.short_videos=repeat",
         )
-        config = resolve_config(ROOT / "configs/motion_hiera_micro.yaml", (*common, *small, *overrides))
+        path = ROOT / "configs/motion_hiera_micro.yaml"
+        config = resolve_config(path, (*common, *overrides))
         assert run_extraction(config, read_input(config)) == 0
         return hv.FeatureStore(output)
 
-    return extracted
+    return extract
 
 
-def event_by_their_rule(folder: Path, name: str) -> tuple[float, float, float]:
-    """First and last centre of the windows that see the event, and half a window, all in seconds, from the files alone:
-    ActionFormer's reader and its rule for feature i, (i * feat_stride + 0.5 * num_frames) / fps."""
+def read_event(folder: Path, name: str) -> tuple[float, float, float]:
+    """Find the event in the exported files, with ActionFormer's rule for the time of a feature.
+
+    Feature i is at (i * feat_stride + 0.5 * num_frames) / fps seconds.
+
+    Returns:
+        Centres of the first and last window that show the event, and half a window, in seconds.
+    """
     layout = json.loads((folder / "layout.json").read_text())["actionformer"]
     entry = json.loads((folder / "annotations.json").read_text())["database"][name]
     features = np.load(folder / "features" / f"{name}{layout['file_ext']}")
     assert features.dtype == np.float32 and features.shape[1] == layout["input_dim"]
     fps = layout["default_fps"] if layout["default_fps"] is not None else entry["fps"]
     distance = np.linalg.norm(features - features[0], axis=1)
-    (seen,) = np.nonzero(distance > 0.2 * distance.max())
-    centres = (seen * layout["feat_stride"] + 0.5 * layout["num_frames"]) / fps
+    (bright,) = np.nonzero(distance > 0.2 * distance.max())
+    centres = (bright * layout["feat_stride"] + 0.5 * layout["num_frames"]) / fps
     return float(centres[0]), float(centres[-1]), 0.5 * layout["num_frames"] / fps
 
 
 @pytest.mark.parametrize(
-    ("overrides", "layout", "rates"),
+    ("overrides", "stride", "window", "clock"),
     [
-        (
-            ("features.unit=frames", "features.window=16", "features.stride=4"),
-            (4, 16, None, 8),
-            (12, 24),
-        ),
-        (("features.window=0.8", "features.stride=0.2"), (6, 24, 30.0, 12), (30, 30)),
+        (("features.unit=frames", "features.window=16", "features.stride=4"), 4, 16, None),
+        (("features.window=0.8", "features.stride=0.2"), 6, 24, 30.0),
     ],
 )
-def test_the_event_is_where_it_was(
-    make: Any,
+def test_the_event_is_at_the_right_time(
+    extract_events: Callable[..., hv.FeatureStore],
     tmp_path: Path,
     overrides: tuple[str, ...],
-    layout: tuple[Any, ...],
-    rates: tuple[float, float],
+    stride: int,
+    window: int,
+    clock: float | None,
 ) -> None:
-    store, out = make(tmp_path / "features", *overrides), tmp_path / "tad"
-    found = write_localisation(store, out)
-    assert (
-        tuple(found["actionformer"][key] for key in ("feat_stride", "num_frames", "default_fps"))
-        == layout[:3]
-    )
-    assert found["opentad"] == {
-        "feature_stride": layout[0],
-        "sample_stride": 1,
-        "offset_frames": layout[3],
-    }
-    assert (out / "missing_files.txt").read_text() == "broken\nshort\n" and found["missing"] == 2
+    store, out = extract_events(tmp_path / "features", *overrides), tmp_path / "tad"
+    layout = write_localisation(store, out)
+    toolkit = layout["actionformer"]
+    assert (toolkit["feat_stride"], toolkit["num_frames"]) == (stride, window)
+    assert toolkit["default_fps"] == clock
+    grid = {"feature_stride": stride, "sample_stride": 1, "offset_frames": window // 2}
+    assert layout["opentad"] == grid and layout["missing"] == 2
+    assert (out / "missing_files.txt").read_text() == "broken\nshort\n"
     database = json.loads((out / "annotations.json").read_text())["database"]
-    for (name, (_, start, end)), rate in zip(EVENTS.items(), rates):
-        entry = database[name]
+    for name, (fps, start, end) in EVENTS.items():
+        entry, rate = database[name], clock or fps
         assert entry["subset"] == "validation" and entry["annotations"] == []
-        assert (entry["duration"], entry["fps"], entry["frame"]) == pytest.approx(
-            (6.0, rate, 6 * rate)
-        )
-        first, last, half = event_by_their_rule(out, name)
-        stride = layout[0] / rate
-        assert (
-            start - half - 1e-6 <= first <= start - half + stride + 1 / rate
-        )  # the first window that reaches it
-        assert end + half - stride - 1 / rate <= last <= end + half + 1e-6
-        # OpenTAD: fps is frame / duration; segments go to the grid and come back
-        fps, grid = entry["frame"] / entry["duration"], found["opentad"]
-        assert (first * fps - grid["offset_frames"]) / grid["feature_stride"] == pytest.approx(
-            round((first - half) / stride), abs=1e-6
-        )
+        facts = (entry["duration"], entry["fps"], entry["frame"])
+        assert facts == pytest.approx((6.0, rate, 6 * rate))
+        first, last, half = read_event(out, name)
+        step = stride / rate
+        # from the first window that reaches the event to the last one
+        assert start - half - 1e-6 <= first <= start - half + step + 1 / rate
+        assert end + half - step - 1 / rate <= last <= end + half + 1e-6
+        # OpenTAD maps seconds to the grid with frame / duration as fps
+        position = first * entry["frame"] / entry["duration"] - grid["offset_frames"]
+        expected = round((first - half) / step)
+        assert position / stride == pytest.approx(expected, abs=1e-6)
 
 
-def made_up(
+def make_store(
     folder: Path, videos: list[list[tuple[float, float, bool]]], **identity: Any
 ) -> hv.FeatureStore:
-    """A store with the given windows (start, end, tail) of each video; feature j of all is [j, 0]."""
-    facts = {
+    """Write a store with the given windows (start, end, tail); feature j of all is [j, 0]."""
+    settings = {
         "features.unit": "seconds",
         "features.window": None,
         "features.stride": None,
         "features.tail": "keep",
+        **identity,
     }
     files, entries = ShardFiles(folder), list[dict[str, Any]]()
-    notes = {"names": {"stage4": [2]}, "dtype": "fp16", "videos": len(videos), "shard_videos": 9}
-    files.create({"identity": {**facts, **identity}, **notes})
+    metadata = {"names": {"stage4": [2]}, "dtype": "fp16", "videos": len(videos)}
+    files.create({"identity": settings, "shard_videos": 9, **metadata})
     for row, windows in enumerate(videos):
         for start, end, tail in windows:
             stride = identity.get("features.stride") or windows[0][1]
-            known = {
+            facts = {
                 "path": f"/v/{row}.mp4",
                 "row": row,
                 "clip": round(start / stride),
-                "shard": 0,
-                "status": "ok",
-            }
-            times = {
                 "start_seconds": start,
                 "end_seconds": end,
                 "tail": tail,
+                "status": "ok",
+                "shard": 0,
                 "offset": len(entries),
             }
-            entries.append({**dict.fromkeys(INDEX.names), **known, **times})
+            entries.append({**dict.fromkeys(INDEX.names), **facts})
     features = torch.stack([torch.arange(float(len(entries))), torch.zeros(len(entries))], 1).half()
     files.write(0, pa.Table.from_pylist(entries, schema=INDEX), {"stage4": features})
     return hv.FeatureStore(folder)
@@ -163,42 +156,31 @@ def made_up(
 
 def test_gaps_are_filled_and_tails_left_out(tmp_path: Path) -> None:
     windows = [(0.0, 2.0, False), (2.0, 4.0, False), (8.0, 10.0, False), (10.0, 10.5, True)]
-    found = write_localisation(made_up(tmp_path / "in", [windows]), tmp_path / "out")
-    assert np.load(tmp_path / "out" / "features" / "0.npy")[:, 0].tolist() == [0, 1, 1, 1, 2]
-    assert found["windows_filled_from_the_one_before"] == 2
-    assert (
-        json.loads((tmp_path / "out" / "annotations.json").read_text())["database"]["0"]["duration"]
-        == 10.5
-    )
+    layout = write_localisation(make_store(tmp_path / "in", [windows]), tmp_path / "out")
+    features = np.load(tmp_path / "out" / "features" / "0.npy")
+    assert features[:, 0].tolist() == [0, 1, 1, 1, 2]
+    assert layout["windows_filled_from_the_one_before"] == 2
+    annotations = json.loads((tmp_path / "out" / "annotations.json").read_text())
+    assert annotations["database"]["0"]["duration"] == 10.5
 
 
-def test_segments_are_taken_over(tmp_path: Path) -> None:
-    store = made_up(tmp_path / "in", [[(5.0, 7.0, False)], [(0.0, 2.0, False)]])
+def test_annotations_are_copied(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "in", [[(5.0, 7.0, False)], [(0.0, 2.0, False)]])
     segments = [{"label": "jump", "segment": [0.5, 1.5], "label_id": 0}]
-    known = {
-        "database": {"0": {"subset": "training", "duration": 1.9, "annotations": segments}, "9": {}}
-    }
-    (tmp_path / "a.json").write_text(json.dumps(known))
-    found = write_localisation(
+    known = {"0": {"subset": "training", "duration": 1.9, "annotations": segments}, "9": {}}
+    (tmp_path / "a.json").write_text(json.dumps({"database": known}))
+    layout = write_localisation(
         store, tmp_path / "out", annotations=tmp_path / "a.json", subset="test"
     )
     database = json.loads((tmp_path / "out" / "annotations.json").read_text())["database"]
-    assert database["0"] == {
-        "subset": "training",
-        "annotations": segments,
-        "duration": 2.0,
-        "fps": 30.0,
-        "frame": 60,
-    }
-    assert (
-        database["1"]["subset"] == "test"
-        and found["not_annotated"] == ["1"]
-        and set(database) == {"0", "1"}
-    )
+    times = {"duration": 2.0, "fps": 30.0, "frame": 60}
+    assert database["0"] == {"subset": "training", "annotations": segments, **times}
+    assert database["1"]["subset"] == "test" and set(database) == {"0", "1"}
+    assert layout["not_annotated"] == ["1"]
 
 
 @pytest.mark.parametrize(
-    ("window", "stride", "wanted"),
+    ("window", "stride", "expected"),
     [
         (64 / 30, 16 / 30, (16, 64, 30)),
         (0.64, 0.16, (4, 16, 25)),
@@ -206,23 +188,21 @@ def test_segments_are_taken_over(tmp_path: Path) -> None:
         (0.346, 0.173, (173, 346, 1000)),
     ],
 )
-def test_seconds_find_a_clock(
-    tmp_path: Path, window: float, stride: float, wanted: tuple[int, int, int]
+def test_windows_in_seconds_get_a_clock(
+    tmp_path: Path, window: float, stride: float, expected: tuple[int, int, int]
 ) -> None:
-    store = made_up(
-        tmp_path, [[(0.0, window, False)]], **{"features.window": window, "features.stride": stride}
-    )
-    grid = grid_of(store)
-    assert (grid.stride, grid.window, grid.fps) == wanted
+    identity = {"features.window": window, "features.stride": stride}
+    grid = grid_of(make_store(tmp_path, [[(0.0, window, False)]], **identity))
+    assert (grid.stride, grid.window, grid.fps) == expected
 
 
 @pytest.mark.parametrize(
-    ("windows", "identity", "words"),
+    ("windows", "identity", "message"),
     [
         (
             [(0, 2, False)],
             {"features.tail": "drop"},
-            "features.tail=drop: nobody knows how long the videos are; extract",
+            "features.tail=drop: the lengths of the videos are unknown; extract",
         ),
         (
             [(0, 1, True)],
@@ -237,66 +217,53 @@ def test_seconds_find_a_clock(
         (
             [(0, 1, False), (1, 2.5, False)],
             {"features.unit": "frames", "features.window": 16},
-            "0.mp4: so many frames last from 1.000 to 1.500 s .*; extract with features.unit=seconds",
+            "0.mp4: windows of equally many frames last from 1.000 to 1.500 s .*; extract with",
         ),
         (
             [(0, 1, False)],
             {"features.window": 1 / 7, "features.stride": math.pi},
-            "windows of 0.142857 s every 3.14159 s are no whole milliseconds; extract with rounder",
+            "windows of 0.142857 s every 3.14159 s are not whole milliseconds; extract with",
         ),
     ],
 )
-def test_what_has_no_grid_is_told(
-    tmp_path: Path, windows: Any, identity: dict[str, Any], words: str
+def test_windows_without_a_grid_are_refused(
+    tmp_path: Path, windows: Any, identity: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(FeatureError, match=words):
-        grid_of(made_up(tmp_path, [windows], **identity))
+    with pytest.raises(FeatureError, match=message):
+        grid_of(make_store(tmp_path, [windows], **identity))
 
 
-def test_what_cannot_stand_side_by_side_is_told(tmp_path: Path) -> None:
-    store = made_up(tmp_path / "a", [[(0, 2, False)], [(0, 1, False)]])
+def test_windows_of_different_lengths_and_maps_are_refused(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "a", [[(0, 2, False)], [(0, 1, False)]])
     with pytest.raises(
-        FeatureError,
-        match=r"1.mp4: has windows of 1.000 s, others of 2.000 s; extract with features.win",
+        FeatureError, match=r"1.mp4: has windows of 1.000 s, others of 2.000 s; extract with feat"
     ):
         grid_of(store)
     store.metadata["names"]["stage4"] = [8, 2]
     store.metadata["identity"]["features.pooling"] = "temporal"
     with pytest.raises(
-        FeatureError,
-        match=r"features.pooling=temporal: a window has to be one vector; extract with",
+        FeatureError, match=r"features.pooling=temporal: the feature of a window must be one vector"
     ):
         grid_of(store)
-    files = ShardFiles(tmp_path / "b")
-    files.create({**store.metadata, "names": {"stage4": [2]}})
-    entries = [
-        {
-            **dict.fromkeys(INDEX.names),
-            "path": path,
-            "row": row,
-            "clip": 0,
-            "tail": False,
-            "shard": 0,
-            "offset": row,
-        }
-        | {"start_seconds": 0.0, "end_seconds": 2.0, "status": "ok"}
-        for row, path in enumerate(["/x/1.mp4", "/y/1.avi"])
-    ]
-    files.write(
-        0, pa.Table.from_pylist(entries, schema=INDEX), {"stage4": torch.zeros(2, 2).half()}
-    )
+
+
+def test_videos_with_the_same_name_are_refused(tmp_path: Path) -> None:
+    files = ShardFiles(tmp_path)
+    store = make_store(tmp_path, [[(0, 2, False)], [(0, 2, False)]])
+    paths = pa.array(["/x/1.mp4", "/y/1.avi"])
+    index = store.table().set_column(0, INDEX.field("path"), paths)
+    files.write(0, index, {"stage4": torch.zeros(2, 2).half()})
     with pytest.raises(
-        FeatureError,
-        match="rows 0 and 1 are both called '1', and a toolkit knows videos by name alone",
+        FeatureError, match="rows 0 and 1 are both named '1', and the toolkits identify videos by"
     ):
-        write_localisation(hv.FeatureStore(tmp_path / "b"), tmp_path / "out")
+        write_localisation(hv.FeatureStore(tmp_path), tmp_path / "out")
 
 
-def test_annotations_of_another_form_are_told(tmp_path: Path) -> None:
+def test_annotations_of_another_format_are_refused(tmp_path: Path) -> None:
     for text in ("{", "[]", '{"videos": {}}', '{"database": {"a": 1}}', '{"database": []}'):
         (tmp_path / "a.json").write_text(text)
         with pytest.raises(
-            FeatureError, match=r"a.json: is not in ActivityNet's form, \{\"database\": \{video: "
+            FeatureError, match=r"a.json: is not in ActivityNet's format, \{\"database\": \{video: "
         ):
             read_annotations(tmp_path / "a.json")
     with pytest.raises(
@@ -305,15 +272,9 @@ def test_annotations_of_another_form_are_told(tmp_path: Path) -> None:
         read_annotations(tmp_path / "gone.json")
 
 
-def test_the_tool_says_what_a_configuration_needs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    made_up(tmp_path / "in", [[(0.0, 2.0, False)]])
-    arguments = ["--store", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
-    monkeypatch.setattr("sys.argv", ["write_localisation.py", *arguments])
-    with pytest.raises(SystemExit, match="0"):
-        runpy.run_path(str(ROOT / "tools" / "write_localisation.py"), run_name="__main__")
+def test_the_command_prints_the_layout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_store(tmp_path / "in", [[(0.0, 2.0, False)]])
+    assert main(["--store", str(tmp_path / "in"), "--output", str(tmp_path / "out")]) == 0
     assert json.loads(capsys.readouterr().out)["actionformer"]["feat_stride"] == 60
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        *("annotations.json", "features", "layout.json", "missing_files.txt")
-    ]
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["annotations.json", "features", "layout.json", "missing_files.txt"]

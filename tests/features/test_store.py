@@ -1,4 +1,4 @@
-"""The reader of extracted features: by row, by path, all at once, as a data set; damage and gaps in words."""
+"""Read features by row, by path, all at once and as a dataset; missing and damaged files."""
 
 from __future__ import annotations
 
@@ -15,85 +15,80 @@ import hiera_video as hv
 from hiera_video.errors import FeatureError
 from hiera_video.features.shard_files import INDEX, ShardFiles, checksum, write_file
 
-METADATA = {
-    "identity": {},
-    "names": {"stage3": [4], "stage4": [2, 3]},
-    "dtype": "fp16",
-    "videos": 5,
-    "shard_videos": 2,
-}
+NAMES = {"stage3": [4], "stage4": [2, 3]}
+METADATA = {"identity": {}, "names": NAMES, "dtype": "fp16", "videos": 5, "shard_videos": 2}
 
 
 def entry(row: int, clip: int, offset: int | None, **others: Any) -> dict[str, Any]:
-    facts = {
+    return {
+        **dict.fromkeys(INDEX.names),
         "path": f"/v/{row}.mp4",
         "row": row,
         "clip": clip,
+        "start_seconds": 2.0 * clip,
+        "end_seconds": 2.0 * clip + 2,
+        "tail": clip == 2,
         "shard": row // 2,
         "offset": offset,
-        "tail": clip == 2,
+        "status": "ok",
+        **others,
     }
-    times = {"start_seconds": 2.0 * clip, "end_seconds": 2.0 * clip + 2}
-    return {**dict.fromkeys(INDEX.names), **facts, **times, "status": "ok", **others}
 
 
-def shard(files: ShardFiles, number: int, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+def write_shard(
+    files: ShardFiles, number: int, rows: list[dict[str, Any]]
+) -> dict[str, torch.Tensor]:
     count = sum(row["status"] == "ok" for row in rows)
     generator = torch.Generator().manual_seed(number)
     features = {
         name: torch.randn(count, *shape, generator=generator).half()
-        for name, shape in METADATA["names"].items()  # type: ignore[attr-defined]
+        for name, shape in NAMES.items()
     }
     files.write(number, pa.Table.from_pylist(rows, schema=INDEX), features)
     return features
 
 
+Written = tuple[Path, list[dict[str, torch.Tensor]]]
+
+
 @pytest.fixture
-def written(tmp_path: Path) -> tuple[Path, list[dict[str, torch.Tensor]]]:
-    """Rows 0 (3 windows, the last a tail), 1 (broken), 2 (1 window), 3 (short); row 4 is missing: not finished."""
+def written(tmp_path: Path) -> Written:
+    """Rows 0 (3 windows, one a tail), 1 (unreadable), 2 (1 window), 3 (short); 4 is missing."""
     files = ShardFiles(tmp_path / "out")
     files.create(METADATA)
     gone = {"status": "broken", "reason": "missing", "message": "/v/1.mp4: no such file"}
-    return tmp_path / "out", [
-        shard(
-            files, 0, [entry(0, 0, 0), entry(0, 1, 1), entry(0, 2, 2), entry(1, 0, None, **gone)]
-        ),
-        shard(files, 1, [entry(2, 0, 0), entry(3, 0, None, status="short")]),
-    ]
+    first = [entry(0, 0, 0), entry(0, 1, 1), entry(0, 2, 2), entry(1, 0, None, **gone)]
+    second = [entry(2, 0, 0), entry(3, 0, None, status="short")]
+    features = [write_shard(files, number, rows) for number, rows in enumerate((first, second))]
+    return tmp_path / "out", features
 
 
-def test_a_video_by_row_and_by_path(written: tuple[Path, list[dict[str, torch.Tensor]]]) -> None:
+def test_a_video_by_row_and_by_path(written: Written) -> None:
     path, features = written
     store = hv.FeatureStore(path)
     assert len(store) == 4 and store.num_videos == 5 and not store.is_complete
     assert store.names == ("stage3", "stage4")
     video = store[0]
-    assert (
-        torch.equal(video.features, features[0]["stage4"]) and video.features.dtype == torch.float16
-    )
+    assert torch.equal(video.features, features[0]["stage4"])
+    assert video.features.dtype == torch.float16
     assert torch.equal(video.by_name["stage3"], features[0]["stage3"])
     assert video.start_seconds.tolist() == [0, 2, 4] and video.tail.tolist() == [False, False, True]
-    assert store["/v/2.mp4"].row == 2 and torch.equal(
-        store["/v/2.mp4"].features, features[1]["stage4"]
-    )
+    assert store["/v/2.mp4"].row == 2
+    assert torch.equal(store["/v/2.mp4"].features, features[1]["stage4"])
     assert [item.row for item in store] == [0, 1, 2, 3]
 
 
-def test_a_broken_video_has_a_reason_and_no_features(
-    written: tuple[Path, list[dict[str, torch.Tensor]]],
-) -> None:
+def test_an_unreadable_video_has_a_reason_and_no_features(written: Written) -> None:
     store = hv.FeatureStore(written[0])
-    assert (store[1].status, store[1].reason, store[1].message) == (
-        "broken",
-        "missing",
-        "/v/1.mp4: no such file",
-    )
-    assert store[1].features.shape == (0, 2, 3) and len(store[1].start_seconds) == 0
+    video = store[1]
+    assert (video.status, video.reason) == ("broken", "missing")
+    assert video.message == "/v/1.mp4: no such file"
+    assert video.features.shape == (0, 2, 3) and len(video.start_seconds) == 0
     assert store[3].status == "short" and store[3].reason is None
     assert store.table().num_rows == 6 and store.clips().num_rows == 4
 
 
-def test_all_at_once_and_as_a_data_set(written: tuple[Path, list[dict[str, torch.Tensor]]]) -> None:
+def test_all_windows_at_once_and_as_a_dataset(written: Written) -> None:
     path, features = written
     store = hv.FeatureStore(path)
     assert torch.equal(store.matrix("stage3"), torch.cat([part["stage3"] for part in features]))
@@ -102,80 +97,75 @@ def test_all_at_once_and_as_a_data_set(written: tuple[Path, list[dict[str, torch
     assert torch.equal(batch["features"], store.matrix("stage3"))
     assert batch["row"].tolist() == store.clips().column("row").to_pylist() == [0, 0, 0, 2]
     assert batch["end_seconds"].tolist() == [2, 4, 6, 2]
-    copied = pickle.loads(pickle.dumps(store))  # as a DataLoader's workers get it
+    copied = pickle.loads(pickle.dumps(store))  # as the workers of a DataLoader get it
     assert torch.equal(copied.matrix(), store.matrix())
 
 
-def test_what_is_not_there_is_one_line(
-    written: tuple[Path, list[dict[str, torch.Tensor]]], tmp_path: Path
-) -> None:
+def test_missing_videos_and_stages_are_named(written: Written) -> None:
     store = hv.FeatureStore(written[0])
-    with pytest.raises(
-        ValueError, match="row 4 is not extracted yet; run the same command to its end"
-    ):
+    with pytest.raises(ValueError, match="row 4 is not extracted yet; run the same command again"):
         store[4]
     with pytest.raises(IndexError, match="row 5: the manifest has rows 0 to 4"):
         store[5]
     with pytest.raises(IndexError, match="window 4: the store has 4"):
         store.dataset()[4]
-    with pytest.raises(ValueError, match=r"/v/9.mp4 is not there; see .*, such as /v/"):
+    with pytest.raises(ValueError, match=r"/v/9.mp4 is not in the store; .*, such as /v/"):
         store["/v/9.mp4"]
-    with pytest.raises(ValueError, match="holds no 'stage2'; choose one of stage3, stage4"):
+    with pytest.raises(ValueError, match="has no 'stage2'; choose one of stage3, stage4"):
         store.matrix("stage2")
-    with pytest.raises(ValueError, match=r"holds no features.json; give the output of"):
+
+
+def test_a_folder_without_readable_metadata_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no features.json in this folder; give the output"):
         hv.FeatureStore(tmp_path)
     (tmp_path / "features.json").write_text('{"format": 99}')
-    with pytest.raises(ValueError, match="is of format 99, this version reads 1; extract anew"):
+    with pytest.raises(ValueError, match="has format 99, this version reads 1; extract again"):
         hv.FeatureStore(tmp_path)
     (tmp_path / "features.json").write_text('{"format"')
     with pytest.raises(ValueError, match=r"cannot be read \(.*\); extract into another folder"):
         hv.FeatureStore(tmp_path)
 
 
-def test_a_path_in_two_rows_is_asked_for_by_row(tmp_path: Path) -> None:
+def test_a_path_in_two_rows_is_ambiguous(tmp_path: Path) -> None:
     files = ShardFiles(tmp_path)
     files.create(METADATA)
-    shard(files, 0, [entry(0, 0, 0), entry(1, 0, 1, path="/v/0.mp4")])
-    with pytest.raises(ValueError, match=r"/v/0.mp4 stands in rows \[0, 1\]; take one of these"):
+    write_shard(files, 0, [entry(0, 0, 0), entry(1, 0, 1, path="/v/0.mp4")])
+    with pytest.raises(ValueError, match=r"/v/0.mp4 is in rows \[0, 1\]; choose one of these"):
         hv.FeatureStore(tmp_path)["/v/0.mp4"]
 
 
-def test_a_relative_path_is_found_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_path_finds_the_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = ShardFiles(tmp_path)
     files.create(METADATA)
-    shard(files, 0, [entry(0, 0, 0, path=str(tmp_path / "a.mp4"))])
+    write_shard(files, 0, [entry(0, 0, 0, path=str(tmp_path / "a.mp4"))])
     monkeypatch.chdir(tmp_path)
-    assert (
-        hv.FeatureStore(tmp_path)["a.mp4"].row == hv.FeatureStore(tmp_path)[Path("a.mp4")].row == 0
-    )
+    store = hv.FeatureStore(tmp_path)
+    assert store["a.mp4"].row == store[Path("a.mp4")].row == 0
 
 
-def test_damage_is_found(written: tuple[Path, list[dict[str, torch.Tensor]]]) -> None:
+def test_damaged_files_are_found(written: Written) -> None:
     path, files = written[0], ShardFiles(written[0])
     assert hv.FeatureStore(path).verify() == []
     target = files.path(1, "safetensors")
     target.write_bytes(target.read_bytes()[:-1] + b"?")
     assert hv.FeatureStore(path).verify() == [str(target)]
     target.write_bytes(b"?")
-    with pytest.raises(
-        ValueError, match=r"safetensors: cannot be read .*; delete its .json and extract again"
-    ):
+    remedy = "delete its .json and extract again"
+    with pytest.raises(ValueError, match=rf"safetensors: cannot be read .*; {remedy}"):
         hv.FeatureStore(path).matrix()
     files.path(1, "json").write_text("{")
     with pytest.raises(
-        ValueError, match=r"json: damaged .*; delete it, and extract again to make the shard anew"
+        ValueError, match=r"json: damaged .*; delete it and extract again to recompute the shard"
     ):
         files.read_summary(1)
     index = files.path(0, "parquet")
     for damage in (lambda: index.write_bytes(index.read_bytes()[:50]), index.unlink):
         damage()
-        with pytest.raises(
-            FeatureError, match=r"00.parquet: cannot be read .*; delete its .json and extract again"
-        ):
+        with pytest.raises(FeatureError, match=rf"00.parquet: cannot be read .*; {remedy}"):
             hv.FeatureStore(path)
 
 
-def test_a_kills_leftovers_go_wherever_the_shards_videos_are(tmp_path: Path) -> None:
+def test_leftovers_of_a_shard_are_removed_from_all_array_folders(tmp_path: Path) -> None:
     files = ShardFiles(tmp_path)
     for row in (499, 600, 1500, 2499, 2500):
         path = files.array_path(row, "v.mp4", "npy")
@@ -188,22 +178,23 @@ def test_a_kills_leftovers_go_wherever_the_shards_videos_are(tmp_path: Path) -> 
     ]
 
 
-def test_the_first_notes_stay_and_nothing_is_left_over(tmp_path: Path) -> None:
+def test_the_first_process_writes_the_metadata(tmp_path: Path) -> None:
     files = ShardFiles(tmp_path)
     assert files.create(METADATA)["shard_videos"] == 2
     assert files.create({**METADATA, "shard_videos": 9})["shard_videos"] == 2
     assert [path.name for path in tmp_path.iterdir()] == ["features.json"]
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "shards").write_text("in the way")
     with pytest.raises(
-        ValueError,
-        match=r"json: cannot be written \(.*\); free disk space or choose another output; what",
+        ValueError, match=r"json: cannot be written \(.*\); free disk space or choose another out"
     ):
-        write_file(files.path(0, "json"), b"")
+        write_file(ShardFiles(tmp_path).path(0, "json"), b"")
 
 
 def test_checksums_are_of_the_bytes() -> None:
     ones, zeros = torch.ones(3), torch.zeros(3)
-    assert (
-        checksum([ones, zeros]) == checksum([torch.cat([ones, zeros])]) != checksum([zeros, ones])
-    )
+    assert checksum([ones, zeros]) == checksum([torch.cat([ones, zeros])])
+    assert checksum([ones, zeros]) != checksum([zeros, ones])
     assert len(checksum([ones.bfloat16()])) == 16
