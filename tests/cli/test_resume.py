@@ -1,11 +1,11 @@
-"""A run that is killed ends as the undisturbed one: every loss and every weight, bit for bit.
+"""A run that was interrupted ends like an uninterrupted one: every loss and weight, bit for bit.
 
-Here in processes that are started as a user starts them; signals and more, in forked ones: tests/faults.
+Signals, kills inside a save and other faults: tests/faults.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
 import signal
 import subprocess
@@ -18,106 +18,111 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from hiera_video.runtime.log import read_metrics
+
 ROOT = Path(__file__).parents[2]
 CONFIG = "configs/motion_hiera_micro.yaml"
+RANDOM_PARTS = (
+    "augment.mixup=0.8",
+    "augment.cutmix=1.0",
+    "augment.rand_augment=7",
+    "augment.erase=0.25",
+    "model.drop_path_rate=0.2",
+    "model.head_dropout=0.3",
+)
 
 
 def losses(run: Path) -> list[str]:
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = read_metrics(run / "metrics.jsonl")
     return [row["loss_hex"] for row in rows if row["split"] == "train"]
 
 
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "checkpoints" / "last" / "model.safetensors")
-
-
-def start(*overrides: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "tools/train_net.py", "--cfg", CONFIG, *overrides]
-    return subprocess.Popen(
-        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-
-
-def signal_after(
-    process: subprocess.Popen[str], run: Path, count: int, number: signal.Signals
-) -> None:
-    """Send `number` to the whole process group once `count` steps are logged."""
-    import os
-
-    while process.poll() is None:
-        path = run / "metrics.jsonl"
-        if path.exists() and path.read_text().count('"train"') >= count:
-            os.killpg(process.pid, number)
-            return
-        time.sleep(0.01)
-    raise AssertionError(
-        f"ended before step {count}: {process.stderr.read() if process.stderr else ''}"
-    )
+def assert_equal_runs(run: Path, reference: Path) -> None:
+    assert losses(run) == losses(reference)
+    last = Path("checkpoints") / "last" / "model.safetensors"
+    weights, expected = load_file(run / last), load_file(reference / last)
+    for name, value in expected.items():
+        assert torch.equal(value, weights[name]), name
 
 
 @pytest.fixture(scope="module")
-def undisturbed(
-    videos: Path, tmp_path_factory: pytest.TempPathFactory, tool: Any
-) -> tuple[Path, list[str]]:
-    """A finished run of 6 steps, saved after each step, and its overrides without `out_dir`."""
-    run = tmp_path_factory.mktemp("undisturbed")
-    overrides = [
-        *(f"data.train={videos / 'train.csv'}", f"data.val={videos / 'val.csv'}"),
-        *("train.epochs=2", "train.batch_size=4", "train.log_every=1", "train.save_minutes=1e-9"),
-        *(
-            "augment.mixup=0.8",
-            "augment.cutmix=1.0",
-            "augment.rand_augment=7",
-            "augment.erase=0.25",
-        ),
-        *("model.drop_path_rate=0.2", "model.head_dropout=0.3"),
+def command(videos: Path) -> list[str]:
+    """Six steps with a checkpoint after each; `out_dir` is missing."""
+    return [
+        "train_net.py",
+        "--cfg",
+        CONFIG,
+        f"data.train={videos / 'train.csv'}",
+        f"data.val={videos / 'val.csv'}",
+        "data.workers=0",
+        "train.epochs=2",
+        "train.batch_size=4",
+        "train.log_every=1",
+        "train.save_minutes=1e-9",
+        "train.keep=100",
+        *RANDOM_PARTS,
     ]
-    done = tool("train_net.py", "--cfg", CONFIG, *overrides, "data.workers=0", f"out_dir={run}")
+
+
+@pytest.fixture(scope="module")
+def complete(command: list[str], tmp_path_factory: pytest.TempPathFactory, tool: Any) -> Path:
+    run = tmp_path_factory.mktemp("complete")
+    done = tool(*command, f"out_dir={run}")
     assert done.returncode == 0, done.stderr
     assert len(losses(run)) == 6
-    return run, overrides
+    return run
 
 
-def test_kill_9_and_the_same_command_again(
-    undisturbed: tuple[Path, list[str]], tmp_path: Path, tool: Any
+@pytest.fixture
+def copied(complete: Path, tmp_path: Path) -> Path:
+    shutil.copytree(complete, tmp_path / "run", symlinks=True)
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_resuming_from_any_checkpoint(
+    step: int, complete: Path, copied: Path, command: list[str], tool: Any
 ) -> None:
-    reference, overrides = undisturbed
-    process = start(*overrides, "data.workers=0", f"out_dir={tmp_path}")
-    signal_after(process, tmp_path, 2, signal.SIGKILL)
-    process.communicate()
-    again = tool(
-        "train_net.py", "--cfg", CONFIG, *overrides, "data.workers=0", f"out_dir={tmp_path}"
-    )
-    assert again.returncode == 0, again.stderr
-    assert losses(tmp_path) == losses(reference)
-    for name, value in weights(reference).items():
-        assert torch.equal(value, weights(tmp_path)[name]), name
+    for path in copied.glob("checkpoints/step_*"):
+        if int(path.name.removeprefix("step_")) > step:
+            shutil.rmtree(path)
+    done = tool(*command, f"out_dir={copied}")
+    assert done.returncode == 0 and f"resuming {copied} after step {step}" in done.stderr
+    assert_equal_runs(copied, complete)
 
 
-def test_what_changes_nothing_that_is_learnt_may_change(
-    undisturbed: tuple[Path, list[str]], videos: Path, tmp_path: Path, tool: Any
+def test_settings_that_do_not_affect_learning_may_change(
+    copied: Path, videos: Path, command: list[str], tool: Any
 ) -> None:
-    run, overrides = undisturbed
-    shutil.copytree(run, tmp_path / "run", symlinks=True)
-    moved = (
-        f"data.root={videos}",
-        "model.checkpointing=true",
-        "train.keep_every=1",
-        f"out_dir={tmp_path / 'run'}",
-    )
-    done = tool("train_net.py", "--cfg", CONFIG, *overrides, "data.workers=0", *moved)
-    assert done.returncode == 0 and f"continuing {tmp_path / 'run'} after step 6" in done.stderr, (
-        done.stderr
-    )
+    changes = (f"data.root={videos}", "model.checkpointing=true", "train.keep_every=1")
+    done = tool(*command, f"out_dir={copied}", *changes)
+    assert done.returncode == 0 and f"resuming {copied} after step 6" in done.stderr
 
 
 def test_another_recipe_in_the_same_folder_is_refused(
-    undisturbed: tuple[Path, list[str]], tool: Any
+    complete: Path, command: list[str], tool: Any
 ) -> None:
-    run, overrides = undisturbed
-    done = tool("train_net.py", "--cfg", CONFIG, *overrides, f"out_dir={run}", "optim.lr=2e-3")
+    done = tool(*command, f"out_dir={complete}", "optim.lr=2e-3")
     assert done.returncode == 2
-    assert (
-        "holds a run with optim.lr 0.001 → 0.002; set them as they were to continue it, or choose another"
-        in done.stderr
+    words = "holds a run with other settings: optim.lr 0.001 → 0.002; restore them to resume it"
+    assert words in done.stderr
+
+
+@pytest.mark.fault
+def test_kill_9_and_the_same_command_again(command: list[str], tmp_path: Path, launch: Any) -> None:
+    killed, reference = tmp_path / "killed", tmp_path / "reference"
+    assert launch(*command, f"out_dir={reference}").returncode == 0
+    script, *arguments = command
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "tools" / script, *arguments, f"out_dir={killed}"],
+        cwd=ROOT,
+        start_new_session=True,
     )
+    while len(losses(killed)) < 2:
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    again = launch(*command, f"out_dir={killed}")
+    assert again.returncode == 0, again.stderr
+    assert_equal_runs(killed, reference)

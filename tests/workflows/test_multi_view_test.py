@@ -32,7 +32,7 @@ from hiera_video.runtime.distributed import SINGLE_PROCESS
 from hiera_video.video.encode import write_video
 from hiera_video.workflows import test as workflow
 from hiera_video.workflows.build import manifest_of
-from hiera_video.workflows.train import make_evaluator
+from hiera_video.workflows.train_components import make_evaluator
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "configs/motion_hiera_micro.yaml")
