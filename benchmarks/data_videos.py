@@ -1,4 +1,4 @@
-"""The films that the benchmarks of the data layer read."""
+"""Test videos of the data benchmarks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ FRAMES, FPS, VIDEOS = 300, 30, 4
 
 
 def scene(width: int, height: int, seed: int) -> Iterator[np.ndarray]:
-    """A panned and zoomed texture with a moving square and grain: something for B-frames to predict."""
+    """Yield a panned texture with a moving square and grain, so that B-frames have work to do."""
     noise = np.random.default_rng(seed)
     coarse = noise.integers(0, 256, (height // 8 + 48, width // 8 + 48, 3)).astype(np.float32)
     texture = coarse.repeat(8, axis=0).repeat(8, axis=1)

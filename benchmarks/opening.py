@@ -1,10 +1,11 @@
-"""Opening a video and reading one 16×4 clip from its middle, with and without an index of packets; and from a shard.
+"""Opening videos and reading a 16×4 clip, with and without a packet index, and from a tar shard.
 
     python benchmarks/opening.py                  # on an otherwise idle machine; a minute
-    python benchmarks/opening.py --rounds 2       # to see that it works
+    python benchmarks/opening.py --rounds 2       # only to check that it runs
 
-Each round reads every kind of file in each of the ways in turns; the figure is the median of the rounds' ratios. Files are
-in the page cache: what a slow disk adds to reading a whole file, the index saves too. Writes `results/opening.json`.
+Each round reads every file in each way in turn; a figure is the median of the rounds' ratios. The
+files are in the page cache; on a slow disk the index saves reading the whole file as well. Writes
+`results/opening.json`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,54 +34,45 @@ from hiera_video.video.packet_index import write_index
 from hiera_video.video.pyav import PyAVReader
 
 FPS = 30
-KINDS = {  # name: seconds, size, frames from key frame to key frame
-    "10 s, 340x256, key frames every 250": (10, (256, 340), 250),
-    "10 s, 340x256, key frames every 32": (10, (256, 340), 32),
-    "1 min, 320x240, key frames every 250": (60, (240, 320), 250),
-    "5 min, 160x120, key frames every 250": (300, (120, 160), 250),
-}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file that is measured."""
+
+    seconds: int
+    width: int
+    height: int
+    gop: int
+
+    @property
+    def name(self) -> str:
+        """Name in the results."""
+        minutes = self.seconds // 60
+        length = f"{minutes} min" if minutes else f"{self.seconds} s"
+        return f"{length}, {self.width}x{self.height}, key frames every {self.gop}"
+
+
+KINDS = (
+    Kind(10, 340, 256, 250),
+    Kind(10, 340, 256, 32),
+    Kind(60, 320, 240, 250),
+    Kind(300, 160, 120, 250),
+)
 
 
 def main() -> int:
-    """Make the files, measure, record."""
+    """Write the files, measure and record."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=15)
     rounds = parser.parse_args().rounds
     results = []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for number, (kind, (seconds, size, gop)) in enumerate(KINDS.items()):
-            path = folder / f"{number}.mp4"
-            write_video(path, scene(seconds * FPS, *size), fps=FPS, gop=gop, bframes=3, crf=23)
-            with PyAVReader(str(path)) as video:
-                remembered = video.packet_index_row()
-            assert remembered is not None
-            index = IndexedPyAV(index=str(folder / f"{number}.index"))
-            write_index(Path(index.index), [(str(path), *remembered)])
-            one = Manifest(
-                records=(Record(path=str(path), label=None, row=0),),
-                class_names=None,
-                multi_label=False,
-                source="",
-            )
-            source = (
-                read_manifest(str(write_shards(one, folder / "shards", str(number))))
-                .records[0]
-                .source
-            )
-            clip = [seconds * FPS // 2 + 4 * i for i in range(16)]
-            ways: dict[str, Callable[[], Any]] = {
-                "open": lambda path=path: open_video(path).close(),
-                "open_indexed": lambda path=path, index=index: open_video(path, index).close(),
-                "clip": lambda path=path, clip=clip: read(path, clip),
-                "clip_indexed": lambda path=path, clip=clip, index=index: read(path, clip, index),
-                "clip_in_shard": lambda source=source, clip=clip: read(source, clip),
-            }
-            assert np.array_equal(read(path, clip), read(path, clip, index))
-            results.append(measured(kind, path, len(remembered[1]), ways, rounds))
-            print(results[-1], flush=True)
+    for kind in KINDS:
+        with tempfile.TemporaryDirectory() as name:
+            results.append(measure(kind, Path(name), rounds))
+        print(results[-1], flush=True)
     facts = {
         "command": "python benchmarks/opening.py",
         "load_average": os.getloadavg()[0],
@@ -89,24 +82,37 @@ def main() -> int:
     return 0
 
 
-def measured(
-    kind: str, path: Path, index_bytes: int, ways: dict[str, Callable[[], Any]], rounds: int
-) -> dict[str, Any]:
-    """Ratios and milliseconds of one kind of file."""
-    times: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(rounds):
-        for way, act in ways.items():
-            began = time.perf_counter()
-            act()
-            times[way].append(time.perf_counter() - began)
+def measure(kind: Kind, folder: Path, rounds: int) -> dict[str, Any]:
+    """Return ratios and milliseconds of one kind of file."""
+    path = folder / "video.mp4"
+    frames = scene(kind.seconds * FPS, kind.height, kind.width)
+    write_video(path, frames, fps=FPS, gop=kind.gop, bframes=3, crf=23)
+    with PyAVReader(str(path)) as video:
+        row = video.packet_index_row()
+    assert row is not None
+    index = IndexedPyAV(index=str(folder / "packets.index"))
+    write_index(Path(index.index), [(str(path), *row)])
+    in_shard = write_to_shard(path, folder / "shards")
+    clip = [kind.seconds * FPS // 2 + 4 * i for i in range(16)]
+    assert np.array_equal(read(path, clip), read(path, clip, index))
+    times = in_turns(
+        {
+            "open": lambda: open_video(path).close(),
+            "open_indexed": lambda: open_video(path, index).close(),
+            "clip": lambda: read(path, clip),
+            "clip_indexed": lambda: read(path, clip, index),
+            "clip_in_shard": lambda: read(in_shard, clip),
+        },
+        rounds,
+    )
 
-    def ratio(slow: str, quick: str) -> float:
-        return round(statistics.median(a / b for a, b in zip(times[slow], times[quick])), 2)
+    def ratio(slow: str, fast: str) -> float:
+        return round(statistics.median(a / b for a, b in zip(times[slow], times[fast])), 2)
 
     return {
-        "kind": kind,
+        "kind": kind.name,
         "file_bytes": path.stat().st_size,
-        "index_bytes": index_bytes,
+        "index_bytes": len(row[1]),
         "opening_quicker_by": ratio("open", "open_indexed"),
         "a_clip_quicker_by": ratio("clip", "clip_indexed"),
         "a_clip_in_a_shard_slower_by": ratio("clip_in_shard", "clip"),
@@ -116,8 +122,27 @@ def measured(
     }
 
 
+def in_turns(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of each call, one per round."""
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(rounds):
+        for way, call in ways.items():
+            began = time.perf_counter()
+            call()
+            times[way].append(time.perf_counter() - began)
+    return times
+
+
+def write_to_shard(path: Path, folder: Path) -> Any:
+    """Write a video into a tar shard and return its source there."""
+    records = (Record(path=str(path), label=None, row=0),)
+    manifest = Manifest(records=records, class_names=None, multi_label=False, source="")
+    index = write_shards(manifest, folder, "bench")
+    return read_manifest(str(index)).records[0].source
+
+
 def scene(count: int, height: int, width: int) -> Iterator[Any]:
-    """A panned texture with grain."""
+    """Yield frames of a panned texture with grain."""
     noise = np.random.default_rng(0)
     texture = (
         noise.integers(0, 256, (height // 8 + 40, width // 8 + 40, 3))
@@ -126,14 +151,13 @@ def scene(count: int, height: int, width: int) -> Iterator[Any]:
     )
     for number in range(count):
         top, left = int(80 + 70 * np.sin(number / 40)), int(80 + 70 * np.cos(number / 55))
-        picture = texture[top : top + height, left : left + width] + noise.normal(
-            0, 4, (height, width, 3)
-        )
-        yield picture.clip(0, 255).astype(np.uint8)
+        panned = texture[top : top + height, left : left + width]
+        frame = panned + noise.normal(0, 4, (height, width, 3))
+        yield frame.clip(0, 255).astype(np.uint8)
 
 
 def read(source: Any, clip: list[int], backend: Any = "pyav") -> Any:
-    """The frames, from a file opened anew."""
+    """Open the video and return the clip's frames."""
     with open_video(source, backend) as video:
         return video.frames(clip)
 
