@@ -52,8 +52,8 @@ def test_another_order_is_an_error_unless_remapped() -> None:
 def test_unknown_names_are_listed(remap: bool) -> None:
     words = (
         "val.csv: names classes that runs/x was not trained on: 'diving' (classes of the "
-        "checkpoint only: 'bowling', 'crying'); test on the classes of the training set, or write its names "
-        "into the manifest's labels file"
+        "checkpoint only: 'bowling', 'crying'); test on the classes of the training set, or write "
+        "its names into the manifest's labels file"
     )
     with pytest.raises(ManifestError, match=re.escape(words)):
         align_classes(

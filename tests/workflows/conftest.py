@@ -18,9 +18,7 @@ NAMES = ["to the right", "to the left", "up"]
 
 
 @pytest.fixture(scope="session")
-def run_folder(
-    tmp_path_factory: pytest.TempPathFactory, random_model: Callable[[], Hiera]
-) -> Path:
+def run_folder(tmp_path_factory: pytest.TempPathFactory, random_model: Callable[[], Hiera]) -> Path:
     """The folder of a finished run with three named classes."""
     folder = tmp_path_factory.mktemp("run")
     save_config(load_config(CONFIG, [f"out_dir={folder}"]), folder / "config.yaml")
