@@ -30,7 +30,7 @@ from hiera_video.config.schema import Config
 from hiera_video.data.manifest.record import Manifest
 from hiera_video.errors import ConfigError
 from hiera_video.utils.profiler import STAGES, Stopwatch
-from hiera_video.workflows.build import manifest_of
+from hiera_video.workflows.build import read_split
 
 if TYPE_CHECKING:
     from hiera_video.data.dataset import TrainClips
@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
             raise ConfigError(f"--{name} {getattr(arguments, name)}: must be above 0")
     with tempfile.TemporaryDirectory() as folder:  # nothing of the run is touched
         config = load_config(arguments.cfg, [*arguments.overrides, f"out_dir={folder}"])
-        manifest = manifest_of(config, "train")
+        manifest = read_split(config, "train")
         found = measure(
             config, manifest, arguments.workers, arguments.clips, arguments.demand, Path(folder)
         )

@@ -17,7 +17,7 @@ from record import record
 
 import hiera_video as hv
 from hiera_video.features.search import SearchIndex
-from hiera_video.workflows.build import manifest_of
+from hiera_video.workflows.build import read_split
 from hiera_video.workflows.extract import resolve_config, extract_features
 
 
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="instead of results/search_motion.json")
     arguments = parser.parse_args()
     config = resolve_config(arguments.run)
-    labels = [item.label for item in manifest_of(config, "val").records]
+    labels = [item.label for item in read_split(config, "val").records]
     with tempfile.TemporaryDirectory() as folder:
         store: hv.FeatureStore = extract_features(arguments.run, str(config.data.val), folder)
         engines = {
@@ -39,7 +39,9 @@ def main() -> None:
         same, first, five, total = 0, 0, 0.0, 0
         for video in store:
             found = {
-                name: index.search(video.features, 5, exclude_rows=[video.row], each_video_once=True)
+                name: index.search(
+                    video.features, 5, exclude_rows=[video.row], each_video_once=True
+                )
                 for name, index in engines.items()
             }
             same += found["product"] == found["faiss"]

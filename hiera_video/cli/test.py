@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from hiera_video.cli.arguments import config_parser
 from hiera_video.cli.run import run_tool
 from hiera_video.config.load import load_config
-from hiera_video.workflows.build import manifest_of
+from hiera_video.workflows.build import read_split
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     arguments = parser.parse_intermixed_args(argv)  # flags may stand between keys
     config = load_config(arguments.cfg, arguments.overrides)
-    manifest = manifest_of(config, "test")
+    manifest = read_split(config, "test")
     manifest.require_labels()
     from hiera_video.workflows.test import run_test
 

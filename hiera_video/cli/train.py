@@ -23,7 +23,7 @@ from hiera_video.data.manifest.record import Manifest
 from hiera_video.errors import ConfigError
 from hiera_video.models.weights.published import PUBLISHED
 from hiera_video.runtime.log import require_logger
-from hiera_video.workflows.build import aligned_val, manifest_of, num_classes_of
+from hiera_video.workflows.build import align_val, read_split, resolve_num_classes
 
 logger = logging.getLogger(__name__)
 
@@ -34,11 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = load_config(arguments.cfg, arguments.overrides)
     check_weights(config, arguments.cfg, warn_only=arguments.dry_run)
     require_logger(config.train.logger)
-    train = manifest_of(config, "train")
+    train = read_split(config, "train")
     if arguments.dry_run and config.train.task != "probe":
         return dry_run(config, train)
-    val = aligned_val(config, train, manifest_of(config, "val")) if config.data.val else None
-    num_classes = num_classes_of(config, train, *([val] if val else []))
+    val = align_val(config, train, read_split(config, "val")) if config.data.val else None
+    num_classes = resolve_num_classes(config, train, *([val] if val else []))
     if config.train.task == "probe":
         return probe(config, train, val, num_classes, dry_run=arguments.dry_run)
     return run(config, train, val, num_classes)
@@ -66,7 +66,7 @@ def dry_run(config: Config, train: Manifest) -> int:
     Labels of a `data.val` that exists must match those of `data.train`, as in a real run.
     """
     if train.num_classes and config.data.val and Path(config.data.val).exists():
-        num_classes_of(config, train, aligned_val(config, train, manifest_of(config, "val")))
+        resolve_num_classes(config, train, align_val(config, train, read_split(config, "val")))
     from hiera_video.workflows import dry_run as workflow
 
     return workflow.dry_run(config, train)

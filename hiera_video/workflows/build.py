@@ -1,4 +1,7 @@
-"""From a `Config` to the objects that it names. What needs no torch (labels, paths) is checked before torch is imported."""
+"""Objects that a `Config` describes: manifests, classes, models and test views.
+
+Functions that check labels and paths import no torch, so that mistakes are reported at once.
+"""
 
 from __future__ import annotations
 
@@ -21,78 +24,105 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def manifest_of(config: Config, split: str) -> Manifest:
-    """The manifest of `data.<split>`; `test` falls back to `val`. Raises `ConfigError` where unset."""
+def read_split(config: Config, split: str) -> Manifest:
+    """Read the manifest of `data.<split>`.
+
+    Args:
+        config: The experiment.
+        split: `train`, `val` or `test`; `test` falls back to `val`.
+
+    Raises:
+        ConfigError: The key is unset.
+        ManifestError: The manifest is missing or malformed.
+    """
     source = getattr(config.data, split) or (config.data.val if split == "test" else None)
     if source is None:
         raise ConfigError(
-            f"data.{split} is not set; name a manifest (`path label` a line) or a folder of videos"
+            f"data.{split} is not set; set it to a manifest (`path label` lines) or a folder of "
+            "videos"
         )
     return read_manifest(source, root=config.data.root, separator=config.data.separator)
 
 
-def num_classes_of(config: Config, *manifests: Manifest) -> int | None:
-    """`model.num_classes`, or the first manifest's (the training's): as many as it names, and every label below it. None in
-    pre-training: no labels."""
+def resolve_num_classes(config: Config, *manifests: Manifest) -> int | None:
+    """Return the number of classes, after checking every label against it.
+
+    Args:
+        config: The experiment.
+        manifests: The training manifest, then others.
+
+    Returns:
+        `model.num_classes` or, where that is unset, the number in the training manifest; None for
+        pre-training.
+
+    Raises:
+        ManifestError: A label is missing or out of range, or the manifest names another number of
+            classes.
+    """
     if config.train.task == "pretrain":
         return None
     train, count = manifests[0], config.model.num_classes or manifests[0].num_classes
     if train.class_names is not None and len(train.class_names) != count:
         raise ManifestError(
-            f"{train.source}: names {len(train.class_names)} classes, but model.num_classes={count}; set "
-            "model.num_classes=null to take as many as it names"
+            f"{train.source}: names {len(train.class_names)} classes, but "
+            f"model.num_classes={count}; set model.num_classes=null to use the number it names"
         )
     for manifest in manifests:
         manifest.require_labels()
         if manifest.num_classes > count:
             remedy = f"set model.num_classes={manifest.num_classes} or correct the labels"
             if manifest.num_classes == count + 1 and _counts_from_one(manifest):
-                remedy = "its labels begin at 1: classes count from 0, so take 1 from each"
+                remedy = "its labels start at 1, but classes count from 0: subtract 1 from each"
             raise ManifestError(
-                f"{manifest.source}: has labels up to {manifest.num_classes - 1}, the model has {count} classes; {remedy}"
+                f"{manifest.source}: has labels up to {manifest.num_classes - 1}, the model has "
+                f"{count} classes; {remedy}"
             )
     if config.model.num_classes is None and train.class_names is None and _counts_from_one(train):
         logger.warning(
-            "warning: %s: no video has label 0, and classes count from 0; if its labels begin at 1, take 1 from each",
+            "warning: %s: no video has label 0, and classes count from 0; if its labels start at "
+            "1, subtract 1 from each",
             train.source,
         )
     return count
 
 
 def _counts_from_one(manifest: Manifest) -> bool:
-    return (
-        min((index for record in manifest.records for index in as_tuple(record.label)), default=0)
-        == 1
-    )
+    labels = (label for record in manifest.records for label in as_tuple(record.label))
+    return min(labels, default=0) == 1
 
 
-def aligned_val(config: Config, train: Manifest, val: Manifest) -> Manifest:
-    """`val` with labels that mean what `train`'s mean. Raises `ManifestError` where its classes are others, or the same in
-    another order, unless `test.remap_classes`. Where one of the two has no names, indices are trusted; pre-training looks at
-    none."""
+def align_val(config: Config, train: Manifest, val: Manifest) -> Manifest:
+    """Return `val` with labels that index the classes of `train`.
+
+    Without class names on one side, the labels are trusted as they are. Pre-training ignores them.
+
+    Raises:
+        ManifestError: `val` has other classes, or the same in another order without
+            `test.remap_classes`.
+    """
     if config.train.task == "pretrain":
         return val
     val = align_label_count(val, train.multi_label, of=train.source)
-    here, there = val.class_names, train.class_names
-    if here is None or there is None or here == there[: len(here)]:
+    names, train_names = val.class_names, train.class_names
+    if names is None or train_names is None or names == train_names[: len(names)]:
         return val
-    if unknown := sorted(set(here) - set(there)):
+    if unknown := sorted(set(names) - set(train_names)):
         raise ManifestError(
-            f"{val.source}: names classes that {train.source} does not: {quote_names(unknown)}; validate on the classes of the "
-            "training, or write its names into the labels file"
+            f"{val.source}: names classes that {train.source} does not: {quote_names(unknown)}; "
+            "validate on the classes of the training set, or write its names into the labels file"
         )
     if not config.test.remap_classes:
-        place = next(index for index, name in enumerate(here) if there[index] != name)
+        index = next(index for index, name in enumerate(names) if train_names[index] != name)
         raise ManifestError(
-            f"{val.source}: class {place} is {here[place]!r}, but {there[place]!r} in {train.source}: the same names in "
-            "another order would validate against wrong labels; bring them into one order, or set "
+            f"{val.source}: class {index} is {names[index]!r}, but {train_names[index]!r} in "
+            f"{train.source}: the same names in another order; reorder them, or set "
             "test.remap_classes=true to map the labels by name"
         )
-    return align_classes(val, there, checkpoint=train.source, remap=True)
+    return align_classes(val, train_names, checkpoint=train.source, remap=True)
 
 
 def make_model(config: Config, num_classes: int | None, *, pretrained: str | None) -> nn.Module:
-    """The network of `config.model`, with `pretrained` weights where given."""
+    """Create the model of `config.model`, with the weights `pretrained` where given."""
     from hiera_video.models.factory import create_model
 
     model = config.model
@@ -108,15 +138,24 @@ def make_model(config: Config, num_classes: int | None, *, pretrained: str | Non
     )
 
 
-def make_first_model(
+def make_initial_model(
     config: Config,
     num_classes: int | None,
     *,
     pretrained: str | None,
     class_names: tuple[str, ...] | None,
 ) -> nn.Module:
-    """`make_model` for the start of a training. As many classes with other names are other classes: weights that name
-    theirs give no head to a list that names its own (`class_names`) otherwise, and that is said."""
+    """Create the model that a run starts from.
+
+    The head is newly initialised, and that is logged, if the weights were trained on the same
+    number of classes with other names.
+
+    Args:
+        config: The experiment.
+        num_classes: Classes of the model; None for pre-training.
+        pretrained: Source of the weights; None for random ones.
+        class_names: Class names of the training manifest, if it has any.
+    """
     if pretrained is None or class_names is None:
         return make_model(config, num_classes, pretrained=pretrained)
     from hiera_video.models.hiera import Hiera
@@ -125,25 +164,28 @@ def make_first_model(
     weights = read_weights(pretrained, config.model.name)
     model = make_model(config, num_classes or weights.num_classes, pretrained=None)
     load_pretrained(model, weights, name=config.model.name)  # type: ignore[arg-type]
-    theirs = weights.class_names
-    if (
-        isinstance(model, Hiera)
-        and theirs
-        and len(theirs) == len(class_names)
-        and theirs != class_names
-    ):
+    names = weights.class_names
+    renamed = names and len(names) == len(class_names) and names != class_names
+    if isinstance(model, Hiera) and names and renamed:
         model.reset_classifier(len(class_names))
         logger.info(
-            "%s: head is fresh: its classes are %s, the list's are %s",
+            "%s: head newly initialised: its classes are %s, those of the training are %s",
             pretrained,
-            quote_names(theirs),
+            quote_names(names),
             quote_names(class_names),
         )
     return model
 
 
 def make_views(config: Config, manifest: Manifest, *, clips: int, crops: int) -> TestViews:
-    """The views of every video of `manifest`."""
+    """Return the test views of every video of `manifest`.
+
+    Args:
+        config: The experiment.
+        manifest: Videos.
+        clips: Temporal clips per video.
+        crops: Spatial crops per clip.
+    """
     from hiera_video.data.dataset import TestViews
     from hiera_video.data.transforms.train_eval import EvalTransform
 
@@ -159,7 +201,7 @@ def make_views(config: Config, manifest: Manifest, *, clips: int, crops: int) ->
 
 
 def make_quarantine_policy(config: Config) -> QuarantinePolicy:
-    """How the loaders' workers are watched; videos that hang them are written down in the run's folder."""
+    """Return the policy for videos that hang workers; they are recorded in the run folder."""
     from hiera_video.data.loading.quarantine import FILE_NAME, QuarantinePolicy
 
     return QuarantinePolicy(

@@ -32,7 +32,7 @@ from hiera_video.train.devices import compile_blocks
 from hiera_video.train.state import TrainState, make_state
 from hiera_video.train.tasks import Classify, Pretrain, Task, class_weights
 from hiera_video.train.trainer import Evaluator, RunInfo, Trainer
-from hiera_video.workflows.build import make_first_model, make_quarantine_policy, make_views
+from hiera_video.workflows.build import make_initial_model, make_quarantine_policy, make_views
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ def _make_state(
         require_same_step(steps, store.folder)
     torch.manual_seed(config.seed)
     skips_weights = checkpoint is not None or config.model.pretrained == "none"
-    model = make_first_model(
+    model = make_initial_model(
         config,
         num_classes,
         pretrained=None if skips_weights else config.model.pretrained,

@@ -31,7 +31,7 @@ from hiera_video.models.weights.save import save_pretrained
 from hiera_video.runtime.distributed import SINGLE_PROCESS
 from hiera_video.video.encode import write_video
 from hiera_video.workflows import test as workflow
-from hiera_video.workflows.build import manifest_of
+from hiera_video.workflows.build import read_split
 from hiera_video.workflows.train_components import make_evaluator
 
 ROOT = Path(__file__).parents[2]
@@ -169,7 +169,7 @@ def test_validation_during_training_uses_the_precision_of_the_test(
     for precision in ("fp32", "bf16"):
         used.clear()
         config = load_config(CONFIG, [*overrides, f"test.precision={precision}"])
-        evaluator = make_evaluator(config, manifest_of(config, "test"), SINGLE_PROCESS)
+        evaluator = make_evaluator(config, read_split(config, "test"), SINGLE_PROCESS)
         assert evaluator is not None
         assert evaluator(model)["evaluated"] == NUM_VIDEOS - len(UNREADABLE)
         assert used == {precision}
