@@ -1,11 +1,11 @@
-"""`tools/benchmark.py`: one door to what is measured; the advice on loading follows from the numbers."""
+"""`tools/benchmark.py`: help, loading stage by stage, and advice from the measurements."""
 
 from __future__ import annotations
 
 import importlib
 import json
-import subprocess
-import sys
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +18,24 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A module of benchmarks/."""
+    """Import a module of benchmarks/ by name."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     return importlib.import_module
 
 
-def test_help_answers_without_torch(tool: Any) -> None:
+def test_benchmark_help(tool: Any) -> None:
     done = tool("benchmark.py", "--help")
     assert done.returncode == 0 and "{model,train,mae,data}" in done.stdout
-    code = (
-        "import runpy, sys\n"
-        "sys.argv = ['tools/benchmark.py', sys.argv[1], '--help']\n"
-        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
-        "finally: assert 'torch' not in sys.modules"
-    )
-    for subject in ("data", "mae"):
-        done = subprocess.run(
-            [sys.executable, "-c", code, subject],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert done.returncode == 0 and "usage: benchmark.py" in done.stdout, done.stderr
     done = tool("benchmark.py", "speed")
     assert done.returncode == 2 and "invalid choice: 'speed'" in done.stderr
+
+
+@pytest.mark.parametrize("subject", ["data", "mae"])
+def test_help_of_a_subject_needs_no_torch(subject: str, launch: Any) -> None:
+    environment = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
+    done = launch("benchmark.py", subject, "--help", env=environment)
+    assert done.returncode == 0 and "usage: benchmark.py" in done.stdout, done.stderr
+    assert not re.search(r"\| +torch$", done.stderr, flags=re.MULTILINE)
 
 
 def test_loading_is_measured_stage_by_stage(
@@ -93,11 +86,12 @@ MEASURED: dict[str, Any] = {
         (
             {},
             [
-                "decode-bound: reading takes 67% of a clip's time; re-encode with keyframe interval 32 "
-                "(prepare.py --reencode): reading ×2.0, whole clips ×1.5",
-                "with a GPU, augment.device=model moves crop, flip, normalise and erase there: workers ×1.1",
-                "most clips come with data.workers=2: 30.0 a second on 2 cores; --demand CLIPS_A_SECOND says whether that "
-                "keeps up with your model",
+                "decode-bound: reading takes 67% of a clip's time; re-encode with keyframe "
+                "interval 32 (prepare.py --reencode): reading ×2.0, whole clips ×1.5",
+                "with a GPU, augment.device=model moves crop, flip, normalise and erase there: "
+                "workers ×1.1",
+                "most clips come with data.workers=2: 30.0 a second on 2 cores; --demand "
+                "CLIPS_A_SECOND says whether that keeps up with your model",
             ],
         ),
         (
@@ -108,9 +102,10 @@ MEASURED: dict[str, Any] = {
                 "waits": {0: 0.5, 1: 0.2, 2: 0.01},
             },
             [
-                "decode-bound: reading takes 67% of a clip's time; re-encoding by the recipe of prepare.py would not help "
-                "(×1.1), more data.workers do",
-                "the loader keeps up: with data.workers=2 a model of 20 clips a second waits 1.0% of its time",
+                "decode-bound: reading takes 67% of a clip's time; re-encoding by the recipe of "
+                "prepare.py would not help (×1.1), more data.workers do",
+                "the loader keeps up: with data.workers=2 a model of 20 clips a second waits 1.0% "
+                "of its time",
             ],
         ),
         (
@@ -121,9 +116,10 @@ MEASURED: dict[str, Any] = {
                 "waits": {0: 0.7, 1: 0.7, 2: 0.4},
             },
             [
-                "decode-bound: reading takes 67% of a clip's time; fewer pixels or more data.workers help",
-                "the loader is too slow: a model of 50 clips a second waits 40% of its time with data.workers=2; about "
-                "data.workers=4 would do, each with a core (here: 2)",
+                "decode-bound: reading takes 67% of a clip's time; fewer pixels or more "
+                "data.workers help",
+                "the loader is too slow: a model of 50 clips a second waits 40% of its time with "
+                "data.workers=2; about data.workers=4 would do, each with a core (here: 2)",
             ],
         ),
     ],
@@ -138,7 +134,8 @@ def test_advice(script: Any, changes: dict[str, Any], sentences: list[str]) -> N
     [
         (
             "augment",
-            "augment-bound: RandAugment and colour jitter take 89% of a clip's time; only more data.workers help",
+            "augment-bound: RandAugment and colour jitter take 89% of a clip's time; only more "
+            "data.workers help",
         ),
         ("crop", "crop-bound: crop, scale, normalise, erase and collate take 89% of a clip's time"),
     ],
