@@ -57,7 +57,7 @@ class MetricLog:
             from torch.utils.tensorboard import SummaryWriter
 
             self._board = SummaryWriter(str(run / "tensorboard"), purge_step=first_step)
-        self._logger = start_logger(logger, run, config or {}) if logger else None
+        self._logger = _start_logger(logger, run, config or {}) if logger else None
 
     def write(self, step: int, split: str, **numbers: Any) -> None:
         """Append one row; values that are not numbers go to `metrics.jsonl` only."""
@@ -95,7 +95,7 @@ def require_logger(name: str | None) -> None:
     )
 
 
-def start_logger(name: str, run: Path, config: Mapping[str, Any]) -> Any:
+def _start_logger(name: str, run: Path, config: Mapping[str, Any]) -> Any:
     """Import the module `name` and start a run in it, or resume the one that `run` started.
 
     The id of the logger's run is kept in `<run>/logger_id`. Only arguments that the module's `init`

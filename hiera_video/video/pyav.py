@@ -222,10 +222,8 @@ class PyAVReader(Closeable):
         if self._index is not None:
             number_of = {self._index.pts[i]: i for i in missing}
             ranges = self._index.ranges(indices)
-            if (
-                all(self._decode_range(each, number_of, take_missing) for each in ranges)
-                and not missing
-            ):
+            intact = all(self._decode_range(each, number_of, take_missing) for each in ranges)
+            if intact and not missing:
                 return
         # frames that failed above get a second chance before the error
         with decode_errors(self._path, "corrupt", "cannot be decoded"):

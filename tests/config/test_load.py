@@ -88,7 +88,7 @@ def test_a_value_may_interpolate_another(tmp_path: Path) -> None:
         ("optim.momentum=1", "optim.momentum=1.0: must be in [0, 1)"),
         (
             "train.keep_every=0",
-            "train.keep_every=0: must be 1 or more, or null to keep none for good",
+            "train.keep_every=0: must be 1 or more, or null to keep none",
         ),
         ("optim.weight_decay=-1", "optim.weight_decay=-1.0: must be 0 or more"),
         ("optim.layer_decay=0", "optim.layer_decay=0.0: must be in (0, 1]; 1 switches it off"),

@@ -81,7 +81,7 @@ def test_collectives_time_out_after_an_hour(
 def test_a_rank_that_fails_does_not_wait_for_the_others(
     machine: Any, monkeypatch: pytest.MonkeyPatch, gpus: int, count: int
 ) -> None:
-    """Destroying an NCCL group waits for the other ranks, which torchrun stops only after this one."""
+    """Destroying an NCCL group waits for other ranks, which torchrun stops only after this one."""
     machine(gpus=gpus, WORLD_SIZE=2, RANK=1, LOCAL_RANK=1)
     destroyed: list[bool] = []
     monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **__: None)

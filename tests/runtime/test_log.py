@@ -1,4 +1,4 @@
-"""`metrics.jsonl` has each step once, also after a kill; loggers such as wandb get the same numbers."""
+"""`metrics.jsonl` has each step once, also after a kill; wandb gets the same numbers."""
 
 from __future__ import annotations
 
