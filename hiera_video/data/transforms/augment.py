@@ -3,8 +3,8 @@
 RandAugment is timm's `rand-m7-n2-mstd0.5-inc1`, which PySlowFast's recipes use: two operations out
 of fifteen, drawn with replacement, each applied with probability 1/2 at a magnitude jittered by a
 normal of standard deviation 0.5, all of them growing in severity with the magnitude. Operations
-work on uint8 [T, 3, H, W]; statistics that an operation takes from the picture (contrast, equalize) are
-taken frame by frame, as they would be for single pictures.
+work on uint8 [T, 3, H, W]; statistics that an operation takes from the picture (contrast, equalize)
+are taken frame by frame, as they would be for single pictures.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from einops import rearrange
 from torch import Tensor
 from torchvision.transforms.v2 import functional as kernels
 
@@ -161,30 +160,22 @@ def _solarize_add(clip: Tensor, level: float, sign: float) -> Tensor:
     return clip + (clip < 128).view(torch.uint8) * added
 
 
+def _factor(level: float, sign: float) -> float:
+    return max(0.1, 1.0 + 0.9 * level * sign)
+
+
+def _sharpen(clip: Tensor, level: float, sign: float) -> Tensor:
+    result: Tensor = kernels.adjust_sharpness(clip, _factor(level, sign))
+    return result
+
+
 def _enhance(kernel: Callable[[Tensor, float], Tensor]) -> Callable[[Tensor, float, float], Tensor]:
     """Make an operation of a kernel that takes a factor, where 1 changes nothing."""
 
     def operation(clip: Tensor, level: float, sign: float) -> Tensor:
-        return _by_frame(lambda frame: kernel(frame, max(0.1, 1.0 + 0.9 * level * sign)), clip)
+        return _by_frame(lambda frame: kernel(frame, _factor(level, sign)), clip)
 
     return operation
-
-
-def adjust_sharpness(frame: Tensor, factor: float) -> Tensor:
-    """Sharpen a frame, uint8 [3, H, W]: the same bits as torchvision's `adjust_sharpness`.
-
-    Its 3×3 mean, whose middle counts five times, is computed as sums of rows and of columns.
-    """
-    if min(frame.shape[-2:]) <= 2:
-        return frame
-    rows = rearrange(frame, "c h w -> h (w c)").float()
-    middle = rows[1:-1, 3:-3]
-    lines = rows[:-2] + rows[1:-1] + rows[2:]
-    mean = (
-        (lines[:, :-6] + lines[:, 3:-3] + lines[:, 6:]).add_(middle, alpha=4).mul_(1 / 13).round_()
-    )
-    middle.add_(mean.sub_(middle), alpha=1 - factor)
-    return rearrange(rows.clamp_(0, 255).to(torch.uint8), "h (w c) -> c h w", c=3)
 
 
 JITTER: dict[str, Callable[[Tensor, float], Tensor]] = {
@@ -204,7 +195,7 @@ OPERATIONS: dict[str, Callable[[Tensor, float, float], Tensor]] = {
     "ColorIncreasing": _enhance(kernels.adjust_saturation),
     "ContrastIncreasing": _enhance(kernels.adjust_contrast),
     "BrightnessIncreasing": _enhance(kernels.adjust_brightness),
-    "SharpnessIncreasing": _enhance(adjust_sharpness),
+    "SharpnessIncreasing": _sharpen,
     "ShearX": _shear_x,
     "ShearY": _shear_y,
     "TranslateXRel": _translate_x,
