@@ -13,10 +13,12 @@ STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 class StopSignal:
     """Context manager in which SIGINT, SIGTERM and SIGUSR1 only set `received`.
 
-    with StopSignal() as stop:
-        while not stop.received:
-            ...
-    sys.exit(stop.exit_code)            # 130, 143 or 138, as a shell reports the signal
+    Exit with 130, 143 or 138, as a shell reports the signal:
+
+        with StopSignal() as stop:
+            while not stop.received:
+                ...
+        sys.exit(stop.exit_code)
     """
 
     def __init__(self) -> None:

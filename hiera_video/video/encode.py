@@ -1,6 +1,8 @@
 """The only writer of video: atomic, and deterministic to the byte.
 
-write_video("clip.mp4", frames, fps=30)         # frames: any iterable of uint8 [H, W, 3]
+The frames may be any iterable of uint8 [H, W, 3]:
+
+    write_video("clip.mp4", frames, fps=30)
 """
 
 from __future__ import annotations

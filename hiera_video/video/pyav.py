@@ -306,7 +306,7 @@ class PyAVReader(Closeable):
     def _count_by_decoding(self) -> None:
         times = [frame.pts for frame in self._decode_all()]
         if not times:
-            raise unreadable(self._path, "no_frames", "its video packets show no frame")
+            raise unreadable(self._path, "no_frames", "its video packets contain no frame")
         known = [pts for pts in times if pts is not None]
         if len(known) != len(times) or any(a >= b for a, b in pairwise(known)):
             known = []
