@@ -77,8 +77,8 @@ def predict_views(
         disable=not (progress and world.is_main),
     ) as bar:
         for videos in remaining:
-            batch = islice(loaded, len(videos))
-            finished[videos] = _compute_shard(model, batch, batch_size, world.device, precision)
+            group = islice(loaded, len(videos))
+            finished[videos] = _compute_shard(model, group, batch_size, world.device, precision)
             if store:
                 store.write(videos, finished[videos])
             bar.update(len(videos))

@@ -86,20 +86,12 @@ def write_report(
     """
     names = output_names(manifest.class_names, predictions.logits.shape[2])
     probabilities = predictions.probabilities(multi_label=manifest.multi_label)
+    records = [manifest.records[row] for row in predictions.rows.tolist()]
     metric = "mAP" if manifest.multi_label else "top1"
     matrix = None
     if not manifest.multi_label and len(names) <= MAX_MATRIX_CLASSES:
         counts = confusion(probabilities, single_labels(manifest, predictions.rows))
         matrix = _data_url(confusion_matrix(counts, names))
-    records = [manifest.records[row] for row in predictions.rows.tolist()]
-    mistakes, samples = (
-        [
-            example
-            for index in chosen
-            if (example := _example(records[index], probabilities[index], names, decoder))
-        ]
-        for chosen in _choose_examples(records, probabilities)
-    )
     environment = Environment(
         loader=PackageLoader("hiera_video.eval", "."),
         autoescape=True,
@@ -113,10 +105,7 @@ def write_report(
         matrix=matrix,
         matrix_width=min(240 + 36 * len(names), 1040),
         classes=_hardest_first(results["classes"], metric),
-        examples={
-            "Most confident mistakes": mistakes,
-            "Other predictions, drawn at random": samples,
-        },
+        examples=_examples(records, probabilities, names, decoder),
         slow=_slowest(records, predictions.seconds),
     )
     write_atomic(folder / "report.html", html)
@@ -138,6 +127,25 @@ def _plots(
 def _hardest_first(rows: list[dict[str, Any]], metric: str) -> list[dict[str, Any]]:
     key = "average_precision" if metric == "mAP" else "recall"
     return sorted(rows, key=lambda row: 101.0 if row[key] is None else row[key])
+
+
+def _examples(
+    records: Sequence[Record],
+    probabilities: NDArray[np.float64],
+    names: Sequence[str],
+    decoder: Backend,
+) -> dict[str, list[ReportExample]]:
+    """Return the videos of each of the page's two sections, by its title."""
+    mistakes, others = _choose_examples(records, probabilities)
+    sections = {"Most confident mistakes": mistakes, "Other predictions, drawn at random": others}
+    return {
+        title: [
+            example
+            for index in indices
+            if (example := _example(records[index], probabilities[index], names, decoder))
+        ]
+        for title, indices in sections.items()
+    }
 
 
 def _choose_examples(
