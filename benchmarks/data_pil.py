@@ -1,4 +1,7 @@
-"""The training sample with PIL, frame by frame: how PySlowFast and timm's recipes are usually run. Same draws as ours."""
+"""Training samples with PIL frame by frame, as PySlowFast and timm's recipes are usually run.
+
+The random draws are the same as ours.
+"""
 
 from __future__ import annotations
 
@@ -12,45 +15,57 @@ from timm.data import auto_augment as timm_augment
 from torch.nn import functional as F
 
 from hiera_video.data.transforms import augment as ours
+from hiera_video.data.transforms.clip_sample import ClipSample
 from hiera_video.data.transforms.train_eval import TrainTransform, as_clip, random_box
 
 
 def rand_augment(frames: np.ndarray, magnitude: float, generator: random.Random) -> list[Any]:
-    """uint8 [T, H, W, 3] → T pictures: timm's operations, with the parameters that ours draws."""
-    pictures = [Image.fromarray(frame) for frame in frames]
+    """Apply timm's operations to frames [T, H, W, 3], with the parameters that ours would draw.
+
+    Returns:
+        T PIL images.
+    """
+    images = [Image.fromarray(frame) for frame in frames]
     for name in generator.choices(list(ours.OPERATIONS), k=ours.NUM_OPS):
         if generator.random() < ours.OP_PROBABILITY:
             drawn = generator.gauss(magnitude, ours.MAGNITUDE_STD)
             level = min(max(drawn, 0.0), ours.MAX_MAGNITUDE)
             sign = -1.0 if generator.random() < 0.5 else 1.0
-            negate, timm_augment._randomly_negate = (
-                timm_augment._randomly_negate,
-                lambda value, s=sign: s * value,
-            )
-            level_function = timm_augment.LEVEL_TO_ARG[name]
-            arguments = (
-                () if level_function is None else level_function(min(level, 9.9), {})
-            )  # 0 bits: Pillow refuses
-            timm_augment._randomly_negate = negate
+            arguments = timm_arguments(name, level, sign)
             operation = timm_augment.NAME_TO_OP[name]
             fill = (ours.FILL,) * 3
-            pictures = [
-                operation(picture, *arguments, fillcolor=fill, resample=Image.Resampling.BICUBIC)
-                for picture in pictures
+            images = [
+                operation(image, *arguments, fillcolor=fill, resample=Image.Resampling.BICUBIC)
+                for image in images
             ]
-    return pictures
+    return images
+
+
+def timm_arguments(name: str, level: float, sign: float) -> tuple[Any, ...]:
+    """Return timm's arguments of an operation, with `sign` instead of a random one."""
+    level_function = timm_augment.LEVEL_TO_ARG[name]
+    if level_function is None:
+        return ()
+    negate = timm_augment._randomly_negate
+    timm_augment._randomly_negate = lambda value: sign * value
+    try:
+        # 10 would be 0 bits, which Pillow refuses to posterize to
+        arguments: tuple[Any, ...] = level_function(min(level, 9.9), {})
+        return arguments
+    finally:
+        timm_augment._randomly_negate = negate
 
 
 class PilTransform(TrainTransform):
-    """The whole sample in the usual order: pictures, RandAugment, floats, normalise, crop and scale, flip, erase."""
+    """The usual order: images, RandAugment, floats, normalise, crop and resize, flip, erase."""
 
-    def __call__(self, frames: np.ndarray, generator: random.Random) -> torch.Tensor:
+    def __call__(self, frames: np.ndarray, generator: random.Random) -> ClipSample:
         augment, size = self.augment, self.size
-        pictures = rand_augment(frames, augment.rand_augment, generator)
+        images = rand_augment(frames, augment.rand_augment, generator)
         # what torchvision's ToTensor does to each
         tensors = [
-            torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous().float() / 255
-            for picture in pictures
+            torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float() / 255
+            for image in images
         ]
         mean, std = (
             torch.tensor(values).view(3, 1, 1, 1) for values in (augment.mean, augment.std)
@@ -66,14 +81,12 @@ class PilTransform(TrainTransform):
             erasure = ours.draw_erasure(clip.shape[1], size, size, generator=generator)
             if erasure is not None:
                 erasure.fill(clip)
-        return clip.contiguous()
+        return ClipSample(pixels=clip.contiguous())
 
 
-class PilAugmentAlone(TrainTransform):
-    """RandAugment with PIL, all else ours: what that one part costs."""
+class PilRandAugment(TrainTransform):
+    """RandAugment with PIL and everything else ours: the cost of that one part."""
 
-    def __call__(self, frames: np.ndarray, generator: random.Random) -> Any:
-        pictures = rand_augment(frames, self.augment.rand_augment, generator)
-        return self.cropped(
-            as_clip(np.stack([np.asarray(picture) for picture in pictures])), generator
-        )
+    def __call__(self, frames: np.ndarray, generator: random.Random) -> ClipSample:
+        images = rand_augment(frames, self.augment.rand_augment, generator)
+        return self.crop(as_clip(np.stack([np.asarray(image) for image in images])), generator)

@@ -1,11 +1,12 @@
-"""Whole training samples, one thread: ours against PIL frame by frame, and four clips of a video against one.
+"""Complete training samples on one thread: ours against PIL, and four clips of a video against one.
 
-    python benchmarks/data_samples.py              # on an otherwise idle machine; five minutes
-    python benchmarks/data_samples.py --rounds 1 --samples 4 --out /tmp/x.json     # does it run?
+    python benchmarks/data_samples.py        # on an otherwise idle machine; five minutes
+    python benchmarks/data_samples.py --rounds 1 --samples 4 --out /tmp/x.json      # a try
 
-16×4 frames at 224 from 340×256 H.264 with B-frames. All kinds load the same samples of the same files in turns: file
-opened, decoded, RandAugment (7, 0.5), random resized crop, flip, normalise, erase. A ratio is that of one round's times,
-the figure the median of the rounds, with the range. Writes `results/data_samples.json`.
+Samples of 16×4 frames at 224, from H.264 of 340×256 with B-frames. All kinds load the same samples
+of the same files in turns: open the file, decode, RandAugment (7, 0.5), random resized crop, flip,
+normalise, erase. A ratio is that of one round's times, given as the median of the rounds with its
+range. Writes `results/data_samples.json`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from data_pil import PilAugmentAlone, PilTransform
+from data_pil import PilRandAugment, PilTransform
 from data_videos import FPS, VIDEOS, scene
 from record import record
 
@@ -32,6 +33,7 @@ from hiera_video.data.config import AugmentConfig
 from hiera_video.data.dataset import TrainClips
 from hiera_video.data.manifest.read import read_manifest
 from hiera_video.data.sampling import ClipConfig
+from hiera_video.data.transforms.clip_sample import ClipSample
 from hiera_video.data.transforms.train_eval import TrainTransform
 from hiera_video.utils.profiler import Stopwatch
 from hiera_video.video.encode import write_video
@@ -43,14 +45,14 @@ CLIP = ClipConfig(num_frames=16, frame_stride=4)
 
 
 def main() -> int:
-    """Measure, record."""
+    """Measure and record."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--samples", type=int, default=40, help="of one round")
+    parser.add_argument("--samples", type=int, default=40, help="samples of one round")
     parser.add_argument(
-        "--out", type=Path, help="written there instead of results/data_samples.json"
+        "--out", type=Path, help="file to write instead of results/data_samples.json"
     )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -66,7 +68,7 @@ def main() -> int:
             )
         (folder / "list.csv").write_text("".join(f"{seed}.mp4 0\n" for seed in range(VIDEOS)))
         kinds = datasets(folder / "list.csv")
-        rounds = in_turns(kinds, arguments.rounds, arguments.samples)
+        rounds = time_in_turns(kinds, arguments.rounds, arguments.samples)
         shares = stages(kinds["ours"], arguments.samples)
     pil = {name: ratio(rounds[name], rounds["ours"]) for name in ("pil", "pil_rand_augment_alone")}
     repeats = {
@@ -94,39 +96,50 @@ def main() -> int:
 
 
 def datasets(manifest: Path) -> dict[str, TrainClips]:
-    """What is measured. Four clips of pre-training are four places of the video, of fine-tuning one place four times."""
+    """Return the kinds of samples to measure, by name.
 
-    def make(transform: Callable[..., Any], repeats: int = 1, *, fresh: bool = False) -> TrainClips:
+    Four clips of pre-training are different clips of a video; of fine-tuning, one clip augmented
+    four times.
+    """
+
+    def make(
+        transform: Callable[..., Any], repeats: int = 1, *, independent: bool = False
+    ) -> TrainClips:
         clip = replace(CLIP, repeats=repeats)
         return TrainClips(
-            read_manifest(str(manifest)), clip, transform, seed=0, fresh_repeats=fresh
+            read_manifest(str(manifest)), clip, transform, seed=0, independent_repeats=independent
         )
 
     return {
         "ours": make(TrainTransform(FINE_TUNING, SIZE)),
         "pil": make(PilTransform(FINE_TUNING, SIZE)),
-        "pil_rand_augment_alone": make(PilAugmentAlone(FINE_TUNING, SIZE)),
+        "pil_rand_augment_alone": make(PilRandAugment(FINE_TUNING, SIZE)),
         "fine_tuning_4": make(TrainTransform(FINE_TUNING, SIZE), 4),
-        "pre_training_1": make(TrainTransform(PRE_TRAINING, SIZE), fresh=True),
-        "pre_training_4": make(TrainTransform(PRE_TRAINING, SIZE), 4, fresh=True),
+        "pre_training_1": make(TrainTransform(PRE_TRAINING, SIZE), independent=True),
+        "pre_training_4": make(TrainTransform(PRE_TRAINING, SIZE), 4, independent=True),
         "unfinished_1": make(
-            TrainTransform(replace(PRE_TRAINING, device="model"), SIZE), fresh=True
+            TrainTransform(replace(PRE_TRAINING, device="model"), SIZE), independent=True
         ),
         "unfinished_4": make(
-            TrainTransform(replace(PRE_TRAINING, device="model"), SIZE), 4, fresh=True
+            TrainTransform(replace(PRE_TRAINING, device="model"), SIZE), 4, independent=True
         ),
-        "reading_1": make(nothing, fresh=True),
-        "reading_4": make(nothing, 4, fresh=True),
+        "reading_1": make(keep_frames, independent=True),
+        "reading_4": make(keep_frames, 4, independent=True),
     }
 
 
-def nothing(frames: np.ndarray, generator: random.Random) -> torch.Tensor:
-    """A transform that leaves the frames where they are."""
-    return torch.from_numpy(frames)
+def keep_frames(frames: np.ndarray, generator: random.Random) -> ClipSample:
+    """Return the frames as they are."""
+    return ClipSample(pixels=torch.from_numpy(frames))
 
 
-def in_turns(kinds: dict[str, TrainClips], rounds: int, samples: int) -> dict[str, list[float]]:
-    """Seconds of one `samples`-th of each round. The first sample of each kind, which imports and allocates, is not timed."""
+def time_in_turns(
+    kinds: dict[str, TrainClips], rounds: int, samples: int
+) -> dict[str, list[float]]:
+    """Return the seconds of a sample in each round, by kind.
+
+    The first sample of each kind, which imports and allocates, is not timed.
+    """
     torch.set_num_threads(1)
     for dataset in kinds.values():
         dataset[0, 0]
@@ -141,7 +154,7 @@ def in_turns(kinds: dict[str, TrainClips], rounds: int, samples: int) -> dict[st
 
 
 def stages(dataset: TrainClips, samples: int) -> dict[str, float]:
-    """Milliseconds of each stage of a sample."""
+    """Return the milliseconds of each stage of a sample."""
     with Stopwatch() as watch:
         for number in range(samples):
             dataset[divmod(number, VIDEOS)]
@@ -151,7 +164,7 @@ def stages(dataset: TrainClips, samples: int) -> dict[str, float]:
 
 
 def ratio(these: list[float], those: list[float]) -> dict[str, float]:
-    """Of two kinds' times, round by round."""
+    """Return the ratio of two kinds' times: the median of the rounds, and the range."""
     found = [a / b for a, b in zip(these, those)]
     return {
         "median": round(statistics.median(found), 2),

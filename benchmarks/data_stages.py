@@ -1,10 +1,12 @@
-"""Where loading spends its time, stage by stage and by number of workers, and what would make it faster.
+"""Measure the loader by stage and by number of workers, and advise how to make it faster.
 
     python tools/benchmark.py data --cfg configs/motion_hiera_micro.yaml
-    python tools/benchmark.py data --cfg configs/k400_hiera_b.yaml data.train=videos/train --workers 0 4 8 --demand 25
+    python tools/benchmark.py data --cfg configs/k400_hiera_b.yaml data.train=videos/train \\
+        --workers 0 4 8 --demand 25
 
-`--demand`: clips a second that the model takes (`tools/benchmark.py train`), to learn how long it would wait. Files are
-read anew, from wherever they lie: a second run may find them in memory. The machine should be idle otherwise.
+With `--demand`, the clips a second that your model takes (`tools/benchmark.py train`), it also
+measures how long the model would wait. Files are read from their disk, or from memory if an earlier
+run has left them there. The machine should otherwise be idle.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_advice import READING, Found, advice
+from data_advice import READING, LoadingTimes, advice
 from record import facts, record
 
 from hiera_video.cli.run import run_tool
@@ -38,12 +40,13 @@ if TYPE_CHECKING:
 
 VIDEOS_A_BATCH = 2
 REENCODED = 4
+"""Videos that are re-encoded for the comparison."""
 CLIPS_OF_COPIES = 24
-"""Videos that are copied by the recipe, and clips read of them."""
+"""Clips read of them."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure, print a table and advice."""
+    """Measure, and print tables and advice."""
     parser = argparse.ArgumentParser(
         prog="benchmark.py data",
         description=__doc__,
@@ -56,12 +59,12 @@ def main(argv: Sequence[str]) -> int:
         "--workers", type=int, nargs="+", default=[0, 1, 2, 4], help="numbers of workers to try"
     )
     parser.add_argument(
-        "--clips", type=int, default=96, help="clips that each figure is taken over, at least"
+        "--clips", type=int, default=96, help="measure each figure over at least so many clips"
     )
     parser.add_argument(
         "--demand", type=float, metavar="CLIPS", help="clips a second that the model takes"
     )
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there too")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write the figures to FILE")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="for example data.train=videos/train"
     )
@@ -69,18 +72,18 @@ def main(argv: Sequence[str]) -> int:
     for name in ("clips", "demand"):
         if getattr(arguments, name) is not None and not getattr(arguments, name) > 0:
             raise ConfigError(f"--{name} {getattr(arguments, name)}: must be above 0")
-    with tempfile.TemporaryDirectory() as folder:  # nothing of the run is touched
+    with tempfile.TemporaryDirectory() as folder:  # out_dir stays untouched
         config = load_config(arguments.cfg, [*arguments.overrides, f"out_dir={folder}"])
         manifest = read_split(config, "train")
-        found = measure(
+        times = measure(
             config, manifest, arguments.workers, arguments.clips, arguments.demand, Path(folder)
         )
-    show(found)
+    print_report(times)
     if arguments.json:
         print(
             record(
                 "",
-                {"command": "tools/benchmark.py data " + " ".join(argv), **asdict(found)},
+                {"command": "tools/benchmark.py data " + " ".join(argv), **asdict(times)},
                 arguments.json,
             )
         )
@@ -94,8 +97,8 @@ def measure(
     clips: int,
     demand: float | None,
     folder: Path,
-) -> Found:
-    """Stages in this process, then the loader with each number of workers."""
+) -> LoadingTimes:
+    """Measure the stages in this process, then the loader with each number of workers."""
     dataset = clips_of(config, manifest)
     milliseconds = stages(dataset, clips)
     rates, waits = {}, {}
@@ -108,7 +111,7 @@ def measure(
         moved = replace(config, augment=replace(config.augment, device="model"))
         on_device = sum(stages(clips_of(moved, manifest), clips).values())
     reading = sum(milliseconds[name] for name in READING)
-    return Found(
+    return LoadingTimes(
         milliseconds=milliseconds,
         clips_per_second=rates,
         waits=waits,
@@ -122,12 +125,11 @@ def measure(
 
 
 def clips_of(config: Config, manifest: Manifest) -> TrainClips:
-    """The training clips, as a run has them."""
+    """Return the training samples of a run with this configuration."""
     from hiera_video.workflows.train_components import make_clips
 
-    logging.getLogger("hiera_video.data.transforms.flip_labels").setLevel(
-        logging.ERROR
-    )  # nothing is trained
+    # its warning about flips concerns training alone
+    logging.getLogger("hiera_video.data.transforms.flip_labels").setLevel(logging.ERROR)
     return make_clips(
         config,
         manifest,
@@ -137,7 +139,7 @@ def clips_of(config: Config, manifest: Manifest) -> TrainClips:
 
 
 def batches(dataset: TrainClips, workers: int) -> Iterator[list[ClipBatch]]:
-    """As many as are asked for; `close` ends the workers."""
+    """Yield batches without end; closing the generator ends the workers."""
     from hiera_video.data.loading.batch_plan import BatchPlan
     from hiera_video.data.loading.loader import train_loader
 
@@ -146,9 +148,9 @@ def batches(dataset: TrainClips, workers: int) -> Iterator[list[ClipBatch]]:
 
 
 def stages(dataset: TrainClips, clips: int) -> dict[str, float]:
-    """Milliseconds of each stage a clip, in one process and thread."""
+    """Return the milliseconds of each stage per clip, in one process and thread."""
     with closing(batches(dataset, 0)) as found:
-        next(found)  # imports, the first use of each kernel
+        next(found)  # imports, and the first use of each kernel
         done = 0
         with Stopwatch() as watch:
             while done < clips:
@@ -159,12 +161,12 @@ def stages(dataset: TrainClips, clips: int) -> dict[str, float]:
 def by_workers(
     dataset: TrainClips, workers: int, clips: int, demand: float | None
 ) -> tuple[float, float]:
-    """Clips a second of the loader, and the share of its time that a model of `demand` waits: of one that takes clips as
-    fast as they come, if there is none."""
+    """Return the loader's clips per second, and the share of the time that a model waits for it.
+
+    The model takes `demand` clips a second; None: as many as there are.
+    """
     with closing(batches(dataset, workers)) as found:
-        for _ in range(
-            2 * workers + 1
-        ):  # all workers are up, and what they read ahead meanwhile is used
+        for _ in range(2 * workers + 1):  # all workers start, and what they read ahead is used up
             next(found)
         began, waited, done = time.perf_counter(), 0.0, 0
         while done < clips:
@@ -179,8 +181,10 @@ def by_workers(
 
 
 def reencoded(config: Config, manifest: Manifest, folder: Path) -> float | None:
-    """What reading a clip from copies by `prepare.py --reencode` takes, as a share of what it takes now: some videos are
-    copied and read. None where that cannot be tried."""
+    """Return the time of reading re-encoded videos as a share of the time now.
+
+    Re-encodes a few videos as `prepare.py --reencode` does. None if that is not possible.
+    """
     from hiera_video.data.loading.quarantine import QuarantinePolicy
     from hiera_video.data.manifest.read import read_manifest
     from hiera_video.data.prepare.reencode import reencode
@@ -211,23 +215,23 @@ def reencoded(config: Config, manifest: Manifest, folder: Path) -> float | None:
     return times[1] / times[0]
 
 
-def show(found: Found) -> None:
-    """The tables and the advice."""
-    whole = sum(found.milliseconds.values())
+def print_report(times: LoadingTimes) -> None:
+    """Print the tables and the advice."""
+    whole = sum(times.milliseconds.values())
     print(f"{'one process':<10} {'ms a clip':>10} {'share':>6} {'clips/s':>9}")
     for name, words in STAGES.items():
-        spent = found.milliseconds[name]
+        spent = times.milliseconds[name]
         rate = f"{1000 / spent:.0f}" if spent > 0 else "–"
         print(f"{name:<11} {spent:>10.2f} {spent / whole:>6.0%} {rate:>9}   {words}")
-    print(f"{'in all':<11} {whole:>10.2f} {'':>6} {1000 / whole:>9.1f}")
-    print(f"\n{'workers':<11} {'clips/s':>10}" + ("  model waits" if found.waits else ""))
-    for number, rate in found.clips_per_second.items():
+    print(f"{'total':<11} {whole:>10.2f} {'':>6} {1000 / whole:>9.1f}")
+    print(f"\n{'workers':<11} {'clips/s':>10}" + ("  model waits" if times.waits else ""))
+    for number, rate in times.clips_per_second.items():
         print(
             f"{number:<11} {rate:>10.1f}"
-            + (f"  {found.waits[number]:>11.1%}" if found.waits else "")
+            + (f"  {times.waits[number]:>11.1%}" if times.waits else "")
         )
     print()
-    for sentence in advice(found):
+    for sentence in advice(times):
         print(f"- {sentence}")
     versions = facts()
     print(f"\n{versions['machine']}, {versions['versions']}")

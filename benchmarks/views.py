@@ -1,10 +1,11 @@
-"""What 15 views of a video (5 clips × 3 crops of 16×224) cost beside decoding their 5 clips once: one thread, CPU time.
+"""CPU time of 15 views of a video (5 clips × 3 crops) against decoding their 5 clips once.
 
     python benchmarks/views.py            # on an otherwise idle machine; half a minute
     python benchmarks/views.py --rounds 2 --videos 1    # a try
 
-10 s of H.264 with B-frames, 340×256. `views` is all of `TestViews` (open, decode, scale, normalise), `batches` besides that
-the copies that fill the model's batches of 8. Both in turns with decoding alone; the figure is the median of the rounds'
+The videos are 10 s of H.264 of 340×256 with B-frames, a view is 16×224×224. `views` is everything
+that `TestViews` does (open, decode, resize, normalise), on one thread; `batches` adds the copies into
+the model's batches of 8. Both alternate with decoding alone; a figure is the median of the rounds'
 ratios. Writes `results/views.json`.
 """
 
@@ -34,7 +35,7 @@ WIDTH, HEIGHT, FPS, CLIPS, CROPS, BATCH = 340, 256, 30, 5, 3, 8
 
 
 def main() -> int:
-    """Measure, print, record."""
+    """Measure, print and record."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -42,7 +43,7 @@ def main() -> int:
     parser.add_argument("--videos", type=int, default=4)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    from data_videos import scene  # the same moving picture as in the reading benchmark
+    from data_videos import scene  # the same moving picture as in `data.py`
 
     with tempfile.TemporaryDirectory() as name:
         paths = [Path(name) / f"{seed}.mp4" for seed in range(arguments.videos)]
@@ -64,7 +65,7 @@ def main() -> int:
 
 
 def measure(paths: list[Path], rounds: int) -> dict[str, Any]:
-    """Ratios to decoding, and milliseconds a video."""
+    """Return the ratios to decoding, and the milliseconds of a video."""
     config = ClipConfig(num_frames=16, frame_stride=4)
     records = tuple(Record(path=str(path), label=0, row=row) for row, path in enumerate(paths))
     manifest = Manifest(records=records, class_names=None, multi_label=False, source="benchmark")

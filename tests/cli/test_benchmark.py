@@ -90,8 +90,8 @@ MEASURED: dict[str, Any] = {
                 "interval 32 (prepare.py --reencode): reading ×2.0, whole clips ×1.5",
                 "with a GPU, augment.device=model moves crop, flip, normalise and erase there: "
                 "workers ×1.1",
-                "most clips come with data.workers=2: 30.0 a second on 2 cores; --demand "
-                "CLIPS_A_SECOND says whether that keeps up with your model",
+                "throughput is highest with data.workers=2: 30.0 clips a second on 2 cores; "
+                "compare it with your model's by --demand CLIPS_A_SECOND",
             ],
         ),
         (
@@ -102,8 +102,8 @@ MEASURED: dict[str, Any] = {
                 "waits": {0: 0.5, 1: 0.2, 2: 0.01},
             },
             [
-                "decode-bound: reading takes 67% of a clip's time; re-encoding by the recipe of "
-                "prepare.py would not help (×1.1), more data.workers do",
+                "decode-bound: reading takes 67% of a clip's time; re-encoding with prepare.py "
+                "would not help (×1.1); raise data.workers instead",
                 "the loader keeps up: with data.workers=2 a model of 20 clips a second waits 1.0% "
                 "of its time",
             ],
@@ -119,14 +119,14 @@ MEASURED: dict[str, Any] = {
                 "decode-bound: reading takes 67% of a clip's time; fewer pixels or more "
                 "data.workers help",
                 "the loader is too slow: a model of 50 clips a second waits 40% of its time with "
-                "data.workers=2; about data.workers=4 would do, each with a core (here: 2)",
+                "data.workers=2; set about data.workers=4, with a core for each (2 here)",
             ],
         ),
     ],
 )
 def test_advice(script: Any, changes: dict[str, Any], sentences: list[str]) -> None:
     module = script("data_advice")
-    assert module.advice(module.Found(**{**MEASURED, **changes})) == sentences
+    assert module.advice(module.LoadingTimes(**{**MEASURED, **changes})) == sentences
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,10 @@ def test_advice(script: Any, changes: dict[str, Any], sentences: list[str]) -> N
             "augment-bound: RandAugment and colour jitter take 89% of a clip's time; only more "
             "data.workers help",
         ),
-        ("crop", "crop-bound: crop, scale, normalise, erase and collate take 89% of a clip's time"),
+        (
+            "crop",
+            "crop-bound: crop, resize, normalise, erase and collate take 89% of a clip's time",
+        ),
     ],
 )
 def test_advice_names_what_is_slow(script: Any, stage: str, words: str) -> None:
@@ -147,5 +150,7 @@ def test_advice_names_what_is_slow(script: Any, stage: str, words: str) -> None:
         **dict.fromkeys(("crop", "collate", "augment"), 0.0),
         stage: 320.0,
     }
-    found = module.advice(module.Found(**{**MEASURED, "milliseconds": slow, "on_device": None}))
+    found = module.advice(
+        module.LoadingTimes(**{**MEASURED, "milliseconds": slow, "on_device": None})
+    )
     assert found[0] == words
