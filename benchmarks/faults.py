@@ -1,18 +1,18 @@
-"""Faults injected into real training runs: kills, signals, full disks, damaged checkpoints, other world sizes, NaNs.
+"""Inject faults into training runs: kills, signals, full disks, damaged checkpoints, NaNs.
 
-    python benchmarks/faults.py            # make faults; all counts, about ten minutes on two cores
+    python benchmarks/faults.py            # make faults; about ten minutes on two cores
     python benchmarks/faults.py --quick --only R1 R6 --out faults.json
 
-Writes `results/faults.json` and RELIABILITY.md (with `--out` neither). Exit code 1 where anything did not hold.
+Writes `results/faults.json` and RELIABILITY.md, or with `--out` that file only. The exit code is 1
+if anything did not hold.
 """
 
 from __future__ import annotations
 
 import os
 
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # before torch: bit-identity is per number of threads, and forks are many
+# before torch is imported; results are bit-identical for the same number of threads only
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import argparse
@@ -29,7 +29,7 @@ from engine_faults.ranks import not_finite, sharded, world_sizes
 from engine_faults.runs import Lab
 from record import record
 
-FAULTS = {  # (all, quick) counts
+FAULTS = {  # function, number of trials, number with --quick
     "R1": (kill_anywhere, 50, 3),
     "R2": (stop_signals, 20, 2),
     "R3": (full_disk, 10, 1),
@@ -42,19 +42,23 @@ FAULTS = {  # (all, quick) counts
 
 
 def main() -> int:
-    """Run the chosen faults, write their figures."""
+    """Run the selected faults and write the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="the smallest counts that show the thing, as in the tests",
+        help="few trials, as in the tests",
     )
     parser.add_argument(
-        "--only", nargs="*", choices=FAULTS, default=list(FAULTS), help="some of the faults"
+        "--only",
+        nargs="*",
+        choices=FAULTS,
+        default=list(FAULTS),
+        help="faults to run; all by default",
     )
-    parser.add_argument("--out", type=Path, help="where the figures go instead")
+    parser.add_argument("--out", type=Path, help="file for the results")
     arguments = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory(prefix="faults_") as folder:
@@ -64,10 +68,8 @@ def main() -> int:
             started = time.monotonic()
             result = inject(lab, quick if arguments.quick else full)
             row = {**asdict(result), "seconds": round(time.monotonic() - started)}
-            print(
-                f"{name}: {result.held} of {result.trials} held, {row['seconds']} s, {result.figures}",
-                flush=True,
-            )
+            held = f"{result.held} of {result.trials} held"
+            print(f"{name}: {held}, {row['seconds']} s, {result.figures}", flush=True)
             rows.append(row)
     path = record(
         "faults", {"command": " ".join(["python", *sys.argv]), "faults": rows}, arguments.out

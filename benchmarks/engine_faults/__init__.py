@@ -1,1 +1,1 @@
-"""Faults of the training engine, injected into real runs of `tools/train_net.py`; started by `benchmarks/faults.py`."""
+"""Faults injected into training runs; started by `benchmarks/faults.py`."""

@@ -1,4 +1,4 @@
-"""R3: the disk is full. R4: checkpoints are damaged or foreign. R5: the folder is taken or cannot be written."""
+"""R3: full disk. R4: damaged or foreign checkpoints. R5: run folder in use or not writable."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from engine_faults.runs import RECIPES, Lab, Result, logged, moments
 from hiera_video.errors import CheckpointError
 from hiera_video.models.factory import create_model
 from hiera_video.models.weights.load import read_weights
-from hiera_video.train.checkpoint import FILES, read_checkpoint, seal
+from hiera_video.train.checkpoint import FILES, read_checkpoint, write_meta
 
 LAST = 5
-"""The newest checkpoint of the runs that are damaged; the one before is step 4."""
+"""Step of the newest checkpoint, which is damaged."""
 
 
 def full_disk(lab: Lab, count: int) -> Result:
-    """From some step on the process cannot write files beyond a random size, below that of a checkpoint's files."""
+    """Limit file sizes from some step on, to less than a checkpoint's files need."""
     result = Result("R3")
     for number, moment in enumerate(moments(count, seed=3)):
         recipe = RECIPES[number % 2]
@@ -41,55 +41,61 @@ def full_disk(lab: Lab, count: int) -> Result:
         fork = lab.start(recipe, run)
         wait(lambda: logged(run) >= 2 or fork.poll() is not None)  # noqa: B023
         fork.limit_file_size(limit)
-        code, said = fork.wait(), fork.said
+        code, output = fork.wait(), fork.output
         problems = []
         if (
             code != 2
-            or "cannot be written" not in said
-            or "checkpoints before it are untouched" not in said
+            or "cannot be written" not in output
+            or "existing checkpoints are intact" not in output
         ):
-            problems.append(f"exit code {code}: {said[-300:]}")
-        litter = [path.name for path in (run / "checkpoints").glob(".*")]
-        if litter:
-            problems.append(f"litter: {litter}")
+            problems.append(f"exit code {code}: {output[-300:]}")
+        leftovers = [path.name for path in (run / "checkpoints").glob(".*")]
+        if leftovers:
+            problems.append(f"leftovers: {leftovers}")
         result.add(f"limit {limit} ({recipe})", problems + lab.resume(recipe, run))
     return result
 
 
 @dataclass
 class Damage:
-    """One way to damage the newest checkpoint; `refused`: it verifies but is foreign, so the run must not start."""
+    """A way to damage the newest checkpoint."""
 
     name: str
     apply: Callable[[Path], None]
     refused: bool = False
+    """The checkpoint verifies but is foreign, so that the run must not start."""
 
 
 def damaged_checkpoints(lab: Lab, count: int) -> Result:
-    """Damage step 5 of a run, give the same command again."""
+    """Damage the last checkpoint of a run and run the command again."""
     result = Result("R4")
-    every = list(_damages(lab))
-    kinds = every if count >= len(every) else every[:: -(-len(every) // count)]
-    for number, damage in enumerate(kinds):
+    damages = list(_damages(lab))
+    if count < len(damages):
+        damages = damages[:: -(-len(damages) // count)]
+    for number, damage in enumerate(damages):
         recipe = "classify" if damage.refused else RECIPES[number % 2]
         run = lab.until(recipe, LAST)
         damage.apply(run / "checkpoints" / f"step_{LAST:08d}")
         fork = lab.start(recipe, run, "train.keep=100")
-        code, said = fork.wait(), fork.said
+        code, output = fork.wait(), fork.output
         problems = []
-        if (lab.folder / "exploded").exists():
-            problems.append("the bomb ran")
+        if (lab.folder / "unpickled").exists():
+            problems.append("pickled code ran")
         if damage.refused:
-            if code != 2 or "is of another model or optimizer" not in said or "Traceback" in said:
-                problems.append(f"exit code {code}: {said[-300:]}")
+            named = "is of another model or optimizer" in output
+            if code != 2 or not named or "Traceback" in output:
+                problems.append(f"exit code {code}: {output[-300:]}")
         else:
-            named = f"step_{LAST:08d}" in said and "falling back to the one before" in said
-            if code != 0 or not named or f"continuing {run} after step {LAST - 1}" not in said:
-                problems.append(f"exit code {code}: {said[-300:]}")
+            fell_back = (
+                f"step_{LAST:08d}" in output
+                and "falling back to the previous checkpoint" in output
+                and f"resuming {run} after step {LAST - 1}" in output
+            )
+            if code != 0 or not fell_back:
+                problems.append(f"exit code {code}: {output[-300:]}")
             else:
-                problems += lab.resume(
-                    recipe, run, "train.keep=100"
-                )  # it is finished: compares alone
+                # the run is complete: this only compares it
+                problems += lab.resume(recipe, run, "train.keep=100")
         result.count("refused" if damage.refused else "fallen back")
         result.add(f"{damage.name} ({recipe})", problems)
     for name, source in _damaged_weights(lab):
@@ -103,7 +109,8 @@ def _damages(lab: Lab) -> Iterator[Damage]:
     for name in (*FILES, "meta.json"):
         for share in (0.1, 0.5, 0.99):
             yield Damage(
-                f"{name} cut to {share:.0%}", lambda folder, n=name, s=share: _cut(folder / n, s)
+                f"{name} truncated to {share:.0%}",
+                lambda folder, n=name, s=share: _truncate(folder / n, s),
             )
         for _ in range(4):
             place = generator.random()
@@ -112,14 +119,15 @@ def _damages(lab: Lab) -> Iterator[Damage]:
                 lambda folder, n=name, p=place: _flip(folder / n, p),
             )
         yield Damage(f"{name} zeroed in the middle", lambda folder, n=name: _zero(folder / n))
-        yield Damage(f"{name} empty", lambda folder, n=name: _cut(folder / n, 0))
+        yield Damage(f"{name} empty", lambda folder, n=name: _truncate(folder / n, 0))
         yield Damage(f"{name} missing", lambda folder, n=name: (folder / n).unlink())
-        yield Damage(f"{name} of the step before", lambda folder, n=name: _exchange(folder, n))
+        yield Damage(f"{name} of the previous step", lambda folder, n=name: _exchange(folder, n))
         yield Damage(f"{name} is a folder", lambda folder, n=name: _folder_instead(folder / n))
     yield Damage("all files missing", _empty_folder)
-    yield Damage("bomb as state.pt", lambda folder: _bomb(folder, "state.pt", lab))
+    yield Damage("pickled code as state.pt", lambda folder: _write_pickle(folder, "state.pt", lab))
     yield Damage(
-        "bomb as model.safetensors", lambda folder: _bomb(folder, "model.safetensors", lab)
+        "pickled code as model.safetensors",
+        lambda folder: _write_pickle(folder, "model.safetensors", lab),
     )
     yield Damage(
         "another architecture",
@@ -133,41 +141,41 @@ def _damages(lab: Lab) -> Iterator[Damage]:
     )
     yield Damage("another optimizer", _sgd, refused=True)
     yield Damage("an optimizer of other shapes", _reshaped, refused=True)
-    yield Damage("no optimizer", lambda folder: _reseal(folder, {}), refused=True)
+    yield Damage("no optimizer", lambda folder: _replace_state(folder, {}), refused=True)
 
 
 def _damaged_weights(lab: Lab) -> Iterator[tuple[str, Path]]:
     for name, damage in {
         "bit flipped": lambda p: _flip(p, 0.7),
-        "cut short": lambda p: _cut(p, 0.9),
+        "truncated": lambda p: _truncate(p, 0.9),
     }.items():
         run = lab.until("classify", LAST)
         damage(run / "checkpoints" / "best" / "model.safetensors")
         yield f"best checkpoint of a run, {name}", run
-    bomb = lab.place() / "bomb.pth"
-    bomb.write_bytes(pickle.dumps({"model_state": _Bomb(lab)}))
-    yield "pickle bomb as .pth", bomb
+    pickled = lab.place() / "pickled.pth"
+    pickled.write_bytes(pickle.dumps({"model_state": _MakesFolder(lab)}))
+    yield "pickled code as .pth", pickled
 
 
 def _refuses(source: Path, lab: Lab) -> list[str]:
     try:
         read_weights(source)
     except CheckpointError:
-        return ["the bomb ran"] if (lab.folder / "exploded").exists() else []
+        return ["pickled code ran"] if (lab.folder / "unpickled").exists() else []
     return ["was loaded"]
 
 
-class _Bomb:
-    """Leaves a file behind when it is unpickled without care."""
+class _MakesFolder:
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, lab: Lab) -> None:
-        self.target = lab.folder / "exploded"
+        self.target = lab.folder / "unpickled"
 
     def __reduce__(self) -> tuple[object, ...]:
         return os.mkdir, (str(self.target),)
 
 
-def _cut(path: Path, share: float) -> None:
+def _truncate(path: Path, share: float) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
 
@@ -198,23 +206,27 @@ def _empty_folder(folder: Path) -> None:
     folder.mkdir()
 
 
-def _reseal(folder: Path, state: dict[str, object]) -> None:
+def _replace_state(folder: Path, state: dict[str, object]) -> None:
     meta = json.loads((folder / "meta.json").read_text())
     torch.save(state, folder / "state.pt")
-    seal(folder, {key: value for key, value in meta.items() if key not in ("files", "sha256")})
+    write_meta(
+        folder, {key: value for key, value in meta.items() if key not in ("files", "sha256")}
+    )
 
 
-def _bomb(folder: Path, name: str, lab: Lab) -> None:
+def _write_pickle(folder: Path, name: str, lab: Lab) -> None:
     meta = json.loads((folder / "meta.json").read_text())
-    (folder / name).write_bytes(pickle.dumps(_Bomb(lab)))
-    seal(folder, {key: value for key, value in meta.items() if key not in ("files", "sha256")})
+    (folder / name).write_bytes(pickle.dumps(_MakesFolder(lab)))
+    write_meta(
+        folder, {key: value for key, value in meta.items() if key not in ("files", "sha256")}
+    )
 
 
 def _foreign_weights(folder: Path, model: str, classes: int) -> None:
     state = read_checkpoint(folder).state
     save_file(create_model(model, num_classes=classes).state_dict(), folder / "model.safetensors")
     assert load_file(folder / "model.safetensors")
-    _reseal(folder, state)
+    _replace_state(folder, state)
 
 
 def _sgd(folder: Path) -> None:
@@ -223,18 +235,18 @@ def _sgd(folder: Path) -> None:
         {"params": g["params"], "lr": 0.1, "momentum": 0.9}
         for g in state["optimizer"]["param_groups"]
     ]
-    _reseal(folder, {**state, "optimizer": {"state": {}, "param_groups": groups}})
+    _replace_state(folder, {**state, "optimizer": {"state": {}, "param_groups": groups}})
 
 
 def _reshaped(folder: Path) -> None:
     state = read_checkpoint(folder).state
     for values in state["optimizer"]["state"].values():
         values["exp_avg"] = values["exp_avg"].flatten()[:1]
-    _reseal(folder, state)
+    _replace_state(folder, state)
 
 
 def folder_taken(lab: Lab, count: int) -> Result:
-    """A second run in a running run's folder; a folder that cannot be written."""
+    """Start a second run in the folder of a running one, and a run in a read-only folder."""
     result = Result("R5")
     for number in range(count):
         recipe = RECIPES[number % 2]
@@ -245,16 +257,15 @@ def folder_taken(lab: Lab, count: int) -> Result:
         problems = _refused(second, "another run is writing there")
         first.wait()
         result.add(f"two runs ({recipe})", problems + lab.resume(recipe, run))
-        codecs.lookup("utf-8-sig")  # nobody may not read the interpreter's own files everywhere
+        codecs.lookup("utf-8-sig")  # imported before the user changes
         locked = lab.place()
         for folder in (lab.folder, lab.videos):
             folder.chmod(0o755)
         log = locked.with_suffix(".log")
         log.touch()
         locked.chmod(0o555)
-        hook = (
-            (lambda: os.setuid(65534)) if os.geteuid() == 0 else None
-        )  # root may write everywhere
+        # root may write everywhere
+        hook = (lambda: os.setuid(65534)) if os.geteuid() == 0 else None
         fork = Fork(lab.arguments(recipe, locked / "run"), log=log, hook=hook)
         result.add(
             f"not writable ({recipe})", _refused(fork, "cannot be written (Permission denied)")
@@ -263,6 +274,6 @@ def folder_taken(lab: Lab, count: int) -> Result:
 
 
 def _refused(fork: Fork, words: str) -> list[str]:
-    code, said = fork.wait(), fork.said
-    ok = code == 2 and words in said and "Traceback" not in said and "step 1/" not in said
-    return [] if ok else [f"exit code {code}: {said[-300:]}"]
+    code, output = fork.wait(), fork.output
+    ok = code == 2 and words in output and "Traceback" not in output and "step 1/" not in output
+    return [] if ok else [f"exit code {code}: {output[-300:]}"]

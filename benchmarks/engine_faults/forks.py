@@ -1,12 +1,11 @@
-"""Everything is imported once; each trial is a fork that runs the real tool, so that a run costs its steps alone.
+"""Training runs as forks of this process, so that torch is imported once for all of them.
 
-The parent never computes a gradient: autograd's threads would not survive the fork.
+The parent process must not compute gradients: autograd's threads would not survive the fork.
 """
 
 from __future__ import annotations
 
 import faulthandler
-import importlib.util
 import multiprocessing.util
 import os
 import resource
@@ -18,34 +17,26 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from torch.utils import tensorboard  # noqa: F401  (imported here, once, for all forks)
+from torch.utils import tensorboard  # noqa: F401  (imported once for all forks)
 
-import hiera_video.workflows.train
+import hiera_video.workflows.train  # noqa: F401
+from hiera_video.cli import train
 from hiera_video.cli.run import run_tool
 
 ROOT = Path(__file__).parents[2]
 Hook = Callable[[], Callable[[], None] | None]
-"""Runs in the child before the tool; what it returns runs after it."""
-
-
-def load_tool(name: str) -> Callable[[], int]:
-    """`main` of `tools/<name>`."""
-    spec = importlib.util.spec_from_file_location(
-        f"tool_{name.removesuffix('.py')}", ROOT / "tools" / name
-    )
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    main: Callable[[], int] = module.main
-    return main
-
-
-TRAIN = load_tool("train_net.py")
-assert hiera_video.workflows.train
+"""Runs in the child before the tool; the function that it returns runs after the tool."""
 
 
 class Fork:
-    """A run of `train_net.py` in a process (and process group) of its own."""
+    """A run of `train_net.py` in a child process with its own process group.
+
+    Args:
+        arguments: Command-line arguments.
+        log: File that receives its output.
+        env: Further environment variables.
+        hook: Called in the child.
+    """
 
     def __init__(
         self,
@@ -64,14 +55,14 @@ class Fork:
         self._code: int | None = None
 
     def poll(self) -> int | None:
-        """The exit code, negative for a signal; None while it runs."""
+        """Return the exit code, negative for a signal; None while the run is alive."""
         if self._code is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             self._code = os.waitstatus_to_exitcode(status) if pid else None
         return self._code
 
-    def wait(self, seconds: float = 120) -> int:
-        """Wait for the end; a run that takes longer is killed and counts as hung (code -9)."""
+    def wait(self, seconds: float = 300) -> int:
+        """Wait for the end and return the exit code; a hung run is killed, which gives -9."""
         deadline = time.monotonic() + seconds
         while (code := self.poll()) is None:
             if time.monotonic() > deadline:
@@ -80,19 +71,19 @@ class Fork:
         return code
 
     def kill(self, number: int) -> None:
-        """To the whole process group, as a terminal and a scheduler do."""
+        """Send a signal to the process group, as a terminal and a scheduler do."""
         try:
             os.killpg(self.pid, number)
         except ProcessLookupError:
-            os.kill(self.pid, number)  # not yet the head of a group
+            os.kill(self.pid, number)  # its process group does not exist yet
 
     def limit_file_size(self, size: int) -> None:
-        """From now on no file can grow beyond `size`: what a full disk looks like to one process."""
+        """Let no file grow beyond `size` from now on, which acts as a full disk."""
         resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (size, size))
 
     @property
-    def said(self) -> str:
-        """Everything that it printed."""
+    def output(self) -> str:
+        """All that the run printed."""
         return self.log.read_text(errors="replace")
 
 
@@ -103,18 +94,19 @@ def _child(arguments: list[str], log: Path, env: dict[str, str], hook: Hook | No
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(handle, 1)
         os.dup2(handle, 2)
-        faulthandler.enable()  # a crash in native code tells where it was
+        faulthandler.enable()
         os.environ.update(env)
         os.chdir(ROOT)
         sys.argv = ["tools/train_net.py", *arguments]
         after = hook() if hook else None
         try:
-            run_tool(TRAIN)
+            run_tool(train.main)
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else 1
         if after:
             after()
-        multiprocessing.util._exit_function()  # type: ignore[attr-defined]  # ends what workers are left, as a normal end does
+        # end remaining workers, as a normal exit does
+        multiprocessing.util._exit_function()  # type: ignore[attr-defined]
     except BaseException:
         traceback.print_exc()
     finally:
@@ -126,7 +118,7 @@ def _child(arguments: list[str], log: Path, env: dict[str, str], hook: Hook | No
 def torchrun(
     arguments: list[str], world: int, folder: Path, hook: Hook | None = None
 ) -> list[Fork]:
-    """`world` processes with the environment that torchrun gives them."""
+    """Start `world` processes with the environment that torchrun gives them."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""R1: kill -9 anywhere. R2: SIGTERM and SIGINT to the process group."""
+"""R1: kill -9 at any moment. R2: SIGTERM and SIGINT to the process group."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ FILE_EVENTS = frozenset(
 
 
 def kill_anywhere(lab: Lab, count: int) -> Result:
-    """Half the kills come at a random time; the other half at a random operation on the checkpoints' folder, or a few
-    milliseconds after an unfinished checkpoint appears, so that many fall inside a save."""
+    """Kill runs and resume them.
+
+    A third of the kills come at a random time, a third at a random file operation of a save, and a
+    third a few milliseconds after a save began.
+    """
     result = Result("R1")
     result.figures["inside a save"] = 0
     for number, moment in enumerate(moments(count, seed=1)):
@@ -33,7 +36,7 @@ def kill_anywhere(lab: Lab, count: int) -> Result:
         )
         run = lab.place() / "run"
         lab.reference(recipe)
-        early = moment  # a run that is faster than the reference may end before its kill; then the kill comes earlier
+        early = moment  # halved if the run ends before the kill
         while (
             not (killed := _killed(lab, recipe, run, kind, early))
             and kind == "time"
@@ -49,7 +52,7 @@ def kill_anywhere(lab: Lab, count: int) -> Result:
 
 
 def _killed(lab: Lab, recipe: str, run: Path, kind: str, moment: float) -> bool:
-    """Start a run in `run` and kill it; False where it ended before."""
+    """Start a run and kill it; return False if it ended before."""
     if kind == "operation":
         operation = 1 + int(moment * _operations(lab, recipe))
         fork = lab.start(
@@ -70,7 +73,7 @@ def _killed(lab: Lab, recipe: str, run: Path, kind: str, moment: float) -> bool:
 
 
 def _operations(lab: Lab, recipe: str) -> int:
-    """How many operations on files of the checkpoints' folder an undisturbed run makes."""
+    """Return the number of file operations in `checkpoints` of an uninterrupted run."""
     note = lab.folder / f"operations_{recipe}"
     if not note.exists():
         count = lambda: _at_operations(lambda seen: note.write_text(str(seen)))  # noqa: E731
@@ -79,7 +82,7 @@ def _operations(lab: Lab, recipe: str) -> int:
 
 
 def _at_operations(act: Callable[[int], object]) -> None:
-    """Call `act` with the number of each operation on a file of the checkpoints' folder, as it happens."""
+    """Call `act` at each file operation in `checkpoints`, with its number."""
     seen = 0
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -96,7 +99,7 @@ def _die() -> None:
 
 
 def stop_signals(lab: Lab, count: int) -> Result:
-    """SIGTERM and SIGINT in turn, with 0 and 2 workers, some time after the first step."""
+    """Send SIGTERM or SIGINT some time after the first step, with 0 or 2 workers."""
     result = Result("R2")
     for number, moment in enumerate(moments(count, seed=2)):
         recipe, workers = RECIPES[number % 2], (0, 2)[number // 2 % 2]
@@ -121,23 +124,22 @@ def stop_signals(lab: Lab, count: int) -> Result:
         seconds = time.monotonic() - started
         problems = []
         if code != 128 + signal_:
-            problems.append(f"exit code {code}, not {128 + signal_}: {fork.said[-300:]}")
+            problems.append(f"exit code {code}, not {128 + signal_}: {fork.output[-300:]}")
         else:
             saved = json.loads((run / "checkpoints" / "last" / "meta.json").read_text())["step"]
             if saved != logged(run) or not before <= saved <= before + 2:
                 problems.append(
-                    f"saved step {saved}, logged {before} at the signal and {logged(run)} at the end"
+                    f"saved step {saved}, logged {before} at the signal, {logged(run)} at the end"
                 )
             problems += lab.resume(recipe, run, *overrides)
-        result.figures["longest wait for the checkpoint, seconds"] = max(
-            round(seconds, 2), result.figures.get("longest wait for the checkpoint, seconds", 0)
-        )
+        longest = "longest wait for the checkpoint, seconds"
+        result.figures[longest] = max(round(seconds, 2), result.figures.get(longest, 0))
         result.add(f"signal {number} ({recipe}, {signal_.name}, {workers} workers)", problems)
     return result
 
 
-def wait(ready: Callable[[], bool], seconds: float = 60) -> None:
-    """Until `ready()`, or for `seconds`."""
+def wait(ready: Callable[[], bool], seconds: float = 300) -> None:
+    """Wait until `ready()`, at most for `seconds`."""
     deadline = time.monotonic() + seconds
     while not ready() and time.monotonic() < deadline:
         time.sleep(0.002)

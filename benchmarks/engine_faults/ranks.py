@@ -1,4 +1,4 @@
-"""R6: another number of processes. N1: what is not finite, on one of two ranks. Processes talk through gloo."""
+"""R6 and R7: another number of processes. N1: NaN or infinity on one rank. Backend: gloo."""
 
 from __future__ import annotations
 
@@ -16,33 +16,39 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-import hiera_video.workflows.train as assembly
 from engine_faults.forks import Fork, Hook, torchrun
-from engine_faults.runs import RECIPES, Lab, Result, cut
+from engine_faults.runs import RECIPES, Lab, Result, truncate_run
 from hiera_video.data.loading.loader import ClipBatch
 from hiera_video.runtime.log import read_metrics
 from hiera_video.train.checkpoint import CheckpointStore
+from hiera_video.train.context import StepContext
 from hiera_video.train.tasks import Task, TaskOutput
+from hiera_video.workflows import train_components
 
 LEG = 5
-"""Steps after each change of the world size that are compared: AdamW makes more of rounding after that."""
+"""Steps compared after each change of the world size; later, AdamW amplifies rounding."""
 TOLERANCE = 1e-5
 BAD_STEP = 3
 
 
 def world_sizes(lab: Lab, count: int) -> Result:
-    """Five steps on one process, five on two, five on one; each leg against the run that kept its world size."""
+    """Train five steps on one process, five on two and five on one.
+
+    Each leg is compared with the run that kept its number of processes.
+    """
     result = Result("R6")
     for number in range(count):
         recipe = RECIPES[number % 2]
         common = ("train.epochs=5", "train.batch_size=4", "train.keep=100", f"seed={number}")
         two = ("train.static_graph=true",) if recipe == "classify" else ()
-        result.add(f"run {number} ({recipe})", _there_and_back(lab, recipe, common, two, 1, result))
+        result.add(
+            f"run {number} ({recipe})", _change_and_back(lab, recipe, common, two, 1, result)
+        )
     return result
 
 
 def sharded(lab: Lab, count: int) -> Result:
-    """As R6, but two processes hold a half each of everything, and each writes a part of the checkpoints."""
+    """Repeat R6 with the model and the checkpoints of the two processes sharded."""
     result = Result("R7")
     for number in range(count):
         recipe = RECIPES[(number + 1) % 2]
@@ -56,11 +62,13 @@ def sharded(lab: Lab, count: int) -> Result:
         common += ("model.checkpointing=true", "optim.clip_grad=0.5", "optim.layer_decay=0.8")
         common += ("train.precision=bf16",) if number % 4 > 1 else ("train.precision=fp32",)
         two = ("train.parallel=fsdp", "train.checkpoint=sharded")
-        result.add(f"run {number} ({recipe})", _there_and_back(lab, recipe, common, two, 2, result))
+        result.add(
+            f"run {number} ({recipe})", _change_and_back(lab, recipe, common, two, 2, result)
+        )
     return result
 
 
-def _there_and_back(
+def _change_and_back(
     lab: Lab,
     recipe: str,
     common: tuple[str, ...],
@@ -68,30 +76,33 @@ def _there_and_back(
     accumulate: int,
     result: Result,
 ) -> list[str]:
-    """Problems of one run 1 → 2 → 1; `accumulate`: parts of a step on each of two processes."""
+    """Return the problems of one run 1 → 2 → 1.
+
+    `accumulate` is the number of micro-batches of each of two processes.
+    """
     base = lab.place()
     one, two, back, again = base / "one", base / "two", base / "back", base / "again"
     # dropout draws by rank and shape, so that it alone may differ between world sizes
     common += ("model.head_dropout=0",) if recipe == "classify" else ()
-    alone, both = (
+    single, double = (
         (f"train.accumulate={2 * accumulate}",),
         (*on_two, f"train.accumulate={accumulate}"),
     )
-    problems = _run(lab, recipe, one, 1, *common, *alone)
+    problems = _run(lab, recipe, one, 1, *common, *single)
     if not problems:
-        _fork_off(one, two, LEG)
-        problems += _run(lab, recipe, two, 2, *common, *both)
+        _copy_run(one, two, LEG)
+        problems += _run(lab, recipe, two, 2, *common, *double)
     if not problems:
-        _fork_off(two, back, 2 * LEG)
-        problems += _run(lab, recipe, back, 1, *common, *alone)
+        _copy_run(two, back, 2 * LEG)
+        problems += _run(lab, recipe, back, 1, *common, *single)
     if not problems and "train.checkpoint=sharded" in on_two:
         parts = sorted(path.name for path in (two / "checkpoints" / "last").iterdir())
         if len([name for name in parts if "-of-00002" in name]) != 4:
-            problems.append(f"the checkpoint is not in parts: {parts}")
-        _fork_off(two, again, 2 * LEG)
-        problems += _run(lab, recipe, again, 2, *common, *both)
+            problems.append(f"the checkpoint is not sharded: {parts}")
+        _copy_run(two, again, 2 * LEG)
+        problems += _run(lab, recipe, again, 2, *common, *double)
         if _losses(again) != _losses(two):
-            problems.append("the two processes, resumed, did not end as undisturbed")
+            problems.append("the two processes, resumed, differ from the uninterrupted run")
     if problems:
         return problems
     tolerance = 1e-2 if "train.precision=bf16" in common else TOLERANCE
@@ -100,8 +111,11 @@ def _there_and_back(
     )
     for first, (left, right) in ((LEG, (one, two)), (2 * LEG, (two, back))):
         steps = range(first, first + LEG)
-        if _seen(left, steps) != _seen(right, steps) or len(_seen(left, steps)) != LEG * batch * 2:
-            problems.append(f"steps {steps}: {left.name} and {right.name} saw different samples")
+        if (
+            _read_samples(left, steps) != _read_samples(right, steps)
+            or len(_read_samples(left, steps)) != LEG * batch * 2
+        ):
+            problems.append(f"steps {steps}: {left.name} and {right.name} used other samples")
         gap = max(abs(_losses(left)[step] - _losses(right)[step]) for step in steps)
         name = "largest difference of a loss" + (" in bf16" if tolerance > TOLERANCE else "")
         result.figures[name] = max(gap, result.figures.get(name, 0.0))
@@ -123,19 +137,21 @@ def _run(lab: Lab, recipe: str, run: Path, world: int, *overrides: str) -> list[
 
 
 def _ended(run: Path, forks: list[Fork], expected: int) -> list[str]:
-    """Wait for the run's processes; a problem where any of them ends with another exit code."""
+    """Wait for the processes of a run; return a problem if an exit code is not `expected`."""
     codes = [fork.wait() for fork in forks]
     return (
         []
         if codes == [expected] * len(forks)
-        else [f"{run.name} ended with {codes}: {forks[0].said[-300:]}"]
+        else [f"{run.name} ended with {codes}: {forks[0].output[-300:]}"]
     )
 
 
-def _fork_off(source: Path, target: Path, step: int) -> None:
-    """Go on in `target` from `source`'s checkpoint of `step`."""
-    shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns("seen_*", "*.log"))
-    cut(target, step)
+def _copy_run(source: Path, target: Path, step: int) -> None:
+    """Copy a run as it was after `step` steps."""
+    shutil.copytree(
+        source, target, symlinks=True, ignore=shutil.ignore_patterns("samples_*", "*.log")
+    )
+    truncate_run(target, step)
 
 
 def _losses(run: Path) -> dict[int, float]:
@@ -146,10 +162,10 @@ def _losses(run: Path) -> dict[int, float]:
     }
 
 
-def _seen(run: Path, steps: range) -> dict[tuple[int, int], list[Any]]:
-    """(step, position in the global batch) → manifest row and hashes of what the model was given."""
+def _read_samples(run: Path, steps: range) -> dict[tuple[int, int], list[Any]]:
+    """Return (step, position in the global batch) → manifest row and hashes of the inputs."""
     found = {}
-    for path in run.glob("seen_*.jsonl"):
+    for path in run.glob("samples_*.jsonl"):
         for line in path.read_text().splitlines():
             step, position, *what = json.loads(line)
             if step in steps:
@@ -158,31 +174,32 @@ def _seen(run: Path, steps: range) -> dict[tuple[int, int], list[Any]]:
 
 
 def _wrap_task(wrap: Callable[[Task], Task]) -> None:
-    make = assembly.make_task
+    make = train_components.make_task
 
     def wrapped(*arguments: Any) -> Task:
         return wrap(make(*arguments))
 
-    assembly.make_task = wrapped  # in the fork alone
+    train_components.make_task = wrapped  # in the fork only
 
 
 def _record_samples(run: Path) -> None:
-    """Write down what the model is given for each sample: its clip after mixing, its mask, its drop-path draws."""
+    """Record the model's inputs for each sample: mixed clip, mask and drop-path draws."""
 
     def wrap(task: Task) -> Task:
-        def recording(model: nn.Module, batch: ClipBatch, step: int) -> TaskOutput:
+        def recording(model: nn.Module, batch: ClipBatch, context: StepContext) -> TaskOutput:
             given: dict[str, Tensor] = {}
             inner = getattr(model, "module", model)
             handle = inner.register_forward_pre_hook(
                 lambda module, arguments, named: given.update(clips=arguments[0], **named),
                 with_kwargs=True,
             )
-            output = task(model, batch, step)
+            output = task(model, batch, context)
             handle.remove()
-            with (run / f"seen_{os.environ.get('RANK', '0')}.jsonl").open("a") as file:
+            with (run / f"samples_{os.environ.get('RANK', '0')}.jsonl").open("a") as file:
                 for place, position in enumerate(batch.position.tolist()):
                     hashes = {name: _hash(value[place]) for name, value in sorted(given.items())}
-                    file.write(json.dumps([step, position, batch.row[place].item(), hashes]) + "\n")
+                    row = [context.step, position, batch.row[place].item(), hashes]
+                    file.write(json.dumps(row) + "\n")
             return output
 
         return recording
@@ -195,7 +212,7 @@ def _hash(value: Tensor) -> str:
 
 
 def not_finite(lab: Lab, count: int) -> Result:
-    """NaN and infinity in the loss, the gradient and the input of one rank of two, and of a single process."""
+    """Put NaN or infinity into the loss, a gradient or the input of one rank."""
     result = Result("N1")
     kinds = [
         (where, value, world, rank, parallel)
@@ -216,52 +233,52 @@ def not_finite(lab: Lab, count: int) -> Result:
         )
         problems = _ended(run, forks, 4)
         if not problems:
-            told = json.loads((run / "non_finite.json").read_text())
+            report = json.loads((run / "non_finite.json").read_text())
             if (
-                told["step"] != BAD_STEP
-                or [len(rows) for rows in told["rows_by_rank"]] != [1] * world
+                report["step"] != BAD_STEP
+                or [len(rows) for rows in report["rows_by_rank"]] != [1] * world
             ):
-                problems.append(f"told {told}")
+                problems.append(f"reported {report}")
             for place in range(world):
                 before, after = json.loads((run / f"weights_{place}.json").read_text())
                 if before != after:
                     problems.append(f"rank {place}: weights changed")
             found = CheckpointStore(run / "checkpoints", keep=2).latest()
             if found is None or found.meta["step"] != BAD_STEP:
-                problems.append("the checkpoint before it does not load")
+                problems.append("the previous checkpoint does not load")
         result.add(f"{where} {value} on rank {rank} of {world} ({recipe}, {parallel})", problems)
     return result
 
 
 def _poison(run: Path, where: str, value: float, rank: int) -> Hook:
-    """At `BAD_STEP` on `rank`, put `value` into the loss, one gradient or the clips; note the weights before and after."""
+    """Return a hook that puts `value` into a step on `rank`, and records the weights' hashes."""
 
     def hook() -> Callable[[], None]:
-        here = int(os.environ["RANK"])
+        own_rank = int(os.environ["RANK"])
         kept: dict[str, Any] = {}
 
         def wrap(task: Task) -> Task:
-            def poisoned(model: nn.Module, batch: ClipBatch, step: int) -> TaskOutput:
-                if step != BAD_STEP:
-                    return task(model, batch, step)
+            def poisoned(model: nn.Module, batch: ClipBatch, context: StepContext) -> TaskOutput:
+                if context.step != BAD_STEP:
+                    return task(model, batch, context)
                 kept["model"], kept["before"] = model, _weights_hash(model)
-                if here != rank:
-                    return task(model, batch, step)
+                if own_rank != rank:
+                    return task(model, batch, context)
                 if where == "input":
                     clips = batch.clips.clone()
                     clips[0, 0, 0, 0, 0] = value
-                    return task(model, replace(batch, clips=clips), step)
+                    return task(model, replace(batch, clips=clips), context)
                 if where == "gradient":
                     next(model.parameters()).register_hook(lambda gradient: gradient * value)
-                    return task(model, batch, step)
-                output = task(model, batch, step)
+                    return task(model, batch, context)
+                output = task(model, batch, context)
                 return replace(output, loss=output.loss * value)
 
             return poisoned
 
         def after() -> None:
             hashes = [kept["before"], _weights_hash(kept["model"])]
-            (run / f"weights_{here}.json").write_text(json.dumps(hashes))
+            (run / f"weights_{own_rank}.json").write_text(json.dumps(hashes))
 
         _wrap_task(wrap)
         return after

@@ -1,4 +1,4 @@
-"""The tiny runs that faults are injected into, and what two of them must have in common."""
+"""Tiny training runs that faults are injected into, and their comparison."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Result:
     failures: list[str] = field(default_factory=list)
 
     def add(self, what: str, problems: list[str]) -> None:
-        """One trial; it holds where there are no problems."""
+        """Count a trial, which held if there are no problems."""
         self.trials += 1
         self.held += not problems
         if problems:
@@ -44,7 +44,7 @@ class Result:
 
 
 class Lab:
-    """A folder with a set of videos, reference runs and a place for each trial."""
+    """A folder with videos, reference runs and a folder for each trial."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -63,14 +63,14 @@ class Lab:
             (self.videos / f"{split}.csv").write_text("".join(lines))
 
     def place(self) -> Path:
-        """A fresh folder for one trial."""
+        """Return an empty folder for a trial."""
         self._trials += 1
         folder = self.folder / f"trial_{self._trials}"
         folder.mkdir()
         return folder
 
     def arguments(self, recipe: str, run: Path, *overrides: str) -> list[str]:
-        """Six steps, a checkpoint after each, with every random part of the recipe switched on."""
+        """Return the arguments of six steps with a checkpoint after each and all random parts."""
         config = {"classify": "motion_hiera_micro", "pretrain": "motion_hiera_micro_mae"}[recipe]
         mixing = (
             "augment.mixup=0.8",
@@ -103,44 +103,44 @@ class Lab:
         ]
 
     def start(self, recipe: str, run: Path, *overrides: str, hook: Hook | None = None) -> Fork:
-        """Start (or continue) the run in folder `run`."""
+        """Start or resume the run in `run`."""
         return Fork(self.arguments(recipe, run, *overrides), log=run.with_suffix(".log"), hook=hook)
 
     def reference(self, recipe: str) -> Path:
-        """The undisturbed run, with all its checkpoints."""
+        """Return the uninterrupted run of a recipe, with all its checkpoints."""
         if recipe not in self._references:
             run = self.folder / f"reference_{recipe}"
             started = time.monotonic()
             fork = self.start(recipe, run, "train.keep=100")
-            assert fork.wait() == 0, fork.said
+            assert fork.wait() == 0, fork.output
             self._seconds[recipe] = time.monotonic() - started
             assert len(losses(run)) == STEPS
             self._references[recipe] = run
         return self._references[recipe]
 
     def seconds(self, recipe: str) -> float:
-        """How long the undisturbed run took."""
+        """Return the duration of the uninterrupted run."""
         self.reference(recipe)
         return self._seconds[recipe]
 
     def until(self, recipe: str, step: int) -> Path:
-        """A run as it stood after `step` steps: a copy of the reference without its later checkpoints."""
+        """Return a copy of the uninterrupted run as it was after `step` steps."""
         run = self.place() / "run"
         shutil.copytree(self.reference(recipe), run, symlinks=True)
-        cut(run, step)
+        truncate_run(run, step)
         return run
 
     def resume(self, recipe: str, run: Path, *overrides: str) -> list[str]:
-        """The same command again; problems where it does not end exactly as the undisturbed run."""
+        """Run the command again; return the differences from the uninterrupted run."""
         fork = self.start(recipe, run, *overrides)
         code = fork.wait()
         if code != 0:
-            return [f"the resumed run ended with {code}: {fork.said[-500:]}"]
+            return [f"the resumed run ended with {code}: {fork.output[-500:]}"]
         return differences(run, self.reference(recipe))
 
 
-def cut(run: Path, step: int) -> None:
-    """Remove the checkpoints after `step`, as if the run had died there."""
+def truncate_run(run: Path, step: int) -> None:
+    """Delete the checkpoints after `step`."""
     for path in (run / "checkpoints").glob("step_*"):
         if int(path.name.removeprefix("step_")) > step:
             shutil.rmtree(path)
@@ -150,38 +150,38 @@ def cut(run: Path, step: int) -> None:
 
 
 def losses(run: Path) -> list[str]:
-    """Every training loss, as `float.hex`."""
+    """Return every training loss as `float.hex`."""
     return [
         row["loss_hex"] for row in read_metrics(run / "metrics.jsonl") if row["split"] == "train"
     ]
 
 
 def logged(run: Path) -> int:
-    """Steps that `metrics.jsonl` has."""
+    """Return the number of logged steps."""
     return len(losses(run))
 
 
 def differences(run: Path, reference: Path) -> list[str]:
-    """Where `run` did not come out as `reference`: any loss, any weight."""
+    """Return the differences of `run` from `reference` in losses, weights and leftover files."""
     problems = []
     if losses(run) != losses(reference):
         problems.append(f"losses {losses(run)} are not {losses(reference)}")
     if final_hash(run) != final_hash(reference):
         problems.append("final weights differ")
-    litter = [path.name for path in (run / "checkpoints").glob(".*")]
-    if litter:
-        problems.append(f"litter: {litter}")
+    leftovers = [path.name for path in (run / "checkpoints").glob(".*")]
+    if leftovers:
+        problems.append(f"leftovers: {leftovers}")
     return problems
 
 
 def final_hash(run: Path) -> str:
-    """sha256 of the weights of the last checkpoint."""
+    """Return the sha256 of the last checkpoint's weights."""
     meta = json.loads((run / "checkpoints" / "last" / "meta.json").read_text())
     assert meta["step"] == STEPS, meta["step"]
     return str(meta["files"]["model.safetensors"]["sha256"])
 
 
 def moments(count: int, seed: int) -> list[float]:
-    """`count` reproducible shares of a run's time, one in each of `count` equal parts of it."""
+    """Return `count` random numbers in [0, 1), one in each of `count` equal intervals."""
     generator = random.Random(f"moments/{seed}")
     return [(part + generator.random()) / count for part in range(count)]
