@@ -1,13 +1,14 @@
-"""What the training engine costs beside the model: a step of `fit` against the bare forward, backward and optimizer step.
+"""Measure the overhead of the training engine: a step of `Trainer` against a bare training step.
 
-    python benchmarks/engine_overhead.py                   # 8 rounds of 40 steps each, on an idle machine; a few minutes
+    python benchmarks/engine_overhead.py               # 8 rounds of 40 steps on an idle machine
     python benchmarks/engine_overhead.py --rounds 1 --steps 3 --out overhead.json
 
-The micro model at batch 16 on one thread, clips in memory, so that loading is not measured. The engine is everything else
-that `fit` does in a step: the schedule, the draws of drop path, the norm of the gradient, what ranks agree on, the guard
-against what is not finite, the log's row (written each step here; every tenth by default). Mixup, which is arithmetic on
-clips as the model's is, is off. Both do the same arithmetic on the same batches, in turns; CPU time, the median of the
-rounds' ratios. Writes `results/engine_overhead.json`; exit code 1 over 3 %. `--profile` lists where the engine's time goes.
+Both train the micro model at batch 16 on one thread, on the same clips in memory, in turns. The
+bare step is forward, backward and optimizer step. The trainer adds the schedule, drop-path draws,
+the gradient norm, the reduction over ranks, the finite check and the log row (at each step here, by
+default at every tenth). Mixup is off, because it is arithmetic on clips like the model's. The
+result is the median ratio of CPU times. Writes `results/engine_overhead.json`; the exit code is 1
+above 3 %. `--profile` prints the trainer's functions by time instead.
 """
 
 from __future__ import annotations
@@ -43,24 +44,24 @@ from hiera_video.runtime.log import MetricLog
 from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.checkpoint import CheckpointStore
 from hiera_video.train.config import TrainConfig
-from hiera_video.train.loop import Run, fit
 from hiera_video.train.state import TrainState, make_state
 from hiera_video.train.tasks import Classify
+from hiera_video.train.trainer import RunInfo, Trainer
 
 BATCH, CLASSES, LIMIT = 16, 2, 0.03
 
 
 def main() -> int:
-    """Measure in turns, write the figures."""
+    """Measure both in turns and write the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument(
-        "--profile", action="store_true", help="the engine's functions by their time, no figures"
+        "--profile", action="store_true", help="print the trainer's functions by time"
     )
-    parser.add_argument("--out", type=Path, help="where the figures go instead")
+    parser.add_argument("--out", type=Path, help="file for the results")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.INFO)
@@ -68,7 +69,7 @@ def main() -> int:
     batch = make_batch(config)
     if arguments.profile:
         profiler = cProfile.Profile(time.process_time)
-        profiler.runcall(seconds_of_engine, config, batch, arguments.steps)
+        profiler.runcall(trainer_seconds, config, batch, arguments.steps)
         pstats.Stats(profiler).sort_stats("cumtime").print_stats(
             "hiera_video/(train|runtime|data)|clip_grad|manual_seed"
         )
@@ -76,15 +77,16 @@ def main() -> int:
     engine, model = [], []
     for number in range(arguments.rounds + 1):
         pair = (
-            seconds_of_engine(config, batch, arguments.steps),
-            seconds_of_model(config, batch, arguments.steps),
+            trainer_seconds(config, batch, arguments.steps),
+            bare_seconds(config, batch, arguments.steps),
         )
         if number:  # the first round warms up
             engine.append(pair[0])
             model.append(pair[1])
-    overhead = median(fit / alone for fit, alone in zip(engine, model)) - 1
+    overhead = median(full / bare for full, bare in zip(engine, model)) - 1
     print(
-        f"fit {1e3 * median(engine):.2f} ms a step, the model alone {1e3 * median(model):.2f} ms: {overhead:.2%} more"
+        f"trainer {1e3 * median(engine):.2f} ms per step, bare step {1e3 * median(model):.2f} ms: "
+        f"overhead {overhead:.2%}"
     )
     result = {
         "command": " ".join(["python", *sys.argv]),
@@ -100,7 +102,7 @@ def main() -> int:
 
 
 def make_batch(config: Config) -> ClipBatch:
-    """Clips of noise."""
+    """Return a batch of noise."""
     torch.manual_seed(0)
     numbers = torch.arange(BATCH)
     clips = torch.randn(BATCH, 3, *config.input_size)
@@ -115,18 +117,15 @@ def make_batch(config: Config) -> ClipBatch:
 
 
 def make(config: Config) -> TrainState:
-    """The same model and optimizer each time."""
+    """Return the same model and optimizer each time."""
     torch.manual_seed(0)
     model = create_model(config.model.name, num_classes=CLASSES, drop_path_rate=0.1)
     return make_state(model.train(), config.optim, TrainConfig(batch_size=BATCH), SINGLE_PROCESS)
 
 
-def seconds_of_engine(config: Config, batch: ClipBatch, steps: int) -> float:
-    """CPU time of a step of `fit`, all that happens once (start, last checkpoint) left out."""
-    state, depth = make(config), len(make(config).model.blocks)  # type: ignore[arg-type]
-    task = Classify(
-        num_classes=CLASSES, multi_label=False, augment=AugmentConfig(), depth=depth, seed=0
-    )
+def trainer_seconds(config: Config, batch: ClipBatch, steps: int) -> float:
+    """Return the CPU time of a trainer's step, without start-up and the last checkpoint."""
+    task = Classify(num_classes=CLASSES, multi_label=False, augment=AugmentConfig())
     times: list[float] = []
 
     def batches() -> Iterator[list[ClipBatch]]:
@@ -137,28 +136,24 @@ def seconds_of_engine(config: Config, batch: ClipBatch, steps: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         log = MetricLog(Path(folder), first_step=0)
         store = CheckpointStore(Path(folder) / "checkpoints", keep=1)
-        run = Run(
-            folder=Path(folder), world=SINGLE_PROCESS, store=store, log=log, steps_per_epoch=steps + 2, num_videos=1, max_broken=1.0,
+        run = RunInfo(
+            world=SINGLE_PROCESS,
+            steps_per_epoch=steps + 2,
+            num_videos=1,
             seed=0,
-            flops_per_clip=1.0, meta={},
-        )  # fmt: skip
-        train = TrainConfig(epochs=1, batch_size=BATCH, log_every=1)
-        fit(
-            state,
-            task,
-            batches(),
-            None,
-            optim=config.optim,
-            train=train,
-            run=run,
-            stop=StopSignal(),
+            flops_per_clip=1.0,
         )
+        train = TrainConfig(epochs=1, batch_size=BATCH, log_every=1)
+        trainer = Trainer(
+            make(config), task, optim=config.optim, train=train, run=run, store=store, log=log
+        )
+        trainer.fit(batches(), StopSignal())
         log.close()
-    return (times[-1] - times[1]) / steps  # from the second step's batch to the last one's
+    return (times[-1] - times[1]) / steps  # from the second batch to the last
 
 
-def seconds_of_model(config: Config, batch: ClipBatch, steps: int) -> float:
-    """CPU time of the bare step."""
+def bare_seconds(config: Config, batch: ClipBatch, steps: int) -> float:
+    """Return the CPU time of a bare step."""
     state = make(config)
     model, optimizer = state.model, state.optimizer
     depth = len(model.blocks)  # type: ignore[arg-type]
@@ -166,7 +161,7 @@ def seconds_of_model(config: Config, batch: ClipBatch, steps: int) -> float:
     draws = torch.rand(BATCH, depth, 2)
     started = 0.0
     for number, clips in enumerate(repeat(batch.clips, steps + 1)):
-        if number == 1:  # the first step makes the optimizer's state
+        if number == 1:  # the first step allocates the optimizer's state
             started = time.process_time()
         F.cross_entropy(model(clips, path_draws=draws).float(), targets).backward()
         optimizer.step()
