@@ -1,8 +1,9 @@
-"""Does search find what moves alike? The nearest other video of each held-out one of the motion set, and its class.
+"""Measure how often the nearest other video of the motion set has the same class.
 
-    python benchmarks/search_motion.py --run runs/motion_hiera_micro           # needs data/motion (make demo)
+    python benchmarks/search_motion.py --run runs/motion_hiera_micro   # after make demo
 
-Extracts features of the run's data.val, then takes each video as an example. Writes results/search_motion.json.
+Extracts features of the run's `data.val`, then searches with each video as the example, once with a
+matrix product and once with faiss. Writes `results/search_motion.json`.
 """
 
 from __future__ import annotations
@@ -18,46 +19,40 @@ from record import record
 import hiera_video as hv
 from hiera_video.features.search import SearchIndex
 from hiera_video.workflows.build import read_split
-from hiera_video.workflows.extract import resolve_config, extract_features
+from hiera_video.workflows.extract import extract_features, resolve_config
 
 
 def main() -> None:
-    """Extract, search, record."""
+    """Extract, search and write the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--run", required=True, help="out_dir of a finished run")
-    parser.add_argument("--out", type=Path, help="instead of results/search_motion.json")
+    parser.add_argument("--out", type=Path, help="write to this file instead")
     arguments = parser.parse_args()
     config = resolve_config(arguments.run)
     labels = [item.label for item in read_split(config, "val").records]
     with tempfile.TemporaryDirectory() as folder:
         store: hv.FeatureStore = extract_features(arguments.run, str(config.data.val), folder)
-        engines = {
-            name: SearchIndex(store, use_faiss=name == "faiss") for name in ("product", "faiss")
-        }
-        same, first, five, total = 0, 0, 0.0, 0
+        product, faiss = (SearchIndex(store, use_faiss=use_faiss) for use_faiss in (False, True))
+        equal, first, five = 0, 0, 0.0
         for video in store:
-            found = {
-                name: index.search(
-                    video.features, 5, exclude_rows=[video.row], each_video_once=True
-                )
-                for name, index in engines.items()
-            }
-            same += found["product"] == found["faiss"]
-            hits = [
-                labels[engines["faiss"].rows[match.index]] == labels[video.row]
-                for match in found["faiss"]
-            ]
-            first, five, total = first + hits[0], five + sum(hits) / len(hits), total + 1
+            options = {"exclude_rows": [video.row], "each_video_once": True}
+            matches = faiss.search(video.features, 5, **options)
+            equal += matches == product.search(video.features, 5, **options)
+            hits = [labels[faiss.rows[match.index]] == labels[video.row] for match in matches]
+            first, five = first + hits[0], five + sum(hits) / len(hits)
+        total = len(store)
+    chance = sum((count / total) ** 2 for count in Counter(labels).values())
     result = {
-        "what": "videos whose nearest other video has the same class, and the share of the five nearest that have it",
+        "what": "share of videos whose nearest other video has the same class, and share of the "
+        "five nearest",
         "command": " ".join(["python", *sys.argv]),
         "videos": total,
         "nearest_same_class": round(100 * first / total, 2),
         "five_nearest_same_class": round(100 * five / total, 2),
-        "chance": round(100 * sum((count / total) ** 2 for count in Counter(labels).values()), 2),
-        "faiss_and_product_equal": same,
+        "chance": round(100 * chance, 2),
+        "faiss_and_product_equal": equal,
     }
     print(record("search_motion", result, arguments.out))
 
