@@ -152,7 +152,7 @@ class HieraEncoder(nn.Module):
             visible: Number of visible units of each clip, for graphs that cannot read `keep`.
 
         Returns:
-            One [B, units, tokens of a unit, C] a stage.
+            One tensor [B, units, tokens of a unit, C] for each stage.
 
         Raises:
             InputSizeError: If `clips`, `keep` or `path_draws` do not fit the model.
@@ -196,8 +196,8 @@ class HieraEncoder(nn.Module):
             path_draws: As in `encode`.
 
         Returns:
-            One [B, (t,) h, w, C] a stage; with `keep`, [B, visible units, (t,) h, w, C], the
-            tokens of each unit in spatial order.
+            One tensor [B, (t,) h, w, C] for each stage; with `keep`, [B, visible units, (t,) h, w,
+            C], the tokens of each unit in spatial order.
         """
         outputs = self.encode(clips, keep, path_draws)
         roll = self.order.reroll if keep is None else self.order.reroll_units
@@ -206,7 +206,16 @@ class HieraEncoder(nn.Module):
     def forward_features(
         self, clips: Tensor, keep: Tensor | None = None, path_draws: Tensor | None = None
     ) -> Tensor:
-        """Return the last map of `forward_intermediates`, before the norm."""
+        """Return the last feature map in spatial order, before the norm.
+
+        Args:
+            clips: [B, C, T, H, W], or [B, C, H, W] for an image model; normalised.
+            keep: As in `encode`.
+            path_draws: As in `encode`.
+
+        Returns:
+            [B, (t,) h, w, C]; with `keep`, [B, visible units, (t,) h, w, C].
+        """
         return self.forward_intermediates(clips, keep, path_draws)[-1]
 
     def _branch_scales(self, tokens: Tensor, path_draws: Tensor | None) -> Tensor | None:
@@ -272,8 +281,8 @@ class Hiera(HieraEncoder):
 
         Args:
             features: [B, …, C], the result of `forward_features`.
-            pre_logits: Return the input of the linear layer instead: the normalised mean over all
-                places.
+            pre_logits: Return the normalised mean over all positions, before dropout and the
+                linear layer.
 
         Returns:
             Logits [B, K], or [B, C] with `pre_logits`.

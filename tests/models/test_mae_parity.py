@@ -8,9 +8,11 @@ import torch
 from hiera_video.models.registry import MaeConfig, config_for, default_mae
 
 CASES = [
-    ("mae_hiera_base_16x224", (16, 96, 96)),
-    ("mae_hiera_base_224", (224, 224)),
+    ("mae_hiera_tiny_16x224", (16, 96, 96)),
+    ("mae_hiera_tiny_224", (224, 224)),
     ("mae_hiera_micro_16x32", (16, 32, 32)),
+    pytest.param("mae_hiera_base_16x224", (16, 96, 96), marks=pytest.mark.slow),
+    pytest.param("mae_hiera_base_224", (224, 224), marks=pytest.mark.slow),
     pytest.param("mae_hiera_base_16x224", (16, 224, 224), marks=pytest.mark.slow),
     pytest.param("mae_hiera_large_16x224", (16, 96, 96), marks=pytest.mark.slow),
 ]
@@ -36,7 +38,13 @@ def test_equals_the_reference(name, size, twins, draw_clips, relative_difference
 
 
 @pytest.mark.parametrize(
-    ("name", "size"), [("mae_hiera_base_16x224", (16, 64, 64)), ("mae_hiera_base_224", (96, 96))]
+    ("name", "size"),
+    [
+        ("mae_hiera_tiny_16x224", (16, 64, 64)),
+        ("mae_hiera_tiny_224", (96, 96)),
+        pytest.param("mae_hiera_base_16x224", (16, 64, 64), marks=pytest.mark.slow),
+        pytest.param("mae_hiera_base_224", (96, 96), marks=pytest.mark.slow),
+    ],
 )
 def test_gradients_equal_the_reference(name, size, twins, draw_clips):
     config = config_for(name, input_size=size)

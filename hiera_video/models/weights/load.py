@@ -67,7 +67,7 @@ def load_pretrained(
     name: str = "",
     inflation: Inflation = "center",
 ) -> LoadReport:
-    """Load weights into `model` in place, and log what was loaded, newly initialised and dropped.
+    """Load weights into `model` in place, and log what was loaded, initialised and dropped.
 
     Args:
         model: A `Hiera` or `MaskedAutoencoderHiera`.
@@ -123,7 +123,7 @@ def from_pretrained(source: str | Path) -> Hiera | MaskedAutoencoderHiera:
     except (TypeError, ValueError) as error:
         raise CheckpointError(
             f"{source}: config.json was not written by this package or hiera-transformer "
-            f"({error}); load weights with Hiera's parameter names with create_model(…, "
+            f"({error}); load weights that have Hiera's parameter names by create_model(…, "
             "pretrained=…)"
         ) from error
     model = MaskedAutoencoderHiera(config, mae) if is_autoencoder else Hiera(config)
