@@ -4,9 +4,9 @@
     python benchmarks/views.py --rounds 2 --videos 1    # a try
 
 The videos are 10 s of H.264 of 340×256 with B-frames, a view is 16×224×224. `views` is everything
-that `TestViews` does (open, decode, resize, normalise), on one thread; `batches` adds the copies into
-the model's batches of 8. Both alternate with decoding alone; a figure is the median of the rounds'
-ratios. Writes `results/views.json`.
+that `TestViews` does (open, decode, resize, normalise), on one thread; `batches` adds the copies
+into the model's batches of 8. Both alternate with decoding alone; a figure is the median of the
+rounds' ratios. Writes `results/views.json`.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as kernels
 
 from hiera_video.data.transforms.clip_sample import Erasure
-from hiera_video.data.transforms.warp import warp
+from hiera_video.data.transforms.warp import Matrix, warp
 
 NUM_OPS = 2
 OP_PROBABILITY = 0.5
@@ -94,29 +94,21 @@ def draw_erasure(
     return None
 
 
+Operation = Callable[[Tensor, float, float], Tensor]
+"""(uint8 clip [T, 3, H, W], level in [0, 1], sign) → clip."""
+
+
 def _rotate(clip: Tensor, level: float, sign: float) -> Tensor:
     height, width = clip.shape[-2:]
     angle = -math.radians(30 * level * sign)  # counter-clockwise, while the y axis points down
     cos, sin = math.cos(angle), math.sin(angle)
     shift_x = width / 2 - cos * width / 2 - sin * height / 2  # the centre stays where it is
     shift_y = height / 2 + sin * width / 2 - cos * height / 2
-    return warp(clip, (cos, sin, shift_x, -sin, cos, shift_y), fill=FILL)
+    return _warp(clip, (cos, sin, shift_x, -sin, cos, shift_y))
 
 
-def _shear_x(clip: Tensor, level: float, sign: float) -> Tensor:
-    return warp(clip, (1, 0.3 * level * sign, 0, 0, 1, 0), fill=FILL)
-
-
-def _shear_y(clip: Tensor, level: float, sign: float) -> Tensor:
-    return warp(clip, (1, 0, 0, 0.3 * level * sign, 1, 0), fill=FILL)
-
-
-def _translate_x(clip: Tensor, level: float, sign: float) -> Tensor:
-    return warp(clip, (1, 0, 0.45 * level * sign * clip.shape[-1], 0, 1, 0), fill=FILL)
-
-
-def _translate_y(clip: Tensor, level: float, sign: float) -> Tensor:
-    return warp(clip, (1, 0, 0, 0, 1, 0.45 * level * sign * clip.shape[-2]), fill=FILL)
+def _warp(clip: Tensor, matrix: Matrix) -> Tensor:
+    return warp(clip, matrix, fill=FILL)
 
 
 def _by_frame(kernel: Callable[[Tensor], Tensor], clip: Tensor) -> Tensor:
@@ -130,16 +122,6 @@ def _by_frame(kernel: Callable[[Tensor], Tensor], clip: Tensor) -> Tensor:
 def _auto_contrast(clip: Tensor, level: float, sign: float) -> Tensor:
     # the extremes of each plane are found faster where planes are contiguous
     return _by_frame(lambda frame: kernels.autocontrast(frame.contiguous()), clip)
-
-
-def _equalize(clip: Tensor, level: float, sign: float) -> Tensor:
-    result: Tensor = kernels.equalize(clip)
-    return result
-
-
-def _invert(clip: Tensor, level: float, sign: float) -> Tensor:
-    result: Tensor = kernels.invert(clip)
-    return result
 
 
 def _posterize(clip: Tensor, level: float, sign: float) -> Tensor:
@@ -164,12 +146,7 @@ def _factor(level: float, sign: float) -> float:
     return max(0.1, 1.0 + 0.9 * level * sign)
 
 
-def _sharpen(clip: Tensor, level: float, sign: float) -> Tensor:
-    result: Tensor = kernels.adjust_sharpness(clip, _factor(level, sign))
-    return result
-
-
-def _enhance(kernel: Callable[[Tensor, float], Tensor]) -> Callable[[Tensor, float, float], Tensor]:
+def _enhance(kernel: Callable[[Tensor, float], Tensor]) -> Operation:
     """Make an operation of a kernel that takes a factor, where 1 changes nothing."""
 
     def operation(clip: Tensor, level: float, sign: float) -> Tensor:
@@ -184,10 +161,10 @@ JITTER: dict[str, Callable[[Tensor, float], Tensor]] = {
     "saturation": kernels.adjust_saturation,
 }
 
-OPERATIONS: dict[str, Callable[[Tensor, float, float], Tensor]] = {
+OPERATIONS: dict[str, Operation] = {
     "AutoContrast": _auto_contrast,
-    "Equalize": _equalize,
-    "Invert": _invert,
+    "Equalize": lambda clip, level, sign: kernels.equalize(clip),
+    "Invert": lambda clip, level, sign: kernels.invert(clip),
     "Rotate": _rotate,
     "PosterizeIncreasing": _posterize,
     "SolarizeIncreasing": _solarize,
@@ -195,10 +172,16 @@ OPERATIONS: dict[str, Callable[[Tensor, float, float], Tensor]] = {
     "ColorIncreasing": _enhance(kernels.adjust_saturation),
     "ContrastIncreasing": _enhance(kernels.adjust_contrast),
     "BrightnessIncreasing": _enhance(kernels.adjust_brightness),
-    "SharpnessIncreasing": _sharpen,
-    "ShearX": _shear_x,
-    "ShearY": _shear_y,
-    "TranslateXRel": _translate_x,
-    "TranslateYRel": _translate_y,
+    "SharpnessIncreasing": lambda clip, level, sign: kernels.adjust_sharpness(
+        clip, _factor(level, sign)
+    ),
+    "ShearX": lambda clip, level, sign: _warp(clip, (1, 0.3 * level * sign, 0, 0, 1, 0)),
+    "ShearY": lambda clip, level, sign: _warp(clip, (1, 0, 0, 0.3 * level * sign, 1, 0)),
+    "TranslateXRel": lambda clip, level, sign: _warp(
+        clip, (1, 0, 0.45 * level * sign * clip.shape[-1], 0, 1, 0)
+    ),
+    "TranslateYRel": lambda clip, level, sign: _warp(
+        clip, (1, 0, 0, 0, 1, 0.45 * level * sign * clip.shape[-2])
+    ),
 }
-"""timm's operations of increasing severity, by its names: (clip, level in [0, 1], sign) → clip."""
+"""timm's operations of increasing severity, by its names."""

@@ -221,8 +221,8 @@ def random_box(
     If no draw fits (in a very wide frame), take the largest centred box of an allowed aspect ratio.
 
     Args:
-        height: Of the frame.
-        width: Of the frame.
+        height: Height of the frame.
+        width: Width of the frame.
         scale: Range of the crop's area, as a share of the frame's.
         ratio: Range of width over height.
         generator: Source of the random numbers.
