@@ -1,4 +1,4 @@
-"""Film strips of the report, from video files and folders of frames."""
+"""The report: its film strips, from video files and folders of frames, and its words."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hiera_video.data.dataset import UnreadableVideo
 from hiera_video.data.manifest.record import Manifest, Record
 from hiera_video.eval.report import write_report
 from hiera_video.eval.results import EvalSetup, write_results
@@ -61,3 +62,29 @@ def test_strips_show_the_frames_in_order(tmp_path: Path, kind: str) -> None:
     for strip in strips:
         found = [int(strip[48, 48 + 100 * place, 0]) for place in range(6)]
         assert found == pytest.approx(SHADES, abs=4)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_words_of_the_page(tmp_path: Path, multi_label: bool) -> None:
+    label = (0, 1) if multi_label else 0
+    records = tuple(Record(path=f"/x/{row}.mp4", label=label, row=row) for row in range(3))
+    manifest = Manifest(
+        records=records, class_names=("a", "b"), multi_label=multi_label, source="list.csv"
+    )
+    unreadable = UnreadableVideo(row=2, path="/x/2.mp4", reason="container", message="-")
+    logits = np.array([[[0.0, 2.0]], [[3.0, 0.0]]], np.float32)
+    predictions = Predictions(np.arange(2), logits, (unreadable,), np.array([0.25, 0.75]))
+    setup = EvalSetup(model="m", checkpoint="c", clips=1, crops=1, precision="fp32")
+    results = write_results(tmp_path, setup, predictions, manifest)
+    page = write_report(tmp_path, results, predictions, manifest, []).read_text()
+    text = " ".join(re.sub(r"<style>.*?</style>|<[^>]*>", " ", page, flags=re.DOTALL).split())
+    metric = "100.0 % mAP" if multi_label else "50.0 % top-1"
+    for words in (
+        f"m 1×1 views per video · list.csv · c {metric} 95 % interval ",
+        "2 of 3 videos evaluated 1 unreadable",
+        "Unreadable videos row file reason 2 /x/2.mp4 container",
+        "Slowest videos to read median over all videos: 500 ms ms file 750 1.mp4 250 0.mp4",
+    ):
+        assert words in text
+    assert ("Most frequent confusions label prediction videos" in text) == (not multi_label)
+    assert not re.search(r'(?:src|href)="(?!data:)', page)  # no network

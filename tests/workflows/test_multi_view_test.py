@@ -296,3 +296,10 @@ def test_a_checkpoint_that_does_not_fit(common: list[str], tmp_path: Path) -> No
     ):
         with pytest.raises(kind, match=words):
             evaluate(tmp_path / "out", common, override)
+
+
+def test_a_missing_view_is_a_bug(common: list[str]) -> None:
+    config = load_config(CONFIG, common[2:])
+    predictions = Predictions(np.array([0]), np.zeros((1, 5, 3), np.float32), ())
+    with pytest.raises(RuntimeError, match="computed 5 views per video instead of 6"):
+        workflow._check_predictions(predictions, read_split(config, "test"), config)
