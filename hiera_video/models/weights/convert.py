@@ -108,8 +108,7 @@ def adapt_state_dict(
     head, own_head = state.get(_HEAD), parameters.get(_HEAD)
     if head is not None and own_head is not None and len(head) != len(own_head):
         notes.append(
-            f"head is newly initialised: the file has {len(head)} classes, the model "
-            f"{len(own_head)}"
+            f"head newly initialised: the file has {len(head)} classes, the model {len(own_head)}"
         )
         state = {name: value for name, value in state.items() if not name.startswith("head.")}
     adapted = {name: value for name, value in state.items() if name in parameters}

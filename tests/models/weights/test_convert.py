@@ -156,7 +156,7 @@ def test_head_of_another_class_count_is_newly_initialised():
     _, report = adapt_state_dict(
         state_of("hiera_micro_16x32"), create_model("hiera_micro_16x32", num_classes=10), "x"
     )
-    assert report.notes == ("head is newly initialised: the file has 400 classes, the model 10",)
+    assert report.notes == ("head newly initialised: the file has 400 classes, the model 10",)
     assert report.newly_initialised == ("head.projection.weight", "head.projection.bias")
 
 

@@ -119,7 +119,7 @@ def test_newly_initialised_and_dropped_parameters_are_logged(model, tmp_path, ca
     torch.save(create_model(NAME, num_classes=9).state_dict(), tmp_path / "nine.pth")
     with caplog.at_level(logging.INFO, logger="hiera_video"):
         load_pretrained(model, tmp_path / "nine.pth")
-    assert "head is newly initialised: the file has 9 classes, the model 5" in caplog.text
+    assert "head newly initialised: the file has 9 classes, the model 5" in caplog.text
 
 
 class Bomb:
