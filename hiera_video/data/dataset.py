@@ -234,13 +234,14 @@ class TrainClips:
         with stage("open"), open_video(record.source, self.decoder) as video:
             window = record_frame_range(video, record)
             with _name_video_in_errors(record.path):
-                indices = [training_clip(window, self.clip, generator) for _ in range(clips)]
+                drawn = [training_clip(window, self.clip, generator) for _ in range(clips)]
+            indices = [[window.first + index for index in clip] for clip in drawn]
             with stage("decode"):
                 if clips == 1:
-                    return [video.frames([window.first + i for i in indices[0]])]
+                    return [video.frames(indices[0])]
                 return [
                     frames[clip]
-                    for frames, places in _decode_clips(video, window, indices)
+                    for frames, places in decode_clips(video, indices)
                     for clip in places
                 ]
 
@@ -312,18 +313,18 @@ class TestViews:
         with open_video(record.source, self.decoder) as video:
             window = record_frame_range(video, record)
             with _name_video_in_errors(record.path):
-                indices = test_clips(window, self.clip, self.num_clips)
+                clips = test_clips(window, self.clip, self.num_clips)
+            clips = [[window.first + index for index in clip] for clip in clips]
             crops = [
                 self.transform.views_of(frames, places)
-                for frames, places in _decode_clips(video, window, indices)
+                for frames, places in decode_clips(video, clips)
             ]
             times, frame_seconds = video.times, 1 / video.fps
         return VideoViews(
             row=record.row,
             crops=Crops.concatenate(crops),
             clip_seconds=tuple(
-                (times[window.first + min(clip)], times[window.first + max(clip)] + frame_seconds)
-                for clip in indices
+                (times[min(clip)], times[max(clip)] + frame_seconds) for clip in clips
             ),
             seconds=time.monotonic() - started,
         )
@@ -356,24 +357,32 @@ def record_frame_range(video: VideoReader, record: Record) -> FrameRange:
     return window
 
 
-def _decode_clips(
-    video: VideoReader, window: FrameRange, clips: Sequence[Sequence[int]]
+def decode_clips(
+    video: VideoReader, clips: Sequence[Sequence[int]]
 ) -> list[tuple[Frames, list[list[int]]]]:
-    """Decode the frames of several clips, each distinct frame once.
+    """Decode the frames of several clips of a video, each distinct frame once.
+
+    Args:
+        video: The open video.
+        clips: Frame numbers of each clip.
 
     Returns:
-        The frames, and the places of each clip's frames among them. One such pair, or one pair per
-        clip if all clips together exceed the memory limit of a video.
+        Distinct frames [N, H, W, 3], and for each clip the places of its frames among the N. There
+        are several such pairs, in order, if all clips together exceed the memory limit of a video.
+
+    Raises:
+        DecodeError: A frame is damaged, or a single clip exceeds the memory limit.
     """
-    distinct = sorted({i for clip in clips for i in clip})
-    place = {index: position for position, index in enumerate(distinct)}
+    distinct = sorted({index for clip in clips for index in clip})
     try:
-        frames = video.frames([window.first + i for i in distinct])
+        frames = video.frames(distinct)
     except DecodeError as error:
         if error.reason != "too_large" or len(clips) == 1:
             raise
-        return [part for clip in clips for part in _decode_clips(video, window, [clip])]
-    return [(frames, [[place[i] for i in clip] for clip in clips])]
+        middle = len(clips) // 2
+        return [*decode_clips(video, clips[:middle]), *decode_clips(video, clips[middle:])]
+    place = {index: position for position, index in enumerate(distinct)}
+    return [(frames, [[place[index] for index in clip] for clip in clips])]
 
 
 @contextmanager

@@ -16,7 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hiera_video.data.dataset import UnreadableVideo, ViewTransform, record_frame_range
+from hiera_video.data.dataset import (
+    UnreadableVideo,
+    ViewTransform,
+    decode_clips,
+    record_frame_range,
+)
 from hiera_video.data.loading.quarantine import OnOpen
 from hiera_video.data.manifest.record import Record
 from hiera_video.data.transforms.multicrop import Crops
@@ -24,7 +29,7 @@ from hiera_video.errors import ConfigError, DecodeError
 from hiera_video.features.windows import Window, WindowRule
 from hiera_video.video import open_video
 from hiera_video.video.options import Backend
-from hiera_video.video.reader import Frames, VideoReader
+from hiera_video.video.reader import VideoReader
 
 PART_BYTES = 256 << 20
 """Size of the clips in one part: bounds the memory of what is read ahead."""
@@ -131,8 +136,9 @@ class ReadWindows:
             return VideoPart(
                 row=record.row, path=record.path, clips=torch.empty(0), windows=(), total=0
             )
+        decoded = decode_clips(video, [window.frames for window in wanted])
         crops = Crops.concatenate(
-            [self.transform.views_of(frames, clips) for frames, clips in _decode(video, wanted)]
+            [self.transform.views_of(frames, clips) for frames, clips in decoded]
         )
         count = len(crops.boxes)
         return VideoPart(
@@ -168,24 +174,6 @@ class ReadWindows:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_kept": None}  # an open file cannot be pickled
-
-
-def _decode(video: VideoReader, windows: list[Window]) -> list[tuple[Frames, list[list[int]]]]:
-    """Decode the frames of all windows once, in halves if they take too much memory at once.
-
-    Returns:
-        Pairs of frames [N, H, W, 3] and, for each window, the positions of its frames among the N.
-    """
-    distinct = sorted({frame for window in windows for frame in window.frames})
-    try:
-        frames = video.frames(distinct)
-    except DecodeError as error:
-        if error.reason != "too_large" or len(windows) == 1:
-            raise
-        middle = len(windows) // 2
-        return [*_decode(video, windows[:middle]), *_decode(video, windows[middle:])]
-    position = {frame: index for index, frame in enumerate(distinct)}
-    return [(frames, [[position[frame] for frame in window.frames] for window in windows])]
 
 
 # -- in order ----------------------------------------------------------------------------------

@@ -213,7 +213,7 @@ def test_unreadable_videos_are_reported_in_tests(manifest: Manifest) -> None:
     assert "gone.mp4: no such file" in item.message
 
 
-def test_clips_that_exceed_the_memory_limit_together_are_decoded_one_by_one(
+def test_clips_that_exceed_the_memory_limit_together_are_decoded_apart(
     manifest: Manifest, videos: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from hiera_video.video.reader import Limits
