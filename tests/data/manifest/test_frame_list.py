@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,7 @@ import torch
 from PIL import Image
 
 from hiera_video.data.dataset import TestViews, UnreadableVideo, VideoViews
-from hiera_video.data.manifest.list_file import format_line
 from hiera_video.data.manifest.read import read_manifest
-from hiera_video.data.manifest.record import Label, Record
 from hiera_video.data.sampling import ClipConfig
 from hiera_video.data.transforms.multicrop import Crops
 from hiera_video.errors import ManifestError
@@ -105,48 +102,3 @@ def test_lists_that_are_not_of_frame_folders(tmp_path: Path) -> None:
         ManifestError, match=r"list.txt:201: 'b x' is not `frame_dir num_frames label`"
     ):
         read_manifest(str(listing))
-
-
-def test_written_lines_read_back(tmp_path: Path) -> None:
-    """`format_line` writes every kind of record so that `read_manifest` returns it."""
-
-    def record(row: int, path: str, label: Label = None, **facts: Any) -> Record:
-        return Record(path=str(tmp_path / path), label=label, row=row, **facts)
-
-    for records in (
-        [record(0, "74225", num_frames=5), record(1, "a b/x", num_frames=7)],
-        [
-            record(0, "74225", 3, num_frames=5),
-            record(1, "7", num_frames=7),
-            record(2, "9", 0, num_frames=1),
-        ],
-        [
-            record(0, "7", (3,), num_frames=5),
-            record(1, "8", num_frames=7),
-            record(2, "9", (1, 2), num_frames=1),
-        ],
-        [record(0, "a.mp4"), record(1, "b c.MKV", 4), record(2, "d 5.mp4/e f", 5)],
-        [
-            record(0, "clips/0001"),
-            record(1, "clips/my 2"),
-            record(2, "clips/3", 1, start_seconds=0.5, end_seconds=2.0),
-        ],
-        [
-            record(0, "a.mp4", (1,)),
-            record(1, "b.mp4"),
-            record(2, "b.mp4", (1, 2), start_seconds=0.0, end_seconds=1.0),
-        ],
-    ):
-        listing = tmp_path / "list.csv"
-        listing.write_text(
-            "".join(
-                format_line(record, os.path.relpath(record.path, tmp_path)) for record in records
-            )
-        )
-        assert read_manifest(str(listing)).records == tuple(records)
-    for name in ("7.mp4", "clip 3"):
-        with pytest.raises(
-            ManifestError,
-            match=f"{name}: is a folder of frames whose name ends like a video file's or with",
-        ):
-            format_line(record(0, name, 1, num_frames=3), name)

@@ -1,4 +1,4 @@
-"""The index of tar shards: a part of it is an index too; what is damaged, or lies where nothing reads, is told."""
+"""Index of tar shards: subsets, damaged indices and shards, and URLs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from hiera_video.data.manifest.tar_index import subset_index
 from hiera_video.errors import ConfigError, ManifestError
 
 
-def test_part_of_an_index(shards_index: Path, tmp_path: Path) -> None:
+def test_subset_of_an_index(shards_index: Path, tmp_path: Path) -> None:
     (tmp_path / "train.json").write_text(subset_index(str(shards_index), [1, 6]))
     part = read_manifest(str(tmp_path / "train.json"), root=str(shards_index.parent))
     whole = read_manifest(str(shards_index)).records
-    assert [record.shard_video for record in part.records] == [whole[1].shard_video, whole[6].shard_video]
+    assert [record.shard_video for record in part.records] == [
+        whole[1].shard_video,
+        whole[6].shard_video,
+    ]
     assert [record.row for record in part.records] == [0, 1]
 
 
