@@ -1,5 +1,4 @@
-"""Compare the masked autoencoder's gradients with `hiera-transformer`'s at sizes too large for
-tests.
+"""Compare the masked autoencoder's gradients with hiera-transformer's at full sizes.
 
     python benchmarks/mae_gradients.py            # some minutes, 10 GB
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from speed_case import Case
     from speed_lower_bound import LowerBound
+    from speed_measure import MachineLimits
 
 SIZES = ("micro", "tiny", "small", "base", "base_plus", "large", "huge")
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.02}
@@ -114,48 +115,21 @@ def measure(case: Case, arguments: argparse.Namespace, threads: int) -> dict[str
     """Compare, time and print one case; return its row of results."""
     import torch
     from speed_case import DTYPES
-    from speed_implementations import build, implementations_for
-    from speed_lower_bound import layers_of, total_macs, total_values
-    from speed_measure import (
-        differences,
-        machine_limits,
-        peak_memory,
-        ratios,
-        summarise,
-        time_in_turns,
-    )
+    from speed_measure import machine_limits, peak_memory, ratios, summarise, time_in_turns
     from speed_packages import missing_package
     from speed_rows import print_row
 
-    torch.compiler.reset()  # the limit of compiled variants is one for all cases of a process
-    names = [
-        name
-        for name in implementations_for(case)
-        if not arguments.only or name in ("ours", *arguments.only)
-    ]
+    names = requested(case, arguments.only)
     absent = {name: package for name in names if (package := missing_package(name))}
     names = [name for name in names if name not in absent]
-    implementations = {"ours": build("ours", case)}
-    state = implementations["ours"].model.state_dict()
-    implementations |= {name: build(name, case, state) for name in names if name != "ours"}
-    found = differences(implementations, "ours")
-    runs: dict[str, Any] = {name: made.step for name, made in implementations.items()}
-    for name, bound in lower_bounds(case, half="ours_half" in names).items():
-        if not arguments.only or name in arguments.only:
-            runs[name] = bound.run
-    dtype = DTYPES[case.dtype]
-    limits = machine_limits(dtype, case.device)
+    runs, found = prepare(case, names)
+    if arguments.only:
+        runs = {name: run for name, run in runs.items() if name in ("ours", *arguments.only)}
+    limits = machine_limits(DTYPES[case.dtype], case.device)
     seconds = time_in_turns(runs | limits.runs, arguments.rounds, arguments.clock, case.device)
-    shares = {
-        name: [a / b for a, b in zip(seconds.pop(name), seconds["ours"])] for name in limits.runs
-    }
-    layers, backward = layers_of(case.config, case.mae()), case.mode != "model"
-    macs = case.batch * total_macs(layers, backward)
-    moved = case.batch * total_values(layers, backward) * dtype.itemsize
-    mfu = macs / limits.macs * summarise(shares["product"])["median"]
-    over_copy = moved / limits.bytes * summarise(shares["copy"])["median"]
-    onednn = case.device == "cpu" and case.dtype == "float32"
-    del runs, implementations, state, limits
+    limit_seconds = {name: seconds.pop(name) for name in limits.runs}
+    rates = utilisation(case, limits, limit_seconds, seconds["ours"])
+    del runs, limits
     if case.device == "cuda":
         torch.cuda.empty_cache()  # for the processes that measure memory
     measured = [] if arguments.no_memory else names
@@ -165,10 +139,7 @@ def measure(case: Case, arguments: argparse.Namespace, threads: int) -> dict[str
         "seconds": {name: summarise(values) for name, values in seconds.items()},
         "times_ours": ratios(seconds, "ours"),
         "times_floor": ratios(seconds, "floor") if "floor" in seconds else {},
-        "macs": macs,
-        "floor_products": "torch.mm or oneDNN" if onednn else "torch.mm",
-        "mfu": round(mfu, 3),
-        "bytes_over_copy": round(over_copy, 3),
+        **rates,
         "differences": found,
         "differs": {name: far for name, far in found.items() if not far <= TOLERANCE[case.dtype]},
         "absent": absent,
@@ -176,6 +147,56 @@ def measure(case: Case, arguments: argparse.Namespace, threads: int) -> dict[str
     }
     print_row(row)
     return row
+
+
+def requested(case: Case, only: list[str] | None) -> list[str]:
+    """Return the implementations that can run the case, and with `only` are named there."""
+    from speed_implementations import implementations_for
+
+    return [name for name in implementations_for(case) if not only or name in ("ours", *only)]
+
+
+def prepare(case: Case, names: list[str]) -> tuple[dict[str, Any], dict[str, float]]:
+    """Build implementations and lower bounds; return functions to time, and the differences."""
+    import torch
+    from speed_implementations import build
+    from speed_measure import differences
+
+    torch.compiler.reset()  # the limit of compiled variants is one for all cases of a process
+    implementations = {"ours": build("ours", case)}
+    state = implementations["ours"].model.state_dict()
+    implementations |= {name: build(name, case, state) for name in names if name != "ours"}
+    found = differences(implementations, "ours")
+    bounds = lower_bounds(case, half="ours_half" in names)
+    runs = {name: implementation.step for name, implementation in implementations.items()}
+    return {**runs, **{name: bound.run for name, bound in bounds.items()}}, found
+
+
+def utilisation(
+    case: Case,
+    limits: MachineLimits,
+    limit_seconds: dict[str, list[float]],
+    seconds: list[float],
+) -> dict[str, Any]:
+    """Return the work of a step, and its rates relative to the machine's limits."""
+    from speed_case import DTYPES
+    from speed_lower_bound import layers_of, total_macs, total_values
+    from speed_measure import summarise
+
+    layers, backward = layers_of(case.config, case.mae()), case.mode != "model"
+    macs = case.batch * total_macs(layers, backward)
+    moved = case.batch * total_values(layers, backward) * DTYPES[case.dtype].itemsize
+    product, copy = (
+        summarise([a / b for a, b in zip(limit_seconds[name], seconds)])["median"]
+        for name in ("product", "copy")
+    )
+    onednn = case.device == "cpu" and case.dtype == "float32"
+    return {
+        "macs": macs,
+        "floor_products": "torch.mm or oneDNN" if onednn else "torch.mm",
+        "mfu": round(macs / limits.macs * product, 3),
+        "bytes_over_copy": round(moved / limits.bytes * copy, 3),
+    }
 
 
 def lower_bounds(case: Case, *, half: bool) -> dict[str, LowerBound]:

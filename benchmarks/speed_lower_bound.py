@@ -66,8 +66,7 @@ class Attention:
 
     @property
     def whole(self) -> bool:
-        """True for attention over the clip, whose cost grows with the square of the clip's
-        length."""
+        """True for attention over the whole clip, whose cost grows with the clip's square."""
         return self.batch == 1
 
     @property
@@ -77,8 +76,7 @@ class Attention:
 
     @property
     def backward_macs(self) -> int:
-        """Multiply-accumulates of the backward pass: four products, without the recomputed
-        fifth."""
+        """Multiply-accumulates of the backward pass: four products, none recomputed."""
         return 2 * self.macs
 
     @property

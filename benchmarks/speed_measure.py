@@ -158,8 +158,7 @@ def _resident(field: str) -> int:
 
 @dataclass(frozen=True)
 class MachineLimits:
-    """Measurements of the machine's peak in the same rounds: a large square product and a large
-    copy."""
+    """Peak of the machine, measured in the same rounds: a large product and a large copy."""
 
     macs: int
     """Multiply-accumulates of the product."""

@@ -50,8 +50,7 @@ def copied(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def five_dimensions(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Call it with [1, heads, windows, tokens, dim], as the authors do; no fused kernel takes
-    it."""
+    """Call it with five dimensions, as the authors do, which no fused kernel supports."""
     mixed = F.scaled_dot_product_attention(
         *(part.permute(2, 0, 1, 3)[None] for part in (query, key, value))
     )
@@ -117,8 +116,7 @@ def implementations(query: Tensor, key: Tensor, value: Tensor) -> dict[str, Atte
 
 
 def operands(shape: Attention, batch: int, dtype: torch.dtype, device: str) -> list[Tensor]:
-    """Return query, key and value as views of one linear layer's output; a pooled query is a
-    copy."""
+    """Return query, key and value as views of one linear layer; a pooled query is a copy."""
     generator = torch.Generator(device).manual_seed(0)
     rows = torch.randn(
         batch * shape.batch,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 from hiera_video.errors import ConfigError
 from hiera_video.models.layout import AXES, HieraConfig, check_input_size
@@ -90,17 +90,10 @@ class MaeConfig:
             0 < self.decoder_share <= 1,
             f"mae.decoder_share={self.decoder_share}: must be above 0, at most 1",
         )
-        for name, choices in _MAE_CHOICES.items():
-            value = getattr(self, name)
+        hints = get_type_hints(MaeConfig)
+        for name in ("masking", "target", "target_frames", "decoder_tokens"):
+            value, choices = getattr(self, name), get_args(hints[name])
             require(value in choices, f"mae.{name}={value!r}: choose one of {', '.join(choices)}")
-
-
-_MAE_CHOICES = {
-    "masking": ("random", "tube", "future"),
-    "target": ("pixels", "hog"),
-    "target_frames": ("first", "all"),
-    "decoder_tokens": ("all", "running_cell", "random"),
-}
 
 
 def check_mask_ratio(ratio: float, key: str = "mask_ratio") -> None:

@@ -1,5 +1,4 @@
-"""Reference: PyPI's `hiera-transformer`, built from our configuration with the same redrawn
-weights."""
+"""The reference, PyPI's `hiera-transformer`, with our configuration and the same weights."""
 
 from __future__ import annotations
 
@@ -27,8 +26,7 @@ SHARED = (
 
 @contextmanager
 def no_init() -> Iterator[None]:
-    """Skip initialisation: weights are redrawn, and initialising a huge model takes half a
-    minute."""
+    """Skip initialisation, which takes half a minute for a huge model; weights are redrawn."""
     with mock.patch.multiple(
         nn.init,
         trunc_normal_=lambda tensor, **_: tensor,
@@ -40,8 +38,7 @@ def no_init() -> Iterator[None]:
 
 @torch.no_grad()
 def redraw(model: nn.Module, seed: int = 0) -> None:
-    """Redraw every parameter; with the reference's head, scaled by 0.001, any two networks
-    agree."""
+    """Redraw every parameter; with initial heads, scaled by 0.001, any two networks agree."""
     generator = torch.Generator().manual_seed(seed)
     # a prime length, so that rows of a matrix never line up
     pool = torch.randn(1_000_003, generator=generator) * 0.05
