@@ -1,4 +1,4 @@
-"""Real workers that hang, crash or are killed (RELIABILITY V5, W1): the run gives the same numbers.
+"""Real workers that hang, crash or are killed (RELIABILITY V5, W1, W3): the results stay the same.
 
 Set `FAULTS=full` for the counts of the nightly check.
 """
@@ -26,6 +26,7 @@ from hiera_video.data.config import AugmentConfig
 from hiera_video.data.dataset import TestViews, TrainClips, UnreadableVideo
 from hiera_video.data.loading.batch_plan import BatchPlan
 from hiera_video.data.loading.loader import test_loader, train_loader
+from hiera_video.data.loading.pool import PAUSE_SECONDS
 from hiera_video.data.loading.quarantine import Quarantine, QuarantinePolicy
 from hiera_video.data.manifest.record import Manifest
 from hiera_video.data.sampling import ClipConfig
@@ -191,6 +192,42 @@ def test_workers_end_when_their_parent_is_killed(context: str, tmp_path: Path) -
     while time.monotonic() < until and any(map(is_running, workers)):
         time.sleep(0.1)
     assert not any(map(is_running, workers))
+
+
+STOPPED_SCRIPT = """
+import sys, time
+from hiera_video.data.loading.map_videos import map_videos
+from hiera_video.data.loading.quarantine import QuarantinePolicy
+
+def read(item, on_open):
+    on_open(f"{item}.mp4")
+    time.sleep(0.5)
+    return item
+
+if __name__ == "__main__":
+    policy = QuarantinePolicy(deadline_seconds=4.0, file=sys.argv[1])
+    for result in map_videos(read, range(12), workers=2, quarantine=policy, context="fork"):
+        print(result, flush=True)
+"""
+
+
+def test_a_process_group_that_is_stopped_beyond_the_deadline_quarantines_nothing(
+    tmp_path: Path,
+) -> None:
+    script, file = tmp_path / "parent.py", tmp_path / "quarantine.jsonl"
+    script.write_text(STOPPED_SCRIPT)
+    with subprocess.Popen(
+        [sys.executable, script, file], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as parent:
+        assert parent.stdout is not None
+        first = parent.stdout.readline()
+        os.killpg(parent.pid, signal.SIGSTOP)
+        time.sleep(PAUSE_SECONDS + 2)
+        os.killpg(parent.pid, signal.SIGCONT)
+        rest = parent.stdout.read()
+    assert parent.returncode == 0
+    assert (first + rest).split() == [str(item) for item in range(12)]
+    assert not file.exists()
 
 
 def is_running(pid: int) -> bool:
