@@ -108,15 +108,9 @@ def compute_shard(
         elif video.total == 0:
             rows.append(_index_row(video, number, status="short"))
         elif failed is None:
-            for window, clip in zip(video.windows, video.clips):
+            for clip in video.clips:
                 runner.add(clip)
-                times: dict[str, Any] = {
-                    "start_seconds": window.start_seconds,
-                    "end_seconds": window.end_seconds,
-                }
-                rows.append(
-                    _index_row(video, number, clip=window.number, tail=window.tail, **times)
-                )
+            rows += _window_rows(video, number)
     features = runner.finish()
     if failed is not None:
         raise PartlyUnreadableError(failed)
@@ -129,6 +123,20 @@ def compute_shard(
     if plan.config.format != "safetensors":
         _write_arrays(plan, computed, features)
     return plan.files.write(number, pa.Table.from_pylist(rows, schema=INDEX), features)
+
+
+def _window_rows(part: VideoPart, number: int) -> list[dict[str, Any]]:
+    return [
+        _index_row(
+            part,
+            number,
+            clip=window.number,
+            start_seconds=window.start_seconds,
+            end_seconds=window.end_seconds,
+            tail=window.tail,
+        )
+        for window in part.windows
+    ]
 
 
 def _index_row(

@@ -253,21 +253,10 @@ def make_plan(
     Raises:
         FeatureError: The folder was created with other settings, or cannot be written.
     """
-    from hiera_video.data.transforms.train_eval import EvalTransform
     from hiera_video.features.shard_files import ShardFiles
-    from hiera_video.features.shard_reading import ReadWindows
     from hiera_video.features.shards import ExtractionPlan
 
-    features, size = config.features, config.input_size
-    clips, crops = views or (0, 1)
-    read = ReadWindows(
-        partial(view_windows, clip=config.clip, num_clips=clips)
-        if views
-        else partial(sliding_windows, clip=config.clip, config=features),
-        EvalTransform(size[1], crops, config.augment.mean, config.augment.std),
-        clip_bytes=4 * encoder.model.config.in_chans * math.prod(size) * crops,
-        decoder=config.data.backend,
-    )
+    features, read = config.features, _make_reader(config, encoder, views)
     files = ShardFiles(str(features.output))
     quarantine = quarantine or make_quarantine_policy(replace(config, out_dir=str(files.folder)))
     metadata: dict[str, Any] = {
@@ -291,6 +280,26 @@ def make_plan(
         read=read,
         quarantine=quarantine,
         workers=config.data.workers,
+    )
+
+
+def _make_reader(
+    config: Config, encoder: ClipEncoder, views: tuple[int, int] | None
+) -> ReadWindows:
+    from hiera_video.data.transforms.train_eval import EvalTransform
+    from hiera_video.features.shard_reading import ReadWindows
+
+    size, augment = config.input_size, config.augment
+    if views is None:
+        rule, crops = partial(sliding_windows, clip=config.clip, config=config.features), 1
+    else:
+        clips, crops = views
+        rule = partial(view_windows, clip=config.clip, num_clips=clips)
+    return ReadWindows(
+        rule,
+        EvalTransform(size[1], crops, augment.mean, augment.std),
+        clip_bytes=4 * encoder.model.config.in_chans * math.prod(size) * crops,
+        decoder=config.data.backend,
     )
 
 

@@ -79,7 +79,7 @@ def probe_run(
         encoder = _make_encoder(config, num_classes, world.device)
         _check_memory(config, encoder, len(train.records) + len(val.records))
         if dry_run:
-            return _dry_run(config, encoder, train, val)
+            return _dry_run(config, encoder, train, val) if world.is_main else 0
         features, test_features = (
             _extract(config, encoder, part, world, folder / "features" / name)
             for part, name in ((train, "train"), (val, "val"))

@@ -113,6 +113,7 @@ def search(
         for rank, match in enumerate(matches, 1):
             (found,) = clips.slice(match.index, 1).to_pylist()
             window = chosen[match.window]
+            times = video.start_seconds[window], video.end_seconds[window]
             results.append(
                 {
                     "example": video.path,
@@ -120,10 +121,7 @@ def search(
                     **{key: found[key] for key in ("path", "row")},
                     **{key: round(found[key], 3) for key in ("start_seconds", "end_seconds")},
                     "similarity": round(match.similarity, 6),
-                    "example_seconds": [
-                        round(float(video.start_seconds[window]), 3),
-                        round(float(video.end_seconds[window]), 3),
-                    ],
+                    "example_seconds": [round(float(time), 3) for time in times],
                 }
             )
     return results
