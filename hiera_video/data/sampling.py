@@ -208,7 +208,7 @@ def proportional_starts(*, num_frames: int, span: float, num_clips: int) -> list
 def dense_indices(
     start: float, *, span: float, count: int, num_frames: int, short_videos: ShortVideos = "repeat"
 ) -> list[int]:
-    """Return `count` evenly spaced frame indices from `start` to `start + span - 1`.
+    """Return `count` evenly spaced frame indices from `start` to `start + span - 1`, ascending.
 
     Both ends count: 64 frames give 0, 4, 8, 12, 16, 21, … 63 and not `[::4]`. Source: PySlowFast,
     `linspace(start, start + span - 1, count).long()`, clamped to the video.
@@ -223,8 +223,10 @@ def dense_indices(
     if count == 1:
         positions = [start]
     else:
+        # far below the target rate a clip lasts less than one frame, and repeats that frame
+        distance = max(span - 1, 0.0)
         # multiply before dividing: 5 * 63 / 15 is exactly 21, 5 * (63 / 15) need not be
-        positions = [start + i * (span - 1) / (count - 1) for i in range(count)]
+        positions = [start + i * distance / (count - 1) for i in range(count)]
     if short_videos == "loop":
         return [math.floor(position) % num_frames for position in positions]
     return [math.floor(min(max(position, 0.0), num_frames - 1)) for position in positions]

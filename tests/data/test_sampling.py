@@ -131,6 +131,38 @@ def test_equal_to_torch_linspace_as_in_pyslowfast() -> None:
                 assert found == expected
 
 
+def test_a_clip_shorter_than_a_frame_repeats_it() -> None:
+    """At 0.2 fps, 16×4 frames at 30 fps last less than one frame: the span is 0.43."""
+    assert sampling.clip_span(KINETICS, 0.2) < 0.5
+    assert sampling.dense_indices(7.9, span=0.43, count=16, num_frames=10) == [7] * 16
+    assert sampling.test_clips(video(10, 0.2), KINETICS, 3) == [[0] * 16, [4] * 16, [8] * 16]
+
+
+def test_frame_indices_never_descend() -> None:
+    """Whatever the frame rate, the length and the start; only `loop` may wrap, and once a lap."""
+    generator = random.Random("never descend")
+    for _ in range(3000):
+        fps = 10 ** generator.uniform(-4, 4)
+        length = generator.choice([1, 2, 3, generator.randint(4, 400)])
+        config = ClipConfig(
+            num_frames=generator.choice([1, 2, 8, 16, 33]),
+            frame_stride=generator.choice([1, 2, 4, 30]),
+            target_fps=generator.choice([None, 30.0, 0.5, 240.0]),
+            sampling=generator.choice(["dense", "segments"]),
+            test_starts=generator.choice(["spread", "proportional"]),
+            short_videos=generator.choice(["repeat", "loop"]),
+        )
+        clips = [
+            sampling.training_clip(video(length, fps), config, generator),
+            *sampling.test_clips(video(length, fps), config, generator.choice([1, 2])),
+        ]
+        wraps = config.short_videos == "loop" and sampling.clip_span(config, fps) > length
+        for clip in clips:
+            assert len(clip) == config.num_frames
+            assert 0 <= min(clip) <= max(clip) < length
+            assert wraps or clip == sorted(clip), (fps, length, config)
+
+
 # -- segments ----------------------------------------------------------------------------------
 
 
