@@ -64,8 +64,8 @@ class OptimConfig:
         )
         require(
             self.lr_for_batch is None or self.lr_for_batch >= 1,
-            f"optim.lr_for_batch={self.lr_for_batch}: must be 1 or more, or null to use the rates as "
-            "given",
+            f"optim.lr_for_batch={self.lr_for_batch}: must be 1 or more, or null to use the rates "
+            "as given",
         )
         require(
             self.warmup_epochs >= 0, f"optim.warmup_epochs={self.warmup_epochs}: must be 0 or more"

@@ -156,15 +156,12 @@ class Trainer:
             The step's statistics over all ranks. None if the loss or the gradient is not finite, or
             the loss exceeds `train.max_loss`; the weights are then unchanged.
         """
-        state, step, world = self.state, self.progress.step, self.run.world
+        state, step = self.state, self.progress.step
         lr = self.lr_at(step)
         set_lr(state.optimizer, lr)
         substituted = [pair for batch in batches for pair in batch.substituted]
         self.unreadable_watch.observe(substituted)
-        # after the batches are loaded: a loader that starts draws from the same generator, and in
-        # a resumed run it starts at another step
-        dropout = random.Random(f"dropout/{self.run.seed}/{step}/{world.rank}")
-        seed_modules(dropout.getrandbits(63), world.device)
+        self._seed_dropout(step)
         sums = self._forward_backward(batches)
         state.scaler.unscale_(state.optimizer)
         grad_norm = clip_gradients(state.model, self.optim.clip_grad)
@@ -175,7 +172,7 @@ class Trainer:
             unreadable=len(substituted),
             signal=stop.received or 0,
             save_due=self.timer.minutes_since_save() > self.train.save_minutes,
-            world=world,
+            world=self.run.world,
         )
         if not self._is_finite(stats):
             self._report_non_finite(stats, batches)
@@ -232,6 +229,14 @@ class Trainer:
             end=optim.min_lr,
             cosine_after_warmup=optim.cosine_after_warmup,
         )
+
+    def _seed_dropout(self, step: int) -> None:
+        """Seed torch's default generator, after the step's batches are loaded.
+
+        A loader that starts draws from the same generator, in a resumed run at another step.
+        """
+        generator = random.Random(f"dropout/{self.run.seed}/{step}/{self.run.world.rank}")
+        seed_modules(generator.getrandbits(63), self.run.world.device)
 
     def _forward_backward(self, batches: Sequence[ClipBatch]) -> dict[str, tuple[Tensor, int]]:
         """Accumulate the gradient of the mean loss over equally large micro-batches.

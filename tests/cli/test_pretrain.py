@@ -22,7 +22,7 @@ def rows(run: Path, split: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def command(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Six steps on a list without labels, with a checkpoint after each; `out_dir` is missing."""
+    """Return a command of six steps without labels, a checkpoint after each, without `out_dir`."""
     unlabelled = tmp_path_factory.mktemp("lists") / "all.csv"
     unlabelled.write_text("".join(f"train_{number}.mp4\n" for number in range(12)))
     return [

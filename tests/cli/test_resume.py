@@ -47,7 +47,7 @@ def assert_equal_runs(run: Path, reference: Path) -> None:
 
 @pytest.fixture(scope="module")
 def command(videos: Path) -> list[str]:
-    """Six steps with a checkpoint after each; `out_dir` is missing."""
+    """Return a command of six steps with a checkpoint after each, without `out_dir`."""
     return [
         "train_net.py",
         "--cfg",

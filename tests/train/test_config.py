@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hiera_video.config.load import load_config
 from hiera_video.errors import ConfigError
 from hiera_video.train.config import OptimConfig
-from hiera_video.workflows.train_components import describe_lr
 
 
 def test_learning_rates_scale_with_the_batch_and_other_settings_stay() -> None:
@@ -27,10 +25,3 @@ def test_a_batch_size_below_one_is_an_error(batch: int) -> None:
         match=f"optim.lr_for_batch={batch}: must be 1 or more, or null to use the rates",
     ):
         OptimConfig(lr_for_batch=batch)
-
-
-def test_the_log_states_the_scaling() -> None:
-    name, batch = "configs/motion_hiera_micro.yaml", "train.batch_size=64"
-    scaled = load_config(name, [batch, "optim.lr=8e-4", "optim.lr_for_batch=256"])
-    assert describe_lr(scaled) == "0.0002 (optim.lr 0.0008 × 64 / 256)"
-    assert describe_lr(load_config(name, [batch, "optim.lr=8e-4"])) == "0.0008"

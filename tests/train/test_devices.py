@@ -46,7 +46,7 @@ def test_compiled_blocks_keep_parameter_names_and_results() -> None:
 
 @pytest.mark.slow
 def test_every_kind_of_block_is_compiled_for_training_and_validation() -> None:
-    """Beyond its limit of variants torch silently runs blocks uncompiled."""
+    """Torch silently runs blocks uncompiled beyond its limit of variants."""
     model = create_model("mae_hiera_tiny_16x224", input_size=(16, 64, 64))
     clips, compiled = torch.randn(1, 3, 16, 64, 64), []
 

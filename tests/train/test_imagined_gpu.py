@@ -52,7 +52,7 @@ def on_gpu(compute: Callable[[Any], Tensor], model: nn.Module | None = None) -> 
 
 @pytest.fixture
 def batch() -> ClipBatch:
-    """A batch as a loader yields it: real tensors on the CPU, because seeds are made of them."""
+    """Return real tensors on the CPU, as a loader does, because seeds are made of them."""
     numbers = torch.arange(2)
     clips = torch.zeros(2, 3, *MICRO.input_size)
     return ClipBatch(
@@ -66,7 +66,7 @@ def logged(output: TaskOutput) -> Tensor:
 
 
 def test_mixed_devices_are_detected() -> None:
-    """The check itself: a mask left on the CPU."""
+    """Test the check itself."""
     with pytest.raises(Exception, match=r"cuda.*cpu|cpu.*cuda"):
         on_gpu(lambda _: torch.zeros(2, device=GPU) * torch.ones(2))
 

@@ -104,7 +104,7 @@ def train(
 
 
 def linear_state(*, ema: float | None = None, fp16: bool = False) -> TrainState:
-    """Three inputs, one output, plain SGD."""
+    """Return three inputs, one output and plain SGD."""
     torch.manual_seed(0)
     model = nn.Linear(3, 1)
     optimizer = torch.optim.SGD([{"params": list(model.parameters()), "lr_scale": 1.0}], lr=0.1)
@@ -170,7 +170,7 @@ def test_milestones_are_kept_permanently(tmp_path: Path) -> None:
 
 
 def test_a_loader_that_draws_random_numbers_does_not_affect_dropout(tmp_path: Path) -> None:
-    """A loader draws from the global generator when it starts, in a resumed run at another step."""
+    """Draw from the global generator at different steps, as a loader does when it starts."""
 
     class Drawing:
         def __init__(self) -> None:

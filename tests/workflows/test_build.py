@@ -63,7 +63,6 @@ def test_class_names_unknown_to_the_training_set_are_an_error() -> None:
 
 
 def test_the_training_set_decides_whether_labels_are_multi_label() -> None:
-    """The videos of a validation list may happen to have one label each."""
     several = manifest("train.csv", None, 0, 1).to_multi_label()
     val = align_val(config(), several, manifest("val.csv", None, 1, 0))
     assert val.multi_label and [record.label for record in val.records] == [(1,), (0,)]
