@@ -164,6 +164,23 @@ def test_folders_without_weights_are_rejected(tmp_path):
         read_weights(tmp_path)
 
 
+def test_weights_in_several_files(model, tmp_path):
+    state = model.state_dict()
+    parts = {"a.safetensors": list(state)[:5], "b.safetensors": list(state)[5:]}
+    for part, names in parts.items():
+        save_file({name: state[name] for name in names}, tmp_path / part)
+    index = tmp_path / "model.safetensors.index.json"
+    weight_map = {name: part for part, names in parts.items() for name in names}
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    assert same(create_model(NAME, num_classes=5, pretrained=str(tmp_path)), model)
+    (tmp_path / "b.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"lists b.safetensors, missing from the folder"):
+        read_weights(tmp_path)
+    index.write_text("{}")
+    with pytest.raises(CheckpointError, match="lists no files; copy the whole folder"):
+        read_weights(tmp_path)
+
+
 def test_unknown_sources_are_rejected():
     with pytest.raises(
         CheckpointError,
