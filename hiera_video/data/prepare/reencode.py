@@ -235,7 +235,7 @@ class VideoCopier:
             return VideoCopy(path=source, reason=error.reason, message=str(error))
         except OSError as error:
             raise ConfigError(
-                f"{target}: cannot be written ({error}); the next run resumes here"
+                f"{target}: cannot be written ({error}); run the command again to resume"
             ) from error
         return VideoCopy(path=source, start_seconds=start, existed=existed)
 

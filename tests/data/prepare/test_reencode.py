@@ -168,7 +168,7 @@ def test_a_full_disk_is_one_error(
     monkeypatch.setattr(transcode, "write_video", fail)
     with pytest.raises(
         ConfigError,
-        match=r"out/a.mp4: cannot be written .*No space left.*; the next run resumes here",
+        match=r"out/a.mp4: cannot be written .*No space left.*; run the command again to resume",
     ):
         run(listed(videos.write("in/a.mp4", 5)), tmp_path / "out")
 
