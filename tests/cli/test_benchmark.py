@@ -49,7 +49,7 @@ def test_loading_is_measured_stage_by_stage(
     ]
     out = tmp_path / "out.json"
     assert (
-        main([*common, "--clips", "6", "--demand", "5", "--json", str(out), "--workers", "0", "1"])
+        main([*common, "--clips", "6", "--demand", "50", "--json", str(out), "--workers", "0", "1"])
         == 0
     )
     found, shown = json.loads(out.read_text()), capsys.readouterr().out
