@@ -38,7 +38,7 @@ class ExtractionStats:
     seconds: float = 0.0
     """Wall time."""
     waited: float = 0.0
-    """Seconds of those in which the model waited for frames."""
+    """Part of `seconds` in which the model waited for frames."""
 
     def add(self, summary: dict[str, Any]) -> None:
         """Count a finished shard."""
@@ -109,8 +109,8 @@ def run_local(
     bar.close()
     if claims.num_busy:
         logger.info(
-            "other processes are computing %d shards; if they are interrupted, run the same "
-            "command again",
+            "%d shards were left to other processes; if these are interrupted, run the same command "
+            "again",
             claims.num_busy,
         )
     return stats

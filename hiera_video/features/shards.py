@@ -39,7 +39,9 @@ class ExtractionPlan:
     """Output folder."""
     config: FeaturesConfig
     read: ReadWindows
+    """Reads the windows of a video."""
     quarantine: QuarantinePolicy
+    """When a video that hangs or crashes a worker is quarantined."""
     workers: int
     """Worker processes that decode videos, per process that computes."""
 

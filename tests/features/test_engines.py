@@ -168,7 +168,7 @@ def test_two_processes_share_the_shards(
     assert next(held) == 0
     with caplog.at_level(logging.INFO):
         assert run_local(plan, encoder, rank=1, world_size=2, progress=False).shards == 2
-    assert "other processes are computing 1 shards; if they are interrupted, run" in caplog.text
+    assert "1 shards were left to other processes; if these are interrupted, run" in caplog.text
     held.release(0)
     assert run_local(plan, encoder, progress=False).shards == 1
     assert contents(tmp_path / "out") == contents(reference_store)
