@@ -8,7 +8,12 @@ from threading import Timer
 from typing import Any, TypeVar
 
 from hiera_video.data.loading.pool import WorkerPool
-from hiera_video.data.loading.quarantine import OnOpen, Quarantine, QuarantinePolicy
+from hiera_video.data.loading.quarantine import (
+    OnOpen,
+    Quarantine,
+    QuarantinePolicy,
+    raise_if_quarantined,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +73,7 @@ def _map_in_process(
 
     def on_open(path: str) -> None:
         stop_timer()
-        quarantine.check(path)
+        raise_if_quarantined(path, quarantine.reasons)
         arguments: Any = (path, policy.deadline_seconds)
         running.append(timer(policy.deadline_seconds, _warn_of_slow_file, arguments))
         running[0].daemon = True

@@ -58,10 +58,6 @@ class Quarantine:
         with self._file.open("a") as file:
             file.write(json.dumps(entry) + "\n")
 
-    def check(self, path: str) -> None:
-        """Raise `DecodeError` if `path` is quarantined."""
-        raise_if_quarantined(path, self.reasons)
-
 
 def raise_if_quarantined(path: str, reasons: Mapping[str, str]) -> None:
     """Raise `DecodeError` if `path` has an entry in `reasons` (path → reason)."""
