@@ -56,7 +56,7 @@ def _killed(lab: Lab, recipe: str, run: Path, kind: str, moment: float) -> bool:
     if kind == "operation":
         operation = 1 + int(moment * _operations(lab, recipe))
         fork = lab.start(
-            recipe, run, hook=lambda: _at_operations(lambda seen: seen == operation and _die())
+            recipe, run, hook=lambda: _at_operations(lambda number: number == operation and _die())
         )
         return fork.wait() == -signal.SIGKILL
     fork = lab.start(recipe, run)
@@ -76,20 +76,20 @@ def _operations(lab: Lab, recipe: str) -> int:
     """Return the number of file operations in `checkpoints` of an uninterrupted run."""
     note = lab.folder / f"operations_{recipe}"
     if not note.exists():
-        count = lambda: _at_operations(lambda seen: note.write_text(str(seen)))  # noqa: E731
+        count = lambda: _at_operations(lambda number: note.write_text(str(number)))  # noqa: E731
         assert lab.start(recipe, lab.place() / "run", hook=count).wait() == 0
     return int(note.read_text())
 
 
 def _at_operations(act: Callable[[int], object]) -> None:
     """Call `act` at each file operation in `checkpoints`, with its number."""
-    seen = 0
+    number = 0
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal seen
+        nonlocal number
         if event in FILE_EVENTS and "/checkpoints/" in str(arguments[0]):
-            seen += 1
-            act(seen)
+            number += 1
+            act(number)
 
     sys.addaudithook(watch)
 

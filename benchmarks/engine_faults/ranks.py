@@ -219,8 +219,7 @@ def not_finite(lab: Lab, count: int) -> Result:
         for world, rank, parallel in ((2, 1, "fsdp"), (2, 1, "ddp"), (2, 0, "ddp"), (1, 0, "ddp"))
         for where in ("loss", "gradient", "input")
         for value in (math.nan, math.inf)
-        if (where, parallel)
-        != ("gradient", "fsdp")  # a sharded parameter's gradient passes no hook of its own
+        if (where, parallel) != ("gradient", "fsdp")  # hooks of sharded parameters see no gradient
     ]
     for number, (where, value, world, rank, parallel) in enumerate(
         kinds[:: max(len(kinds) // count, 1)][:count]

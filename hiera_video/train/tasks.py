@@ -114,7 +114,7 @@ class Pretrain:
     draw_keep: Callable[[int, list[torch.Generator]], Tensor]
     """Draws the visible mask units: (B, generators) → keep, bool [B, units], True = visible."""
     tokens: int
-    """Tokens of the final grid, for the draws of a decoder that sees a part of them."""
+    """Tokens of the final grid, for the draws of a decoder that gets some of them."""
 
     def __call__(self, model: nn.Module, batch: ClipBatch, context: StepContext) -> TaskOutput:
         """Return the mean squared error on hidden tokens; labels are ignored.

@@ -95,8 +95,9 @@ def dry_run(config: Config, train: Manifest) -> int:
 
 
 def shrink(config: Config, train: Manifest, num_processes: int) -> tuple[Config, Manifest]:
-    """Return `config` with the smallest batch that has its parts, and enough videos for two steps.
+    """Return `config` with the smallest batch, and `train` with enough videos for two steps.
 
+    The batch is one video or, with several micro-batches or processes, two for each of them.
     Learning rates stay those of the recipe's batch. Videos are repeated where there are too few.
     """
     accumulate = min(config.train.accumulate, 2)

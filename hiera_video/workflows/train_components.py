@@ -64,14 +64,6 @@ def make_trainer(
     """
     names = None if task else train.class_names
     state, macs = _make_state(config, num_classes, world, class_names=names, store=store)
-    log = None
-    if store and world.is_main:
-        log = MetricLog(
-            Path(config.out_dir),
-            first_step=state.progress.step,
-            logger=config.train.logger,
-            config=flatten_config(config),
-        )
     run = RunInfo(
         world=world,
         steps_per_epoch=make_plan(config, train, world).steps_per_epoch,
@@ -81,6 +73,14 @@ def make_trainer(
         flops_per_clip=6.0 * macs,
         meta=describe(config, train, num_classes),
     )
+    log = None
+    if store and world.is_main:
+        log = MetricLog(
+            Path(config.out_dir),
+            first_step=state.progress.step,
+            logger=config.train.logger,
+            config=flatten_config(config),
+        )
     return trainer_class(
         state,
         task or make_task(config, train, num_classes, state.model),
@@ -108,12 +108,11 @@ def _make_state(
         steps = world.all_gather(checkpoint.meta["step"] if checkpoint else 0)
         require_same_step(steps, store.folder)
     torch.manual_seed(config.seed)
-    skips_weights = checkpoint is not None or config.model.pretrained == "none"
+    pretrained = config.model.pretrained
+    if checkpoint or pretrained == "none":
+        pretrained = None
     model = make_initial_model(
-        config,
-        num_classes,
-        pretrained=None if skips_weights else config.model.pretrained,
-        class_names=class_names,
+        config, num_classes, pretrained=pretrained, class_names=class_names
     ).to(world.device)
     macs = count_macs(model, (3, *config.input_size))  # before the model is sharded
     optim = config.optim.for_batch(config.train.batch_size)

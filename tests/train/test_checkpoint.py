@@ -129,15 +129,15 @@ def test_partial_folders_left_by_a_kill_are_deleted_by_the_next_save(tmp_path: P
 def test_pickled_code_never_runs(tmp_path: Path) -> None:
     folder = save(CheckpointStore(tmp_path / "run", keep=2), 1)
 
-    class Bomb:
+    class CreatesFile:
         def __reduce__(self) -> tuple[object, ...]:
-            return Path.touch, (tmp_path / "exploded",)
+            return Path.touch, (tmp_path / "unpickled",)
 
-    (folder / "state.pt").write_bytes(pickle.dumps(Bomb()))
+    (folder / "state.pt").write_bytes(pickle.dumps(CreatesFile()))
     write_meta(folder, {"step": 1, "best": False})
     with pytest.raises(CheckpointError, match="incomplete or damaged"):
         read_checkpoint(folder)
-    assert not (tmp_path / "exploded").exists()
+    assert not (tmp_path / "unpickled").exists()
 
 
 @pytest.mark.fault

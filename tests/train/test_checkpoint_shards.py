@@ -91,12 +91,11 @@ def test_tensors_are_divided_evenly_and_merge_to_the_same_tree() -> None:
     assert assign_shards([1, 5, 2, 3], 2) == [0, 0, 1, 1] and assign_shards([4, 4], 1) == [0, 0]
     assert file_names(0, 1) == ("model.safetensors", "state.pt")
     assert file_names(1, 12) == ("model-00002-of-00012.safetensors", "state-00002-of-00012.pt")
-    parts = [take_shard(STATE, part, 2) for part in range(2)]
-    assert [sum(value.numel() for value in iterate_tensors(part)) for part in parts] == [12, 1]
-    assert "param_groups" not in parts[1]["optimizer"] and take_shard(STATE, None, 2)[
-        "optimizer"
-    ] == {"state": {0: {}}}
-    moments = merge_shards(parts)["optimizer"]["state"][0]
+    shards = [take_shard(STATE, shard, 2) for shard in range(2)]
+    sizes = [sum(value.numel() for value in iterate_tensors(shard)) for shard in shards]
+    assert sizes == [12, 1] and "param_groups" not in shards[1]["optimizer"]
+    assert take_shard(STATE, None, 2)["optimizer"] == {"state": {0: {}}}
+    moments = merge_shards(shards)["optimizer"]["state"][0]
     assert moments["step"] == 3 and torch.equal(moments["exp_avg"], torch.zeros(12))
 
 

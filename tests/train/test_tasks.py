@@ -32,7 +32,7 @@ class Fixed(nn.Module):
         self.logits = logits
 
     def forward(self, clips: Tensor, path_draws: Tensor) -> Tensor:
-        self.seen = clips
+        self.clips = clips
         return self.logits
 
 
@@ -102,9 +102,9 @@ def test_weighted_losses() -> None:
 def test_mixed_batches_log_no_accuracy_and_depend_on_the_step() -> None:
     task, model = classify(mixup=0.8), Fixed(torch.zeros(4, 2))
     outputs = [run(task, model, batch(torch.tensor([0, 1, 0, 1])), step) for step in (3, 3)]
-    first = model.seen
+    first = model.clips
     run(task, model, batch(torch.tensor([0, 1, 0, 1])), 4)
-    assert outputs[0].logs == {} and not torch.equal(model.seen, first)
+    assert outputs[0].logs == {} and not torch.equal(model.clips, first)
     # mirrored partners: clips 0 and 3 are mixed with the same share
     means = first.mean(dim=(1, 2, 3, 4))
     assert (means[0] + means[3]).item() == pytest.approx(0.3)
@@ -120,11 +120,11 @@ def test_pretraining_hides_the_same_units_however_the_batch_is_split() -> None:
     assert isinstance(model, MaskedAutoencoderHiera)
     task = Pretrain(draw_keep=model.draw_keep, tokens=model.unit_tokens.numel())
     labels = torch.zeros(4, dtype=torch.int64)
-    seen: list[Tensor] = []
-    model.register_forward_hook(lambda module, inputs, output: seen.append(output.keep))
+    keeps: list[Tensor] = []
+    model.register_forward_hook(lambda module, inputs, output: keeps.append(output.keep))
     full = run(task, model, batch(labels), 5)
     parts = [run(task, model, batch(labels[:2], position), 5) for position in ([0, 3], [1, 2])]
-    assert torch.equal(seen[1], seen[0][[0, 3]]) and torch.equal(seen[2], seen[0][[1, 2]])
+    assert torch.equal(keeps[1], keeps[0][[0, 3]]) and torch.equal(keeps[2], keeps[0][[1, 2]])
     assert sum(part.loss.item() for part in parts) / 2 == pytest.approx(full.loss.item(), rel=1e-5)
     assert set(full.logs) == {"feature_std", "effective_rank"}
 
