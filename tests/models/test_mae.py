@@ -148,10 +148,10 @@ def test_draws_apply_per_sample(clips):
 def test_pictures_keep_visible_tokens(clips):
     model = build()
     output = model(clips)
-    original, seen, filled = model.pictures(clips, output)
-    assert original.shape == seen.shape == filled.shape == (2, 3, 8, 32, 32)
-    assert (seen != 0).float().mean() == pytest.approx(3 / 32)
-    assert torch.equal(filled[seen != 0], original[seen != 0])
+    original, visible, filled = model.pictures(clips, output)
+    assert original.shape == visible.shape == filled.shape == (2, 3, 8, 32, 32)
+    assert (visible != 0).float().mean() == pytest.approx(3 / 32)
+    assert torch.equal(filled[visible != 0], original[visible != 0])
     assert not torch.allclose(filled, original, atol=0.1)
 
 

@@ -50,11 +50,13 @@ def test_pictures_of_a_perfect_prediction_are_the_clip():
         target, clips = MaeTarget(config, MaeConfig()), torch.rand(shape)
         masked = torch.rand(2, math.prod(config.final_grid)) < 0.5
         perfect = target.normalise(target.patches(clips))
-        original, seen, filled = target.pictures(clips, perfect, masked)
+        original, visible, filled = target.pictures(clips, perfect, masked)
         frames = clips[:, :, ::2] if clips.ndim == 5 else clips
         assert torch.equal(original, frames)
         assert torch.allclose(filled, frames, atol=1e-5)
-        assert (seen == 0).float().mean() == pytest.approx(float(masked.float().mean()), abs=1e-3)
+        assert (visible == 0).float().mean() == pytest.approx(
+            float(masked.float().mean()), abs=1e-3
+        )
 
 
 def test_hog_bins_follow_the_orientation():
