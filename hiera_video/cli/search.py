@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 from hiera_video.errors import ConfigError
 from hiera_video.workflows.search import (
+    COLUMNS,
     as_csv,
     as_json,
     decoder_of_store,
@@ -45,8 +46,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--each-video-once", action="store_true", help="only the nearest window of each video")
     add("--run", metavar="DIR", help="run or file with the store's weights, if they have moved")
     add("--sheet", metavar="PNG", help="write a contact sheet")
-    columns = "example,rank,path,row,start_seconds,end_seconds,similarity"
-    add("--csv", metavar="FILE", help=f"write {columns}")
+    add("--csv", metavar="FILE", help=f"write {','.join(COLUMNS)}")
     add("--json", metavar="FILE", help="write the same, one object per window")
     arguments = parser.parse_args(argv)
     if arguments.topk < 1:
@@ -73,9 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         store, examples, arguments.topk, at=arguments.at, each_video_once=arguments.each_video_once
     )
     for result in results:
-        seconds = f"{result['start_seconds']:z.2f}–{result['end_seconds']:.2f} s"
-        line = f"{result['rank']:>3}  {result['similarity']:.4f}  {result['path']}  {seconds}"
-        print(line, flush=True)
+        seconds = f"{result.start_seconds:z.2f}–{result.end_seconds:.2f} s"
+        print(f"{result.rank:>3}  {result.similarity:.4f}  {result.path}  {seconds}", flush=True)
     if arguments.csv:
         write_output(arguments.csv, as_csv(results).encode())
     if arguments.json:

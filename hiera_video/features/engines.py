@@ -109,8 +109,8 @@ def run_local(
     bar.close()
     if claims.num_busy:
         logger.info(
-            "%d shards were left to other processes; if these are interrupted, run the same command "
-            "again",
+            "%d shards were left to other processes; if these are interrupted, run the same "
+            "command again",
             claims.num_busy,
         )
     return stats

@@ -8,7 +8,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,16 +30,6 @@ if TYPE_CHECKING:
     from hiera_video.features.store import FeatureStore, VideoFeatures
 
 logger = logging.getLogger(__name__)
-COLUMNS = (
-    "example",
-    "rank",
-    "path",
-    "row",
-    "start_seconds",
-    "end_seconds",
-    "similarity",
-    "example_seconds",
-)
 STRIP_FRAMES = 6
 """Frames of a window on the contact sheet."""
 
@@ -51,6 +41,28 @@ class Example:
     video: VideoFeatures
     is_stored: bool
     """True for a video of the store; its own windows are left out of the results."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchResult:
+    """A window that was found for an example."""
+
+    example: str
+    """Path of the example."""
+    rank: int
+    """1 for the nearest window."""
+    path: str
+    row: int
+    """Row of the store's manifest."""
+    start_seconds: float
+    end_seconds: float
+    similarity: float
+    """Cosine similarity, in [-1, 1]."""
+    example_seconds: tuple[float, float]
+    """Start and end of the example's nearest window."""
+
+
+COLUMNS = [field.name for field in fields(SearchResult)]
 
 
 def read_names(path: str) -> list[str]:
@@ -77,7 +89,7 @@ def search(
     *,
     at: float | None = None,
     each_video_once: bool = False,
-) -> list[dict[str, Any]]:
+) -> list[SearchResult]:
     """Find the nearest windows of each example by cosine similarity.
 
     Args:
@@ -88,14 +100,14 @@ def search(
         each_video_once: Return only the nearest window of each video.
 
     Returns:
-        One dictionary per window, with the keys `COLUMNS`.
+        The windows of each example by descending similarity, numbers rounded for display.
 
     Raises:
         FeatureError: An example has no window at `at`, or the store is empty.
     """
     from hiera_video.features.search import SearchIndex
 
-    index, clips, results = SearchIndex(store), store.clips(), list[dict[str, Any]]()
+    index, clips, results = SearchIndex(store), store.clips(), list[SearchResult]()
     for example in examples:
         video = example.video
         (chosen,) = np.nonzero(_covers(video, at))
@@ -115,14 +127,16 @@ def search(
             window = chosen[match.window]
             times = video.start_seconds[window], video.end_seconds[window]
             results.append(
-                {
-                    "example": video.path,
-                    "rank": rank,
-                    **{key: found[key] for key in ("path", "row")},
-                    **{key: round(found[key], 3) for key in ("start_seconds", "end_seconds")},
-                    "similarity": round(match.similarity, 6),
-                    "example_seconds": [round(float(time), 3) for time in times],
-                }
+                SearchResult(
+                    example=video.path,
+                    rank=rank,
+                    path=found["path"],
+                    row=found["row"],
+                    start_seconds=round(found["start_seconds"], 3),
+                    end_seconds=round(found["end_seconds"], 3),
+                    similarity=round(match.similarity, 6),
+                    example_seconds=(round(float(times[0]), 3), round(float(times[1]), 3)),
+                )
             )
     return results
 
@@ -273,27 +287,27 @@ def _section(store: FeatureStore, name: str) -> dict[str, Any]:
     }
 
 
-def as_csv(results: Sequence[dict[str, Any]]) -> str:
-    """Return the results as CSV with the columns `COLUMNS`, `example_seconds` as `start-end`."""
+def as_csv(results: Sequence[SearchResult]) -> str:
+    """Return the results as CSV with one column per field, `example_seconds` as `start-end`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for result in results:
-        first, last = result["example_seconds"]
-        writer.writerow([*(result[key] for key in COLUMNS[:-1]), f"{first}-{last}"])
+        *values, (start, end) = astuple(result)
+        writer.writerow([*values, f"{start}-{end}"])
     return text.getvalue()
 
 
-def as_json(results: Sequence[dict[str, Any]]) -> str:
+def as_json(results: Sequence[SearchResult]) -> str:
     """Return the results as a JSON list."""
-    return json.dumps(list(results), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps([asdict(result) for result in results], indent=1, ensure_ascii=False) + "\n"
 
 
-def result_sheet(results: Sequence[dict[str, Any]], decoder: Backend = "pyav") -> bytes:
+def result_sheet(results: Sequence[SearchResult], decoder: Backend = "pyav") -> bytes:
     """Draw a contact sheet: each example, and below it the windows that were found.
 
     Args:
-        results: What `search` returned.
+        results: Results of `search`.
         decoder: Backend that decodes the videos.
 
     Returns:
@@ -303,14 +317,14 @@ def result_sheet(results: Sequence[dict[str, Any]], decoder: Backend = "pyav") -
 
     strips, last = list[Strip](), None
     for result in results:
-        if result["example"] != last:
-            last = result["example"]
-            frames = _frames(last, decoder, *result["example_seconds"])
+        if result.example != last:
+            last = result.example
+            frames = _frames(last, decoder, *result.example_seconds)
             strips.append(Strip(title=last, frames=frames, heading=True))
-        start, end = result["start_seconds"], result["end_seconds"]
-        name = Path(result["path"]).name
-        title = f"{result['rank']}  {result['similarity']:.3f}  {name}  {start:.1f}–{end:.1f} s"
-        strips.append(Strip(title=title, frames=_frames(result["path"], decoder, start, end)))
+        start, end = result.start_seconds, result.end_seconds
+        name = Path(result.path).name
+        title = f"{result.rank}  {result.similarity:.3f}  {name}  {start:.1f}–{end:.1f} s"
+        strips.append(Strip(title=title, frames=_frames(result.path, decoder, start, end)))
     return contact_sheet(strips)
 
 

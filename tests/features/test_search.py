@@ -7,6 +7,7 @@ import io
 import json
 import math
 import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from hiera_video.models.weights.save import save_pretrained
 from hiera_video.video.encode import write_video
 from hiera_video.video.options import FrameFolder
 from hiera_video.workflows.search import (
+    SearchResult,
     as_csv,
     as_json,
     config_of_store,
@@ -134,10 +136,10 @@ def test_windows_of_a_stored_example_are_left_out(reference_store: Path, folder:
     store = hv.FeatureStore(reference_store)
     examples = [stored_example(store, str(folder / "0.mp4")), stored_example(store, 3)]
     results = search(store, examples, 3)
-    assert [result["rank"] for result in results] == [1, 2, 3] * 2
-    assert 0 not in {result["row"] for result in results[:3]}
-    assert 3 not in {result["row"] for result in results[3:]}
-    similarities = [result["similarity"] for result in results[:3]]
+    assert [result.rank for result in results] == [1, 2, 3] * 2
+    assert 0 not in {result.row for result in results[:3]}
+    assert 3 not in {result.row for result in results[3:]}
+    similarities = [result.similarity for result in results[:3]]
     assert similarities == sorted(similarities, reverse=True)
 
 
@@ -145,7 +147,7 @@ def test_one_window_of_the_example_is_chosen_by_its_time(reference_store: Path) 
     store = hv.FeatureStore(reference_store)
     example, second = stored_example(store, 0), float(store[0].start_seconds[1])
     results = search(store, [example], 5, at=second + 0.1)
-    assert {result["example_seconds"][0] for result in results} == {round(second, 3)}
+    assert {result.example_seconds[0] for result in results} == {round(second, 3)}
     with pytest.raises(
         FeatureError, match=r"0.mp4: has no window at 60 s; its windows cover 0 to 3.3"
     ):
@@ -162,7 +164,7 @@ def test_a_copy_of_a_stored_video_has_the_same_features(
     assert stored.is_stored and stored.video.row == 2 and not new.is_stored
     assert torch.equal(new.video.features, store[5].features)
     (best,) = search(store, [new], 1)
-    assert best["row"] == 5 and best["similarity"] == 1.0
+    assert best.row == 5 and best.similarity == 1.0
 
 
 def test_the_config_of_a_store_is_the_one_it_was_extracted_with(
@@ -235,28 +237,30 @@ def test_a_list_has_one_example_per_line(tmp_path: Path) -> None:
         read_names("gone.txt")
 
 
-RESULT = {
-    "rank": 1,
-    "row": 4,
-    "start_seconds": 0.0,
-    "end_seconds": 1.0,
-    "similarity": 0.5,
-    "example_seconds": [1.0, 2.0],
-}
+def result(**changed: Any) -> SearchResult:
+    facts = {
+        "rank": 1,
+        "row": 4,
+        "start_seconds": 0.0,
+        "end_seconds": 1.0,
+        "similarity": 0.5,
+        "example_seconds": (1.0, 2.0),
+    }
+    return SearchResult(**{**facts, **changed})
 
 
 def test_results_as_csv_json_and_contact_sheet(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_video(tmp_path / f"{name}.mp4", np.full((24, 32, 32, 3), 80, np.uint8), fps=12)
-    result = {"example": str(tmp_path / "a.mp4"), "path": str(tmp_path / "b.mp4"), **RESULT}
-    (entry,) = csv.DictReader(io.StringIO(as_csv([result])))
+    found = result(example=str(tmp_path / "a.mp4"), path=str(tmp_path / "b.mp4"))
+    (entry,) = csv.DictReader(io.StringIO(as_csv([found])))
     assert (entry["similarity"], entry["row"]) == ("0.5", "4")
     assert entry["example_seconds"] == "1.0-2.0"
-    assert json.loads(as_json([result])) == [result]
+    assert json.loads(as_json([found])) == [{**asdict(found), "example_seconds": [1.0, 2.0]}]
     # beyond the end: the file has changed since the extraction
-    late = {**result, "rank": 2, "start_seconds": 7.0, "end_seconds": 8.0}
-    gone = {**result, "rank": 3, "path": str(tmp_path / "gone.mp4")}
-    write_output(str(tmp_path / "s.png"), result_sheet([result, late, gone]))
+    late = replace(found, rank=2, start_seconds=7.0, end_seconds=8.0)
+    gone = replace(found, rank=3, path=str(tmp_path / "gone.mp4"))
+    write_output(str(tmp_path / "s.png"), result_sheet([found, late, gone]))
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(
         ConfigError, match=r"no/s.png: cannot be written \(No such file or directory\); choose an"
@@ -272,8 +276,8 @@ def test_contact_sheet_of_frame_folders(tmp_path: Path, caplog: pytest.LogCaptur
     store = make_store(tmp_path / "store", [at_angle(0)])
     store.metadata["identity"] |= {"data.decoder": "frames", "data.frame_fps": 12.0}
     assert decoder_of_store(store) == FrameFolder(fps=12.0)
-    result = {"example": str(folder), "path": str(folder), **RESULT}
-    png = result_sheet([result], decoder_of_store(store))
+    found = result(example=str(folder), path=str(folder))
+    png = result_sheet([found], decoder_of_store(store))
     picture = np.asarray(Image.open(io.BytesIO(png)))
     assert (picture == 80).all(axis=2).any() and not caplog.messages
 
