@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import subprocess
 import sys
@@ -33,10 +33,7 @@ def test_fault(results: dict[str, dict[str, Any]], fault: str) -> None:
 
 def test_the_page_is_generated_from_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    spec = importlib.util.spec_from_file_location("reliability", BENCHMARKS / "reliability.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = importlib.import_module("reliability")
     found = module.results()
     assert module.PAGE.read_text() == module.page(found)
     assert all(row["held"] == row["trials"] for result in found for row in result["faults"])
