@@ -122,6 +122,7 @@ def _features_config(config: Config) -> FeaturesConfig:
         pooling="none" if "attentive" in config.probe.kinds else "mean",
         batch_size=config.test.batch_size,
         shard_videos=config.test.batch_size,
+        # rounding on the CPU depends on it, so it is part of the store's identity
         threads=1 if torch.cuda.is_available() else torch.get_num_threads(),
     )
 

@@ -52,10 +52,13 @@ class SearchResult:
     rank: int
     """1 for the nearest window."""
     path: str
+    """Path of the video with the window."""
     row: int
-    """Row of the store's manifest."""
+    """Row of that video in the store's manifest."""
     start_seconds: float
+    """Start of the window, on the file's clock."""
     end_seconds: float
+    """End of the window."""
     similarity: float
     """Cosine similarity, in [-1, 1]."""
     example_seconds: tuple[float, float]

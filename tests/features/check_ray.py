@@ -94,7 +94,7 @@ def test_reading_ahead_is_bounded_by_the_object_store(
 
 
 def test_video_that_hangs_costs_its_own_row(make_config: MakeConfig, tmp_path: Path) -> None:
-    config = make_config(tmp_path / "out", "data.deadline_seconds=3", "features.max_broken=0.3")
+    config = make_config(tmp_path / "out", "data.deadline_seconds=5", "features.max_broken=0.3")
     videos = read_input(config)
     hung = videos.records[2].path
 

@@ -190,7 +190,7 @@ def test_video_that_hangs_costs_its_own_row(
 
     monkeypatch.setattr(shard_reading, "open_video", hang)
     out = tmp_path / "out"
-    assert extract(out, "data.workers=1", "data.deadline_seconds=2", "features.max_broken=0.3") == 0
+    assert extract(out, "data.workers=1", "data.deadline_seconds=4", "features.max_broken=0.3") == 0
     ours, reference = hv.FeatureStore(out), hv.FeatureStore(reference_store)
     assert (ours[2].status, ours[2].reason) == ("broken", "hung")
     for row in (0, 1, 3, 5, 6, 7):
