@@ -110,15 +110,20 @@ def stop_signals(lab: Lab, count: int) -> Result:
         )
         if count <= 4:
             workers = (2, 0)[number % 2]
-        run = lab.place() / "run"
         lab.reference(recipe)
         overrides = ("train.save_minutes=10", f"data.workers={workers}")
-        fork = lab.start(recipe, run, *overrides)
         steps = 1 + int(moment * 4)  # of 6
-        wait(lambda: logged(run) >= steps or fork.poll() is not None)  # noqa: B023
-        time.sleep(random.Random(moment).random() * 0.02)
-        before = logged(run)
+        for _ in range(5):  # on a busy machine a run may end before the signal
+            run = lab.place() / "run"
+            fork = lab.start(recipe, run, *overrides)
+            wait(lambda: logged(run) >= steps or fork.poll() is not None)  # noqa: B023
+            time.sleep(random.Random(moment).random() * 0.02)
+            fork.kill(signal.SIGSTOP)  # no step may end between reading the log and the signal
+            before = logged(run)
+            if fork.poll() is None:
+                break
         fork.kill(signal_)
+        fork.kill(signal.SIGCONT)
         started = time.monotonic()
         code = fork.wait()
         seconds = time.monotonic() - started

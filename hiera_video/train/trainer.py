@@ -89,7 +89,8 @@ class Trainer:
         evaluator: Validates the model at the end of epochs; None for no validation.
         store: Receives checkpoints; None writes none.
         log: Receives metrics; None on all ranks but the first, or to write none.
-        max_steps: Stop after this many steps; None trains to the end.
+        max_steps: Stop after this many steps, without a checkpoint of the last one; None trains to
+            the end.
         clock: Source of the time.
     """
 

@@ -111,6 +111,7 @@ def test_another_recipe_in_the_same_folder_is_refused(
 @pytest.mark.fault
 def test_kill_9_and_the_same_command_again(command: list[str], tmp_path: Path, launch: Any) -> None:
     killed, reference = tmp_path / "killed", tmp_path / "reference"
+    command = [*command, "train.epochs=10"]  # 30 steps, so that the kill comes in time
     assert launch(*command, f"out_dir={reference}").returncode == 0
     script, *arguments = command
     process = subprocess.Popen(
