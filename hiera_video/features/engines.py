@@ -129,7 +129,7 @@ def compute_shards(
     Args:
         plan: The extraction.
         encoder: The model.
-        claims: Shards to compute; taken when reading ahead arrives at them.
+        claims: Shards to compute; taken when reading ahead reaches them.
         read_requests: Reads requested windows, for instance in worker processes.
         stats: Updated with every shard.
         bar: Updated with every part of a video.

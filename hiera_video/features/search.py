@@ -69,8 +69,8 @@ class SearchIndex:
         """[N] manifest row of each window's video."""
         if use_faiss is None:
             use_faiss = importlib.util.find_spec("faiss") is not None
-        make = _faiss_search if use_faiss else _product_search
-        self._find_nearest = make(self.vectors)
+        build = _faiss_search if use_faiss else _product_search
+        self._find_nearest = build(self.vectors)
 
     def search(
         self,

@@ -194,7 +194,7 @@ def read_in_order(
     before any other video. A video ends with its first unreadable part.
 
     Args:
-        shards: (number, records) of each shard; taken when reading ahead arrives at it.
+        shards: (number, records) of each shard; taken when reading ahead reaches it.
         read_requests: Reads the requested parts, for instance in worker processes.
         windows_per_part: Windows in a part.
 

@@ -114,7 +114,7 @@ def test_a_video_ends_with_its_first_unreadable_part(ahead: int) -> None:
     ]
 
 
-def test_shards_are_taken_when_reading_arrives_at_them() -> None:
+def test_shards_are_taken_when_reading_reaches_them() -> None:
     taken: list[int] = []
 
     def shards() -> Iterator[tuple[int, list[Record]]]:
