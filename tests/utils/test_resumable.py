@@ -36,8 +36,9 @@ def test_ranges_cover_the_list() -> None:
 
 
 def test_other_identities_have_other_folders(tmp_path: Path) -> None:
-    assert identity_folder(tmp_path, {"a": 1, "b": 2}) == identity_folder(tmp_path, {"b": 2, "a": 1})
-    assert identity_folder(tmp_path, {"a": 1}) != identity_folder(tmp_path, {"a": 2})
+    folder = identity_folder(tmp_path, {"a": 1, "b": 2})
+    assert folder == identity_folder(tmp_path, {"b": 2, "a": 1})
+    assert folder != identity_folder(tmp_path, {"a": 1, "b": 3})
 
 
 def test_file_state_changes_with_the_file(tmp_path: Path) -> None:
