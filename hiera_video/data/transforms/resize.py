@@ -1,7 +1,7 @@
 """Resize frames bilinearly and normalise them: torch's `interpolate` to float rounding, but faster.
 
-Against torchvision.transforms.v2 on float32, training crops take 2.5 × less CPU time and test crops
-1.7 to 2 × (benchmarks/transforms_v2.py). v2 on uint8 is slower too, and rounds to grey levels.
+Training crops run 2.5 × as fast as with torchvision.transforms.v2 on float32, test crops 1.7 to 2 ×
+(benchmarks/transforms_v2.py). v2 on uint8 is slower too, and rounds to grey levels.
 
 Each row of a resized frame is a weighted sum of two rows, and each column one of two columns.
 `embedding_bag` sums rows by weight in one pass through memory; so the frame is transposed for the

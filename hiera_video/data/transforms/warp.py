@@ -1,7 +1,7 @@
 """Warp whole uint8 clips with an affine map, bicubically: `grid_sample` to rounding, but faster.
 
-torchvision.transforms.v2 has no bicubic warp for tensors. RandAugment's five warps take 1.4 × less
-CPU time than with `grid_sample`, rotations 1.2 × (benchmarks/transforms_v2.py).
+torchvision.transforms.v2 has no bicubic warp for tensors. RandAugment's five warps run 1.4 × as
+fast as with `grid_sample`, rotations 1.2 × (benchmarks/transforms_v2.py).
 
     [T, H, W, 3] ─▶ [H·W, T·3] ─each row a weighted sum of 16 (or 4)─▶ [H·W, T·3] ─▶ [T, 3, H, W]
 
