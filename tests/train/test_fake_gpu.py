@@ -33,7 +33,7 @@ MICRO_MAE = config_for("mae_hiera_micro_16x32")
 
 
 @pytest.fixture(autouse=True)
-def imagined_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let models move to fake devices, and skip checks that need the driver."""
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     before = torch.__future__.get_overwrite_module_params_on_conversion()
