@@ -133,7 +133,7 @@ def test_pickled_code_never_runs(tmp_path: Path) -> None:
         def __reduce__(self) -> tuple[object, ...]:
             return Path.touch, (tmp_path / "unpickled",)
 
-    (folder / "state.pt").write_bytes(pickle.dumps(CreatesFile()))
+    (folder / "state.pt").write_bytes(pickle.dumps(CreatesFile(), protocol=2))
     write_meta(folder, {"step": 1, "best": False})
     with pytest.raises(CheckpointError, match="incomplete or damaged"):
         read_checkpoint(folder)
