@@ -226,7 +226,7 @@ def finish(crop: Tensor, transform: TrainTransform) -> Tensor:
         mean=MEAN,
         std=STD,
     )
-    return ClipSample(pixels=pixels, pending=pending).finished().pixels
+    return ClipSample(pixels=pixels, pending=pending).finish().pixels
 
 
 def training_crop_v2(crop: Tensor, *, as_uint8: bool = False) -> Tensor:

@@ -71,7 +71,7 @@ def train_loader(
         last_step: Step to stop before.
         workers: Number of worker processes, which live until the last step; 0 loads in this
             process.
-        context: `fork`, `spawn` or `forkserver`; the platform's default where None.
+        context: `fork`, `spawn` or `forkserver`; the platform's default if None.
 
     Raises:
         DecodeError: A video is unreadable and may not, or cannot, be substituted.
@@ -103,7 +103,7 @@ def test_loader(
         dataset: The test views.
         workers: Number of worker processes; 0 loads in this process.
         rows: Records to load.
-        context: `fork`, `spawn` or `forkserver`; the platform's default where None.
+        context: `fork`, `spawn` or `forkserver`; the platform's default if None.
 
     Raises:
         ConfigError: A video is too short and `clip.short_videos=error`.

@@ -42,10 +42,10 @@ def map_videos(
         workers: Number of processes. 0 runs the function in this process, where a decoder that
             hangs cannot be killed: past the deadline, the file is named in a warning.
         quarantine: When a file is quarantined, and where that is recorded.
-        context: `fork`, `spawn` or `forkserver`; the platform's default where None.
+        context: `fork`, `spawn` or `forkserver`; the platform's default if None.
 
     Raises:
-        WorkerError: One item has cost several workers their lives.
+        WorkerError: Several workers died on one item.
         Exception: Whatever `function` raised, when its item's turn comes.
     """
     if workers == 0:

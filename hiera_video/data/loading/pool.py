@@ -80,7 +80,7 @@ class WorkerPool(Generic[Item, Result]):
         function: Called as `function(item, on_open)`; calls `on_open(path)` before it opens a file.
         workers: Number of processes.
         quarantine: When a file is quarantined, and where that is recorded.
-        context: `fork`, `spawn` or `forkserver`; the platform's default where None.
+        context: `fork`, `spawn` or `forkserver`; the platform's default if None.
         start: Starts a process and returns it with the pool's end of its pipe; for tests.
         wait: Waits for messages, as `multiprocessing.connection.wait` does; for tests.
         clock: Returns the time in seconds; for tests.

@@ -1,7 +1,7 @@
 """One training clip between its transform and the model, and the collation of several.
 
 A transform draws every random number of a clip. What it has not yet computed travels with the
-pixels as a `PendingCrop`, so that the work can be done in a loader's worker (`ClipSample.finished`)
+pixels as a `PendingCrop`, so that the work can be done in a loader's worker (`ClipSample.finish`)
 or for a whole batch on the model's device (`on_device.finish_batch`).
 """
 
@@ -56,8 +56,8 @@ class ClipSample:
     """float32 [3, T, S, S] if nothing remains, else the random crop, uint8 [T, h, w, 3]."""
     pending: PendingCrop | None = None
 
-    def finished(self) -> ClipSample:
-        """Return the clip with nothing remaining, computed on the CPU frame by frame."""
+    def finish(self) -> ClipSample:
+        """Return the finished clip, computed on the CPU frame by frame."""
         pending = self.pending
         if pending is None:
             return self

@@ -96,7 +96,7 @@ class TrainTransform:
                 std=augment.std,
             ),
         )
-        return sample if augment.device == "model" else sample.finished()
+        return sample if augment.device == "model" else sample.finish()
 
 
 class EvalTransform:

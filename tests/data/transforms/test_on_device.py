@@ -55,7 +55,7 @@ def both(size: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     crops = [on_model(frames, random.Random(index)) for index, frames in enumerate(videos)]
     finished = [on_worker(frames, random.Random(index)) for index, frames in enumerate(videos)]
     for crop, clip in zip(crops, finished):
-        assert torch.equal(crop.finished().pixels, clip.pixels) and clip.finished() is clip
+        assert torch.equal(crop.finish().pixels, clip.pixels) and clip.finish() is clip
     pixels, pending = collate(crops)
     assert pixels.dtype == torch.uint8 and pixels.ndim == 1
     assert 0 < sum(crop.flip for crop in pending) < 20
