@@ -1,1 +1,1 @@
-"""What each command does, assembled from the libraries; the only code that handles a whole `Config`."""
+"""Workflows: the commands, assembled from the libraries; only they handle a whole `Config`."""
