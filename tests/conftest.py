@@ -28,6 +28,16 @@ Array = npt.NDArray[np.uint8]
 WIDTH, HEIGHT, BITS = 64, 48, 8
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Skip scripts and helpers beside the tests, unless they are named on the command line.
+
+    `--doctest-modules` would import all of them.
+    """
+    is_helper = collection_path.suffix == ".py" and not collection_path.name.startswith("test_")
+    named = {Path(argument.partition("::")[0]).resolve() for argument in config.args}
+    return True if is_helper and collection_path not in named else None
+
+
 class Videos:
     """Writer of numbered videos into a folder; `numbers` reads the numbers back from frames."""
 
