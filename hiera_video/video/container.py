@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import av
@@ -141,3 +141,18 @@ def matroska_size(head: bytes) -> int:
     unknown = (1 << 7 * length) - 1  # all ones, as in live streams
     size = int.from_bytes(head[start : start + length], "big") & unknown
     return 0 if size == unknown else start + length + size
+
+
+def riff_is_complete(read: Callable[[int, int], tuple[bytes, int]]) -> bool:
+    """Return True if an AVI file is as long as its RIFF headers say.
+
+    Args:
+        read: Returns a number of bytes from an offset on, and the size of the file.
+    """
+    place = 0
+    while True:
+        header, size = read(8, place)
+        if len(header) < 8 or header[:4] != b"RIFF":
+            return 0 < place <= size + 1  # the last chunk may lack its padding
+        length = int.from_bytes(header[4:], "little")
+        place += 8 + length + length % 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 import numpy as np
@@ -11,7 +11,13 @@ from av.stream import Discard
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
-from hiera_video.video.container import decode_errors, matroska_size, video_stream
+from hiera_video.video.bitstream import PICTURE_START, BitstreamCheck, is_reordered
+from hiera_video.video.container import (
+    decode_errors,
+    matroska_size,
+    riff_is_complete,
+    video_stream,
+)
 from hiera_video.video.frame_index import PacketFacts
 from hiera_video.video.packet_index import DISCARD, KEY, NONE, PacketTable
 from hiera_video.video.reader import Closeable, Limits, unreadable
@@ -22,6 +28,8 @@ KEPT_BYTES = 64 << 20
 STORES_TIMES = ("mov", "matroska")
 """Containers that store the times of every packet; others derive them, and differently after a
 seek."""
+STORES_DECODE_TIMES = ("avi", "asf")
+"""Containers without presentation times: FFmpeg derives them, wrongly for B-frames of H.264."""
 
 
 class PacketSource(Closeable):
@@ -52,11 +60,16 @@ class PacketSource(Closeable):
             self.stream = video_stream(self.container, path)
             self.index = self.stream.index
             self.decoder = self._decoder()
+            self.codec = self.decoder.codec.canonical_name
             for stream in self.container.streams:
                 if stream.index != self.index:
                     stream.discard = Discard.all
-            if table is not None:
-                self._use_table(table)
+            self.order_is_certain = True
+            """False if decoding all packets may show their frames in another order."""
+            self.stored = table if table is not None and self._can_use(table) else None
+            """The packets from the packet index, if it can be used."""
+            if self.stored is not None:
+                self._use_table(self.stored)
                 return
             with decode_errors(path, "truncated", "cannot be read to its end"):
                 self._scan(kept_bytes)
@@ -71,29 +84,45 @@ class PacketSource(Closeable):
     def _scan(self, kept_bytes: int) -> None:
         self.facts: list[PacketFacts] = []
         self.is_plain = True
-        """True if no packet is damaged or changes the decoder's parameters, so that decoding can
-        start at any key packet."""
+        """True if each packet is one picture, none is damaged and none changes the decoder's
+        parameters, so that decoding can start at any key packet."""
         self._times: list[tuple[int | None, int | None]] = []  # pts and dts
-        count = size = 0
+        indexed, count = len(self.stream.index_entries), 0
+        check = BitstreamCheck(
+            self.codec,
+            self.decoder.extradata,
+            reorders=self.decoder.has_b_frames,
+            stores_times=not self._format_is(STORES_DECODE_TIMES),
+        )
         for packet in self.container.demux(self.stream):
             count += packet.size > 0 or packet.dts is not None  # PyAV's final packet has neither
             if packet.size == 0:
                 continue
             has_new_parameters = bool(self.facts) and packet.has_sidedata("new_extradata")
             self.is_plain = self.is_plain and not packet.is_corrupt and not has_new_parameters
+            is_key = check.is_key(packet, is_first=not self.facts)
             self._times.append((packet.pts, packet.dts))
-            self.facts.append(PacketFacts(packet.pts, packet.is_keyframe, packet.is_discard))
-            size += packet.size
+            self.facts.append(PacketFacts(packet.pts, is_key, packet.is_discard))
             if self._kept is not None:
                 self._kept.append(packet)
-                if size > kept_bytes:
+                kept_bytes -= packet.size
+                if kept_bytes < 0:
                     self._kept = None
         self._position_of = {}
         if self._kept is None:
             self._position_of = {times: i for i, times in enumerate(self._times)}
-        self._check_complete(count)
+        self._check_complete(count, indexed)
         if not self.facts:
             raise unreadable(self._path, "no_frames", "its video stream has no packets")
+        self.is_plain = self.is_plain and not check.is_packed
+        pts = [time for time, _ in self._times if time is not None]
+        self.order_is_certain = len(pts) == len(self._times) and check.order_is_certain(pts)
+
+    def _can_use(self, table: PacketTable) -> bool:
+        reorders = self.decoder.has_b_frames
+        return self.codec not in PICTURE_START and (
+            not reorders or is_reordered(table.pts.tolist())
+        )
 
     def _use_table(self, table: PacketTable) -> None:
         self.facts, self.is_plain, self._kept = [], True, None
@@ -102,7 +131,8 @@ class PacketSource(Closeable):
 
     def table(self) -> PacketTable | None:
         """Return the packets for a packet index; None if the file must be scanned each time."""
-        if not self.is_plain or not self._stores_times:
+        can_index = self._format_is(STORES_TIMES) and self.codec not in PICTURE_START
+        if not (can_index and self.is_plain and self.order_is_certain):
             return None
         kinds = (KEY * packet.key + DISCARD * packet.discard for packet in self.facts)
         return PacketTable(
@@ -111,22 +141,34 @@ class PacketSource(Closeable):
             kinds=np.fromiter(kinds, np.uint8),
         )
 
-    @property
-    def _stores_times(self) -> bool:
-        return any(name in self.container.format.name for name in STORES_TIMES)
+    def flags_false_keys(self) -> bool:
+        """Return True if an MP4 file flags more packets as key than start a group."""
+        if not self._format_is(("mov",)):
+            return False
+        flagged = sum(entry.is_keyframe for entry in self.stream.index_entries)
+        return flagged > sum(packet.key for packet in self.facts)
 
-    def _check_complete(self, count: int) -> None:
-        """Compare the number of packets, or of bytes, with the container's header."""
+    def _format_is(self, names: Sequence[str]) -> bool:
+        return any(name in self.container.format.name for name in names)
+
+    def _check_complete(self, count: int, indexed: int) -> None:
+        """Compare the number of packets, or of bytes, with the container's header.
+
+        AVI counts empty chunks, which repeat a frame and are no packets. If packets are missing,
+        its size and the `indexed` packets, read from the end of the file, say whether it is whole.
+        """
         name, promised = self.container.format.name, 0
         if "mov" in name:
             promised = len(self.stream.index_entries)
         elif "avi" in name:
             promised = self.stream.frames
+            if count < promised and riff_is_complete(self._source.read):
+                promised = indexed
         if count < promised:
             message = f"has {count} of {promised} packets; download or create the file again"
             raise unreadable(self._path, "truncated", message)
         if "matroska" in name:
-            head, size = self._source.head(4096)
+            head, size = self._source.read(4096)
             if size < (promised := matroska_size(head)):
                 message = f"has {size} of {promised} bytes; download or create the file again"
                 raise unreadable(self._path, "truncated", message)
@@ -136,7 +178,7 @@ class PacketSource(Closeable):
         if self._kept is not None:
             yield from self._kept[first : last + 1]
             return
-        if self._stores_times:
+        if self._format_is(STORES_TIMES):
             pts, dts = self._times[first]
             # In containers that seek by pts, the key frame's dts may find an earlier key frame:
             # more to read, but never too late.

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
-from itertools import pairwise
 from typing import Any
 
 import av
@@ -43,9 +42,25 @@ ONE_FRAME_PER_PACKET = {
 nothing, frames are counted by decoding."""
 SKIPS_NONREF = {"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"}
 """Decoders that drop non-reference frames on request; tests show the other frames unchanged."""
+LONGEST_REORDER = 16
+"""Frames by which a codec may move a frame in the order of decoding."""
 FALLBACK_FPS = 30.0
 
 TakeFrame = Callable[[int, VideoFrame], None]
+
+
+class TimesDescend(Exception):
+    """The decoder shows frames in another order than their times."""
+
+
+def ascending(frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+    """Yield the frames; raise `TimesDescend` if one is earlier than the frame before it."""
+    latest: int | None = None
+    for frame in frames:
+        if latest is not None and frame.pts is not None and frame.pts < latest:
+            raise TimesDescend
+        latest = frame.pts if frame.pts is not None else latest
+        yield frame
 
 
 class PyAVReader(Closeable):
@@ -83,16 +98,12 @@ class PyAVReader(Closeable):
             self._codec = self._decoder.codec.canonical_name
             self._width, self._height = self._decoder.width, self._decoder.height
             check_size(path, self._width, self._height, self._limits)
-            self._index: FrameIndex | None = None
-            if self._codec in ONE_FRAME_PER_PACKET and self._source.is_plain:
-                self._index = (
-                    build_index(self._source.facts) if table is None else table.frame_index()
-                )
-            if self._index is not None:
+            self._index = self._build_index()
+            if self._index is not None and self._source.order_is_certain:
                 self._set_times(list(self._index.pts))
             else:
                 with decode_errors(path, "corrupt", "cannot be decoded"):
-                    self._count_by_decoding()
+                    self._number_by_decoding()
 
     @property
     def times(self) -> Sequence[float]:
@@ -120,6 +131,11 @@ class PyAVReader(Closeable):
         return self._index is None or self._index.has_open_gops
 
     @property
+    def has_false_keys(self) -> bool:
+        """True if the container flags packets as key frames that are none."""
+        return self._source.flags_false_keys()
+
+    @property
     def info(self) -> VideoInfo:
         """Properties of the video; the first use decodes one frame."""
         if self._info is None:
@@ -135,6 +151,12 @@ class PyAVReader(Closeable):
                 codec=self._codec,
             )
         return self._info
+
+    def _build_index(self) -> FrameIndex | None:
+        if self._codec not in ONE_FRAME_PER_PACKET or not self._source.is_plain:
+            return None
+        table = self._source.stored
+        return build_index(self._source.facts) if table is None else table.frame_index()
 
     def packet_index_row(self) -> tuple[Stamp, bytes] | None:
         """Return stamp and packets for a packet index; None if the video cannot be indexed."""
@@ -173,17 +195,18 @@ class PyAVReader(Closeable):
         """
         number_of = self._number_of_pts()
         reformatter, count = VideoReformatter(), 0
+        missing: int | None = None
         with decode_errors(self._path, "corrupt", "cannot be decoded"):
             for frame in self._decode_all():
                 index = count if number_of is None else number_of.get(frame.pts or 0)
                 if index is None:
                     continue  # hidden by an edit list
-                if index != count:
-                    break
+                if index != count and missing is None:
+                    missing = count
                 count += 1
                 yield self._to_upright_rgb(frame, reformatter)
         if count != len(self._times):
-            raise self._undecodable(count)
+            raise self._undecodable(count if missing is None else missing)
 
     def close(self) -> None:
         """Close the file."""
@@ -219,24 +242,38 @@ class PyAVReader(Closeable):
                 take(index, frame)
                 missing.discard(index)
 
-        if self._index is not None:
-            number_of = {self._index.pts[i]: i for i in missing}
-            ranges = self._index.ranges(indices)
-            intact = all(self._decode_range(each, number_of, take_missing) for each in ranges)
-            if intact and not missing:
-                return
-        # frames that failed above get a second chance before the error
-        with decode_errors(self._path, "corrupt", "cannot be decoded"):
-            self._decode_from_start(missing, take_missing)
+        try:
+            if self._index is not None:
+                number_of = {self._index.pts[i]: i for i in missing}
+                ranges = self._index.ranges(indices)
+                intact = all(self._decode_range(each, number_of, take_missing) for each in ranges)
+                if intact and not missing:
+                    return
+            # frames that failed above get a second chance before the error
+            with decode_errors(self._path, "corrupt", "cannot be decoded"):
+                self._decode_from_start(missing, take_missing)
+        except TimesDescend:
+            missing |= set(indices)
+            with decode_errors(self._path, "corrupt", "cannot be decoded"):
+                self._renumber()
+                self._decode_from_start(missing, take_missing)
         if missing:
             raise self._undecodable(min(missing))
+
+    def _renumber(self) -> None:
+        """Number the frames in the order in which they are decoded, as their times are wrong."""
+        count = len(self._times)
+        self._index = None
+        self._number_by_decoding()
+        if len(self._times) != count:
+            raise self._undecodable(min(count, len(self._times)))
 
     def _decode_range(
         self, packets: PacketRange, number_of: dict[int, int], take: TakeFrame
     ) -> bool:
         """Decode a range of packets; return False if a frame is damaged."""
         try:
-            for frame in self._frames_of(packets):
+            for frame in ascending(self._frames_of(packets)):
                 if frame.is_corrupt:
                     return False
                 if frame.pts in packets.wanted:
@@ -260,7 +297,8 @@ class PyAVReader(Closeable):
     def _decode_from_start(self, missing: set[int], take: TakeFrame) -> None:
         """Decode all frames in order until none is missing."""
         number_of = self._number_of_pts()
-        for ordinal, frame in enumerate(self._decode_all()):
+        frames = self._decode_all()
+        for ordinal, frame in enumerate(frames if number_of is None else ascending(frames)):
             index = ordinal if number_of is None else number_of.get(frame.pts or 0, -1)
             take(index, frame)
             if not missing:
@@ -303,12 +341,24 @@ class PyAVReader(Closeable):
         message = f"frame {index} of {len(self._times)} cannot be decoded"
         return unreadable(self._path, "corrupt", message)
 
-    def _count_by_decoding(self) -> None:
+    def _number_by_decoding(self) -> None:
+        """Number the frames in the order in which the decoder shows them.
+
+        An index whose order was only in doubt is kept if that is its order.
+        """
         times = [frame.pts for frame in self._decode_all()]
         if not times:
             raise unreadable(self._path, "no_frames", "its video packets contain no frame")
-        known = [pts for pts in times if pts is not None]
-        if len(known) != len(times) or any(a >= b for a, b in pairwise(known)):
+        if self._index is not None and times == list(self._index.pts):
+            self._set_times(list(self._index.pts))
+            return
+        self._index = None
+        known = sorted(pts for pts in times if pts is not None)
+        place = {pts: i for i, pts in enumerate(known)}
+        # times of reordered frames are exchanged; further apart, the clock was set back
+        if len(place) != len(times) or any(
+            abs(place[pts] - i) > LONGEST_REORDER for i, pts in enumerate(times) if pts is not None
+        ):
             known = []
         self._set_times(known, count=len(times))
 

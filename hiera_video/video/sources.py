@@ -42,8 +42,8 @@ class ByteSource(Protocol):
     def stamp(self) -> Stamp | None:
         """Return a pair that changes with the content; None if the file does not exist."""
 
-    def head(self, count: int) -> tuple[bytes, int]:
-        """Return the first `count` bytes and the size in bytes."""
+    def read(self, count: int, offset: int = 0) -> tuple[bytes, int]:
+        """Return `count` bytes from `offset` on, or as many as there are, and the size in bytes."""
 
 
 def byte_source(video: str | ShardVideo) -> ByteSource:
@@ -86,8 +86,9 @@ class LocalFile:
         # `file:` keeps FFmpeg from reading a name such as `concat:a|b` as a protocol
         return open_container("file:" + os.path.abspath(self.path), limits)  # noqa: PTH100
 
-    def head(self, count: int) -> tuple[bytes, int]:
+    def read(self, count: int, offset: int = 0) -> tuple[bytes, int]:
         with open(self.path, "rb") as file:  # noqa: PTH123 (a hot path)
+            file.seek(offset)
             return file.read(count), file.seek(0, os.SEEK_END)
 
 
@@ -120,8 +121,9 @@ class LocalShardVideo:
         with FileSlice(self._video) as file, open_container(file, limits) as container:
             yield container
 
-    def head(self, count: int) -> tuple[bytes, int]:
+    def read(self, count: int, offset: int = 0) -> tuple[bytes, int]:
         with FileSlice(self._video) as file:
+            file.seek(offset)
             return file.read(count), self._video.size
 
 
@@ -169,8 +171,8 @@ class RemoteShardVideo:
         with open_container(file, limits) as container:
             yield container
 
-    def head(self, count: int) -> tuple[bytes, int]:
-        return self._content[:count], len(self._content)
+    def read(self, count: int, offset: int = 0) -> tuple[bytes, int]:
+        return self._content[offset : offset + count], len(self._content)
 
 
 class FileSlice(io.RawIOBase):

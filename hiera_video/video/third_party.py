@@ -140,6 +140,8 @@ class _Decord:
             return f"{video.codec} video"
         if video.codec == "h264" and video.has_open_gops:
             return "open GOPs"
+        if video.has_false_keys:
+            return "false key frames"
         return None
 
     def __len__(self) -> int:

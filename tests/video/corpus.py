@@ -10,6 +10,7 @@ import random
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,79 @@ def remuxed(name: str, options: dict[str, str], refused_by: tuple[str, ...] = ()
     )
 
 
+def derived_times(path: Path, write: Write) -> None:
+    """Copy an AVI file of H.264 with B-frames, and the times that FFmpeg derives for it."""
+    remux(write(path.with_name("source.avi"), 40, gop=12, bframes=3), path)
+
+
+def with_gaps(path: Path, write: Write, **options: Any) -> Path:
+    """Show each frame for three; the AVI muxer writes two empty chunks after each."""
+    source = write(path.with_name("source.avi"), 40, bframes=0, gop=12, **options)
+    with av.open(str(source)) as old, av.open(str(path), "w") as new:
+        stream = old.streams.video[0]
+        copy = new.add_stream_from_template(stream)
+        packets = (packet for packet in old.demux(stream) if packet.size)
+        for number, packet in enumerate(packets):
+            packet.dts = packet.pts = 3 * number
+            packet.time_base, packet.stream = 1 / stream.average_rate, copy
+            new.mux(packet)
+    return path
+
+
+def all_marked_sync(path: Path, write: Write, **options: Any) -> None:
+    """Without its table of sync samples, an MP4 file says that every sample is one."""
+    data = write(path.with_name("source.mp4"), 40, gop=12, **options).read_bytes()
+    assert data.count(b"stss") == 1
+    path.write_bytes(data.replace(b"stss", b"free"))
+
+
+PLACEHOLDER = bytes.fromhex("000001b6 51cf")
+"""MPEG-4 VOP that is not coded."""
+
+
+def packed(path: Path, write: Write) -> None:
+    """Pack B-frames as Xvid and DivX do: into the packet of the reference that they follow.
+
+    A placeholder, flagged as key frame, stands for the packet that went missing.
+    """
+    source = write(path.with_name("source.avi"), 40, codec="mpeg4", gop=12, bframes=1, options=FINE)
+    chunks: list[tuple[bytes, bool]] = []
+    with av.open(str(source)) as old:
+        stream = old.streams.video[0]
+        for packet in old.demux(stream):
+            data = bytes(packet)
+            place = data.find(b"\0\0\1\xb6")
+            if packet.size == 0:
+                continue
+            if data[place + 4] >> 6 == 2:
+                chunks[-1] = (chunks[-1][0] + data, chunks[-1][1])
+                chunks.append((PLACEHOLDER, True))
+                continue
+            if packet.is_keyframe:  # the decoder's sign of packing
+                data = data[:place] + b"\0\0\1\xb2DivX503b1393p" + data[place:]
+            chunks.append((data, packet.is_keyframe))
+        with av.open(str(path), "w") as new:
+            copy = new.add_stream_from_template(stream)
+            for number, (data, is_key) in enumerate(chunks):
+                packet = av.Packet(data)
+                packet.dts = packet.pts = number
+                packet.time_base, packet.stream, packet.is_keyframe = (
+                    1 / stream.average_rate,
+                    copy,
+                    is_key,
+                )
+                new.mux(packet)
+
+
+def made(
+    name: str, make: Callable[[Path, Write], None], refused_by: tuple[str, ...], count: int = 40
+) -> Entry:
+    return Entry(
+        name=name, make=make, numbers=tuple(range(count)), count=count,
+        refused_by=frozenset(refused_by),
+    )  # fmt: skip
+
+
 def trimmed(
     name: str, *, first: int, start: int, bframes: int, refused_by: tuple[str, ...]
 ) -> Entry:
@@ -166,6 +240,11 @@ def edited(edit: Callable[[bytearray], bytes], **options: Any) -> Callable[[Path
 
 def cut(share: float) -> Callable[[bytearray], bytes]:
     return lambda data: bytes(data[: int(len(data) * share)])
+
+
+def truncated_gaps(path: Path, write: Write) -> None:
+    data = with_gaps(path.with_name("whole.avi"), write).read_bytes()
+    path.write_bytes(data[: len(data) * 3 // 4])
 
 
 def without_header(data: bytearray) -> bytes:
@@ -261,6 +340,16 @@ ENTRIES: tuple[Entry, ...] = (
     written("vp9.ivf", refused_by=DECORD, codec="libvpx-vp9", gop=20),
     written("mpeg4.avi", refused_by=BOTH, codec="mpeg4", **MPEG),
     written("mpeg4.mp4", refused_by=DECORD, codec="mpeg4", **MPEG),
+    written("mpeg4_plain.avi", refused_by=BOTH, codec="mpeg4", bframes=0, **MPEG),
+    written("h264.avi", refused_by=BOTH, gop=12, bframes=3),
+    written("h264_plain.avi", refused_by=BOTH, gop=12, bframes=0),
+    made("derived_times.mp4", derived_times, DECORD),
+    made("derived_times.mkv", derived_times, DECORD),
+    made("packed.avi", packed, BOTH),
+    made("gaps.avi", partial(with_gaps, codec="mpeg4", options=FINE), BOTH),
+    made("gaps_h264.avi", with_gaps, BOTH),
+    made("all_sync_h264.mp4", all_marked_sync, DECORD),
+    made("all_sync_mpeg4.mp4", partial(all_marked_sync, codec="mpeg4", options=FINE), DECORD),
     written("mpeg2.mpg", refused_by=BOTH, codec="mpeg2video", **MPEG),
     written("mpeg2.ts", refused_by=BOTH, codec="mpeg2video", **MPEG),
     written("mpeg1.mpg", refused_by=BOTH, codec="mpeg1video", **MPEG),
@@ -308,6 +397,7 @@ ENTRIES: tuple[Entry, ...] = (
         )
         for share in (0.1, 0.5, 0.9)
     ),
+    unreadable_file("truncated_gaps.avi", truncated_gaps, "truncated"),
     unreadable_file("no_moov.mp4", edited(without_header), "container"),
     unreadable_file("damaged_moov.mp4", edited(damaged_header), *ANY),
     *(

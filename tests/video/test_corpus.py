@@ -33,7 +33,10 @@ PROBE = Path(__file__).with_name("probe.py")
 DEADLINE_SECONDS = 5
 MEMORY_KB = 500_000
 WARM_KB = 2_000  # tables that the first use of a codec allocates
-DECODED_FROM_START = {"vp8.webm", "gif.gif", "wmv2.asf", "size_changes.ts"}
+DECODED_FROM_START = {
+    "vp8.webm", "gif.gif", "wmv2.asf", "size_changes.ts",
+    "h264.avi", "derived_times.mp4", "derived_times.mkv", "packed.avi",
+}  # fmt: skip
 CAN_READ_ALL = os.geteuid() == 0  # root ignores permissions
 
 

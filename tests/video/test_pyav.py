@@ -14,6 +14,7 @@ from corpus import UNEVEN, plain_decode, remux
 
 from hiera_video.errors import ConfigError, DecodeError
 from hiera_video.video import open_video
+from hiera_video.video.bitstream import BitstreamCheck
 from hiera_video.video.pyav import PyAVReader
 from hiera_video.video.reader import Limits
 
@@ -126,6 +127,25 @@ def test_files_are_closed(corpus: dict[str, Path]) -> None:
         with pytest.raises(DecodeError):
             open_video(corpus["truncated_50.mp4"])
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_times_that_descend_while_decoding_are_not_trusted(
+    corpus: dict[str, Path], videos: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no header shows that frames are reordered, only the decoder does."""
+    monkeypatch.setattr(BitstreamCheck, "order_is_certain", lambda *_: True)
+    with open_video(corpus["derived_times.mp4"]) as video:
+        assert videos.numbers(video.frames(range(40))) == list(range(40))
+        assert videos.numbers(video.frames([2, 1])) == [2, 1]
+    with PyAVReader(str(corpus["derived_times.mkv"])) as video:
+        assert videos.numbers(video.iter_frames()) == list(range(40))
+
+
+def test_times_of_containers_without_presentation_times(corpus: dict[str, Path]) -> None:
+    with open_video(corpus["h264.avi"]) as video:
+        assert video.times == pytest.approx([(i + 1) / 30 for i in range(40)])
+    with open_video(corpus["gaps.avi"]) as video:
+        assert video.times == pytest.approx([i / 10 for i in range(40)])
 
 
 def test_a_recording_that_continues_with_another_programme(videos: Any, tmp_path: Path) -> None:

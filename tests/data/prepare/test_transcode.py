@@ -101,8 +101,12 @@ def test_a_copy_with_other_times_is_refused(
 
 
 @pytest.mark.parametrize(
-    "name", ["h264_open_gop.mp4", "trimmed_28.mp4", "vp8.webm", "rotated_90.mp4", "mpeg2.ts"]
-)
+    "name",
+    [
+        "h264_open_gop.mp4", "trimmed_28.mp4", "vp8.webm", "rotated_90.mp4", "mpeg2.ts",
+        "h264.avi", "packed.avi", "gaps.avi", "derived_times.mkv",
+    ],
+)  # fmt: skip
 def test_iter_frames_yields_what_frames_returns(corpus: dict[str, Path], name: str) -> None:
     with PyAVReader(str(corpus[name])) as video:
         frames = video.frames(range(len(video.times)))
