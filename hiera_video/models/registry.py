@@ -241,6 +241,17 @@ def config_for(
     )
 
 
+def name_of(config: HieraConfig) -> str | None:
+    """Return the classifier's name whose configuration is `config` but for what options change."""
+    options = ("input_size", "num_classes", "drop_path_rate", "head_dropout", "init")
+    values = {key: getattr(config, key) for key in (*options, "head_init_scale")}
+    for name, known in _CONFIGS.items():
+        same_axes = len(known.input_size) == len(config.input_size)
+        if not is_mae(name) and same_axes and replace(known, **values) == config:
+            return name
+    return None
+
+
 def default_mae(name: str) -> MaeConfig:
     """Return the default settings: the paper's for video, the authors' code's for images."""
     if "micro" in name:

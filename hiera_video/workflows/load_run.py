@@ -21,8 +21,15 @@ from hiera_video.data.transforms.train_eval import EvalTransform
 from hiera_video.errors import CheckpointError, ConfigError, DecodeError
 from hiera_video.eval.class_names import output_names
 from hiera_video.eval.forward import compute_logits
-from hiera_video.models.registry import ModelConfig, config_for
-from hiera_video.models.weights.load import find_checkpoint, load_pretrained, read_weights
+from hiera_video.models.registry import ModelConfig, config_for, name_of
+from hiera_video.models.weights.architecture import rebuild_configs
+from hiera_video.models.weights.load import (
+    Weights,
+    find_checkpoint,
+    load_pretrained,
+    read_weights,
+)
+from hiera_video.models.weights.published import checkpoint_tags
 from hiera_video.workflows.build import make_model, make_views
 
 logger = logging.getLogger(__name__)
@@ -65,14 +72,17 @@ def load(
     Example::
 
         run = hv.load("runs/x")
+        saved = hv.load("my_model")  # written by save_pretrained
         published = hv.load("mae_k400_ft_k400", model="hiera_base_16x224")
 
     Args:
-        run: Folder of a run (`out_dir`). With `model`, the source of the weights: a file, a folder,
-            `hf-hub:owner/name` or the tag of a published checkpoint.
+        run: Folder of a run (`out_dir`), or a source of weights: a folder with `config.json` (see
+            `from_pretrained`), such a folder on the hub (`hf-hub:owner/name`) or a full tag
+            (`hiera_base_16x224.mae_k400_ft_k400`); with `model`, also a file or a tag alone.
         which: Checkpoint of the run. By default the best one, or the last if the run has never been
             validated.
-        model: Name of the model that the weights are for. Weights are tested as in the paper's
+        model: Name of the model that the weights are for, by default the one that `config.json`
+            describes. Weights are tested as in the paper's
             Kinetics protocol (5×3 views).
 
     Returns:
@@ -82,7 +92,7 @@ def load(
         CheckpointError: The checkpoint does not exist, is damaged, or does not fit the model.
         ConfigError: The weights have no classification head, or `model` is unknown.
     """
-    if model is not None:
+    if model is not None or _is_weights(run):
         return _load_weights(model, str(run))
     checkpoint = find_checkpoint(Path(run), which)
     config = load_config(Path(run) / "config.yaml")
@@ -103,20 +113,48 @@ def load(
     )
 
 
-def _load_weights(name: str, source: str) -> LoadedRun:
-    weights = read_weights(source, name)
+def _is_weights(source: str | Path) -> bool:
+    """Return True for weights from the hub, a full tag, or a folder of weights that is no run."""
+    text, folder = str(source), Path(source)
+    is_run = (folder / "config.yaml").exists() or (folder / "checkpoints").exists()
+    is_saved = (folder / "config.json").is_file() and not is_run
+    return text.startswith("hf-hub:") or text in checkpoint_tags() or is_saved
+
+
+def _model_name(weights: Weights) -> str:
+    """Return the name of the model that `weights` are for."""
+    if weights.source in checkpoint_tags():
+        return weights.source.partition(".")[0]
+    config, _ = rebuild_configs(weights.config, weights.extras, weights.state, weights.source)
+    name = name_of(config)
+    if name is None:
+        raise ConfigError(
+            f"{weights.source}: its config.json is of no model in list_models(); "
+            "hv.from_pretrained rebuilds it without a test transform"
+        )
+    return name
+
+
+def _load_weights(name: str | None, source: str) -> LoadedRun:
+    weights = read_weights(source, name or "")
     num_classes, class_names = weights.num_classes, weights.class_names
     if num_classes is None:
         raise ConfigError(
             f"{source}: has no classification head, so there are no classes to predict; fine-tune "
             "from it first"
         )
-    size = weights.config.get("input_size")
-    section = ModelConfig(
-        name=name, num_classes=num_classes, input_size=tuple(size) if size else None
-    )
-    frames = config_for(name, input_size=section.input_size).input_size[0]
-    config = Config(model=section, clip=ClipConfig(num_frames=frames))
+    name = name or _model_name(weights)
+    size = None
+    if "input_size" in weights.config:
+        size = rebuild_configs(weights.config, weights.extras, weights.state, source)[0].input_size
+    section = ModelConfig(name=name, num_classes=num_classes, input_size=size)
+    input_size = config_for(name, input_size=section.input_size).input_size
+    if len(input_size) != 3:
+        raise ConfigError(
+            f"{source}: {name} is an image model; hv.load needs a video model, hv.from_pretrained "
+            "loads both"
+        )
+    config = Config(model=section, clip=ClipConfig(num_frames=input_size[0]))
     network = make_model(config, num_classes, pretrained=None)
     load_pretrained(network, weights, name=name)  # type: ignore[arg-type]
     if class_names is None and num_classes == len(_KINETICS400_CATEGORIES):

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ import hiera_video as hv
 from hiera_video.config.load import load_config, save_config
 from hiera_video.errors import CheckpointError, ConfigError, DecodeError
 from hiera_video.models.hiera import Hiera
+from hiera_video.models.registry import config_for
 from hiera_video.train.checkpoint import CheckpointStore
 from hiera_video.workflows.load_run import LoadedRun, top_classes
 from hiera_video.workflows.sliding_window import predict_live, predict_windows
@@ -146,3 +148,48 @@ def test_weights_that_do_not_fit(random_model: Callable[[], Hiera], tmp_path: Pa
     words = r"mae.pth: has no classification head, so there are no classes to predict; fine-tune"
     with pytest.raises(ConfigError, match=words):
         hv.load(tmp_path / "mae.pth", model=MICRO)
+
+
+def test_saved_folders_and_the_hub_need_no_model_name(
+    random_model: Callable[[], Hiera], films: Path, tmp_path: Path
+) -> None:
+    """Issue I, weights 4: the name follows from `config.json`."""
+    folder = hv.save_pretrained(random_model(), tmp_path / "model", class_names=NAMES)
+    run = hv.load(folder)
+    assert (run.config.model.name, run.class_names) == (MICRO, NAMES)
+    named = hv.predict(hv.load(folder, model=MICRO), films / "a.mp4", topk=3)
+    assert hv.predict(run, films / "a.mp4", topk=3) == named
+    assert hv.predict(folder, films / "a.mp4", topk=3) == named
+    with mock.patch("huggingface_hub.snapshot_download", return_value=str(folder)):
+        assert hv.predict("hf-hub:someone/thing", films / "a.mp4", topk=3) == named
+
+
+@pytest.mark.slow
+def test_a_full_tag_needs_no_model_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    state = hv.create_model("hiera_base_16x224", num_classes=2).state_dict()
+
+    def download(address: str, path: str) -> None:
+        torch.save({"model_state": state}, path)
+
+    with mock.patch.object(torch.hub, "download_url_to_file", side_effect=download):
+        run = hv.load("hiera_base_16x224.mae_k400_ft_k400")
+    assert run.config.model.name == "hiera_base_16x224"
+
+
+def test_folders_that_hv_load_cannot_test(tmp_path: Path) -> None:
+    image = hv.save_pretrained(hv.create_model("hiera_tiny_224", num_classes=3), tmp_path / "image")
+    words = r"image: hiera_tiny_224 is an image model; hv\.load needs a video model"
+    for name in (None, "hiera_tiny_224"):
+        with pytest.raises(ConfigError, match=words):
+            hv.load(image, model=name)
+    config = replace(config_for(MICRO), mlp_ratio=2.0)
+    other = hv.save_pretrained(Hiera(config), tmp_path / "other")
+    words = (
+        r"other: its config\.json is of no model in list_models\(\); hv\.from_pretrained rebuilds"
+    )
+    with pytest.raises(ConfigError, match=words):
+        hv.load(other)
+    mae = hv.save_pretrained(hv.create_model(f"mae_{MICRO}"), tmp_path / "mae")
+    with pytest.raises(ConfigError, match="has no classification head"):
+        hv.load(mae)

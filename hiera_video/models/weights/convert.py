@@ -1,20 +1,16 @@
-"""State dicts adapted to a model: wrappers removed, shapes converted, every tensor accounted for.
+"""State dicts adapted to a model: shapes converted, every tensor accounted for.
 
-Pure functions from state dict to state dict; `load.py` reads the files.
+Pure functions from state dict to state dict; `load.py` reads the files, `state_dict.py` finds the
+state dict in them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
 
 from hiera_video.errors import CheckpointError
-from hiera_video.models.hiera import HieraEncoder
-from hiera_video.models.mae import MaskedAutoencoderHiera
+from hiera_video.models.hiera import Hiera, HieraEncoder
 from hiera_video.models.registry import SIZES
 from hiera_video.models.weights.inflate import (
     DECODER_PREFIXES,
@@ -23,11 +19,11 @@ from hiera_video.models.weights.inflate import (
     inflate_image_weights,
     resize_position_embeddings,
 )
+from hiera_video.models.weights.timm_names import merge_window_positions
 
-_STATE_KEYS = ("model_state", "state_dict", "model_state_dict", "model")
-_WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.")
 _CLASSIFIER = ("norm.", "head.")
-_AUTOENCODER = ("encoder_norm.", "multi_scale_fusion_heads.", *DECODER_PREFIXES)
+_FUSION = ("encoder_norm.", "multi_scale_fusion_heads.")
+_AUTOENCODER = (*_FUSION, *DECODER_PREFIXES)
 _ENCODER = ("blocks.", "patch_embed.", "pos_embed")
 _HEAD = "head.projection.weight"
 
@@ -48,50 +44,18 @@ class LoadReport:
     """Conversions, one sentence each."""
 
 
-def extract_state_dict(contents: Any, source: str) -> State:
-    """Return the state dict inside a checkpoint, without wrappers' prefixes.
-
-    Args:
-        contents: A state dict, or a mapping that holds one under `model_state` (the authors,
-            PySlowFast), `state_dict`, `model_state_dict` or `model`.
-        source: Name of the checkpoint in messages.
-
-    Returns:
-        Tensors by name, without the prefixes of DistributedDataParallel, torch.compile and
-        Lightning.
-
-    Raises:
-        CheckpointError: If there are no tensors.
-    """
-    for key in _STATE_KEYS:
-        if isinstance(contents, Mapping) and isinstance(contents.get(key), Mapping):
-            contents = contents[key]
-            break
-    items = contents.items() if isinstance(contents, Mapping) else ()
-    state = {name: value for name, value in items if isinstance(value, Tensor)}
-    if not state:
-        raise CheckpointError(
-            f"{source}: contains no weights; expected tensors by name, at the top level or under "
-            f"{', '.join(_STATE_KEYS)}"
-        )
-    while prefix := next(
-        (p for p in _WRAPPER_PREFIXES if all(name.startswith(p) for name in state)), None
-    ):
-        state = {name.removeprefix(prefix): value for name, value in state.items()}
-    return state
-
-
 def adapt_state_dict(
     state: State, model: HieraEncoder, source: str, inflation: Inflation = "center"
 ) -> tuple[State, LoadReport]:
     """Select and convert the tensors of `state` that `model` can load.
 
     Position embeddings are interpolated, image weights are inflated for video, and a head of
-    another class count is left out. A decoder may be missing or unused, as may a classifier. Any
-    other mismatch of names or shapes raises an error, so another architecture never loads in part.
+    another class count is left out. A head, classifier, decoder or autoencoder may be missing or
+    unused as a whole. Any other mismatch of names or shapes raises an error, so another
+    architecture never loads in part.
 
     Args:
-        state: Tensors by name, from `extract_state_dict`.
+        state: Tensors by name, from `state_dict.extract_state_dict`.
         model: Model to load into; it is not changed.
         source: Name of the weights in messages.
         inflation: See `inflate_image_weights`.
@@ -113,6 +77,10 @@ def adapt_state_dict(
         state = {name: value for name, value in state.items() if not name.startswith("head.")}
     adapted = {name: value for name, value in state.items() if name in parameters}
     for name, value in adapted.items():
+        if not value.is_floating_point():
+            raise CheckpointError(
+                f"{source}: {name} is {value.dtype}; quantised weights do not load; save floats"
+            )
         if value.shape != parameters[name].shape:
             raise CheckpointError(
                 f"{source}: {name} is {list(value.shape)} in the file and "
@@ -169,6 +137,9 @@ def _convert(
     state: State, model: HieraEncoder, source: str, inflation: Inflation
 ) -> tuple[State, list[str]]:
     config, notes = model.config, []
+    if "pos_embed_win" in state:
+        state = merge_window_positions(state, config)
+        notes.append("window and global position embeddings added")
     dims = state["patch_embed.proj.weight"].ndim - 2
     if dims > len(config.patch_kernel):
         raise CheckpointError(
@@ -184,22 +155,20 @@ def _convert(
 
 def _check_complete(state: State, model: HieraEncoder, report: LoadReport) -> None:
     """Raise an error unless only whole parts (head, classifier, decoder) are missing or unused."""
-    is_autoencoder = isinstance(model, MaskedAutoencoderHiera)
-    optional: tuple[str, ...] = ("head.",)
-    if is_autoencoder:
-        optional = DECODER_PREFIXES if "mask_token" not in state else ()
-        if "encoder_norm.weight" not in state:
-            optional = _AUTOENCODER
-    elif "norm.weight" not in state:
-        optional = _CLASSIFIER
-    missing = [name for name in report.newly_initialised if not name.startswith(optional)]
+    optional: list[str] = []
+    for part, base in ((("head.",), ("norm.",)), (DECODER_PREFIXES, _FUSION)):
+        if not any(name.startswith(part) for name in state):
+            optional += part
+            if not any(name.startswith(base) for name in state):
+                optional += base
+    missing = [name for name in report.newly_initialised if not name.startswith(tuple(optional))]
     if missing:
         raise CheckpointError(
             f"{report.source}: lacks {_abbreviate(missing)}; the checkpoint is incomplete or "
             "belongs to another architecture"
         )
     known = (*_ENCODER, *_CLASSIFIER, *_AUTOENCODER)
-    unused = _CLASSIFIER if is_autoencoder else (*_AUTOENCODER, "head.")
+    unused = _CLASSIFIER if not isinstance(model, Hiera) else (*_AUTOENCODER, "head.")
     unexpected = [
         name for name in report.dropped if name.startswith(known) and not name.startswith(unused)
     ]
@@ -207,6 +176,26 @@ def _check_complete(state: State, model: HieraEncoder, report: LoadReport) -> No
         raise CheckpointError(
             f"{report.source}: also has {_abbreviate(unexpected)}; the checkpoint belongs to "
             "another architecture"
+        )
+    if isinstance(model, Hiera):
+        _check_classifier(state, model, report, known)
+
+
+def _check_classifier(
+    state: State, model: Hiera, report: LoadReport, known: tuple[str, ...]
+) -> None:
+    """Raise an error if norm or head are new, but the source seems to have them by other names."""
+    new = [name for name in report.newly_initialised if name.startswith(_CLASSIFIER)]
+    likely = [
+        name
+        for name in report.dropped
+        if not name.startswith(known) and state[name].shape[-1:] == (model.num_features,)
+    ]
+    if new and likely and not any(name.startswith(_AUTOENCODER) for name in state):
+        raise CheckpointError(
+            f"{report.source}: lacks {_abbreviate(new)}, but has {_abbreviate(likely)}, which may "
+            "be its norm and head; rename them to norm.* and head.projection.*, or remove them to "
+            "start with new ones"
         )
 
 

@@ -1,12 +1,15 @@
 """Load weights from files, run folders, the Hugging Face hub and the authors' server.
 
-Nothing here unpickles objects: torch files are always read with `weights_only=True`.
+Nothing here unpickles objects: torch files are always read with `weights_only=True`, which allows
+command-line arguments (`argparse.Namespace`, a bare record) beside tensors, numbers and strings.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -20,17 +23,18 @@ from safetensors.torch import load_file
 
 from hiera_video.errors import CheckpointError
 from hiera_video.models.hiera import Hiera, HieraEncoder
-from hiera_video.models.layout import HieraConfig
 from hiera_video.models.mae import MaskedAutoencoderHiera
-from hiera_video.models.registry import MaeConfig
-from hiera_video.models.weights.convert import LoadReport, adapt_state_dict, extract_state_dict
+from hiera_video.models.weights.architecture import constructor_arguments, rebuild_configs
+from hiera_video.models.weights.convert import LoadReport, adapt_state_dict
 from hiera_video.models.weights.inflate import Inflation, State
 from hiera_video.models.weights.published import PUBLISHED, checkpoint_tags
-from hiera_video.models.weights.save import DECODER_KEYS
+from hiera_video.models.weights.state_dict import extract_state_dict
+from hiera_video.models.weights.transformers_names import class_names_from_transformers
 from hiera_video.utils.hashing import file_sha256
 
 logger = logging.getLogger(__name__)
 
+_TERMINAL_CODE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _FILES = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin", "model.pth")
 _INDEX = "model.safetensors.index.json"
 """Index of weights that are split over several files: tensor → file."""
@@ -43,9 +47,9 @@ class Weights:
     source: str
     """File, folder or tag, as given by the user."""
     state: State
-    """Tensors by name, without wrappers' prefixes."""
+    """Tensors by the authors' names."""
     config: Mapping[str, Any] = field(default_factory=dict)
-    """Constructor arguments from `config.json`, or empty."""
+    """hiera-transformer's constructor arguments, from `config.json`, or empty."""
     extras: Mapping[str, Any] = field(default_factory=dict)
     """Contents of `hiera_video.json`, which `save_pretrained` writes, or empty."""
     class_names: tuple[str, ...] | None = None
@@ -87,6 +91,17 @@ def load_pretrained(
     adapted, report = adapt_state_dict(weights.state, model, weights.source, inflation)
     model.load_state_dict(adapted, strict=False)
     logger.info("%s: loaded %d tensors; %s", report.source, len(report.loaded), _summary(report))
+    if isinstance(model, MaskedAutoencoderHiera):
+        recorded = "decoder_num_heads" in weights.config
+        logger.info(
+            "%s: autoencoder of %d heads in stage 1 and %d in the decoder (%s)",
+            report.source,
+            model.config.num_heads,
+            model.mae.decoder_num_heads,
+            "its config.json, or the default of the library that wrote it"
+            if recorded
+            else "the model's; the file does not record them",
+        )
     return report
 
 
@@ -94,8 +109,8 @@ def from_pretrained(source: str | Path) -> Hiera | MaskedAutoencoderHiera:
     """Rebuild a model from a folder that contains its configuration.
 
     Args:
-        source: A folder written by `save_pretrained`, or a hub folder with `config.json`
-            (`hf-hub:owner/name[@revision]`).
+        source: A folder with `config.json`, written by this package, hiera-transformer,
+            transformers or timm, or such a folder on the hub (`hf-hub:owner/name[@revision]`).
 
     Returns:
         The model in evaluation mode.
@@ -104,31 +119,31 @@ def from_pretrained(source: str | Path) -> Hiera | MaskedAutoencoderHiera:
         CheckpointError: If the folder cannot be read or has no usable `config.json`.
     """
     weights = read_weights(source)
-    if not weights.config:
-        raise CheckpointError(
-            f"{source}: has no config.json; build the model with create_model(…, pretrained=…) "
-            "instead"
-        )
-    arguments = {
-        key: value
-        for key, value in weights.config.items()
-        if key in HieraConfig.__dataclass_fields__
-    }
-    is_autoencoder = "mask_token" in weights.state
-    init = weights.extras.get("init", "xavier" if is_autoencoder else "trunc_normal")
-    decoder = {key: value for key, value in weights.config.items() if key in DECODER_KEYS}
-    try:
-        config = HieraConfig(**arguments, init=init)
-        mae = MaeConfig(**{**decoder, **(weights.extras.get("mae") or {})})
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{source}: config.json was not written by this package or hiera-transformer "
-            f"({error}); load weights that have Hiera's parameter names by create_model(…, "
-            "pretrained=…)"
-        ) from error
-    model = MaskedAutoencoderHiera(config, mae) if is_autoencoder else Hiera(config)
+    config, mae = rebuild_configs(weights.config, weights.extras, weights.state, str(source))
+
+    def build() -> Hiera | MaskedAutoencoderHiera:
+        is_autoencoder = "mask_token" in weights.state
+        return MaskedAutoencoderHiera(config, mae) if is_autoencoder else Hiera(config)
+
+    with torch.device("meta"):  # before any memory is taken
+        _check_shapes(build(), weights)
+    model = build()
     load_pretrained(model, weights)
     return model.eval()
+
+
+def _check_shapes(model: HieraEncoder, weights: Weights) -> None:
+    """Raise an error unless every parameter of `model` has its shape in the weights."""
+    for name, parameter in model.named_parameters():
+        stored = weights.state.get(name)
+        if name == "pos_embed" and "pos_embed_win" in weights.state:
+            continue  # merged while loading
+        if stored is None or stored.shape != parameter.shape:
+            found = "missing" if stored is None else list(stored.shape)
+            raise CheckpointError(
+                f"{weights.source}: {name} is {found} in the file and {list(parameter.shape)} by "
+                "config.json; the two do not belong together"
+            )
 
 
 def _summary(report: LoadReport) -> str:
@@ -229,20 +244,28 @@ def _read_folder(folder: Path, source: str) -> Weights:
     config = _read_json(folder / "config.json")
     extras = _read_json(folder / "hiera_video.json")
     meta = _read_json(folder / "meta.json")
-    names = extras.get("class_names") or meta.get("class_names")
+    names = (
+        extras.get("class_names")
+        or meta.get("class_names")
+        or class_names_from_transformers(config)
+    )
+    if names is not None and not (
+        isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    ):
+        raise CheckpointError(f"{source}: its class_names are not a list of texts")
     for file in files:
         # checkpoints of runs record the digests of their files
-        recorded = meta.get("files", {}).get(file.name, {}).get("sha256")
+        recorded = _object(_object(meta.get("files")).get(file.name)).get("sha256")
         if recorded is not None and recorded != file_sha256(file):
             raise CheckpointError(
                 f"{file}: damaged (sha256 differs from the recorded one); use another checkpoint "
                 "of the run"
             )
-    contents = reduce(or_, [_read_file(file) for file in files])
+    state = extract_state_dict(reduce(or_, [_read_file(file) for file in files]), source)
     return Weights(
         source=source,
-        state=extract_state_dict(contents, source),
-        config=config,
+        state=state,
+        config=constructor_arguments(config, state, source),
         extras=extras,
         class_names=tuple(names) if names else None,
         multi_label=meta.get("multi_label"),
@@ -253,7 +276,7 @@ def _weight_files(folder: Path, source: str) -> list[Path]:
     """Return the file of the weights, or the parts that an index lists."""
     if (folder / _INDEX).is_file():
         names = sorted(
-            {str(name) for name in dict(_read_json(folder / _INDEX).get("weight_map", {})).values()}
+            {str(name) for name in _object(_read_json(folder / _INDEX).get("weight_map")).values()}
         )
         missing = [
             name for name in names if Path(name).name != name or not (folder / name).is_file()
@@ -275,6 +298,10 @@ def _weight_files(folder: Path, source: str) -> list[Path]:
     return [file]
 
 
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
 def _read_json(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         return {}
@@ -291,7 +318,8 @@ def _read_file(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors, zip and the unpickler each raise their own types
         raise CheckpointError(
             f"{path}: cannot be read ({_one_line(error)}); it is damaged, or contains objects "
@@ -319,8 +347,12 @@ def _hub_folder(repository: str) -> Path:
 
 
 def _one_line(error: Exception) -> str:
-    message = str(error).strip().partition("\n")[0] or "no details"
-    return f"{type(error).__name__}: {message[:160]}"
+    """Return the first line of a message, without terminal codes and torch's advice to unpickle."""
+    text = str(error).strip()
+    text = text.partition("WeightsUnpickler error: ")[2].partition(" was not an")[0] or text
+    message = _TERMINAL_CODE.sub("", text.strip().partition("\n")[0])
+    printable = "".join(char if char.isprintable() else "?" for char in message)
+    return f"{type(error).__name__}: {printable[:160] or 'no details'}"
 
 
 def _download(address: str) -> Path:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -15,9 +15,18 @@ from hiera_video.errors import CheckpointError
 from hiera_video.models.hiera import HieraEncoder
 from hiera_video.models.macs import count_parameters
 from hiera_video.models.mae import MaskedAutoencoderHiera
+from hiera_video.models.weights.transformers_names import (
+    rename_to_transformers,
+    transformers_config,
+)
 
 _EXTRA_KEYS = ("init",)  # unknown to hiera-transformer's constructor
 DECODER_KEYS = ("decoder_embed_dim", "decoder_depth", "decoder_num_heads")
+_OTHER_CLASS = {
+    "hiera-transformer": ("Hiera", "MaskedAutoencoderHiera"),
+    "transformers": ("HieraForImageClassification", "HieraForPreTraining"),
+}
+"""Library → its classifier and its autoencoder."""
 
 _CARD = """---
 library_name: hiera-video
@@ -32,7 +41,7 @@ import hiera_video as hv
 
 model = hv.from_pretrained("{folder}")
 ```
-The folder also loads in `hiera-transformer`: `{other}.from_pretrained("{folder}")`.
+The folder also loads in `{library}`: `{other}.from_pretrained("{folder}")`.
 
 **Licence.** This card sets no licence for the weights; whoever publishes them must. Weights derived
 from the authors' checkpoints are CC BY-NC 4.0, as those are; hiera-video's code is Apache-2.0. The
@@ -41,25 +50,33 @@ licence of the training data may apply as well.
 
 
 def save_pretrained(
-    model: HieraEncoder, folder: str | Path, *, class_names: Sequence[str] | None = None
+    model: HieraEncoder,
+    folder: str | Path,
+    *,
+    class_names: Sequence[str] | None = None,
+    library: Literal["hiera-transformer", "transformers"] = "hiera-transformer",
 ) -> Path:
-    """Save a model in a folder that `from_pretrained` and `hiera-transformer` load.
+    """Save a model in a folder that `from_pretrained` and another library load.
 
-    Writes `model.safetensors`, `config.json` (the arguments of `hiera-transformer`'s constructor),
-    `hiera_video.json` (class names and settings that only this package has) and a model card.
+    Writes `model.safetensors`, `config.json`, `hiera_video.json` (class names and settings that
+    only this package has) and a model card.
 
     Args:
         model: A `Hiera` or `MaskedAutoencoderHiera`.
         folder: Created if missing; existing files of these names are replaced.
         class_names: One name for each class of the head.
+        library: The other library that loads the folder, by its names of parameters and of the
+            keys in `config.json`. `transformers` has image models only.
 
     Returns:
         The folder.
 
     Raises:
-        CheckpointError: If the number of names is not the number of classes, or the folder cannot
-            be written.
+        CheckpointError: If the number of names is not the number of classes, the other library has
+            no such model, or the folder cannot be written.
     """
+    if library not in ("hiera-transformer", "transformers"):
+        raise CheckpointError(f"library={library!r}: choose hiera-transformer or transformers")
     is_mae = isinstance(model, MaskedAutoencoderHiera)
     classes = model.config.num_classes
     if class_names is not None and (is_mae or len(class_names) != classes):
@@ -72,20 +89,25 @@ def save_pretrained(
         "init": model.config.init,
         "mae": dataclasses.asdict(model.mae) if isinstance(model, MaskedAutoencoderHiera) else None,
     }
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    arguments = _constructor_arguments(model)
+    if library == "transformers":
+        mae = model.mae if isinstance(model, MaskedAutoencoderHiera) else None
+        names = tuple(class_names) if class_names is not None else None
+        arguments = transformers_config(model.config, mae, names)
+        state = rename_to_transformers(state, model.config)
     target = Path(folder)
     try:
         target.mkdir(parents=True, exist_ok=True)
-        state = {
-            name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()
-        }
         save_file(state, target / "model.safetensors", metadata={"format": "pt"})
         (target / "config.json").write_text(
-            json.dumps(_constructor_arguments(model), indent=1) + "\n"
+            json.dumps(arguments, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
         )
         (target / "hiera_video.json").write_text(
             json.dumps(extras, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
         )
-        (target / "README.md").write_text(_card(model, target.name), encoding="utf-8")
+        card = _card(model, target.name, library)
+        (target / "README.md").write_text(card, encoding="utf-8")
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
         raise CheckpointError(f"{target}: cannot be written ({error})") from error
     return target
@@ -104,7 +126,7 @@ def _constructor_arguments(model: HieraEncoder) -> dict[str, Any]:
     return arguments | {"norm_layer": "LayerNorm"}
 
 
-def _card(model: HieraEncoder, folder: str) -> str:
+def _card(model: HieraEncoder, folder: str, library: str) -> str:
     is_mae, config = isinstance(model, MaskedAutoencoderHiera), model.config
     video = len(config.input_size) == 3
     classes = (
@@ -121,5 +143,6 @@ def _card(model: HieraEncoder, folder: str) -> str:
         size=" x ".join(map(str, config.input_size)),
         axes="frames, height, width" if video else "height, width",
         parameters=count_parameters(model) / 1e6,
-        other="MaskedAutoencoderHiera" if is_mae else "Hiera",
+        library=library,
+        other=_OTHER_CLASS[library][is_mae],
     )

@@ -5,40 +5,11 @@ import torch
 
 from hiera_video.errors import CheckpointError
 from hiera_video.models.factory import create_model
-from hiera_video.models.weights.convert import adapt_state_dict, extract_state_dict
+from hiera_video.models.weights.convert import adapt_state_dict
 
 
 def state_of(name, **options):
     return create_model(name, **options).state_dict()
-
-
-@pytest.mark.parametrize("key", ["model_state", "state_dict", "model_state_dict", "model"])
-def test_nested_states_are_found(key):
-    weight = torch.zeros(1)
-    assert extract_state_dict(
-        {"epoch": 3, key: {"a": weight, "step": 4}, "optimizer_state": {}}, "x"
-    ) == {"a": weight}
-
-
-@pytest.mark.parametrize("prefix", ["module._orig_mod.", "model.", "_orig_mod.", "model.module."])
-def test_wrappers_prefixes_are_removed(prefix):
-    weight = torch.zeros(1)
-    assert extract_state_dict(
-        {f"{prefix}blocks.0.a": weight, f"{prefix}norm": weight}, "x"
-    ).keys() == {
-        "blocks.0.a",
-        "norm",
-    }
-
-
-@pytest.mark.parametrize(
-    "contents", [{}, {"epoch": 3}, [1, 2], torch.zeros(3), {"model_state": {}}]
-)
-def test_missing_weights_are_rejected(contents):
-    with pytest.raises(
-        CheckpointError, match=r"x.pth: contains no weights; expected tensors by name"
-    ):
-        extract_state_dict(contents, "x.pth")
 
 
 def test_autoencoder_into_classifier_reports_new_and_dropped_parameters():

@@ -327,6 +327,6 @@ def test_a_config_of_another_library_is_rejected(tmp_path, config):
     save_file({"hiera.embeddings.weight": torch.zeros(1)}, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(
-        CheckpointError, match=r"config\.json was not written by this package or hiera-transformer"
+        CheckpointError, match=r"config\.json was not written by this package, hiera-transformer"
     ):
         from_pretrained(tmp_path)
