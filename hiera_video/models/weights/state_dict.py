@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ _WRAPPERS = {
     "_forward_module",  # Lightning's Fabric
 }
 _PATCH_EMBED = re.compile(
-    r"(?P<prefix>(?:.+\.)?)(?:patch_embed\.proj\.|(?:hiera\.)?" + re.escape(PATCHES) + ")weight"
+    r"(?P<prefix>(?:.+?\.)??)(?:patch_embed\.proj\.|(?:hiera\.)?" + re.escape(PATCHES) + ")weight"
 )
 _AVERAGED = re.compile(r"(?:^|[^a-z])ema(?:[^a-z]|$)", re.IGNORECASE)
 _MAX_NESTING = 3
@@ -115,10 +116,16 @@ def _choose(models: Iterable[str], source: str) -> str:
 
 
 def _remove_prefix(state: State, prefix: str) -> State:
-    stray = {name: value for name, value in state.items() if not name.startswith(prefix)}
-    return stray | {
-        name.removeprefix(prefix): value for name, value in state.items() if name not in stray
-    }
+    """Remove `prefix` from names, and from other names (a head's) as much of it as they share."""
+    segments = prefix.split(".")[:-1]
+    inside: State = {}
+    beside: State = {}
+    for name, value in state.items():
+        parts = name.split(".")
+        shared = takewhile(lambda pair: pair[0] == pair[1], zip(segments, parts[:-1]))
+        count = sum(1 for _ in shared)
+        (inside if count == len(segments) else beside)[".".join(parts[count:])] = value
+    return beside | inside
 
 
 def _check_values(state: State, source: str) -> None:

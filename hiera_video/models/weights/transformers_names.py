@@ -124,11 +124,12 @@ def arguments_from_transformers(config: Mapping[str, Any], source: str) -> dict[
         if config.get(key, value) != value:
             raise CheckpointError(f"{source}: has {key}={config[key]}; Hiera needs {value}")
     heads = config.get("num_heads", [1, 2, 4, 8])
-    if not isinstance(heads, list) or heads != [heads[0] * 2**i for i in range(len(heads))]:
+    first = heads[0] if isinstance(heads, list) and heads else None
+    if not isinstance(first, int) or heads != [first * 2**stage for stage in range(len(heads))]:
         raise CheckpointError(
             f"{source}: has num_heads={heads}; Hiera doubles its heads from stage to stage"
         )
-    arguments["num_heads"] = heads[0]
+    arguments["num_heads"] = first
     units = config.get("masked_unit_attention", [])
     if isinstance(units, list) and units != sorted(units, reverse=True):
         raise CheckpointError(

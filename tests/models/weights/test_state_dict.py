@@ -53,11 +53,11 @@ def test_prefixes_are_removed(state, prefix):
 def test_wrappers_of_single_blocks_and_of_the_whole_model(state):
     model = create_model(NAME, num_classes=5)
     model.load_state_dict(state)
-    model.blocks[2] = torch.compile(model.blocks[2])  # type: ignore[assignment]
-    averaged = AveragedModel(nn.DataParallel(model)).state_dict()
     averaged = {
-        name.replace("blocks.1.", "blocks.1._checkpoint_wrapped_module."): value
-        for name, value in averaged.items()
+        name.replace("blocks.1.", "blocks.1._checkpoint_wrapped_module.").replace(
+            "blocks.2.", "blocks.2._orig_mod."
+        ): value
+        for name, value in AveragedModel(nn.DataParallel(model)).state_dict().items()
     }
     assert "module.module.blocks.2._orig_mod.norm1.weight" in averaged
     found = extract_state_dict(averaged, "x")
@@ -79,6 +79,8 @@ def test_a_head_beside_the_backbone_is_found(state):
         for name, value in state.items()
     }
     assert equal(extract_state_dict(split, "x"), state)
+    deeper = {f"model.{name}": value for name, value in split.items()}
+    assert equal(extract_state_dict(deeper, "x"), state)
 
 
 def test_the_model_is_preferred_to_its_moving_average(state, caplog):
