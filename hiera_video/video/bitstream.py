@@ -23,8 +23,12 @@ LARGEST_PLACEHOLDER = 19
 """Bytes of the largest MPEG-4 packet that FFmpeg's decoder takes as the placeholder of a picture
 in the packet before."""
 H264_SLICE, H264_IDR, H264_SEI = 1, 5, 6
-HEVC_FIRST_IRAP, HEVC_LAST_IRAP, HEVC_LAST_SLICE = 16, 23, 31
-RECOVERY_POINT = 6
+HEVC_FIRST_IRAP, HEVC_LAST_IRAP, HEVC_LAST_SLICE, HEVC_SEI = 16, 23, 31, 39
+NAL_HEADER = {"h264": 1, "hevc": 2}
+"""Bytes of the header of a NAL unit."""
+UNIT_BYTES = 2048
+"""Bytes of a NAL unit that are looked at; x264 begins with a message of 700."""
+RECOVERY_POINT, DISPLAY_ORIENTATION = 6, 47
 
 
 class BitstreamCheck:
@@ -46,6 +50,8 @@ class BitstreamCheck:
         self._stores_times = stores_times
         self._types: list[str] = []  # of the pictures in each packet, if the codec shows them
         self._has_b_slices = False
+        self.orients_first_frame = False
+        """True if the first packet holds an orientation, which others need not repeat."""
 
     def is_key(self, packet: Packet[VideoStream], *, is_first: bool) -> bool:
         """Return True if decoding may start here; call it for each packet in order."""
@@ -56,8 +62,14 @@ class BitstreamCheck:
         else:
             if self._codec == "h264" and not (self._stores_times or self._has_b_slices):
                 self._has_b_slices = has_b_slices(bytes(packet), self._length_size)
-            if not flagged or self._codec not in ("h264", "hevc"):
+            if self._codec not in NAL_HEADER:
                 return flagged
+            if is_first:
+                self.orients_first_frame = has_orientation(
+                    self._codec, bytes(packet), self._length_size
+                )
+            if not flagged:
+                return False
             starts = starts_group(self._codec, bytes(packet), self._length_size)
         return flagged and (starts or is_first)
 
@@ -130,11 +142,11 @@ def nal_units(packet: bytes, length_size: int) -> Iterator[bytes]:
         while place + length_size < len(packet):
             start = place + length_size
             place = start + max(int.from_bytes(packet[place:start], "big"), 1)
-            yield packet[start : min(place, start + 64)]
+            yield packet[start : min(place, start + UNIT_BYTES)]
         return
     place = packet.find(b"\x00\x00\x01")
     while 0 <= place < len(packet) - 3:
-        yield packet[place + 3 : place + 67]
+        yield packet[place + 3 : place + 3 + UNIT_BYTES]
         place = packet.find(b"\x00\x00\x01", place + 3)
 
 
@@ -145,12 +157,12 @@ def starts_group(codec: str, packet: bytes, length_size: int) -> bool:
     intra random access.
     """
     if codec == "hevc":
-        types = (unit[0] >> 1 & 63 for unit in nal_units(packet, length_size))
+        types = (nal_type(codec, unit) for unit in nal_units(packet, length_size))
         first = next((kind for kind in types if kind <= HEVC_LAST_SLICE), 0)
         return HEVC_FIRST_IRAP <= first <= HEVC_LAST_IRAP
     has_recovery_point = False
     for unit in nal_units(packet, length_size):
-        kind = unit[0] & 31
+        kind = nal_type(codec, unit)
         if kind == H264_IDR:
             return True
         if kind == H264_SEI:
@@ -183,6 +195,21 @@ def sei_types(payload: bytes) -> Iterator[int]:
             place += 1
         yield values[0]
         place += values[1]
+
+
+def has_orientation(codec: str, packet: bytes, length_size: int) -> bool:
+    """Return True if an H.264 or HEVC packet says how its frame is shown."""
+    sei_unit = {"h264": H264_SEI, "hevc": HEVC_SEI}[codec]
+    return any(
+        nal_type(codec, unit) == sei_unit
+        and DISPLAY_ORIENTATION in sei_types(unit[NAL_HEADER[codec] :])
+        for unit in nal_units(packet, length_size)
+    )
+
+
+def nal_type(codec: str, unit: bytes) -> int:
+    """Return the type of an H.264 or HEVC unit."""
+    return unit[0] & 31 if codec == "h264" else unit[0] >> 1 & 63
 
 
 def h264_slice_type(unit: bytes) -> int:

@@ -12,7 +12,6 @@ import av
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.codeccontext import VideoCodecContext
-from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from hiera_video.errors import DecodeError
@@ -123,11 +122,6 @@ def check_request(
             f"{len(indices)} frames of {width}x{height} take {size / 2**20:.0f} MiB, over the "
             f"limit of {limits.max_bytes / 2**20:.0f} MiB; make the video smaller",
         )
-
-
-def rotation(frame: VideoFrame) -> int:
-    """Return the counter-clockwise rotation that makes the frame upright: 0, 90, 180 or 270."""
-    return round(frame.rotation / 90) * 90 % 360
 
 
 def matroska_size(head: bytes) -> int:

@@ -1,4 +1,4 @@
-"""Which packets to decode for which frames: arithmetic on packet times, without file or decoder.
+"""Packets to decode for given frames: arithmetic on packet times, without file or decoder.
 
     decode order    I0  P3  B1  B2 | I6  B4  B5  P9  B7  B8 | …     (numbers: presentation order)
     frame 7 needs                    I6          P9  B7             from its key frame to itself

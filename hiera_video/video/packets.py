@@ -68,6 +68,8 @@ class PacketSource(Closeable):
             """False if decoding all packets may show their frames in another order."""
             self.stored = table if table is not None and self._can_use(table) else None
             """The packets from the packet index, if it can be used."""
+            self.orients_first_frame = False
+            """True if the first frame holds an orientation, which others need not repeat."""
             if self.stored is not None:
                 self._use_table(self.stored)
                 return
@@ -115,6 +117,7 @@ class PacketSource(Closeable):
         if not self.facts:
             raise unreadable(self._path, "no_frames", "its video stream has no packets")
         self.is_plain = self.is_plain and not check.is_packed
+        self.orients_first_frame = check.orients_first_frame
         pts = [time for time, _ in self._times if time is not None]
         self.order_is_certain = len(pts) == len(self._times) and check.order_is_certain(pts)
 
@@ -132,7 +135,7 @@ class PacketSource(Closeable):
     def table(self) -> PacketTable | None:
         """Return the packets for a packet index; None if the file must be scanned each time."""
         can_index = self._format_is(STORES_TIMES) and self.codec not in PICTURE_START
-        if not (can_index and self.is_plain and self.order_is_certain):
+        if self.orients_first_frame or not (can_index and self.is_plain and self.order_is_certain):
             return None
         kinds = (KEY * packet.key + DISCARD * packet.discard for packet in self.facts)
         return PacketTable(

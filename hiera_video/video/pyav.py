@@ -25,11 +25,11 @@ from hiera_video.video.container import (
     check_request,
     check_size,
     decode_errors,
-    rotation,
     single_threaded,
 )
 from hiera_video.video.frame_index import FrameIndex, PacketRange, build_index, pts_to_seconds
 from hiera_video.video.options import ShardVideo
+from hiera_video.video.orientation import FrameLayout, frame_orientation
 from hiera_video.video.packet_index import Stamp, find_packets
 from hiera_video.video.packets import KEPT_BYTES, PacketSource
 from hiera_video.video.reader import Closeable, Frames, Limits, VideoInfo, unreadable
@@ -47,6 +47,10 @@ LONGEST_REORDER = 16
 FALLBACK_FPS = 30.0
 
 TakeFrame = Callable[[int, VideoFrame], None]
+
+
+class LayoutUnknown(Exception):
+    """The first frame must be decoded to know the layout."""
 
 
 class TimesDescend(Exception):
@@ -90,12 +94,13 @@ class PyAVReader(Closeable):
         self._path = path = self._file.path
         self._limits = limits or Limits()
         self._info: VideoInfo | None = None
-        self._quarter_turns: int | None = None
+        self._layout: FrameLayout | None = None
         table = None if index is None else find_packets(index, path, self._file.stamp())
         self._source = PacketSource(self._file, self._limits, kept_bytes, table)
         with self.close_on_error():
             self._decoder = single_threaded(self._source.decoder, self._limits)
             self._codec = self._decoder.codec.canonical_name
+            # of the container's header; the first frame decides
             self._width, self._height = self._decoder.width, self._decoder.height
             check_size(path, self._width, self._height, self._limits)
             self._index = self._build_index()
@@ -139,14 +144,15 @@ class PyAVReader(Closeable):
     def info(self) -> VideoInfo:
         """Properties of the video; the first use decodes one frame."""
         if self._info is None:
-            size: list[tuple[int, int]] = []
-            self._decode([0], lambda _, frame: size.append(self._upright_size(frame)))
+            layout = self._read_layout()
+            height, width = layout.upright_size
             self._info = VideoInfo(
                 num_frames=len(self._times),
                 fps=self._fps,
-                width=size[0][1],
-                height=size[0][0],
-                rotation=(self._quarter_turns or 0) * 90,
+                width=width,
+                height=height,
+                rotation=layout.orientation.quarter_turns * 90,
+                mirrored=layout.orientation.mirrored,
                 duration_seconds=self._times[-1] - self._times[0] + 1 / self._fps,
                 codec=self._codec,
             )
@@ -166,16 +172,25 @@ class PyAVReader(Closeable):
 
     def frames(self, indices: Sequence[int]) -> Frames:
         """Decode the frames at `indices`; see `reader.VideoReader.frames`."""
+        try:
+            return self._read_frames(indices)
+        except LayoutUnknown:
+            self._read_layout()
+            return self._read_frames(indices)
+
+    def _read_frames(self, indices: Sequence[int]) -> Frames:
         check_request(
             self._path, indices, len(self._times), self._width, self._height, self._limits
         )
         positions: dict[int, list[int]] = {}
         for position, index in enumerate(indices):
             positions.setdefault(index, []).append(position)
-        out: list[Frames] = []  # one array, allocated when the first frame gives the rotation
+        out: list[Frames] = []  # one array, allocated when the first frame gives the layout
         reformatter = VideoReformatter()
 
         def convert(index: int, frame: VideoFrame) -> None:
+            if self._layout is None:
+                self._guess_layout(frame)
             with stage("convert"):
                 picture = self._to_upright_rgb(frame, reformatter)
             if not out:
@@ -184,6 +199,25 @@ class PyAVReader(Closeable):
 
         self._decode(list(positions), convert)
         return out[0] if out else np.empty((0, self.info.height, self.info.width, 3), np.uint8)
+
+    def _guess_layout(self, frame: VideoFrame) -> None:
+        """Take the layout of any frame for that of the first, if nothing speaks against it."""
+        agrees = (frame.width, frame.height) == (self._width, self._height)
+        if not agrees or self._source.orients_first_frame:
+            raise LayoutUnknown
+        self._set_layout(frame)
+
+    def _read_layout(self) -> FrameLayout:
+        if self._layout is None:
+            self._decode([0], lambda _, frame: self._set_layout(frame))
+        assert self._layout is not None
+        return self._layout
+
+    def _set_layout(self, frame: VideoFrame) -> None:
+        check_size(self._path, frame.width, frame.height, self._limits)
+        self._width, self._height = frame.width, frame.height
+        orientation = frame_orientation(frame, self._path)
+        self._layout = FrameLayout(frame.height, frame.width, orientation)
 
     def iter_frames(self) -> Iterator[Frames]:
         """Yield all frames in order, one at a time: uint8 [H, W, 3].
@@ -204,6 +238,8 @@ class PyAVReader(Closeable):
                 if index != count and missing is None:
                     missing = count
                 count += 1
+                if self._layout is None:
+                    self._set_layout(frame)
                 yield self._to_upright_rgb(frame, reformatter)
         if count != len(self._times):
             raise self._undecodable(count if missing is None else missing)
@@ -218,16 +254,8 @@ class PyAVReader(Closeable):
             frame, width=self._width, height=self._height, format="rgb24", threads=1
         )
         picture: Any = rgb.to_ndarray()
-        self._upright_size(frame)
-        return np.rot90(picture, self._quarter_turns or 0)
-
-    def _upright_size(self, frame: VideoFrame) -> tuple[int, int]:
-        """Return height and width after rotation, which the first decoded frame determines."""
-        if self._quarter_turns is None:
-            self._quarter_turns = rotation(frame) // 90
-        if self._quarter_turns % 2 == 0:
-            return self._height, self._width
-        return self._width, self._height
+        assert self._layout is not None
+        return self._layout.orientation.apply(picture)
 
     def _decode(self, indices: list[int], take: TakeFrame) -> None:
         """Call `take` once for each of the distinct `indices`, in any order.

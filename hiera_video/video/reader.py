@@ -61,6 +61,8 @@ class VideoInfo:
     rotation: int
     """Counter-clockwise rotation of the stored frames in degrees (0, 90, 180 or 270), which
     `VideoReader.frames` applies."""
+    mirrored: bool = False
+    """True if `VideoReader.frames` exchanges left and right after the rotation."""
     duration_seconds: float
     """Seconds from the start of the first frame to the end of the last."""
     codec: str

@@ -8,8 +8,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
+from av.bitstream import BitStreamFilterContext
 from corpus import UNEVEN, plain_decode, remux
 
 from hiera_video.errors import ConfigError, DecodeError
@@ -65,6 +67,91 @@ def test_the_direction_of_rotation_follows_the_file_format(videos: Any) -> None:
         upright = video.frames([1])[0]
     stored = np.rot90(plain_decode(path)[1], -3)  # without the rotation that `plain_decode` applies
     assert np.array_equal(upright, stored.transpose(1, 0, 2)[:, ::-1])  # clockwise
+
+
+def with_matrix(source: Path, *values: float) -> Path:
+    """Copy an MP4 file with other values a, b, c, d of its display matrix."""
+    data = bytearray(source.read_bytes())
+    place = data.index(b"tkhd") + 44
+    a, b, c, d = (round(value * 65536) for value in values)
+    data[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path = source.with_name("matrix.mp4")
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("matrix", "rotation", "mirrored"),
+    [
+        ((1, 0, 0, 1), 0, False),
+        ((0, 1, -1, 0), 270, False),
+        ((-1, 0, 0, -1), 180, False),
+        ((0, -1, 1, 0), 90, False),
+        ((-1, 0, 0, 1), 0, True),  # front cameras
+        ((1, 0, 0, -1), 180, True),
+        ((0, 1, 1, 0), 270, True),
+        ((0, -1, -1, 0), 90, True),
+        ((0, 2, -0.5, 0), 270, False),  # scaled
+        ((0, 0, 0, 0), 0, False),  # nonsense
+        ((1, 0, 0, 0), 0, False),
+        ((0.7071, 0.7071, -0.7071, 0.7071), 0, False),  # 45 degrees
+    ],
+)
+def test_all_eight_orientations(
+    videos: Any, matrix: tuple[float, ...], rotation: int, mirrored: bool
+) -> None:
+    """A pixel at (x, y) is shown at (a x + c y, b x + d y), shifted into view."""
+    source = videos.write("a.mp4", 3, width=48)
+    with open_video(source) as video:
+        stored = video.frames([1])[0]
+    with PyAVReader(str(with_matrix(source, *matrix))) as video:
+        in_order = list(video.iter_frames())
+        shown = video.frames([1])[0]
+        assert (video.info.rotation, video.info.mirrored) == (rotation, mirrored)
+    assert np.array_equal(in_order[1], shown)
+    a, b, c, d = matrix
+    if not all(np.sign(matrix[:2]) ** 2 + np.sign(matrix[2:]) ** 2 == 1):
+        a, b, c, d = 1, 0, 0, 1  # upright
+    y, x = np.mgrid[: stored.shape[0], : stored.shape[1]]
+    left, top = np.sign(a) * x + np.sign(c) * y, np.sign(b) * x + np.sign(d) * y
+    expected = np.empty_like(shown)
+    expected[(top - top.min()).astype(int), (left - left.min()).astype(int)] = stored
+    assert np.array_equal(shown, expected)
+
+
+def test_angles_between_quarter_turns_are_logged_once(
+    videos: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = videos.write("a.mp4", 3)
+    path = with_matrix(source, 0.866, 0.5, -0.5, 0.866)
+    for _ in range(2):
+        with open_video(path) as video:
+            video.frames([1])
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message.endswith(
+        "matrix.mp4: its display matrix turns the frames by 30 degrees; only quarter turns are "
+        "applied, so the frames stay as they are stored"
+    )
+
+
+def test_an_orientation_in_the_first_frame_alone(videos: Any) -> None:
+    """H.264 may hold it in a message of the first frame, which the others do not repeat."""
+    source = videos.write("a.ts", 30, gop=10)
+    path = videos.folder / "message.ts"
+    with av.open(str(source)) as old, av.open(str(path), "w") as new:
+        stream = old.streams.video[0]
+        copy = new.add_stream_from_template(stream)
+        message = BitStreamFilterContext(
+            "h264_metadata=display_orientation=insert:rotate=90", stream
+        )
+        for packet in old.demux(stream):
+            for changed in message.filter(packet if packet.size else None):
+                changed.stream = copy
+                new.mux(changed)
+    with open_video(path) as video, open_video(source) as original:
+        upright = np.rot90(original.frames([25])[0])
+        assert np.array_equal(video.frames([25])[0], upright)
+        assert video.info.rotation == 90
 
 
 def test_frames_with_missing_references_at_the_start_are_skipped(videos: Any) -> None:
