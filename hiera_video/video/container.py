@@ -150,3 +150,23 @@ def riff_is_complete(read: Callable[[int, int], tuple[bytes, int]]) -> bool:
             return 0 < place <= size + 1  # the last chunk may lack its padding
         length = int.from_bytes(header[4:], "little")
         place += 8 + length + length % 2
+
+
+def raw_stream_codec(head: bytes) -> str | None:
+    """Return the codec of a raw stream, a file without a container, by its first bytes.
+
+    >>> raw_stream_codec(bytes.fromhex("00000001 67640015"))
+    'H.264'
+    """
+    start = head.find(b"\0\0\1")
+    if start not in (0, 1) or len(head) < start + 5:
+        return None
+    first, second = head[start + 3], head[start + 4]
+    if first in (0xB0, 0xB5, 0x20):  # visual object sequence, visual object, its layer
+        return "MPEG-4"
+    if first == 0xB3:  # sequence header
+        return "MPEG-1 or MPEG-2"
+    if first >> 1 in (32, 33, 35, 39) and second == 1:  # parameter sets, delimiter, message
+        return "HEVC"
+    # slices, messages, parameter sets, delimiter
+    return "H.264" if first < 0x80 and first & 31 in (1, 5, 6, 7, 8, 9) else None

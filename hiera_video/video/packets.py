@@ -11,10 +11,12 @@ from av.stream import Discard
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
+from hiera_video.errors import DecodeError
 from hiera_video.video.bitstream import PICTURE_START, BitstreamCheck, is_reordered
 from hiera_video.video.container import (
     decode_errors,
     matroska_size,
+    raw_stream_codec,
     riff_is_complete,
     video_stream,
 )
@@ -54,8 +56,15 @@ class PacketSource(Closeable):
         self._kept: list[Packet[VideoStream]] | None = []
         self._open = ExitStack()
         source.check(limits)
-        with decode_errors(path, "container", "cannot be opened as a video"):
-            self.container = self._open.enter_context(source.open(limits))
+        try:
+            with decode_errors(path, "container", "cannot be opened as a video"):
+                self.container = self._open.enter_context(source.open(limits))
+        except DecodeError as error:
+            if (codec := raw_stream_codec(source.read(16)[0])) is None:
+                raise
+            message = f"a raw {codec} stream without a container stores no frame times; "
+            remedy = "encode it into an MP4 file: ffmpeg -i FILE FILE.mp4"
+            raise unreadable(path, "container", message + remedy) from error
         with self.close_on_error():
             self.stream = video_stream(self.container, path)
             self.index = self.stream.index
@@ -100,6 +109,9 @@ class PacketSource(Closeable):
             count += packet.size > 0 or packet.dts is not None  # PyAV's final packet has neither
             if packet.size == 0:
                 continue
+            if packet.has_sidedata("encryption_info"):
+                message = "its video is encrypted; decrypt it, or download it without protection"
+                raise unreadable(self._path, "encrypted", message)
             has_new_parameters = bool(self.facts) and packet.has_sidedata("new_extradata")
             self.is_plain = self.is_plain and not packet.is_corrupt and not has_new_parameters
             is_key = check.is_key(packet, is_first=not self.facts)

@@ -25,6 +25,7 @@ REASONS = (
     "container",  # not a video file, a damaged header, or a forbidden format (playlists, scripts)
     "no_video",  # only sound or pictures
     "codec",  # no decoder for it is available
+    "encrypted",  # packets are encrypted, and there is no key
     "too_large",  # over the limits on frame size or memory
     "truncated",  # ends before its header says
     "corrupt",  # a requested frame cannot be decoded without errors

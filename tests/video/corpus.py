@@ -18,6 +18,7 @@ import av
 import numpy as np
 
 FINE = {"qmin": "1", "qmax": "3"}
+AV1 = {"svtav1-params": "lp=1"}
 HEVC = {"x265-params": "log-level=none:pools=none:frame-threads=1"}
 UNEVEN = [5 + i / 30 + (0.012 if i % 3 else 0.0) for i in range(40)]
 Write = Callable[..., Path]
@@ -114,6 +115,21 @@ def all_marked_sync(path: Path, write: Write, **options: Any) -> None:
     data = write(path.with_name("source.mp4"), 40, gop=12, **options).read_bytes()
     assert data.count(b"stss") == 1
     path.write_bytes(data.replace(b"stss", b"free"))
+
+
+def with_header_size(path: Path, write: Write, *, sample_entry: bytes, **options: Any) -> None:
+    """Write 1920x1080 into the container's header of a stream of 64x48 pixels."""
+    data = bytearray(write(path.with_name("source.mp4"), 40, **options).read_bytes())
+    place = data.rindex(sample_entry) + 28
+    assert data[place : place + 4] == struct.pack(">HH", 64, 48)
+    data[place : place + 4] = struct.pack(">HH", 1920, 1080)
+    path.write_bytes(data)
+
+
+def encrypted(path: Path, write: Write) -> None:
+    key = {"encryption_key": "00112233445566778899aabbccddeeff", "encryption_kid": "01" * 16}
+    options = {"encryption_scheme": "cenc-aes-ctr", **key}
+    remux(write(path.with_name("source.mp4"), 40), path, options=options)
 
 
 PLACEHOLDER = bytes.fromhex("000001b6 51cf")
@@ -348,6 +364,11 @@ ENTRIES: tuple[Entry, ...] = (
     made("packed.avi", packed, BOTH),
     made("gaps.avi", partial(with_gaps, codec="mpeg4", options=FINE), BOTH),
     made("gaps_h264.avi", with_gaps, BOTH),
+    made(
+        "wrong_size.mp4",
+        partial(with_header_size, sample_entry=b"av01", codec="libsvtav1", options=AV1),
+        DECORD,
+    ),
     made("all_sync_h264.mp4", all_marked_sync, DECORD),
     made("all_sync_mpeg4.mp4", partial(all_marked_sync, codec="mpeg4", options=FINE), DECORD),
     written("mpeg2.mpg", refused_by=BOTH, codec="mpeg2video", **MPEG),
@@ -385,6 +406,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry(name="lying_size.mp4", make=edited(lying_size), numbers=tuple(range(100)), count=100),
     # unreadable
     unreadable_file("empty.mp4", bytes_of(b""), "empty"),
+    unreadable_file("encrypted.mp4", encrypted, "encrypted"),
     unreadable_file("text.mp4", bytes_of(b"hello, I am not a video\n" * 100), "container"),
     unreadable_file("random.mp4", bytes_of(random.Random(0).randbytes(5000)), "container"),
     unreadable_file("picture.mp4", bytes_of(PNG_HEADER), "container"),

@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 from av.bitstream import BitStreamFilterContext
-from corpus import UNEVEN, plain_decode, remux
+from corpus import HEVC, UNEVEN, plain_decode, remux
 
 from hiera_video.errors import ConfigError, DecodeError
 from hiera_video.video import open_video
@@ -163,6 +163,49 @@ def test_frames_with_missing_references_at_the_start_are_skipped(videos: Any) ->
         numbers = videos.numbers(video.frames(range(video.info.num_frames)))
     assert 20 <= len(numbers) < 60
     assert numbers == list(range(60 - len(numbers), 60))
+
+
+def test_the_stream_decides_the_size(corpus: dict[str, Path], videos: Any) -> None:
+    for indices in ([7, 3], [0]):
+        with open_video(corpus["wrong_size.mp4"]) as video:
+            assert video.frames(indices).shape == (len(indices), 48, 64, 3)
+            assert (video.info.width, video.info.height) == (64, 48)
+            assert videos.numbers(video.frames(range(40))) == list(range(40))
+    limits = Limits(max_bytes=64 * 48 * 3 * 10)  # of frames as they are
+    with PyAVReader(str(corpus["wrong_size.mp4"]), limits=limits) as video:
+        assert video.info.width == 64 and len(video.frames(range(10))) == 10
+
+
+def test_encrypted_videos(corpus: dict[str, Path]) -> None:
+    words = "encrypted.mp4: its video is encrypted; decrypt it, or download it without protection"
+    with pytest.raises(DecodeError, match=words):
+        open_video(corpus["encrypted.mp4"])
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "name"),
+    [
+        (".h264", "libx264", "H.264"),
+        (".265", "libx265", "HEVC"),
+        (".m4v", "mpeg4", "MPEG-4"),
+        (".m2v", "mpeg2video", "MPEG-1 or MPEG-2"),
+    ],
+)
+def test_raw_streams_are_named(videos: Any, suffix: str, codec: str, name: str) -> None:
+    formats = {".h264": "h264", ".265": "hevc", ".m4v": "m4v", ".m2v": "mpeg2video"}
+    source, path = videos.write("a.avi", 5, codec="mpeg4"), videos.folder / f"a{suffix}"
+    with av.open(str(source)) as old, av.open(str(path), "w", format=formats[suffix]) as new:
+        options = HEVC if codec == "libx265" else {}
+        stream = new.add_stream(codec, rate=30, options=options)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for frame in old.decode(video=0):
+            frame.pts = None
+            new.mux(stream.encode(frame))
+        new.mux(stream.encode(None))
+    words = f"a raw {name} stream without a container stores no frame times; encode it into an MP4"
+    with pytest.raises(DecodeError, match=words) as caught:
+        open_video(path)
+    assert caught.value.reason == "container"
 
 
 def test_a_file_without_permission(videos: Any, monkeypatch: pytest.MonkeyPatch) -> None:
