@@ -40,7 +40,7 @@ MARKER, UNFINISHED = "prepared.json", "unfinished.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the set is made from: equal options, equal bytes."""
+    """Options of the set; equal options give equal bytes."""
 
     seed: int
     hard: bool

@@ -70,7 +70,7 @@ DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "e
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """What the clip of a class and the clip of its mirror have in common."""
+    """Properties that a clip shares with its mirrored clip."""
 
     split: str
     axis: str

@@ -103,8 +103,8 @@ def job_parameters(arguments: argparse.Namespace) -> dict[str, Any]:
     limit = round(3600 * arguments.hours)
     if not 0 < arguments.signal_seconds < limit:
         raise ConfigError(
-            f"--signal-seconds={arguments.signal_seconds}: must be above 0 and below the time limit "
-            f"of {limit} s; lower it or raise --hours"
+            f"--signal-seconds={arguments.signal_seconds}: must be above 0 and below the time "
+            f"limit of {limit} s; lower it or raise --hours"
         )
     options = dict(text.removeprefix("--").partition("=")[::2] for text in arguments.slurm)
     if not all(options) or not all(options.values()):

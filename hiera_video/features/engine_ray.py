@@ -149,7 +149,7 @@ class ShardActor:
 
 @dataclass(frozen=True)
 class ReaderSpec:
-    """How the tasks of one run read videos."""
+    """Reading options of the tasks of one run."""
 
     run: str
     """Unique name of the run."""

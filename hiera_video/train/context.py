@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class StepContext:
-    """Where a task is in the run, and its source of random numbers for one micro-batch.
+    """Position in the run, and the source of random numbers for one micro-batch.
 
     Every number depends on the seed, the step and a clip's position in the step's global batch
     alone. Neither the number of processes, nor gradient accumulation, nor a restart changes it.

@@ -48,7 +48,7 @@ class LoadedRun:
     config: Config
     """Configuration of the run; for published weights, the test settings of their paper."""
     multi_label: bool = False
-    """Whether a video may have several labels, so that the probabilities do not sum to 1."""
+    """True if a video may have several labels; the probabilities then do not sum to 1."""
 
 
 @dataclass(frozen=True)

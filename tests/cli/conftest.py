@@ -32,7 +32,7 @@ MODULES = {
 
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`train.csv` (12 videos) and `val.csv` (6): a bright square that moves right (0) or left (1)."""
+    """`train.csv` (12 videos) and `val.csv` (6): a square that moves right (0) or left (1)."""
     folder = tmp_path_factory.mktemp("videos")
     for split, count in (("train", 12), ("val", 6)):
         lines = []
@@ -51,7 +51,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def overrides(videos: Path, tmp_path: Path) -> list[str]:
-    """A run of 6 steps on that set with every random part switched on, in `tmp_path/run`."""
+    """A run of 6 steps on that set, with all augmentations on, in `tmp_path/run`."""
     return [
         f"data.train={videos / 'train.csv'}",
         f"data.val={videos / 'val.csv'}",
@@ -72,7 +72,7 @@ def overrides(videos: Path, tmp_path: Path) -> list[str]:
 
 @pytest.fixture(scope="session")
 def tool() -> Tool:
-    """`tool("train_net.py", "--cfg", …)`: run a command in this process, from the repository's root."""
+    """`tool("train_net.py", "--cfg", …)`: run a command in this process, in the root folder."""
 
     def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         main = import_module(f"hiera_video.cli.{MODULES.get(name, name.removesuffix('.py'))}").main

@@ -1,4 +1,7 @@
-"""Which record stands where in which step: arithmetic, so that resuming needs one integer."""
+"""Plan of the batches: record and position of every sample of a step, as pure arithmetic.
+
+Resuming therefore needs one integer, the step.
+"""
 
 from __future__ import annotations
 

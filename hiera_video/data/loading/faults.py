@@ -1,4 +1,4 @@
-"""What a pool does about workers that hang or die: quarantine a file, retry an item, or stop."""
+"""Handling of workers that hang or die: quarantine a file, retry an item, or stop."""
 
 from __future__ import annotations
 

@@ -30,14 +30,14 @@ class ClipBatch:
     row: Tensor
     """Manifest row of the video, int64 [B]."""
     view: Tensor
-    """Which of the video's repeats this is, int64 [B]."""
+    """Number of the repeat within its video, int64 [B]."""
     position: Tensor
     """Position in the step's global batch of `batch_size * repeats` samples, int64 [B]; the same
     for any number of ranks."""
     substituted: tuple[tuple[str, str], ...]
     """(path, reason) of each unreadable video that another one was substituted for."""
     pending: tuple[PendingCrop, ...] = ()
-    """What `to` still does to each clip (`augment.device=model`)."""
+    """Work that `to` still does on each clip (`augment.device=model`)."""
 
     def to(self, device: torch.device) -> ClipBatch:
         """Return the batch with clips and labels on `device`, and pending crops finished there.

@@ -32,7 +32,7 @@ HISTOGRAM_ROWS = 30
 
 @dataclass(frozen=True, kw_only=True)
 class CheckOptions:
-    """How the videos are read and what is checked."""
+    """Options of a data check."""
 
     data: DataConfig
     """Decoder, workers and deadline."""

@@ -36,7 +36,7 @@ class Erasure:
 
 @dataclass(frozen=True, kw_only=True)
 class PendingCrop:
-    """What remains to be done to a random crop: resize, flip, normalise and erase."""
+    """Remaining work on a random crop: resize, flip, normalise and erase."""
 
     shape: tuple[int, int, int]
     """(T, h, w) of the crop at its own size."""

@@ -29,7 +29,7 @@ EXAMPLES = 3
 
 @dataclass(frozen=True, kw_only=True)
 class LabelFlip:
-    """Which clips may be flipped, and their label then."""
+    """Rule of horizontal flips: the classes that allow them, and the label after a flip."""
 
     probability: float
     """Probability of a flip where one is allowed."""
