@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any, cast, get_type_hints
 
@@ -23,6 +24,24 @@ from hiera_video.errors import ConfigError
 from hiera_video.utils.atomic_files import write_atomic
 
 BASE = "_base_"
+MAX_BASES = 100
+"""Longest chain of files that extend each other."""
+MAX_DEPTH = 30
+"""Deepest nesting of a YAML file; a configuration has two levels."""
+MAX_QUOTED = 120
+"""Characters of an override that messages quote."""
+MAX_MESSAGE = 400
+"""Characters of a parser's message, which may quote a value."""
+LARGEST_NUMBER = 2**63 - 1
+YAML_SUFFIXES = (".yaml", ".yml")
+PARSE_ERRORS = (
+    yaml.YAMLError,
+    OmegaConfBaseException,
+    ValueError,  # not UTF-8, or a number of thousands of digits
+    OverflowError,
+    RecursionError,
+    AttributeError,  # PyYAML's, for `!!timestamp` of other text
+)
 NULLS = ("", "~", "null", "Null", "NULL")
 """YAML's spellings of an unset value."""
 
@@ -42,7 +61,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         ConfigError: A file is missing or not valid YAML, a key is unknown, or a value is invalid.
             The message names the file or the override.
     """
-    layers = [*_read_layers(Path(path), seen=()), *(_parse_override(text) for text in overrides)]
+    layers = [*_read_layers(Path(path)), *(_parse_override(text) for text in overrides)]
     for _, layer in layers:
         _expand_auto(layer)
     merged = OmegaConf.structured(Config)
@@ -51,10 +70,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         _check_keys(layer, source)
         try:
             merged = cast(DictConfig, OmegaConf.unsafe_merge(merged, layer))
-        except OmegaConfBaseException as error:
+        except PARSE_ERRORS as error:
             raise ConfigError(f"{source}: {_one_line(error)}") from error
     if OmegaConf.is_missing(merged, "model") or OmegaConf.is_missing(merged.model, "name"):
         raise ConfigError(f"{path}: model.name is not set; choose one, such as hiera_base_16x224")
+    _check_numbers(OmegaConf.to_container(merged), "")
     try:
         return cast(Config, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
@@ -99,17 +119,48 @@ def suggest_key(key: str) -> str:
     return f"sections: {', '.join(item for item in known if '.' not in item)}"
 
 
-def _read_layers(path: Path, seen: tuple[Path, ...]) -> list[tuple[str, DictConfig]]:
-    """Read a file's bases and then the file itself, each with its name for messages."""
-    path = path.resolve()
-    if path in seen:
-        chain = " → ".join(item.name for item in (*seen, path))
-        raise ConfigError(f"{path}: circular {BASE} ({chain}); remove one of them")
+def _read_layers(path: Path) -> list[tuple[str, DictConfig]]:
+    """Read a file's bases and then the file itself, each with its name for messages.
+
+    Each file is read once. A base that is reached several times stands where it is reached last:
+    there it would override its own earlier values, so the result is the same.
+    """
+    contents: dict[Path, tuple[DictConfig, list[str]]] = {}
+    backwards: list[tuple[str, DictConfig]] = []
+
+    def visit(path: Path, chain: tuple[Path, ...]) -> None:
+        path = path.resolve()
+        if path in chain:
+            names = " → ".join(item.name for item in (*chain, path))
+            raise ConfigError(f"{path}: circular {BASE} ({names}); remove one of them")
+        if path in contents:
+            return
+        if len(chain) >= MAX_BASES:
+            raise ConfigError(
+                f"{path}: more than {MAX_BASES} files extend each other with {BASE}; merge some"
+            )
+        contents[path] = _read_file(path, chain)
+        layer, bases = contents[path]
+        backwards.append((str(path), layer))
+        for name in reversed(bases):
+            visit(path.parent / name, (*chain, path))
+
+    visit(path, ())
+    return backwards[::-1]
+
+
+def _read_file(path: Path, chain: tuple[Path, ...]) -> tuple[DictConfig, list[str]]:
+    """Return a file's own keys and the names of its bases; `chain` are the files that led to it."""
+    origin = f" (named as {BASE} in {chain[-1]})" if chain else ""
     if not path.is_file():
-        origin = f" (named as {BASE} in {seen[-1]})" if seen else ""
         known = ", ".join(sorted(item.name for item in path.parent.glob("*.yaml"))) or "none"
         raise ConfigError(
             f"{path}: no such configuration file{origin}; *.yaml files in that folder: {known}"
+        )
+    if chain and path.suffix not in YAML_SUFFIXES:
+        raise ConfigError(
+            f"{path}: is not a YAML file{origin}; {BASE} takes files that end in "
+            f"{' or '.join(YAML_SUFFIXES)}"
         )
     layer = _read_yaml(path)
     bases = layer.pop(BASE, [])
@@ -119,14 +170,15 @@ def _read_layers(path: Path, seen: tuple[Path, ...]) -> list[tuple[str, DictConf
             f"{path}: {BASE}: {bases}: must be a file name or a list of them, such as "
             "k400_hiera_b.yaml"
         )
-    found = [item for name in names for item in _read_layers(path.parent / name, (*seen, path))]
-    return [*found, (str(path), layer)]
+    return layer, list(names)
 
 
 def _read_yaml(path: Path) -> DictConfig:
     try:
-        layer = OmegaConf.load(path)
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+        _check_depth(text)
+        layer = OmegaConf.load(StringIO(text))
+    except PARSE_ERRORS as error:
         raise ConfigError(f"{path}: not valid YAML: {_one_line(error)}") from error
     except OSError as error:  # unreadable; OmegaConf raises it for a file with one number, too
         raise ConfigError(
@@ -139,20 +191,35 @@ def _read_yaml(path: Path) -> DictConfig:
     return layer
 
 
+def _check_depth(text: str) -> None:
+    """Refuse YAML that is so deep that building its values would overflow the C stack."""
+    depth = 0
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise RecursionError
+
+
 def _parse_override(text: str) -> tuple[str, DictConfig]:
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise ConfigError(f"'{text}': an override is written key=value, like optim.lr=4e-4")
+        raise ConfigError(f"{_quote(text)}: an override is written key=value, like optim.lr=4e-4")
     try:
         is_text = _key_types().get(key) in (str, str | None)
         if not is_text or value in NULLS or _is_quoted(value):
-            return f"'{text}'", OmegaConf.from_dotlist([text])
+            _check_depth(value)
+            return _quote(text), OmegaConf.from_dotlist([text])
         # literally: as YAML, 2024_10_05 would be a number and `#3` a comment
         layer = OmegaConf.create()
         OmegaConf.update(layer, key, value)
-        return f"'{text}'", layer
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"'{text}': {_one_line(error)}") from error
+        return _quote(text), layer
+    except PARSE_ERRORS as error:
+        raise ConfigError(f"{_quote(text)}: {_one_line(error)}") from error
+
+
+def _quote(text: str) -> str:
+    return f"'{text}'" if len(text) <= MAX_QUOTED else f"'{text[:MAX_QUOTED]}…'"
 
 
 def _is_quoted(value: str) -> bool:
@@ -209,11 +276,31 @@ def _check_keys(layer: DictConfig, source: str) -> None:
     check(layer, "")
 
 
+def _check_numbers(value: object, key: str) -> None:
+    """Refuse whole numbers beyond 64 bits, which no computation can use."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            _check_numbers(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check_numbers(item, key)
+    elif isinstance(value, int) and abs(value) > LARGEST_NUMBER:
+        raise ConfigError(
+            f"{key}: is a whole number of {value.bit_length()} bits; must be below 2^63"
+        )
+
+
 def _one_line(error: Exception) -> str:
     """Return a message of OmegaConf or YAML without line breaks, with the key it is about."""
+    if isinstance(error, RecursionError):
+        return "is nested too deeply; write `section: key: value` lines"
+    if "integer string conversion" in str(error):
+        return "contains a number of too many digits; shorten it"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = "; ".join(
         line for line in lines if not line.startswith(("full_key", "object_type", "reference_type"))
     )
     key = getattr(error, "full_key", None)
+    if len(text) > MAX_MESSAGE:
+        text = text[:MAX_MESSAGE] + "…"
     return f"{key}: {text}" if key and str(key) not in text else text

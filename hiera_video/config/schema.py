@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from hiera_video.data.config import AugmentConfig, DataConfig
@@ -12,6 +13,17 @@ from hiera_video.models.registry import MaeConfig, ModelConfig, config_for, is_m
 from hiera_video.probe.config import ProbeConfig
 from hiera_video.train.config import OptimConfig, TrainConfig
 from hiera_video.utils.checks import require
+
+LIMITS = {
+    "model.num_classes": 1_000_000,
+    "train.batch_size": 1 << 20,
+    "test.batch_size": 1 << 20,
+    "test.clips": 10_000,
+    "test.crops": 1_000,
+    "data.workers": 4_096,
+}
+"""Values beyond which a key is a slip: the memory for it does not exist."""
+MAX_CLIP_PIXELS = 1 << 28
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +71,15 @@ class Config:
             f"model.input_size={list(size)} has {size[0]} frames, "
             f"clip.num_frames={self.clip.num_frames}: must be equal; set clip.num_frames={size[0]}",
         )
+        require(
+            math.prod(size) <= MAX_CLIP_PIXELS,
+            f"model.input_size={list(size)}: has more than {MAX_CLIP_PIXELS:,} pixels a clip; "
+            "lower it",
+        )
+        for key, limit in LIMITS.items():
+            section, _, name = key.partition(".")
+            value = getattr(getattr(self, section), name)
+            require(value is None or value <= limit, f"{key}={value}: must be at most {limit:,}")
         require(
             size[1] == size[2],
             f"model.input_size={list(size)}: clips are cropped to squares; make both sides equal",

@@ -28,15 +28,17 @@ def align_classes(
 
     Raises:
         ManifestError: A class name is unknown to the checkpoint; or the order differs and `remap`
-            is off.
+            is off; or a label is higher than the classes.
     """
     theirs = manifest.class_names
     if names is None or theirs == names:
         return manifest
+    manifest.require_labels_below(len(names if theirs is None else theirs), f"{checkpoint} has")
     if theirs is None or theirs == names[: len(theirs)]:
         return replace(manifest, class_names=names)
-    if unknown := [name for name in theirs if name not in set(names)]:
-        absent = [name for name in names if name not in set(theirs)]
+    known, named = set(names), set(theirs)
+    if unknown := [name for name in theirs if name not in known]:
+        absent = [name for name in names if name not in named]
         hint = f" (classes of the checkpoint only: {quote_names(absent)})" if absent else ""
         raise ManifestError(
             f"{manifest.source}: names classes that {checkpoint} was not trained on: "

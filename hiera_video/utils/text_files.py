@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from hiera_video.errors import ManifestError
+
+NUL = "holds a NUL character; is this a text file?"
 
 
 def read_text(path: Path) -> str:
@@ -22,21 +25,43 @@ def read_text(path: Path) -> str:
         raise ManifestError(f"{path}:{line}: is not UTF-8 text; save the file as UTF-8") from error
     if (position := text.find("\0")) >= 0:
         line = text.count("\n", 0, position) + 1
-        raise ManifestError(f"{path}:{line}: holds a NUL character; is this a text file?")
+        raise ManifestError(f"{path}:{line}: {NUL}")
     return text.replace("\r\n", "\n")
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the number, from 1, and the stripped text of each line that is not blank.
+
+    Bytes that are not UTF-8 are escaped as in file names (`surrogateescape`): a list may contain
+    names that are not UTF-8.
+
+    Raises:
+        ManifestError: A line contains a NUL character.
+    """
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            if "\0" in line:
+                raise ManifestError(f"{path}:{number}: {NUL}")
+            if text := line.strip():
+                yield number, text
 
 
 def read_json(path: Path) -> object:
     """Read a JSON file.
 
     Raises:
-        ManifestError: The file is not JSON, or is nested too deeply for the parser.
+        ManifestError: The file is not JSON, is nested too deeply, or has an endless number.
     """
+    text = read_text(path)
     try:
-        return json.loads(read_text(path))
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise ManifestError(
             f"{path}:{error.lineno}: is not JSON ({error.msg}); create the file again"
         ) from error
     except RecursionError as error:
         raise ManifestError(f"{path}: is nested too deeply to be an annotation file") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise ManifestError(
+            f"{path}: contains a number of too many digits; create the file again"
+        ) from error

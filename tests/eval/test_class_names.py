@@ -68,3 +68,27 @@ def test_long_lists_of_names_are_shortened() -> None:
 def test_outputs_without_a_name_get_their_index() -> None:
     assert output_names(("archery", "bowling"), 4) == ("archery", "bowling", "2", "3")
     assert output_names(None, 2) == ("0", "1") and output_names(NAMES, 3) == NAMES
+
+
+def test_aligning_is_linear_in_the_number_of_classes() -> None:
+    """I 4.1: 100,000 class names took over a minute."""
+    hashed = 0
+
+    class Name(str):
+        def __hash__(self) -> int:
+            nonlocal hashed
+            hashed += 1
+            return super().__hash__()
+
+    names = tuple(Name(number) for number in range(500))
+    for theirs in (names[::-1], (*names[:-1], Name("other"))):
+        with pytest.raises(ManifestError):
+            align_classes(manifest(theirs), names, checkpoint="runs/x", remap=False)
+    assert hashed <= 10 * len(names)
+
+
+def test_labels_without_names_are_checked_before_any_work() -> None:
+    """I 3.3: a label equal to the number of classes failed after all views."""
+    words = f"has labels up to {len(NAMES)}, runs/x has {len(NAMES)} classes; correct the labels"
+    with pytest.raises(ManifestError, match=words):
+        align_classes(manifest(None, 0, len(NAMES)), NAMES, checkpoint="runs/x", remap=False)

@@ -12,83 +12,111 @@ PySlowFast writes one picture per line:
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
+from hiera_video.data.manifest.labels import LabelReader
 from hiera_video.data.manifest.record import VIDEO_SUFFIXES, Label, Record
 from hiera_video.errors import ManifestError
 from hiera_video.utils.safe_paths import SafeRoot
 
-NO_LABEL = '""'
-FOLDER_LINE = re.compile(
-    r'(?P<folder>\S.*?)\s+(?P<frames>\d{1,9})\s+(?P<labels>\d{1,9}(?:;\d{1,9})*;?|"")'
-)
+FRAMES = re.compile(r"[0-9]{1,9}")
+LABELS = re.compile(r'[0-9]{1,9}(?:;[0-9]{1,9})*;?|;|""')
 PICTURE_COLUMNS = ["original_vido_id", "video_id", "frame_id", "path", "labels"]
 
-Lines = list[tuple[int, str]]
-"""Line numbers, from 1, and contents."""
+Lines = Iterable[tuple[int, str]]
+"""Numbers, from 1, and contents of the lines that are not blank."""
 
 
-def is_folder_list(lines: Lines) -> bool:
-    """Return True if every line is `frame_dir num_frames label` and none names a video file."""
+def is_folder_list(lines: Lines, *, multi_label: bool) -> bool:
+    """Return True if every line is `frame_dir num_frames label` and none names a video file.
+
+    Args:
+        lines: The first lines.
+        multi_label: Several columns may be labels: `frame_dir num_frames label label`.
+    """
     for _, line in lines:
-        match = FOLDER_LINE.fullmatch(line.strip())
+        columns = _split_folder_line(line, multi_label)
         if (
-            match is None
-            or match["folder"].lower().endswith(VIDEO_SUFFIXES)
-            or _ends_in_a_number(match["folder"])
+            columns is None
+            or columns[0].lower().endswith(VIDEO_SUFFIXES)
+            or (_ends_in_a_number(columns[0]) and not multi_label)
         ):
             return False
     return True
 
 
-def is_picture_list(lines: Lines) -> bool:
+def is_picture_list(lines: Sequence[tuple[int, str]]) -> bool:
     """Return True if the first line is the header of PySlowFast's lists."""
     return lines[0][1].split() == PICTURE_COLUMNS
 
 
-def read_folder_list(path: Path, lines: Lines, root: SafeRoot) -> list[Record]:
+def _split_folder_line(line: str, multi_label: bool) -> tuple[str, str, str] | None:
+    """Return the folder, its number of frames and its labels; None for another kind of line."""
+    columns = line.split()
+    count = 1
+    while multi_label and count < len(columns) and LABELS.fullmatch(columns[-count - 1]):
+        count += 1
+    count = max(count - 1, 1)
+    if len(columns) < count + 2 or (multi_label and line.startswith('"')):
+        return None
+    folder, frames, *labels = line.rsplit(None, count + 1)
+    if FRAMES.fullmatch(frames) is None or not all(map(LABELS.fullmatch, labels)):
+        return None
+    return folder, frames, labels[0] if count == 1 else ";".join(labels)
+
+
+def read_folder_list(
+    path: Path, lines: Lines, root: SafeRoot, labels: LabelReader, *, multi_label: bool
+) -> list[Record]:
     """Read a list of `frame_dir num_frames label` lines, one record per line."""
     records: list[Record] = []
     for number, line in lines:
-        match = FOLDER_LINE.fullmatch(line.strip())
-        if match is None:
+        where = f"{path}:{number}"
+        columns = _split_folder_line(line, multi_label)
+        if columns is None:
             raise ManifestError(
-                f"{path}:{number}: {line[:120]!r} is not `frame_dir num_frames label` as in the "
-                "first lines; correct it"
+                f"{where}: {line[:120]!r} is not `frame_dir num_frames label` as in the first "
+                "lines; correct it"
             )
-        if int(match["frames"]) == 0:
+        folder, frames, label = columns
+        if int(frames) == 0:
             raise ManifestError(
-                f"{path}:{number}: num_frames is 0; remove the line or extract the frames again"
+                f"{where}: num_frames is 0; remove the line or extract the frames again"
             )
-        record = Record(
-            path=root.resolve(match["folder"], f"{path}:{number}"),
-            label=None if match["labels"] == NO_LABEL else _parse_label(match["labels"]),
-            row=len(records),
-            num_frames=int(match["frames"]),
+        records.append(
+            Record(
+                path=root.resolve(folder, where),
+                label=labels.read(label, where),
+                row=len(records),
+                num_frames=int(frames),
+            )
         )
-        records.append(record)
     return records
 
 
-def read_picture_list(path: Path, lines: Lines, root: SafeRoot) -> list[Record]:
+def read_picture_list(
+    path: Path, lines: Lines, root: SafeRoot, labels: LabelReader
+) -> list[Record]:
     """Read a list of pictures, one record per video.
 
     The pictures of a video must be listed in order and lie in one folder.
     """
     videos: dict[str, tuple[int, str, Label, int]] = {}
     """Video → number of its first line, folder, label, pictures so far."""
-    for number, line in lines[1:]:
+    for number, line in itertools.islice(lines, 1, None):
         where = f"{path}:{number}"
-        columns = line.strip().split()
+        columns = line.split()
         if len(columns) != len(PICTURE_COLUMNS):
             raise ManifestError(
                 f"{where}: has {len(columns)} columns, the header {len(PICTURE_COLUMNS)}: "
                 f'{" ".join(PICTURE_COLUMNS)}; write labels as "3,7", and "" for none'
             )
-        video, _, frame, picture, labels = columns
+        video, _, frame, picture, text = columns
         folder = str(PurePosixPath(picture).parent)
-        new = (number, folder, _parse_quoted_labels(labels, where), 0)
+        new = (number, folder, labels.read(_unquote(text, where), where), 0)
         first, known_folder, label, count = videos.setdefault(video, new)
         if folder != known_folder:
             raise ManifestError(
@@ -115,18 +143,11 @@ def _ends_in_a_number(folder: str) -> bool:
     return bool(last) and re.fullmatch(r"[\d.;]+", last[0]) is not None
 
 
-def _parse_label(text: str) -> Label:
-    if ";" not in text:
-        return int(text)
-    return tuple(sorted({int(part) for part in text.split(";") if part}))
-
-
-def _parse_quoted_labels(text: str, where: str) -> Label:
+def _unquote(text: str, where: str) -> str | None:
+    """Return `3;7` for `"3,7"`, and None for `""`."""
     inner = text.strip('"')
-    if inner == "":
-        return None
-    if re.fullmatch(r"\d{1,9}(,\d{1,9})*", inner) is None:
+    if inner and re.fullmatch(r"[0-9]{1,9}(,[0-9]{1,9})*", inner) is None:
         raise ManifestError(
             f'{where}: labels {text} must be class indices joined by commas, like "3,7", or ""'
         )
-    return _parse_label(inner.replace(",", ";"))
+    return inner.replace(",", ";") or None

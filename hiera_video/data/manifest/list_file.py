@@ -2,65 +2,79 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import math
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from hiera_video.data.manifest.class_names import find_class_names
+from hiera_video.data.manifest.columns import ColumnReader, sniff_separator
 from hiera_video.data.manifest.frame_list import (
-    NO_LABEL,
     Lines,
     is_folder_list,
     is_picture_list,
     read_folder_list,
     read_picture_list,
 )
-from hiera_video.data.manifest.record import VIDEO_SUFFIXES, Label, Manifest, Record, as_tuple
+from hiera_video.data.manifest.labels import NO_LABEL, LabelReader, format_label
+from hiera_video.data.manifest.record import VIDEO_SUFFIXES, Manifest, Record
 from hiera_video.errors import ConfigError, ManifestError
 from hiera_video.utils.safe_paths import SafeRoot
-from hiera_video.utils.text_files import read_text
+from hiera_video.utils.text_files import read_lines
 
-SEPARATORS = ("::", "\t", ",", " ")
+logger = logging.getLogger(__name__)
+
 SNIFFED_LINES = 200
-LONGEST_LINE = 8192
 
 
-def read_list(path: Path, root: str | None, separator: str | None) -> Manifest:
+@dataclass(frozen=True, kw_only=True)
+class ListOptions:
+    """How the lines of a list are read."""
+
+    root: str | None = None
+    """Folder that relative paths start from; None: the list's folder."""
+    separator: str | None = None
+    """Separator of the columns; None: detected."""
+    multi_label: bool = False
+    """Read every column after the path as a label (`a.mp4 1 3 5`)."""
+    follow_links: bool = False
+    """Let symbolic links lead out of the root."""
+
+
+def read_list(path: Path, options: ListOptions) -> Manifest:
     """Read a list of videos or of frame folders, with the class names beside it.
 
-    Args:
-        path: The list.
-        root: Folder that relative paths start from; None: the list's folder.
-        separator: Separator of the columns; None: detected.
+    Time is linear in the size of the list; memory is that of the records.
 
     Raises:
         ManifestError: A line is wrong; the message starts with `file:line`.
     """
-    lines = [
-        (number, line) for number, line in enumerate(read_text(path).split("\n"), 1) if line.strip()
-    ]
-    if not lines:
+    remaining = read_lines(path)
+    head = list(itertools.islice(remaining, SNIFFED_LINES))
+    if not head:
         raise ManifestError(f"{path}: is empty; write one `path label` line per video")
-    safe_root = SafeRoot(root if root is not None else path.parent)
-    if is_picture_list(lines):
-        records = read_picture_list(path, lines, safe_root)
-        places = [record.path for record in records]
-    else:
-        if is_folder_list(lines[:SNIFFED_LINES]):
-            records = read_folder_list(path, lines, safe_root)
-        else:
-            records = _read_video_list(path, lines, safe_root, separator)
-        places = [f"{path}:{number}" for number, _ in lines]
+    lines = itertools.chain(head, remaining)
+    root = SafeRoot(
+        path.parent if options.root is None else options.root, follow_links=options.follow_links
+    )
     names, names_file = find_class_names(path)
-    if names is not None:
-        for record, where in zip(records, places):
-            _check_label(record.label, len(names), where, names_file)
+    labels = LabelReader(None if names is None else len(names), str(names_file))
+    if is_picture_list(head):
+        records = read_picture_list(path, lines, root, labels)
+    elif is_folder_list(head, multi_label=options.multi_label):
+        records = read_folder_list(path, lines, root, labels, multi_label=options.multi_label)
+    else:
+        columns = ColumnReader(
+            options.separator or sniff_separator(path, head), options.multi_label
+        )
+        records = _read_video_list(path, lines, root, columns, labels)
     manifest = Manifest(
         records=tuple(records), class_names=names, multi_label=False, source=str(path)
     )
     # one `3;7` anywhere makes every label a tuple
-    multi_label = any(isinstance(record.label, tuple) for record in records)
+    multi_label = options.multi_label or any(isinstance(record.label, tuple) for record in records)
     return manifest.to_multi_label() if multi_label else manifest
 
 
@@ -72,26 +86,40 @@ def format_line(record: Record, path: str) -> str:
         path: Its path as it stands in the list.
 
     Raises:
-        ManifestError: The record is a folder of frames with a name that a list cannot hold.
+        ManifestError: A list cannot hold the name.
     """
-    labels = as_tuple(record.label)
-    label = ";".join(map(str, labels))
-    if isinstance(record.label, tuple) and len(labels) == 1:
-        label += ";"
+    label = format_label(record.label)
     if record.num_frames is not None:
         line = f"{path} {record.num_frames} {label or NO_LABEL}"
-        if not is_folder_list([(1, line)]):
+        if (
+            "\n" in line
+            or not is_folder_list([(1, line)], multi_label=False)
+            or line != line.strip()
+        ):
             raise ManifestError(
-                f"{record.path}: is a folder of frames whose name ends like a video file's or "
-                "with a separate number, which a list cannot hold; rename the folder"
+                f"{record.path!r}: is a folder of frames whose name ends like a video file's or "
+                "with a separate number, or has line breaks or blanks at its ends, which a list "
+                "cannot hold; rename the folder"
             )
         return line + "\n"
-    # without a known suffix, quotes mark the end of the path
-    columns = [path if path.lower().endswith(VIDEO_SUFFIXES) or '"' in path else f'"{path}"']
-    columns += [label] if label else []
+    columns = [label] if label else []
     if record.start_seconds is not None and record.end_seconds is not None:
-        columns += [f"{record.start_seconds:.10g}", f"{record.end_seconds:.10g}"]
-    return " ".join(columns) + "\n"
+        columns = [label or NO_LABEL, f"{record.start_seconds:.10g}", f"{record.end_seconds:.10g}"]
+    # without a known suffix, quotes mark the end of the path
+    quoted, plain = f'"{path}"', path.lower().endswith(VIDEO_SUFFIXES)
+    for written in (path, quoted) if plain else (quoted, path):
+        line = " ".join([written, *columns])
+        found = ColumnReader(" ", multi_label=False).split(line.strip())
+        if (
+            found[:2] == (path, columns)
+            and "\n" not in line
+            and (plain or not is_folder_list([(1, line)], multi_label=False))
+        ):
+            return line + "\n"
+    raise ManifestError(
+        f"{record.path!r}: has a line break or quotes in its name, which a list cannot hold; "
+        "rename the file"
+    )
 
 
 def refuse_to_overwrite(listing: Path, sources: Iterable[str], *, written_by_us: bool) -> None:
@@ -119,126 +147,73 @@ def refuse_to_overwrite(listing: Path, sources: Iterable[str], *, written_by_us:
         )
 
 
-# -- lists of videos ---------------------------------------------------------------------------
-
-
 def _read_video_list(
-    path: Path, lines: Lines, root: SafeRoot, separator: str | None
+    path: Path, lines: Lines, root: SafeRoot, columns: ColumnReader, labels: LabelReader
 ) -> list[Record]:
-    pattern = _line_pattern(separator or _sniff_separator(path, lines[:SNIFFED_LINES]))
     records: list[Record] = []
-    first_lines: dict[tuple[str, float | None, float | None], int] = {}
+    known = set[str | tuple[str, float, float]]()
+    times_are_whole = True
     for number, line in lines:
         where = f"{path}:{number}"
-        if len(line) > LONGEST_LINE:
-            raise ManifestError(
-                f"{where}: {len(line)} characters in one line; is this a list of videos?"
-            )
-        video, label, start, end = _parse_line(line.strip(), pattern, where)
+        video, label, times = columns.read(line, where)
         full = root.resolve(video, where)
-        if (first := first_lines.setdefault((full, start, end), number)) != number:
+        start = end = None
+        if times:
+            start, end = _parse_times(times, where)
+            times_are_whole &= all(map(str.isdigit, times))
+        key = full if start is None or end is None else (full, start, end)
+        if key in known:
+            first = _line_of(key, path, root, columns)
             raise ManifestError(f"{where}: {video!r} is also on line {first}; remove one of them")
+        known.add(key)
         records.append(
-            Record(path=full, label=label, row=len(records), start_seconds=start, end_seconds=end)
+            Record(
+                path=full,
+                label=labels.read(label, where),
+                row=len(records),
+                start_seconds=start,
+                end_seconds=end,
+            )
         )
+    timed = next((record for record in records if record.start_seconds is not None), None)
+    if timed is not None and times_are_whole:
+        logger.warning(
+            "warning: %s: three columns after a path are its label, start and end in seconds "
+            "(video %d: label %s, %g s to %g s); if all are labels, set data.multi_label=true",
+            path, timed.row + 1, format_label(timed.label), timed.start_seconds, timed.end_seconds,
+        )  # fmt: skip
     return records
 
 
-def _line_pattern(separator: str) -> re.Pattern[str]:
-    """Return the pattern of a line.
-
-    A path may contain the separator. It ends at the last video suffix that a separator follows or,
-    without such a suffix, at the last separator.
-    """
-    gap = r"\s+" if separator.isspace() else r"\s*" + re.escape(separator) + r"\s*"
-    suffixes = "|".join(re.escape(suffix) for suffix in VIDEO_SUFFIXES)
-    return re.compile(
-        rf'(?:"(?P<quoted>[^"]+)"|(?P<path>.+(?i:{suffixes}))|(?P<plain>.+(?={gap}\S*$)|\S+))'
-        rf"(?:{gap}(?P<label>\S+?)(?:{gap}(?P<start>\S+?){gap}(?P<end>\S+?))?)?"
-    )
+def _line_of(
+    key: str | tuple[str, float, float], path: Path, root: SafeRoot, columns: ColumnReader
+) -> int:
+    """Return the number of the first line with this path and these times."""
+    for number, line in read_lines(path):
+        video, _, times = columns.read(line, "")
+        full = root.resolve(video, "")
+        if (full if not times else (full, *_parse_times(times, ""))) == key:
+            return number
+    raise AssertionError("unreachable")
 
 
-def _sniff_separator(path: Path, lines: Lines) -> str:
-    """Return the separator that fits most lines, so that an error names the bad line among them."""
-    texts = [line.strip()[:LONGEST_LINE] for _, line in lines]
-    fitting = {}
-    for separator in SEPARATORS:
-        matches = map(_line_pattern(separator).fullmatch, texts)
-        fitting[separator] = sum(match is not None and _is_plausible(match) for match in matches)
-    best = max(SEPARATORS, key=lambda separator: fitting[separator])
-    if fitting[best] == 0:
-        raise ManifestError(
-            f"{path}:1: cannot detect the separator of path and label in {texts[0][:80]!r}; "
-            "write `path label` or set data.separator (tried `::`, tab, comma, space)"
-        )
-    return best
-
-
-def _is_plausible(match: re.Match[str]) -> bool:
-    """Return True for a path with a known suffix, or any path followed by a number.
-
-    `a.mp4::3` is not a path.
-    """
-    if match["plain"] is None:
-        return True
-    return match["label"] is not None and any(character.isdigit() for character in match["label"])
-
-
-def _parse_line(
-    line: str, pattern: re.Pattern[str], where: str
-) -> tuple[str, Label, float | None, float | None]:
-    match = pattern.fullmatch(line)
-    if match is None:
-        raise ManifestError(
-            f"{where}: {line[:120]!r} is not `path label [start_seconds end_seconds]`; "
-            "correct it or set data.separator"
-        )
-    video = match["quoted"] or match["path"] or match["plain"]
-    start, end = (_parse_seconds(match[name], where) for name in ("start", "end"))
-    if start is not None and end is not None and not end > start:
+def _parse_times(times: Sequence[str], where: str) -> tuple[float, float]:
+    start, end = (_parse_seconds(text, where) for text in times)
+    if not end > start:
         raise ManifestError(
             f"{where}: ends at {end:g} s, before its start at {start:g} s; "
             "swap or correct the columns"
         )
-    return video, _parse_label(match["label"], where), start, end
+    return start, end
 
 
-def _parse_label(text: str | None, where: str) -> Label:
-    if text is None:
-        return None
-    parts = text.split(";")
-    if len(parts) > 1 and parts[-1] == "":
-        parts.pop()  # `3;` is one label of a multi-label list
-    for part in parts:
-        if re.fullmatch(r"[0-9]{1,9}", part) is None:
-            header = "; remove a header line" if where.endswith(":1") else ""
-            raise ManifestError(
-                f"{where}: label {part!r} is not a class index: must be a whole number from 0, "
-                f"several joined by `;`{header}"
-            )
-    if ";" not in text:
-        return int(text)
-    return tuple(sorted({int(part) for part in parts}))
-
-
-def _parse_seconds(text: str | None, where: str) -> float | None:
-    if text is None:
-        return None
+def _parse_seconds(text: str, where: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not 0 <= value < math.inf:
         raise ManifestError(
-            f"{where}: time {text!r} must be seconds from the video's start, 0 or more"
+            f"{where}: time {text[:80]!r} must be seconds from the video's start, 0 or more"
         )
     return value
-
-
-def _check_label(label: Label, count: int, where: str, names_file: Path | None) -> None:
-    for index in as_tuple(label):
-        if index >= count:
-            raise ManifestError(
-                f"{where}: label {index} is too high: {names_file} names {count} classes, "
-                f"0 to {count - 1}; correct the label or complete the names"
-            )

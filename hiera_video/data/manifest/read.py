@@ -17,12 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hiera_video.data.manifest.class_names import read_class_names
-from hiera_video.data.manifest.list_file import read_list
+from hiera_video.data.manifest.list_file import ListOptions, read_list
 from hiera_video.data.manifest.record import VIDEO_SUFFIXES, Manifest, Record
 from hiera_video.data.manifest.tar_index import is_index, read_index, read_remote_index
 from hiera_video.errors import ManifestError
 from hiera_video.utils.remote_files import is_url
-from hiera_video.utils.safe_paths import SafeRoot
+from hiera_video.utils.safe_paths import SafeRoot, walk_folders
 from hiera_video.utils.text_files import read_json
 
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
@@ -42,15 +42,23 @@ DATASETS = {
 
 
 def read_manifest(
-    source: str, *, root: str | None = None, separator: str | None = None
+    source: str,
+    *,
+    root: str | None = None,
+    separator: str | None = None,
+    multi_label: bool = False,
+    follow_links: bool = False,
 ) -> Manifest:
     """Read the videos and labels of a list, a folder, an annotation file or a shard index.
 
     Args:
         source: Path of any of these; a shard index may be at a URL.
         root: Folder (or URL, for shards) that relative paths start from; None: the folder of the
-            source. No video may lie outside it.
+            source. No video may lie outside it. For a folder of videos, links may also lead into
+            it.
         separator: Separator of a list's columns; None: detected.
+        multi_label: Read every column of a list after the path as a label.
+        follow_links: Let symbolic links lead out of the root.
 
     Returns:
         The records in the source's order, with class names where the source has them.
@@ -64,7 +72,7 @@ def read_manifest(
     if root is not None and not is_url(root) and not Path(root).is_dir():
         raise ManifestError(f"data.root={root}: no such folder")
     if path.is_dir():
-        return _read_folder(path)
+        return _read_folder(path, SafeRoot(path, targets=root, follow_links=follow_links))
     if not path.is_file():
         raise ManifestError(
             f"{source}: no such file or folder; {_readme_for(source)} explains how to make it"
@@ -76,14 +84,18 @@ def read_manifest(
     is_json = path.suffix.lower() == ".json"
     content = read_json(path) if is_json else None
     if is_index(content):
-        return read_index(source, content, root if root is not None else str(path.parent))
+        shards = root if root is not None else str(path.parent)
+        return read_index(source, content, shards, follow_links=follow_links)
     if root is not None and is_url(root):
         raise ManifestError(
             f"data.root={root}: is a URL, which needs an index of tar shards; {source} is not one"
         )
     if is_json:
-        return _read_annotations(path, content, root)
-    return read_list(path, root, separator)
+        return _read_annotations(path, content, root, follow_links)
+    options = ListOptions(
+        root=root, separator=separator, multi_label=multi_label, follow_links=follow_links
+    )
+    return read_list(path, options)
 
 
 def _readme_for(source: str) -> str:
@@ -94,19 +106,18 @@ def _readme_for(source: str) -> str:
 # -- folders -----------------------------------------------------------------------------------
 
 
-def _read_folder(folder: Path) -> Manifest:
+def _read_folder(folder: Path, root: SafeRoot) -> Manifest:
     """Read `folder/<class>/**/*.mp4`, classes in alphabetical order, or unlabelled `*.mp4`."""
-    videos = _list_videos(folder)
-    classes = sorted(
-        entry.name
-        for entry in os.scandir(folder)
-        if entry.is_dir() and not entry.name.startswith(".") and any(_walk_videos(Path(entry.path)))
-    )
+    with os.scandir(folder) as entries:
+        shown = [entry for entry in entries if not entry.name.startswith(".")]
+    videos = sorted(e.name for e in shown if is_video(e.name) and not e.is_dir())
+    folders = sorted(entry.name for entry in shown if entry.is_dir())
+    classes = [name for name in folders if any(_walk_videos(folder / name, root))]
     _check_folder(folder, videos, classes)
     labelled: list[tuple[str, int | None]] = [(name, None) for name in videos]
     for index, name in enumerate(classes):
-        labelled += [(os.path.relpath(p, folder), index) for p in _walk_videos(folder / name)]
-    root = SafeRoot(folder)
+        paths = _walk_videos(folder / name, root)
+        labelled += [(os.path.relpath(path, folder), index) for path in paths]
     records = tuple(
         Record(path=root.resolve(name, str(folder)), label=label, row=row)
         for row, (name, label) in enumerate(labelled)
@@ -139,27 +150,25 @@ def _check_folder(folder: Path, videos: list[str], classes: list[str]) -> None:
         )
 
 
-def _list_videos(folder: str | Path) -> list[str]:
-    # hidden files are unfinished downloads, or macOS's metadata on foreign disks
-    return sorted(
-        entry.name
-        for entry in os.scandir(folder)
-        if not entry.name.startswith(".")
-        and entry.name.lower().endswith(VIDEO_SUFFIXES)
-        and not entry.is_dir(follow_symlinks=False)
-    )
+def is_video(name: str) -> bool:
+    """Return True for the name of a video; hidden files are unfinished downloads or metadata."""
+    return name.lower().endswith(VIDEO_SUFFIXES) and not name.startswith(".")
 
 
-def _walk_videos(folder: Path) -> Iterator[str]:
-    for parent, folders, _ in os.walk(folder):
-        folders.sort()
-        yield from (os.path.join(parent, name) for name in _list_videos(parent))  # noqa: PTH118 (a hot path)
+def _walk_videos(folder: Path, root: SafeRoot) -> Iterator[str]:
+    """Yield the videos below a folder; links to folders must stay inside the root."""
+    for parent, names in walk_folders(
+        folder, lambda link: bool(root.resolve(link, str(root.folder)))
+    ):
+        yield from (os.path.join(parent, name) for name in names if is_video(name))  # noqa: PTH118 (a hot path)
 
 
 # -- Something-Something's annotations ---------------------------------------------------------
 
 
-def _read_annotations(path: Path, entries: object, root: str | None) -> Manifest:
+def _read_annotations(
+    path: Path, entries: object, root: str | None, follow_links: bool
+) -> Manifest:
     """Read `[{"id", "template", …}, …]`; class indices are in `labels.json` beside it."""
     if (
         not isinstance(entries, list)
@@ -182,8 +191,8 @@ def _read_annotations(path: Path, entries: object, root: str | None) -> Manifest
         )
     names = read_class_names(names_file)
     index_of = {name: index for index, name in enumerate(names)}
-    present = set(_list_videos(folder))
-    safe_root = SafeRoot(folder)
+    present = set(filter(is_video, os.listdir(folder)))  # noqa: PTH208 (names alone)
+    safe_root = SafeRoot(folder, follow_links=follow_links)
     records = []
     for row, entry in enumerate(entries):
         where = f"{path}: entry {row}"

@@ -58,8 +58,17 @@ class Manifest:
         """Number of class names, or else the highest label plus 1; 0 without labels."""
         if self.class_names is not None:
             return len(self.class_names)
-        labels = (index for record in self.records for index in as_tuple(record.label))
-        return 1 + max(labels, default=-1)
+        return 1 + self.highest_label
+
+    @property
+    def labels_present(self) -> frozenset[int]:
+        """All class indices that occur."""
+        return frozenset(index for record in self.records for index in as_tuple(record.label))
+
+    @property
+    def highest_label(self) -> int:
+        """Highest class index that occurs; -1 without labels."""
+        return max(self.labels_present, default=-1)
 
     @property
     def in_shards(self) -> bool:
@@ -77,9 +86,14 @@ class Manifest:
     def require_labels(self) -> None:
         """Check that every record has a label, as training a classifier needs.
 
+        In a multi-label list, a video may show none of the classes (`()`, written `;`), but not
+        every video.
+
         Raises:
             ManifestError: A record has none; the message names the first.
         """
+        if self.multi_label and not self.labels_present:
+            raise ManifestError(f"{self.source}: no video shows any class; write `path 3;7` lines")
         for record in self.records:
             if record.label is None:
                 raise ManifestError(
@@ -87,6 +101,31 @@ class Manifest:
                     "the videos into one folder a class; masked pre-training "
                     "(train.task=pretrain) and tools/predict.py need none"
                 )
+
+    def require_labels_below(
+        self,
+        count: int,
+        owner: str,
+        remedy: str = "correct the labels or choose another checkpoint",
+    ) -> None:
+        """Check that every label is one of `count` classes.
+
+        Args:
+            count: Number of classes.
+            owner: What has the classes, for the message: `the model has`.
+            remedy: What the message advises.
+
+        Raises:
+            ManifestError: A label is too high; where the labels start at 1, the message says so.
+        """
+        highest = self.highest_label
+        if highest < count:
+            return
+        if highest == count and min(self.labels_present) == 1:
+            remedy = "its labels start at 1, but classes count from 0: subtract 1 from each"
+        raise ManifestError(
+            f"{self.source}: has labels up to {highest}, {owner} {count} classes; {remedy}"
+        )
 
 
 def as_tuple(label: Label) -> tuple[int, ...]:

@@ -64,13 +64,16 @@ def _read_content(source: str) -> object:
         raise ManifestError(f"{source}: is not JSON ({error}); create the file again") from error
 
 
-def read_index(source: str, content: object, folder: str) -> Manifest:
+def read_index(
+    source: str, content: object, folder: str, *, follow_links: bool = False
+) -> Manifest:
     """Check the content of an index and its shards, and return it as a manifest.
 
     Args:
         source: Path or URL of the index, for messages.
         content: The parsed JSON.
         folder: Folder or URL of the shards.
+        follow_links: Let shards be links that lead out of the folder.
 
     Raises:
         ManifestError: The index is damaged, or a shard is missing or has another size.
@@ -91,7 +94,7 @@ def read_index(source: str, content: object, folder: str) -> Manifest:
         raise ManifestError(
             f"{source}: class_names must be a list of names; create the index again"
         )
-    shards = _Shards(source, content["shards"], folder)
+    shards = _Shards(source, content["shards"], folder, follow_links)
     entries = content["records"] if isinstance(content["records"], list) else [None]
     return Manifest(
         records=tuple(
@@ -138,11 +141,11 @@ def _parse_record(
 class _Shards:
     """The shards of an index, each checked to exist inside the folder with the recorded size."""
 
-    def __init__(self, source: str, entries: Any, folder: str) -> None:
+    def __init__(self, source: str, entries: Any, folder: str, follow_links: bool) -> None:
         self._source = source
         self._shards: list[tuple[str, int]] = []
         """Path or URL, and size."""
-        root = None if is_url(folder) else SafeRoot(folder)
+        root = None if is_url(folder) else SafeRoot(folder, follow_links=follow_links)
         for number, entry in enumerate(entries if isinstance(entries, list) else [None]):
             if not (
                 isinstance(entry, list)

@@ -103,7 +103,8 @@ def test_root_and_separator(tmp_path: Path) -> None:
         ("a.mp4 0\n/etc/b.mp4 1", "train.csv:2: '/etc/b.mp4' lies outside"),
         (
             "a.mp4 0\nout.mp4 1",
-            "train.csv:2: 'out.mp4' is or lies behind a link that leaves {folder}; set data.root",
+            "train.csv:2: 'out.mp4' is or lies behind a link that leaves {folder}; set "
+            "data.follow_links=true",
         ),
         (
             "a.mp4 0\nout_dir/b.mp4 1",
@@ -128,7 +129,11 @@ def test_root_and_separator(tmp_path: Path) -> None:
         ),
         ("a.mp4 0 nan 2", "train.csv:1: time 'nan' must be seconds"),
         ("a.mp4 0\nb.mp4 1 2", "train.csv:2: "),
-        (b"a.mp4 0\n\xff\xfe.mp4 1", "train.csv:2: is not UTF-8 text; save the file as UTF-8"),
+        (
+            b"a.mp4 0\n\xff\xfe.mp4 1",
+            r"train.csv:2: '\udcff\udcfe.mp4' is not UTF-8 text, and there is no file of this "
+            "name; save the list as UTF-8",
+        ),
         (b"a.mp4 0\nb\0.mp4 1", "train.csv:2: holds a NUL character; is this a text file?"),
         (
             "a.mp4|0\n",
@@ -197,6 +202,92 @@ def test_written_lines_read_back(tmp_path: Path) -> None:
     for name in ("7.mp4", "clip 3"):
         with pytest.raises(
             ManifestError,
-            match=f"{name}: is a folder of frames whose name ends like a video file's or with",
+            match=f"{name}': is a folder of frames whose name ends like a video file's or with",
         ):
             format_line(record(0, name, 1, num_frames=3), name)
+
+
+def test_multi_label_lists_of_other_toolkits(tmp_path: Path) -> None:
+    """I 3.3: MMAction2's `path 1 3 5`, with blanks, commas and `;`; a video without a class."""
+    content = 'a.mp4 1 3 5\nb c.mp4 2,4\nd.mp4 6;7\ne.mp4\nf.mp4 ""\nplain 0 9\n'
+    manifest = read_manifest(write(tmp_path / "a.txt", content), multi_label=True)
+    assert manifest.multi_label
+    assert [row[:2] for row in rows(manifest, tmp_path)] == [
+        ("a.mp4", (1, 3, 5)),
+        ("b c.mp4", (2, 4)),
+        ("d.mp4", (6, 7)),
+        ("e.mp4", ()),
+        ("f.mp4", ()),
+        ("plain", (0, 9)),
+    ]
+    commas = read_manifest(write(tmp_path / "b.csv", "a.mp4,1,3\nb.mp4,2\n"), multi_label=True)
+    assert [record.label for record in commas.records] == [(1, 3), (2,)]
+    frames = "some/directory-1 163 1 3 5\nsome/directory-2 122 1\n"
+    manifest = read_manifest(write(tmp_path / "c.txt", frames), multi_label=True)
+    assert [(r.num_frames, r.label) for r in manifest.records] == [(163, (1, 3, 5)), (122, (1,))]
+
+
+@pytest.mark.parametrize("line", ["a.mp4 1 3", "a.mp4 1 3 5 7", "a.mp4 1 x 3 2", "dir 163 1 3 5"])
+def test_columns_that_cannot_be_read(tmp_path: Path, line: str) -> None:
+    """I 3.3: a known suffix followed by columns that are neither a label nor times."""
+    with pytest.raises(
+        ManifestError,
+        match=re.escape(
+            f"train.csv:2: {line!r} is not `path label [start_seconds end_seconds]`; correct it, "
+            "put the path into quotes or set data.separator; if all columns after the path are "
+            "labels, set data.multi_label=true"
+        ),
+    ):
+        read_manifest(write(tmp_path / "train.csv", f"b.mp4 0\n{line}\n"))
+
+
+def test_whole_seconds_are_questioned(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """I 3.3: `a.mp4 1 3 5` may be three labels."""
+    read_manifest(write(tmp_path / "a.csv", "a.mp4 1 3.0 5.5\n"))
+    assert caplog.messages == []
+    read_manifest(write(tmp_path / "b.csv", "a.mp4 1 3 5\n"))
+    assert caplog.messages == [
+        f"warning: {tmp_path}/b.csv: three columns after a path are its label, start and end in "
+        "seconds (video 1: label 1, 3 s to 5 s); if all are labels, set data.multi_label=true"
+    ]
+
+
+def test_a_label_with_commas_names_the_key(tmp_path: Path) -> None:
+    """I 3.3"""
+    with pytest.raises(ManifestError, match=r"label '1,3' is not .*, or set data.multi_label=true"):
+        read_manifest(write(tmp_path / "a.csv", "b.mp4 0\na.mp4 1,3\n"), separator=" ")
+
+
+def test_a_video_without_a_class_is_no_unlabelled_video(tmp_path: Path) -> None:
+    """I 3.3: `;` is a multi-label video that shows none of the classes, `""` an unlabelled one."""
+    manifest = read_manifest(write(tmp_path / "a.csv", 'a.mp4 1;3\nb.mp4 ;\nc.mp4 ""\n'))
+    assert [record.label for record in manifest.records] == [(1, 3), (), None]
+    written = "".join(format_line(r, Path(r.path).name) for r in manifest.records)
+    assert read_manifest(write(tmp_path / "b.csv", written)).records == manifest.records
+
+
+@pytest.mark.parametrize("name", ["a\nb.mp4", 'a" 1.mp4\n', '"e" f.mp4', 'x" 1'])
+def test_names_that_a_list_cannot_hold(tmp_path: Path, name: str) -> None:
+    """I 4.3, 4.10"""
+    with pytest.raises(
+        ManifestError, match="has a line break or quotes in its name, which a list cannot hold"
+    ):
+        format_line(Record(path=f"/{name}", label=1, row=0), name)
+
+
+@pytest.mark.parametrize("name", [" a.mp4", "b /c.mp4", "\td", 'e" f.mp4', "g 1 2", "h.mp4 i"])
+def test_blanks_and_quotes_in_names(tmp_path: Path, name: str) -> None:
+    """I 4.10: written names read back."""
+    record = Record(path=str(tmp_path / name), label=1, row=0)
+    listing = write(tmp_path / "a.csv", format_line(record, name))
+    assert read_manifest(listing).records == (record,)
+
+
+def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
+    """I 4.3: a list may hold the bytes of such a name if the file exists."""
+    name = os.fsdecode(b"caf\xe9.mp4")
+    write(tmp_path / name, "")
+    record = Record(path=str(tmp_path / name), label=1, row=0)
+    line = format_line(record, name).encode(errors="surrogateescape")
+    assert line == b"caf\xe9.mp4 1\n"
+    assert read_manifest(write(tmp_path / "a.csv", line)).records == (record,)

@@ -30,6 +30,7 @@ def rows(manifest: Manifest, root: Path) -> list[tuple[object, ...]]:
 
 def test_folders(tmp_path: Path) -> None:
     for name in (
+        "b c/0/3.mp4",
         "b c/2.mp4",
         "b c/1.webm",
         "a/deep/x.MP4",
@@ -43,6 +44,7 @@ def test_folders(tmp_path: Path) -> None:
         ("a/deep/x.MP4", 0),
         ("b c/1.webm", 1),
         ("b c/2.mp4", 1),
+        ("b c/0/3.mp4", 1),
     ]
     assert manifest.class_names == ("a", "b c")
     for name in ("2.mp4", "1.mp4"):
@@ -187,3 +189,54 @@ def test_reads_without_torch() -> None:
         "assert not {'torch', 'numpy', 'av'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def make_linked_folder(tmp_path: Path) -> Path:
+    """Return a folder of classes: a folder, a link, a link inside a class, and a linked file."""
+    for name in ("videos/a/1.mp4", "disk/b/2.mp4", "disk/more/3.mp4", "disk/4.mp4"):
+        write(tmp_path / name, "")
+    (tmp_path / "videos/b").symlink_to(tmp_path / "disk/b")
+    (tmp_path / "videos/a/more").symlink_to("../../disk/more")
+    (tmp_path / "videos/a/4.mp4").symlink_to(tmp_path / "disk/4.mp4")
+    return tmp_path / "videos"
+
+
+LINKED = [("a/1.mp4", 0), ("a/4.mp4", 0), ("a/more/3.mp4", 0), ("b/2.mp4", 1)]
+
+
+def test_links_that_leave_a_folder(tmp_path: Path) -> None:
+    """I 4.4: class folders and files on another disk, when the user says so."""
+    folder = make_linked_folder(tmp_path)
+    with pytest.raises(
+        ManifestError,
+        match=r"is or lies behind a link that leaves .*; set data.follow_links=true \(check_data, ",
+    ):
+        read_manifest(str(folder))
+    for options in ({"follow_links": True}, {"root": str(tmp_path)}, {"root": "/"}):
+        found = read_manifest(str(folder), **options)  # type: ignore[arg-type]
+        assert [row[:2] for row in rows(found, folder)] == LINKED
+
+
+def test_links_that_leave_the_root_of_a_list(tmp_path: Path) -> None:
+    """I 4.4"""
+    folder = make_linked_folder(tmp_path)
+    lines = "".join(f"{path} {label}\n" for path, label in LINKED)
+    listing = write(folder / "train.csv", lines)
+    with pytest.raises(ManifestError, match=r"train.csv:2: 'a/4.mp4' is or lies behind a link"):
+        read_manifest(listing)
+    found = read_manifest(listing, follow_links=True)
+    assert [row[:2] for row in rows(found, folder)] == LINKED
+    absolute = write(folder / "abs.csv", "".join(f"{folder}/{p} {label}\n" for p, label in LINKED))
+    assert len(read_manifest(absolute, root=str(tmp_path)).records) == 4
+    with pytest.raises(ManifestError, match=r"'../x.mp4' lies outside"):  # still confined
+        read_manifest(write(folder / "up.csv", "../x.mp4 0\n"), follow_links=True)
+
+
+def test_a_loop_of_links_ends(tmp_path: Path) -> None:
+    """I 4.4"""
+    write(tmp_path / "videos/a/1.mp4", "")
+    (tmp_path / "videos/a/loop").symlink_to("..")
+    (tmp_path / "videos/b").symlink_to("a")
+    found = read_manifest(str(tmp_path / "videos"), follow_links=True)
+    names = [row[0] for row in rows(found, tmp_path / "videos")]
+    assert names == ["a/1.mp4", "b/1.mp4"]
