@@ -29,6 +29,7 @@ from hiera_video.data.prepare.cli import (
     write_list,
 )
 from hiera_video.errors import ManifestError
+from hiera_video.utils.safe_paths import walk_folders
 
 COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 
@@ -46,12 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ManifestError(
             f"{listing}: is the output file; move the release's csv into another folder"
         )
-    make_list(arguments.csv, videos, listing)
+    make_list(arguments.csv, videos, listing, follow_links=arguments.follow_links)
     reencode_and_shard(listing, videos.name, arguments, root=videos.parent)
     return 0
 
 
-def make_list(annotations: Path, videos: Path, listing: Path) -> None:
+def make_list(
+    annotations: Path, videos: Path, listing: Path, *, follow_links: bool = False
+) -> None:
     """Write `listing`: the annotated clips that are in `videos`; create `labels.txt` if missing."""
     clips = read_clips(annotations)
     found = sorted({label for _, label in clips})
@@ -63,7 +66,10 @@ def make_list(annotations: Path, videos: Path, listing: Path) -> None:
         )
     index_of = {name: index for index, name in enumerate(found if names is None else names)}
     present = {
-        path.name: path.relative_to(listing.parent) for path in sorted(videos.rglob("*.mp4"))
+        name: Path(folder, name).relative_to(listing.parent)
+        for folder, names in walk_folders(videos, lambda _: follow_links)
+        for name in names
+        if name.endswith(".mp4")
     }
     lines = [f"{present[name]} {index_of[label]}\n" for name, label in clips if name in present]
     if not lines:

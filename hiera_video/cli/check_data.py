@@ -36,6 +36,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--out", type=Path, required=True, help="output folder")
     add("--root", help="folder that relative paths start from (default: the manifest's own)")
     add("--separator", help="separator of path and label (default: detected)")
+    add("--multi-label", action="store_true", help="every column after a path is a label")
+    add("--follow-links", action="store_true", help="read videos behind links that leave the root")
     add("--decoder", default="pyav", choices=("pyav", "decord", "torchcodec", "frames"))
     add("--workers", type=int, default=2, help="processes; 0 reads in this one, without a deadline")
     add("--deadline", type=float, default=60.0, help="seconds before one video counts as hung")
@@ -51,7 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Validate the arguments, read the manifests and check the videos."""
     arguments = parse(argv)
     data = DataConfig(
-        decoder=arguments.decoder, workers=arguments.workers, deadline_seconds=arguments.deadline
+        root=arguments.root,
+        separator=arguments.separator,
+        multi_label=arguments.multi_label,
+        follow_links=arguments.follow_links,
+        decoder=arguments.decoder,
+        workers=arguments.workers,
+        deadline_seconds=arguments.deadline,
     )
     clip = parse_clip(arguments.clip)
     sources = {split: getattr(arguments, split) for split in SPLITS if getattr(arguments, split)}
@@ -61,8 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"--index needs --decoder pyav, not {arguments.decoder}; change one of them",
     )
     manifests = {
-        split: read_manifest(source, root=arguments.root, separator=arguments.separator)
-        for split, source in sources.items()
+        split: read_manifest(source, **data.list_options) for split, source in sources.items()
     }
 
     from hiera_video.data.prepare.check import CheckOptions, check_splits  # imports torch

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.webcam, source, topk=arguments.topk, window=window, step=arguments.step
         )
     return predict_files(
-        find_videos(arguments.paths, source.backend()),
+        find_videos(arguments.paths, source.backend(), follow_links=arguments.follow_links),
         source,
         topk=arguments.topk,
         window=window,
@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--run", help="out_dir of a run")
     model.add_argument("--model", metavar="NAME", help="hiera_base_16x224, …; with --pretrained")
+    add("--follow-links", action="store_true", help="enter symbolic links to folders")
     add("--which", choices=("best", "last"), help="checkpoint of the run; default: the best")
     add("--pretrained", metavar="WEIGHTS", help="file, folder, hf-hub:owner/name, or tag")
     add("--topk", type=int, default=5, help="classes per prediction; default: 5")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from hiera_video.utils.checks import require
 from hiera_video.video.options import Backend, FrameFolder, IndexedPyAV
@@ -29,6 +29,12 @@ class DataConfig:
     of the list or index."""
     separator: str | None = None
     """Separator of path and label in a list: a space, comma, `::` …; unset: detected."""
+    multi_label: bool = False
+    """Read every column of a list after the path as a label (`a.mp4 1 3 5`), as MMAction2 writes
+    them. Unset: a line has one label, or several joined by `;`."""
+    follow_links: bool = False
+    """Read videos behind symbolic links that leave `root`, such as class folders on another disk.
+    Unset: such links are an error."""
     decoder: Literal["pyav", "decord", "torchcodec", "frames"] = "pyav"
     """Video decoder; `frames` reads folders of pictures."""
     frame_template: str | None = None
@@ -76,6 +82,12 @@ class DataConfig:
         )
 
     @property
+    def list_options(self) -> dict[str, Any]:
+        """Arguments of `read_manifest`."""
+        keys = ("root", "separator", "multi_label", "follow_links")
+        return {key: getattr(self, key) for key in keys}
+
+    @property
     def frame_folder(self) -> FrameFolder:
         """Naming and frame rate of folders of pictures."""
         return FrameFolder(template=self.frame_template, first=self.frame_first, fps=self.frame_fps)
@@ -118,8 +130,8 @@ class AugmentConfig:
     erase: float = 0.0
     """Probability of erasing one box with noise, the same box in every frame."""
     device: Literal["worker", "model"] = "worker"
-    """Where crop, flip, normalise and erase run: in the loader's workers (`worker`), or on a whole
-    batch at once on the model's device (`model`)."""
+    """Place of crop, flip, normalise and erase: the loader's workers (`worker`), or the model's
+    device, on a whole batch at once (`model`)."""
     mixup: float = 0.0
     """Alpha of mixup's Beta distribution; 0 disables it."""
     cutmix: float = 0.0

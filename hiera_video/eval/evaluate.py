@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from hiera_video.data.dataset import TestViews, UnreadableVideo, VideoViews
 from hiera_video.data.loading.loader import test_loader
-from hiera_video.data.manifest.record import Manifest
+from hiera_video.data.manifest.record import Manifest, as_tuple
 from hiera_video.errors import ManifestError
 from hiera_video.eval.forward import compute_logits
 from hiera_video.eval.metrics import accuracy, cross_entropy, mean_average_precision
@@ -170,7 +170,7 @@ def multi_hot(
     """Return the multi-hot labels [N, K] of manifest rows."""
     labels = np.zeros((len(rows), num_classes), np.float32)
     for position, row in enumerate(rows):
-        labels[position, manifest.records[row].label] = 1
+        labels[position, list(as_tuple(manifest.records[row].label))] = 1
     return labels
 
 

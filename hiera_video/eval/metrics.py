@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,8 @@ from torchmetrics.functional.classification import (
     multilabel_average_precision,
 )
 
+Z = 1.959963984540054
+"""97.5th percentile of the normal distribution."""
 RESAMPLES = 2000
 """Bootstrap samples of an interval."""
 
@@ -48,7 +51,7 @@ def accuracy(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> d
 def mean_average_precision(
     probabilities: NDArray[np.float64], labels: NDArray[np.float32]
 ) -> dict[str, float]:
-    """Return `mAP` in percent over the classes that occur.
+    """Return `mAP` in percent over the classes that occur; 0 if none does.
 
     Args:
         probabilities: [N, K].
@@ -57,6 +60,8 @@ def mean_average_precision(
     targets = torch.from_numpy(labels).long()
     occurs = targets.sum(dim=0) > 0
     scores, targets = torch.from_numpy(probabilities)[:, occurs], targets[:, occurs]
+    if not occurs.any():
+        return {"mAP": 0.0}
     if scores.shape[1] == 1:  # torchmetrics' multilabel function takes two classes or more
         value = binary_average_precision(scores[:, 0], targets[:, 0])
     else:
@@ -86,28 +91,47 @@ def confusion(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> 
 def intervals(
     probabilities: NDArray[np.float64], labels: NDArray[np.int64]
 ) -> dict[str, tuple[float, float]]:
-    """Return 95 % bootstrap intervals over videos, in percent, of the numbers of `accuracy`.
+    """Return 95 % intervals over videos, in percent, of the numbers of `accuracy`.
 
-    The random draws have a fixed seed, so the intervals are reproducible.
+    Shares of videos have Wilson's interval, which is not empty where all videos are right. The mean
+    over classes combines their Wilson intervals (Newcombe's square-and-add method).
     """
     rank = (probabilities > probabilities[np.arange(len(labels)), labels][:, None]).sum(axis=1)
-    top1 = (probabilities.argmax(axis=1) == labels).astype(np.float64)
-    top5 = (rank < 5).astype(np.float64)
+    top1 = probabilities.argmax(axis=1) == labels
     classes = probabilities.shape[1]
-
-    def mean_class(sample: NDArray[np.int64]) -> float:
-        videos = np.bincount(labels[sample], minlength=classes)
-        correct = np.bincount(labels[sample], weights=top1[sample], minlength=classes)
-        return float((correct[videos > 0] / videos[videos > 0]).mean())
-
+    videos = np.bincount(labels, minlength=classes)
+    correct = np.bincount(labels[top1], minlength=classes)[videos > 0]
     fractions = {
-        "top1": bootstrap(lambda sample: top1[sample].mean(), len(labels)),
-        "top5": bootstrap(lambda sample: top5[sample].mean(), len(labels)),
-        "mean_class": bootstrap(mean_class, len(labels)),
+        "top1": wilson(int(top1.sum()), len(labels)),
+        "top5": wilson(int((rank < 5).sum()), len(labels)),
+        "mean_class": _mean_interval(correct, videos[videos > 0]),
     }
     return {
         name: (round(100 * low, 4), round(100 * high, 4)) for name, (low, high) in fractions.items()
     }
+
+
+def wilson(successes: int, count: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of a share.
+
+    >>> low, high = wilson(12, 12)
+    >>> round(low, 4), high
+    (0.7575, 1.0)
+    """
+    share, square = successes / count, Z**2 / count
+    centre = share + square / 2
+    half = math.sqrt(square * (share * (1 - share) + square / 4))
+    low, high = (centre - half) / (1 + square), (centre + half) / (1 + square)
+    # exact at the ends, where rounding would leave 1e-17
+    return (low if successes else 0.0), (high if successes < count else 1.0)
+
+
+def _mean_interval(successes: NDArray[np.int64], counts: NDArray[np.int64]) -> tuple[float, float]:
+    """Return the 95 % interval of the mean of independent shares."""
+    shares = successes / counts
+    bounds = np.array([wilson(s, n) for s, n in zip(successes.tolist(), counts.tolist())])
+    below, above = np.sqrt(((bounds - shares[:, None]) ** 2).sum(axis=0)) / len(shares)
+    return float(shares.mean() - below), float(shares.mean() + above)
 
 
 def bootstrap(
@@ -116,11 +140,11 @@ def bootstrap(
     """Return the 2.5th and 97.5th percentiles of a statistic over bootstrap samples.
 
     Args:
-        statistic: Maps indices [count], drawn with replacement, to a number.
+        statistic: Maps indices [count], drawn with replacement, to a number; NaN leaves it out.
         count: Size of the data set and of each sample.
         resamples: Number of samples.
     """
     generator = np.random.default_rng(0)
     values = [statistic(generator.integers(0, count, count)) for _ in range(resamples)]
-    low, high = np.percentile(values, [2.5, 97.5])
+    low, high = np.nanpercentile(values, [2.5, 97.5])
     return round(float(low), 6), round(float(high), 6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -115,10 +116,14 @@ def _multi_label_details(
     probabilities = predictions.probabilities(multi_label=True)
 
     def mean_ap(sample: NDArray[np.int64]) -> float:
+        if not labels[sample].any():  # no class occurs
+            return math.nan
         return mean_average_precision(probabilities[sample], labels[sample])["mAP"]
 
     return {
-        "intervals": {"mAP": bootstrap(mean_ap, len(labels), MAP_RESAMPLES)},
+        "intervals": (
+            {"mAP": bootstrap(mean_ap, len(labels), MAP_RESAMPLES)} if labels.any() else {}
+        ),
         "by_views": by_views(predictions, labels, setup.clips, setup.crops),
         "classes": average_precisions(probabilities, labels, names),
     }

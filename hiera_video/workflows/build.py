@@ -9,9 +9,9 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hiera_video.config.schema import Config
+from hiera_video.config.schema import LIMITS, Config
 from hiera_video.data.manifest.read import read_manifest
-from hiera_video.data.manifest.record import Manifest, as_tuple
+from hiera_video.data.manifest.record import Manifest
 from hiera_video.errors import ConfigError, ManifestError
 from hiera_video.eval.class_names import align_classes, align_label_count, quote_names
 
@@ -41,7 +41,7 @@ def read_split(config: Config, split: str) -> Manifest:
             f"data.{split} is not set; set it to a manifest (`path label` lines) or a folder of "
             "videos"
         )
-    return read_manifest(source, root=config.data.root, separator=config.data.separator)
+    return read_manifest(source, **config.data.list_options)
 
 
 def resolve_num_classes(config: Config, *manifests: Manifest) -> int | None:
@@ -56,8 +56,8 @@ def resolve_num_classes(config: Config, *manifests: Manifest) -> int | None:
         pre-training.
 
     Raises:
-        ManifestError: A label is missing or out of range, or the manifest names another number of
-            classes.
+        ManifestError: A label is missing or out of range, the manifest names another number of
+            classes, or there is one class.
     """
     if config.train.task == "pretrain":
         return None
@@ -69,26 +69,38 @@ def resolve_num_classes(config: Config, *manifests: Manifest) -> int | None:
         )
     for manifest in manifests:
         manifest.require_labels()
-        if manifest.num_classes > count:
-            remedy = f"set model.num_classes={manifest.num_classes} or correct the labels"
-            if manifest.num_classes == count + 1 and _counts_from_one(manifest):
-                remedy = "its labels start at 1, but classes count from 0: subtract 1 from each"
-            raise ManifestError(
-                f"{manifest.source}: has labels up to {manifest.num_classes - 1}, the model has "
-                f"{count} classes; {remedy}"
-            )
-    if config.model.num_classes is None and train.class_names is None and _counts_from_one(train):
+        remedy = f"set model.num_classes={manifest.highest_label + 1} or correct the labels"
+        manifest.require_labels_below(count, "the model has", remedy)
+    if count > LIMITS["model.num_classes"]:
+        raise ManifestError(
+            f"{train.source}: has labels up to {count - 1}, which is a slip: a model of so many "
+            "classes fits no memory; correct the labels"
+        )
+    if count == 1 and not train.multi_label:
+        raise ManifestError(
+            f"{train.source}: has one class, and a classifier needs two or more; masked "
+            "pre-training (train.task=pretrain) needs none"
+        )
+    if config.model.num_classes is None and train.class_names is None:
+        _warn_of_gaps(train, count)
+    return count
+
+
+def _warn_of_gaps(train: Manifest, count: int) -> None:
+    """Warn of class indices below the highest label that no video has."""
+    labels = train.labels_present
+    if min(labels) == 1:
         logger.warning(
             "warning: %s: no video has label 0, and classes count from 0; if its labels start at "
             "1, subtract 1 from each",
             train.source,
         )
-    return count
-
-
-def _counts_from_one(manifest: Manifest) -> bool:
-    labels = (label for record in manifest.records for label in as_tuple(record.label))
-    return min(labels, default=0) == 1
+    elif len(labels) < count:
+        logger.warning(
+            "warning: %s: labels up to %d make %d classes, but videos have only %d of them; number "
+            "the classes from 0 without gaps, or set model.num_classes=%d if this is on purpose",
+            train.source, count - 1, count, len(labels), count,
+        )  # fmt: skip
 
 
 def align_val(config: Config, train: Manifest, val: Manifest) -> Manifest:

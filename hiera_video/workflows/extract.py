@@ -130,9 +130,14 @@ def read_input(config: Config) -> Manifest:
                 f"input={source}: matches no {kind}; quote the glob, and check it with ls"
             )
     elif path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES:
-        videos = [str(video) for video in find_videos([source], config.data.backend)]
+        videos = [
+            str(video)
+            for video in find_videos(
+                [source], config.data.backend, follow_links=config.data.follow_links
+            )
+        ]
     else:
-        return read_manifest(source, root=config.data.root, separator=config.data.separator)
+        return read_manifest(source, **config.data.list_options)
     paths = map(os.path.abspath, videos)
     records = tuple(Record(path=path, label=None, row=row) for row, path in enumerate(paths))
     return Manifest(records=records, class_names=None, multi_label=False, source=source)
@@ -256,7 +261,7 @@ def make_plan(
     from hiera_video.features.shard_files import ShardFiles
     from hiera_video.features.shards import ExtractionPlan
 
-    features, read = config.features, _make_reader(config, encoder, views)
+    features, read = config.features, _make_reader(config, encoder, views, manifest.records)
     files = ShardFiles(str(features.output))
     quarantine = quarantine or make_quarantine_policy(replace(config, out_dir=str(files.folder)))
     metadata: dict[str, Any] = {
@@ -284,7 +289,10 @@ def make_plan(
 
 
 def _make_reader(
-    config: Config, encoder: ClipEncoder, views: tuple[int, int] | None
+    config: Config,
+    encoder: ClipEncoder,
+    views: tuple[int, int] | None,
+    records: tuple[Record, ...],
 ) -> ReadWindows:
     from hiera_video.data.transforms.train_eval import EvalTransform
     from hiera_video.features.shard_reading import ReadWindows
@@ -300,6 +308,7 @@ def _make_reader(
         EvalTransform(size[1], crops, augment.mean, augment.std),
         clip_bytes=4 * encoder.model.config.in_chans * math.prod(size) * crops,
         decoder=config.data.backend,
+        records=records,
     )
 
 

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hiera_video.config.load import load_config
+from hiera_video.data.manifest.read import is_video
 from hiera_video.data.manifest.record import VIDEO_SUFFIXES
 from hiera_video.errors import ConfigError, DecodeError
 from hiera_video.models.registry import config_for
+from hiera_video.utils.safe_paths import walk_folders
 from hiera_video.video.options import Backend, FrameFolder
 
 if TYPE_CHECKING:
@@ -66,12 +68,15 @@ class ModelSource:
         return loaded
 
 
-def find_videos(paths: Sequence[str], backend: Backend = "pyav") -> list[Path]:
+def find_videos(
+    paths: Sequence[str], backend: Backend = "pyav", *, follow_links: bool = False
+) -> list[Path]:
     """Return the videos at `paths`, each once.
 
     Args:
         paths: Videos, and folders that are searched recursively, in alphabetical order.
         backend: With a `FrameFolder`, the videos are the folders that contain matching frames.
+        follow_links: Enter symbolic links to folders.
 
     Raises:
         ConfigError: A path does not exist, contains no videos, or does not suit `backend`.
@@ -79,7 +84,7 @@ def find_videos(paths: Sequence[str], backend: Backend = "pyav") -> list[Path]:
     found: dict[Path, None] = {}
     for path in map(Path, paths):
         if path.is_dir():
-            found |= dict.fromkeys(_videos_in(path, backend))
+            found |= dict.fromkeys(_videos_in(path, backend, follow_links))
         elif not path.exists():
             raise ConfigError(f"{path}: no such file or folder")
         elif isinstance(backend, FrameFolder):
@@ -92,24 +97,32 @@ def find_videos(paths: Sequence[str], backend: Backend = "pyav") -> list[Path]:
     return list(found)
 
 
-def _videos_in(folder: Path, backend: Backend) -> list[Path]:
+def _videos_in(folder: Path, backend: Backend, follow_links: bool) -> list[Path]:
+    skipped: list[str] = []
+
+    def enter(link: str) -> bool:
+        if not follow_links:
+            skipped.append(link)
+        return follow_links
+
+    walked = walk_folders(folder, enter)
     if isinstance(backend, FrameFolder):
         pattern = backend.pattern()
-        videos = [
-            Path(path) for path, _, names in os.walk(folder) if any(map(pattern.fullmatch, names))
-        ]
+        videos = [Path(path) for path, names in walked if any(map(pattern.fullmatch, names))]
         kind = f"frames that match the run's data.frame_template={backend.template or 'null'}"
     else:
-        videos = [
-            path
-            for path in folder.rglob("*")
-            if path.suffix.lower() in VIDEO_SUFFIXES
-            and path.is_file()
-            and not path.name.startswith(".")
-        ]
+        files = (Path(path, name) for path, names in walked for name in names if is_video(name))
+        videos = [path for path in files if path.is_file()]
         kind = f"videos ({' '.join(VIDEO_SUFFIXES)})"
+    remedy = "pass --follow-links, or set data.follow_links=true, to read what is behind them"
     if not videos:
-        raise ConfigError(f"{folder}: contains no {kind}")
+        links = f" apart from {len(skipped)} links to folders; {remedy}" if skipped else ""
+        raise ConfigError(f"{folder}: contains no {kind}{links}")
+    if skipped:
+        logger.warning(
+            "warning: %s: %d links to folders were not followed (%s%s); %s",
+            folder, len(skipped), skipped[0], " …" if len(skipped) > 1 else "", remedy,
+        )  # fmt: skip
     return sorted(videos)
 
 

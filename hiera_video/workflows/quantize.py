@@ -46,11 +46,7 @@ def load_clips(
             "--int8: accuracy is measured on real clips; set --videos to a list or folder"
         )
     own = videos == source.data.val
-    manifest = read_manifest(
-        videos,
-        root=source.data.root if own else None,
-        separator=source.data.separator if own else None,
-    )
+    manifest = read_manifest(videos, **(source.data.list_options if own else {}))
     manifest = align_classes(manifest, source.class_names, checkpoint=source.weights, remap=True)
     transform = EvalTransform(
         source.model.config.input_size[1], 1, source.augment.mean, source.augment.std

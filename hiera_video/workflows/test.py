@@ -117,11 +117,11 @@ def _check_classes(config: Config, weights: Weights, manifest: Manifest) -> int:
             f"{weights.source}: has {count} classes, model.num_classes={config.model.num_classes}; "
             "leave model.num_classes unset or choose another checkpoint"
         )
-    if manifest.num_classes > count:
-        raise ManifestError(
-            f"{manifest.source}: has labels up to {manifest.num_classes - 1}, {weights.source} has "
-            f"{count} classes; correct the labels or choose another checkpoint"
+    if count == 1 and not manifest.multi_label:
+        raise CheckpointError(
+            f"{weights.source}: has one class, so its accuracy says nothing; train on two or more"
         )
+    manifest.require_labels_below(count, f"{weights.source} has")
     return count
 
 

@@ -13,7 +13,7 @@ from hiera_video.eval.breakdown import (
     view_subsets,
 )
 from hiera_video.eval.calibration import calibration, calibration_error, fit_temperature, scale
-from hiera_video.eval.metrics import bootstrap, intervals
+from hiera_video.eval.metrics import bootstrap, intervals, wilson
 from hiera_video.eval.views import Predictions
 
 
@@ -43,9 +43,25 @@ def test_intervals_match_the_binomial_and_are_reproducible() -> None:
     found = intervals(probabilities, labels)
     deviation = 100 * np.sqrt(0.75 * 0.25 / 400)
     assert found["top1"] == pytest.approx((75 - 1.96 * deviation, 75 + 1.96 * deviation), abs=0.4)
-    assert found["top5"] == (100, 100) and found["mean_class"] == (50, 50)
+    assert found["top5"] == (99.0488, 100)
+    # 300 of 300 and 0 of 100: Wilson (98.74, 100) and (0, 3.70)
+    assert found["mean_class"] == (49.3679, 51.8497)
     assert found == intervals(probabilities, labels)
     assert bootstrap(lambda sample: 1.0, 3, 10) == (1, 1)
+
+
+def test_all_videos_right_is_no_empty_interval() -> None:
+    """I 3.3: 12 of 12 was "100 to 100"."""
+    probabilities, labels = np.eye(3)[[0, 1, 2] * 4], np.array([0, 1, 2] * 4)
+    assert intervals(probabilities, labels) == {
+        "top1": (75.7506, 100),
+        "top5": (75.7506, 100),
+        "mean_class": (71.7161, 100),
+    }
+    none = intervals(1 - probabilities, labels)
+    assert none["top1"] == (0, 24.2494)
+    assert wilson(0, 5) == (0.0, pytest.approx(0.434482, abs=1e-6))
+    assert wilson(4, 5) == (pytest.approx(0.375535, abs=1e-6), pytest.approx(0.963776, abs=1e-6))
 
 
 def test_view_subsets() -> None:

@@ -7,7 +7,13 @@ import math
 import numpy as np
 import pytest
 
-from hiera_video.eval.metrics import accuracy, confusion, cross_entropy, mean_average_precision
+from hiera_video.eval.metrics import (
+    accuracy,
+    bootstrap,
+    confusion,
+    cross_entropy,
+    mean_average_precision,
+)
 
 PROBABILITIES = np.array(  # six classes; the label's rank is 1, 2, 1, 6
     [
@@ -56,3 +62,12 @@ def test_mean_average_precision_skips_classes_that_never_occur() -> None:
     scores = np.array([[0.9, 0.8, 0.5], [0.1, 0.2, 0.5]])
     # class 0 is ranked perfectly (1.0), class 1's only video comes second (0.5)
     assert mean_average_precision(scores, labels)["mAP"] == pytest.approx(75)
+
+
+def test_mean_average_precision_without_any_positive() -> None:
+    """I 3.3: videos that show no class; a resample of them alone ended the test."""
+    labels = np.zeros((3, 2), np.float32)
+    assert mean_average_precision(np.full((3, 2), 0.5), labels) == {"mAP": 0.0}
+    labels[0, 1] = 1
+    assert mean_average_precision(np.eye(3)[:, [1, 0]], labels) == {"mAP": 100.0}
+    assert bootstrap(lambda sample: math.nan if 0 in sample else 1.0, 3) == (1, 1)

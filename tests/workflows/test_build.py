@@ -97,6 +97,38 @@ def test_number_of_classes(caplog: pytest.LogCaptureFixture) -> None:
     assert "train.csv: no video has label 0, and classes count from 0; if its" in caplog.text
 
 
+def test_one_class_is_refused_before_any_work() -> None:
+    """I 3.3"""
+    unset = config("model.num_classes=null")
+    words = r"train.csv: has one class, and a classifier needs two or more; masked pre-training"
+    with pytest.raises(ManifestError, match=words):
+        resolve_num_classes(unset, manifest("train.csv", None, 0, 0))
+    several = manifest("train.csv", None, (0,), ()).to_multi_label()
+    assert resolve_num_classes(unset, several) == 1
+
+
+def test_gaps_between_labels_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    """I 3.3: {7, 42} made 43 classes without a word."""
+    unset, train = config("model.num_classes=null"), manifest("train.csv", None, 7, 42)
+    assert resolve_num_classes(unset, train) == 43
+    assert caplog.messages == [
+        "warning: train.csv: labels up to 42 make 43 classes, but videos have only 2 of them; "
+        "number the classes from 0 without gaps, or set model.num_classes=43 if this is on purpose"
+    ]
+    caplog.clear()
+    assert resolve_num_classes(config("model.num_classes=43"), train) == 43
+    assert caplog.messages == []
+
+
+def test_a_label_of_nine_digits_is_refused() -> None:
+    """I 4.2: its head would take terabytes."""
+    words = "train.csv: has labels up to 999999999, which is a slip: a model of so many classes"
+    with pytest.raises(ManifestError, match=words):
+        resolve_num_classes(
+            config("model.num_classes=null"), manifest("train.csv", None, 0, 999_999_999)
+        )
+
+
 def test_a_head_for_other_class_names_is_newly_initialised(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -36,6 +36,23 @@ def test_files_and_folders(films: Path, tmp_path: Path) -> None:
         find_videos(["nowhere"])
 
 
+def test_links_to_folders(films: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """I 4.4: followed when the user says so, and not passed over in silence."""
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    (folder / "class").symlink_to(films)
+    with pytest.raises(
+        ConfigError,
+        match=r"contains no videos .* apart from 1 links to folders; pass --follow-links, or set",
+    ):
+        find_videos([str(folder)])
+    found = find_videos([str(folder)], follow_links=True)
+    assert found == [folder / "class/a.mp4", folder / "class/deep/b.mp4"]
+    (folder / "c.mp4").symlink_to(films / "a.mp4")
+    assert find_videos([str(folder)]) == [folder / "c.mp4"]
+    assert "1 links to folders were not followed" in caplog.text
+
+
 @pytest.fixture
 def frames_run(run_folder: Path, tmp_path: Path) -> Path:
     """The same run, reading folders of frames."""

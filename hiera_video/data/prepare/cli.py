@@ -19,6 +19,11 @@ from hiera_video.utils.checks import require
 def make_parser(description: str | None) -> ArgumentParser:
     """Return a parser with the options for re-encoding and tar shards."""
     parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--follow-links",
+        action="store_true",
+        help="read videos behind symbolic links that leave the data set's folder",
+    )
     copies = parser.add_argument_group("copies that decode fast (optional)")
     copies.add_argument(
         "--reencode", type=Path, metavar="FOLDER", help="write H.264 copies and their list there"
@@ -111,7 +116,7 @@ def reencode_and_shard(
     """
     if arguments.reencode is None and arguments.shards is None:
         return
-    manifest = read_manifest(str(source), root=list_root)
+    manifest = read_manifest(str(source), root=list_root, follow_links=arguments.follow_links)
     if arguments.reencode is not None:
         manifest = _reencode(manifest, name, arguments, root)
     if arguments.shards is not None:
