@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from hiera_video.errors import ConfigError, InputSizeError
 from hiera_video.models.blocks import NORM_EPS, HieraBlock
 from hiera_video.models.heads import ClassifierHead
+from hiera_video.models.initial import init_head, init_weights
 from hiera_video.models.layout import HieraConfig, block_table, stage_table
 from hiera_video.models.tokens import (
     PatchEmbed,
@@ -66,6 +69,22 @@ class HieraEncoder(nn.Module):
     def num_features(self) -> int:
         """Channels C of the last feature map."""
         return self.stages[-1].dim
+
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        """Each stage's channels, pixels of a place along the last axis, and last block, as in timm.
+
+        The keys are `num_chs`, `reduction` and `module`.
+        """
+        config = self.config
+        return [
+            {
+                "num_chs": stage.dim,
+                "reduction": config.patch_stride[-1] * config.q_stride[-1] ** stage.poolings,
+                "module": f"blocks.{stage.last_block}",
+            }
+            for stage in self.stages
+        ]
 
     @property
     def num_layers(self) -> int:
@@ -186,7 +205,13 @@ class HieraEncoder(nn.Module):
         return out
 
     def forward_intermediates(
-        self, clips: Tensor, keep: Tensor | None = None, path_draws: Tensor | None = None
+        self,
+        clips: Tensor,
+        keep: Tensor | None = None,
+        path_draws: Tensor | None = None,
+        *,
+        indices: int | Sequence[int] | None = None,
+        output_fmt: Literal["NHWC", "NCHW"] = "NHWC",
     ) -> list[Tensor]:
         """Return the feature map of each stage in spatial order.
 
@@ -194,14 +219,39 @@ class HieraEncoder(nn.Module):
             clips: [B, C, T, H, W], or [B, C, H, W] for an image model; normalised.
             keep: As in `encode`.
             path_draws: As in `encode`.
+            indices: Stages to return, counted from 0, or from the end if negative; a number n for
+                the last n; all by default. Maps are in the order of the network.
+            output_fmt: "NHWC" for channels last, "NCHW" for channels before (t,) h, w.
 
         Returns:
             One tensor [B, (t,) h, w, C] for each stage; with `keep`, [B, visible units, (t,) h, w,
             C], the tokens of each unit in spatial order.
+
+        Raises:
+            ConfigError: If there is no such stage or format.
+            InputSizeError: If the inputs do not fit the model.
         """
+        chosen = self._choose_stages(indices)
+        if output_fmt not in ("NHWC", "NCHW"):
+            raise ConfigError(f"output_fmt={output_fmt!r}: choose NHWC or NCHW")
         outputs = self.encode(clips, keep, path_draws)
         roll = self.order.reroll if keep is None else self.order.reroll_units
-        return [roll(output, stage.poolings) for stage, output in zip(self.stages, outputs)]
+        maps = [roll(outputs[index], self.stages[index].poolings) for index in chosen]
+        axes = len(self.config.input_size)
+        return maps if output_fmt == "NHWC" else [one.movedim(-1, -1 - axes) for one in maps]
+
+    def _choose_stages(self, indices: int | Sequence[int] | None) -> list[int]:
+        """Return the stages that `indices` name, in the order of the network."""
+        count = len(self.stages)
+        if indices is None:
+            indices = count
+        wanted = range(-indices, 0) if isinstance(indices, int) else indices
+        if not wanted or not all(-count <= index < count for index in wanted):
+            raise ConfigError(
+                f"indices={indices}: the model has {count} stages, 0 to {count - 1}; give some of "
+                f"them, or a number from 1 to {count} for the last ones"
+            )
+        return sorted({index % count for index in wanted})
 
     def forward_features(
         self, clips: Tensor, keep: Tensor | None = None, path_draws: Tensor | None = None
@@ -257,6 +307,7 @@ class Hiera(HieraEncoder):
 
     def __init__(self, config: HieraConfig, checkpointing: bool = False) -> None:
         super().__init__(config, checkpointing)
+        self.global_pool: Literal["avg", ""] = "avg"
         self.norm = nn.LayerNorm(self.num_features, eps=NORM_EPS)
         self.head = ClassifierHead(self.num_features, config.num_classes, config.head_dropout)
         init_weights(self, config)
@@ -269,11 +320,14 @@ class Hiera(HieraEncoder):
             path_draws: As in `encode`.
 
         Returns:
-            [B, K]; for a model of 0 classes, pooled features [B, C].
+            [B, K]; for a model of 0 classes, pooled features [B, C]. After
+            `reset_classifier(…, "")`, [B, N, K] or [B, N, C] at the N places of the last map.
 
         Raises:
             InputSizeError: If `clips` do not fit the model.
         """
+        if not self.global_pool:
+            return self.forward_head(self.forward_features(clips, path_draws=path_draws))
         return self.forward_head(self.encode(clips, path_draws=path_draws)[-1])
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
@@ -285,57 +339,42 @@ class Hiera(HieraEncoder):
                 linear layer.
 
         Returns:
-            Logits [B, K], or [B, C] with `pre_logits`.
+            Logits [B, K], or [B, C] with `pre_logits`; without pooling, [B, N, K] or [B, N, C].
         """
-        pooled: Tensor = self.norm(features.flatten(1, -2).mean(dim=1))
+        tokens = features.flatten(1, -2)
+        pooled: Tensor = self.norm(tokens.mean(dim=1) if self.global_pool else tokens)
         return pooled if pre_logits else self.head(pooled)
 
     def get_classifier(self) -> nn.Module:
         """Return the linear layer, or `nn.Identity` for 0 classes."""
         return self.head.projection
 
-    def reset_classifier(self, num_classes: int) -> None:
-        """Replace the head by a newly initialised one; with 0 classes, remove it."""
+    @property
+    def num_classes(self) -> int:
+        """Outputs of the head; 0 without one."""
+        return self.config.num_classes
+
+    @property
+    def head_hidden_size(self) -> int:
+        """Channels of the head's input, the result of `forward_head(…, pre_logits=True)`."""
+        return self.num_features
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the head by a newly initialised one, as in timm.
+
+        Args:
+            num_classes: Outputs of the new head; 0 for none.
+            global_pool: "avg" for the mean over the last map, "" to keep its places apart; as
+                before by default. Saved models pool.
+
+        Raises:
+            ConfigError: If `global_pool` is another one.
+        """
+        if global_pool not in (None, "avg", ""):
+            raise ConfigError(f"global_pool={global_pool!r}: choose 'avg', or '' for no pooling")
+        if global_pool is not None:
+            self.global_pool = "avg" if global_pool else ""
         self.config = replace(self.config, num_classes=num_classes)
         head = ClassifierHead(self.num_features, num_classes, self.config.head_dropout)
         self.head = head.to(self.norm.weight.device, self.norm.weight.dtype).train(self.training)
-        _init_module(self.head.projection, self.config)
-        _scale_head(self.head, self.config)
-
-
-@torch.no_grad()
-def init_weights(model: HieraEncoder, config: HieraConfig) -> None:
-    """Draw every initial weight from torch's global generator; see `HieraConfig.init`."""
-    for name, parameter in model.named_parameters():
-        if name.startswith("pos_embed"):
-            nn.init.trunc_normal_(parameter, std=0.02)
-    for module in model.modules():
-        _init_module(module, config)
-    weight = model.patch_embed.proj.weight
-    if config.init == "xavier":
-        # as if the patch embedding were a linear layer on flattened patches
-        nn.init.xavier_uniform_(weight.view(weight.shape[0], -1))
-    else:
-        nn.init.trunc_normal_(weight, std=0.02)
-    if isinstance(model, Hiera):
-        _scale_head(model.head, config)
-
-
-@torch.no_grad()
-def _init_module(module: nn.Module, config: HieraConfig) -> None:
-    bias = 0.0 if config.init == "xavier" else 0.02
-    if isinstance(module, nn.Linear):
-        if config.init == "xavier":
-            nn.init.xavier_uniform_(module.weight)
-        else:
-            nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.constant_(module.bias, bias)
-    elif isinstance(module, nn.LayerNorm):
-        nn.init.ones_(module.weight)
-        nn.init.constant_(module.bias, bias)
-
-
-@torch.no_grad()
-def _scale_head(head: ClassifierHead, config: HieraConfig) -> None:
-    for parameter in head.parameters():
-        parameter.mul_(config.head_init_scale)
+        init_head(self.head, self.config)

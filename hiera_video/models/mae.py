@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from hiera_video.errors import ConfigError, InputSizeError
 from hiera_video.models.blocks import NORM_EPS, HieraBlock
-from hiera_video.models.hiera import HieraEncoder, init_weights
+from hiera_video.models.hiera import HieraEncoder
+from hiera_video.models.initial import init_weights
 from hiera_video.models.layout import BlockLayout, HieraConfig
 from hiera_video.models.linear import FusedLinear
 from hiera_video.models.masking import choose_hidden_tokens, random_keep, running_cells
