@@ -11,6 +11,24 @@ from hiera_video.errors import ManifestError
 NUL = "holds a NUL character; is this a text file?"
 
 
+def shorten(value: object, limit: int = 80) -> str:
+    """Return the `repr` of a value for a message, at most `limit` characters of it.
+
+    >>> shorten("a" * 20, limit=10)
+    "'aaaaaaaa…"
+    """
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def is_text(value: object) -> bool:
+    """Return True for text that can be written: UTF-8, or the escaped bytes of a file's name."""
+    try:
+        return isinstance(value, str) and value.encode(errors="surrogateescape") is not None
+    except UnicodeEncodeError:
+        return False
+
+
 def read_text(path: Path) -> str:
     """Read a UTF-8 text file; remove a byte order mark and Windows line ends.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from hiera_video.data.manifest.record import Label, Manifest
 from hiera_video.errors import ManifestError
 from hiera_video.utils.atomic_files import write_atomic
-from hiera_video.utils.text_files import read_json, read_text
+from hiera_video.utils.text_files import is_text, read_json, read_text
 
 CLASS_NAME_FILES = ("labels.txt", "labels.json")
 
@@ -62,18 +63,17 @@ def _names_from_text(path: Path) -> tuple[str, ...]:
 def _names_from_json(path: Path) -> tuple[str, ...]:
     """Read `["a", "b"]` or Something-Something's `{"a": "0", "b": "1"}`."""
     content = read_json(path)
-    if isinstance(content, list):
-        content = {name: index for index, name in enumerate(map(str, content))}
+    if isinstance(content, list) and all(type(name) in (str, int) for name in content):
+        content = {str(name): index for index, name in enumerate(content)}
     by_index: dict[int, str] = {}
-    if isinstance(content, dict):
-        try:
-            by_index = {int(index): str(name) for name, index in content.items()}
-        except (TypeError, ValueError):
-            by_index = {}
+    if isinstance(content, dict) and all(type(index) in (str, int) for index in content.values()):
+        with contextlib.suppress(ValueError):
+            by_index = {int(index): name for name, index in content.items()}
     if (
         not isinstance(content, dict)
         or not by_index
         or sorted(by_index) != list(range(len(content)))
+        or not all(is_text(name) and name for name in content)
     ):
         raise ManifestError(
             f"{path}: must be a list of names, or map each name to its index, from 0 without gaps"

@@ -23,7 +23,7 @@ from hiera_video.data.manifest.tar_index import is_index, read_index, read_remot
 from hiera_video.errors import ManifestError
 from hiera_video.utils.remote_files import is_url
 from hiera_video.utils.safe_paths import SafeRoot, walk_folders
-from hiera_video.utils.text_files import read_json
+from hiera_video.utils.text_files import read_json, shorten
 
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 
@@ -173,7 +173,12 @@ def _read_annotations(
     if (
         not isinstance(entries, list)
         or not entries
-        or not all(isinstance(entry, dict) and "id" in entry for entry in entries)
+        or not all(
+            isinstance(entry, dict)
+            and type(entry.get("id")) in (str, int)
+            and isinstance(entry.get("template", ""), str)
+            for entry in entries
+        )
     ):
         form = '[{"id": …, "template": …}, …]'
         raise ManifestError(
@@ -191,17 +196,18 @@ def _read_annotations(
         )
     names = read_class_names(names_file)
     index_of = {name: index for index, name in enumerate(names)}
-    present = set(filter(is_video, os.listdir(folder)))  # noqa: PTH208 (names alone)
+    present = {path.name for path in folder.iterdir() if is_video(path.name)}
     safe_root = SafeRoot(folder, follow_links=follow_links)
     records = []
     for row, entry in enumerate(entries):
         where = f"{path}: entry {row}"
         label = None
         if "template" in entry:
-            name = class_of_template(str(entry["template"]))
+            name = class_of_template(entry["template"])
             if name not in index_of:
                 raise ManifestError(
-                    f"{where}: template {name!r} is not in {names_file}; correct one of the two"
+                    f"{where}: template {shorten(name)} is not in {names_file}; "
+                    "correct one of the two"
                 )
             label = index_of[name]
         files = [f"{entry['id']}{suffix}" for suffix in (".webm", ".mp4")]

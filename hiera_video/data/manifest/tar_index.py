@@ -19,12 +19,13 @@ from hiera_video.data.manifest.record import Manifest, Record, as_tuple
 from hiera_video.errors import ManifestError
 from hiera_video.utils.remote_files import fetch, is_url
 from hiera_video.utils.safe_paths import SafeRoot
-from hiera_video.utils.text_files import read_json
+from hiera_video.utils.text_files import is_text, read_json, shorten
 from hiera_video.video.options import ShardVideo
 
 INDEX_SUFFIX = ".index.json"
 INDEX_KEYS = ("class_names", "multi_label", "source", "shards", "records")
 TAR_HEADER_BYTES = 512
+LONGEST_NAME = 255
 
 
 def is_index(content: object) -> bool:
@@ -87,13 +88,19 @@ def read_index(
             f"{source}: is not an index of tar shards, which has {', '.join(INDEX_KEYS)}; "
             "create it again"
         )
-    names, multi_label = content["class_names"], content["multi_label"] is True
+    names, multi_label = content["class_names"], content["multi_label"]
     if names is not None and not (
-        isinstance(names, list) and all(isinstance(name, str) for name in names)
+        isinstance(names, list)
+        and all(is_text(name) and name for name in names)
+        and len(set(names)) == len(names) > 0
     ):
         raise ManifestError(
-            f"{source}: class_names must be a list of names; create the index again"
+            f"{source}: class_names must be a list of names that differ; create the index again"
         )
+    if not isinstance(content["multi_label"], bool):
+        raise ManifestError(f"{source}: multi_label must be true or false; create the index again")
+    if content["records"] == []:
+        raise ManifestError(f"{source}: has no records; create the index again")
     shards = _Shards(source, content["shards"], folder, follow_links)
     entries = content["records"] if isinstance(content["records"], list) else [None]
     return Manifest(
@@ -122,9 +129,9 @@ def _parse_record(
     shard, name, offset, size, label, start, end = entry
     if multi_label and isinstance(label, list):
         label = tuple(label)
-    if not _is_label(label, multi_label, names) or not (_is_time(start) and _is_time(end)):
+    if not _is_label(label, multi_label, names) or not _is_segment(start, end):
         raise ManifestError(
-            f"{source}: record {row} has label {label!r} and times {[start, end]}; "
+            f"{source}: record {row} has label {shorten(label)} and times {shorten([start, end])}; "
             "create the index again"
         )
     video = shards.locate(row, shard, name, offset, size)
@@ -154,7 +161,7 @@ class _Shards:
                 and _is_count(entry[1])
             ):
                 raise ManifestError(
-                    f"{source}: shard {number} is {entry!r}, not a file's name and size; "
+                    f"{source}: shard {number} is {shorten(entry)}, not a file's name and size; "
                     "create the index again"
                 )
             name, size = entry
@@ -181,7 +188,8 @@ class _Shards:
         """Return the position of a record's video after checking it."""
         if not (_is_count(shard) and shard < len(self._shards)) or not _is_name(name):
             raise ManifestError(
-                f"{self._source}: record {row} is in shard {shard!r} as {name!r}, but there are "
+                f"{self._source}: record {row} is in shard {shorten(shard)} as "
+                f"{shorten(name)}, but there are "
                 f"{len(self._shards)} shards; create the index again"
             )
         path, shard_size = self._shards[shard]
@@ -191,23 +199,31 @@ class _Shards:
             and TAR_HEADER_BYTES <= offset <= offset + size <= shard_size
         ):
             raise ManifestError(
-                f"{self._source}: record {row} is at byte {offset!r} to {offset!r} + {size!r} of "
-                f"{path}, which has {shard_size}; create the index again"
+                f"{self._source}: record {row} is at byte {shorten(offset)} to {shorten(offset)} "
+                f"+ {shorten(size)} of {path}, which has {shard_size}; create the index again"
             )
         return ShardVideo(shard=path, member=name, offset=offset, size=size)
 
 
 def _is_name(value: Any) -> bool:
     """Return True for the name of a file: an index must not lead out of its folder."""
-    return isinstance(value, str) and value not in ("", ".", "..") and not set(value) & set("/\\\0")
+    return (
+        is_text(value)
+        and value not in ("", ".", "..")
+        and len(value) <= LONGEST_NAME
+        and not set(value) & set("/\\\0")
+    )
 
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _is_time(value: Any) -> bool:
-    return value is None or (isinstance(value, int | float) and 0 <= value < float("inf"))
+def _is_segment(start: Any, end: Any) -> bool:
+    if start is None and end is None:
+        return True
+    numbers = all(type(value) in (int, float) for value in (start, end))
+    return numbers and 0 <= start < end < float("inf")
 
 
 def _is_label(label: Any, multi_label: bool, names: list[str] | None) -> bool:

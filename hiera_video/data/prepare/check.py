@@ -230,8 +230,8 @@ def write_packet_index(
 
 def _lists_written_before(folder: Path) -> list[str]:
     results = read_json(folder / RESULTS) if (folder / RESULTS).is_file() else {}
-    lists = results.get("clean_lists", []) if isinstance(results, dict) else []
-    return [str(name) for name in lists]
+    lists = results.get("clean_lists") if isinstance(results, dict) else None
+    return [str(name) for name in lists] if isinstance(lists, list) else []
 
 
 def _scan_split(

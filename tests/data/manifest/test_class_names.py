@@ -40,6 +40,11 @@ def test_names_beside_a_list(tmp_path: Path) -> None:
     [
         ("labels.json", '{"a": 1}', "must be a list of names, or map each name to its index"),
         ("labels.json", '{"a": "x"}', "labels.json: must be a list of names"),
+        ("labels.json", '{"a": 1e999}', "labels.json: must be a list of names"),
+        ("labels.json", '["a", []]', "labels.json: must be a list of names"),
+        ("labels.json", '["a", ""]', "labels.json: must be a list of names"),
+        ("labels.json", "9" * 5000, "labels.json: contains a number of too many digits; create"),
+        ("labels.json", "[" * 9999, "labels.json: is nested too deeply to be an annotation file"),
         ("labels.json", "[]", "labels.json: must be a list of names"),
         ("labels.json", '["a", "a"]', "labels.json: must be a list of names"),
         ("labels.txt", "a\n\nb", "labels.txt:2: is empty; line i names class i - 1"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,10 @@ def edited(index: Path, **changes: Any) -> None:
             "record 0 does not have the 7 columns of an index; create it again",
         ),
         ({"records": None}, "record 0 does not have the 7 columns"),
-        ({"class_names": "up"}, "class_names must be a list of names; create the index again"),
+        (
+            {"class_names": "up"},
+            "class_names must be a list of names that differ; create the index again",
+        ),
         (
             {"record": [99] + [None] * 6},
             "record 2 is in shard 99 as '0000002_v_1_x.mp4', but there are ",
@@ -68,6 +73,11 @@ def edited(index: Path, **changes: Any) -> None:
         ),
         ({"record": [None] * 4 + [True, None, None]}, "record 2 has label True and times"),
         ({"record": [None] * 4 + [[1], None, None]}, "record 2 has label [1] and times"),
+        ({"records": []}, "has no records; create the index again"),
+        ({"multi_label": 1}, "multi_label must be true or false; create the index again"),
+        ({"class_names": ["up", "up", ""]}, "class_names must be a list of names that differ"),
+        ({"record": [None] * 5 + [2.0, 1.0]}, "record 2 has label 0 and times [2.0, 1.0]"),
+        ({"record": [None] * 5 + [True, 2.0]}, "record 2 has label 0 and times [True, 2.0]"),
         ({"record": [None] * 5 + [-1.0, 2.0]}, "record 2 has label 0 and times [-1.0, 2.0]"),
     ],
 )
@@ -131,3 +141,49 @@ def test_urls_that_cannot_be_read(tmp_path: Path) -> None:
         match=r"data.root=s3://b: is a URL, which needs an index of tar shards",
     ):
         read_manifest(str(listing), root="s3://b")
+
+
+JSON_TYPES = [
+    *(None, True, -1, 1.5, 10**30, math.nan, math.inf),
+    *("", "x" * 10_000, "\ud800", [], [[]], {}, {"a": 1}),
+]
+
+
+def places(value: Any) -> Iterator[tuple[Any, ...]]:
+    """Yield the path of keys and positions to each value inside a JSON value."""
+    yield ()
+    items = value.items() if isinstance(value, dict) else ()
+    for key, item in enumerate(value) if isinstance(value, list) else items:
+        yield from ((key, *place) for place in places(item))
+
+
+def put(value: Any, place: tuple[Any, ...], new: Any) -> Any:
+    if not place:
+        return new
+    copied = value.copy()
+    copied[place[0]] = put(value[place[0]], place[1:], new)
+    return copied
+
+
+def test_an_index_of_any_json_type(tmp_path: Path) -> None:
+    """I 4.2: one line with the file's name, or a manifest."""
+    (tmp_path / "a.tar").write_bytes(bytes(10_240))
+    index = tmp_path / "a.index.json"
+    content = {
+        "class_names": ["a", "b"],
+        "multi_label": False,
+        "source": "x",
+        "shards": [["a.tar", 10_240]],
+        "records": [[0, "a.mp4", 512, 100, 1, 0.0, 1.0]],
+    }
+    for place in places(content):
+        for new in JSON_TYPES:
+            index.write_text(json.dumps(put(content, place, new)))
+            try:
+                assert len(read_manifest(str(index)).records) == 1
+            except ManifestError as error:
+                assert str(index) in str(error) and len(str(error)) < 500
+    for text in ("[" * 100_000, "1" * 5000, '{"records": ' * 100_000):
+        index.write_text(text)
+        with pytest.raises(ManifestError, match=r"a\.index\.json: (is nested too|contains a numb)"):
+            read_manifest(str(index))
