@@ -36,6 +36,10 @@ class WorkerError(HieraVideoError):
     """The worker processes that read videos keep dying: the machine is at fault, not the data."""
 
 
+class StorageError(HieraVideoError):
+    """The storage of the videos fails, or the process has too few resources to read them."""
+
+
 class InputSizeError(HieraVideoError):
     """The shape of a clip or mask does not fit the model."""
 

@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from hiera_video.data.loading.quarantine import OnOpen, QuarantinePolicy
+from hiera_video.data.loading.storage import StorageGuard
 from hiera_video.data.manifest.record import Label, Manifest, Record
 from hiera_video.data.sampling import (
     ClipConfig,
@@ -149,6 +151,7 @@ class TrainClips:
         self.independent_repeats = independent_repeats
         self.label_flip = label_flip
         self.quarantine = quarantine or QuarantinePolicy()
+        self._storage = StorageGuard(self.records)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -184,20 +187,19 @@ class TrainClips:
 
         Raises:
             DecodeError: The video is unreadable and may not, or cannot, be substituted.
+            StorageError: The storage of the videos fails for longer than the guard waits.
             ConfigError: The video is too short and `clip.short_videos=error`.
         """
         rows = range(len(self.records)) if rows is None else rows
         skipped: list[tuple[str, str]] = []
         substitutes = random.Random(f"substitute/{self.seed}/{epoch}/{place}")
         record = self.records[rows[place]]
+        seed = f"clip/{self.seed}/{epoch}/{place}"
         while True:
-            # each attempt restarts the generator: how far an unreadable file got must not matter
-            generator = random.Random(f"clip/{self.seed}/{epoch}/{place}")
             try:
-                if on_open is not None:
-                    on_open(record.path)
-                with _single_threaded():
-                    clips, labels = self._clips(record, generator)
+                # each attempt restarts the generator: how far a failed one got must not matter
+                attempt = partial(self._clips, record, seed)
+                clips, labels = self._storage.read(record, attempt, on_open)
             except DecodeError as error:
                 if self.on_broken == "error":
                     raise
@@ -214,7 +216,11 @@ class TrainClips:
                     clips=clips, labels=labels, row=record.row, substituted=tuple(skipped)
                 )
 
-    def _clips(
+    def _clips(self, record: Record, seed: str) -> tuple[tuple[ClipSample, ...], tuple[Label, ...]]:
+        with _single_threaded():
+            return self._draw_clips(record, random.Random(seed))
+
+    def _draw_clips(
         self, record: Record, generator: random.Random
     ) -> tuple[tuple[ClipSample, ...], tuple[Label, ...]]:
         repeats = self.clip.repeats
@@ -280,6 +286,7 @@ class TestViews:
         self.num_clips = num_clips
         self.decoder = decoder
         self.quarantine = quarantine or QuarantinePolicy()
+        self._storage = StorageGuard(self.records)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -295,14 +302,12 @@ class TestViews:
             on_open: Called with the path before it is opened.
 
         Raises:
+            StorageError: The storage of the videos fails for longer than the guard waits.
             ConfigError: The video is too short and `clip.short_videos=error`.
         """
         record = self.records[index]
         try:
-            if on_open is not None:
-                on_open(record.path)
-            with _single_threaded():
-                return self._views(record)
+            return self._storage.read(record, partial(self._views, record), on_open)
         except DecodeError as error:
             return UnreadableVideo(
                 row=record.row, path=record.path, reason=error.reason, message=str(error)
@@ -310,7 +315,7 @@ class TestViews:
 
     def _views(self, record: Record) -> VideoViews:
         started = time.monotonic()
-        with open_video(record.source, self.decoder) as video:
+        with _single_threaded(), open_video(record.source, self.decoder) as video:
             window = record_frame_range(video, record)
             with _name_video_in_errors(record.path):
                 clips = test_clips(window, self.clip, self.num_clips)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from hiera_video.data.dataset import (
     record_frame_range,
 )
 from hiera_video.data.loading.quarantine import OnOpen
+from hiera_video.data.loading.storage import StorageGuard
 from hiera_video.data.manifest.record import Record
 from hiera_video.data.transforms.multicrop import Crops
 from hiera_video.errors import ConfigError, DecodeError
@@ -35,7 +37,7 @@ PART_BYTES = 256 << 20
 """Size of the clips in one part: bounds the memory of what is read ahead."""
 
 Position = tuple[int, int, int]
-"""Where a part comes in the output: (turn of its shard, row of its video, first window)."""
+"""Position of a part in the output: (turn of its shard, row of its video, first window)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +54,7 @@ class WindowRequest:
 
     @property
     def position(self) -> Position:
-        """Where the requested part comes in the output."""
+        """Return the position of the requested part in the output."""
         return self.turn, self.record.row, self.first
 
 
@@ -79,6 +81,7 @@ class ReadWindows:
         transform: Makes the model's input from frames.
         clip_bytes: Size of the clips of one window, all crops together.
         decoder: Backend that decodes the videos.
+        records: All videos of the extraction.
     """
 
     def __init__(
@@ -88,11 +91,13 @@ class ReadWindows:
         *,
         clip_bytes: int,
         decoder: Backend = "pyav",
+        records: Sequence[Record] = (),
     ) -> None:
         self.rule = rule
         self.transform = transform
         self.decoder = decoder
         self.windows_per_part = max(PART_BYTES // clip_bytes, 1)
+        self._storage = StorageGuard(records)
         self._kept: tuple[str, VideoReader] | None = None
 
     def __call__(self, request: WindowRequest, on_open: OnOpen) -> VideoPart | UnreadableVideo:
@@ -106,13 +111,7 @@ class ReadWindows:
         # resizing rounds differently with another number of threads, and workers have one
         torch.set_num_threads(1)
         try:
-            on_open(record.path)
-            video = self._open(record)
-            try:
-                return self._read(video, record, request.first)
-            except DecodeError:
-                self._close()
-                raise
+            return self._storage.read(record, partial(self._read_part, request), on_open)
         except DecodeError as error:
             return UnreadableVideo(
                 row=record.row, path=record.path, reason=error.reason, message=str(error)
@@ -123,11 +122,20 @@ class ReadWindows:
     def count(self, record: Record, on_open: OnOpen) -> int | None:
         """Return the number of windows of a video, or None if it is unreadable."""
         try:
-            on_open(record.path)
-            with open_video(record.source, self.decoder) as video:
-                return len(self._windows(video, record))
+            return self._storage.read(record, partial(self._count, record), on_open)
         except DecodeError:
             return None
+
+    def _count(self, record: Record) -> int:
+        with open_video(record.source, self.decoder) as video:
+            return len(self._windows(video, record))
+
+    def _read_part(self, request: WindowRequest) -> VideoPart:
+        try:
+            return self._read(self._open(request.record), request.record, request.first)
+        except DecodeError:
+            self._close()
+            raise
 
     def _read(self, video: VideoReader, record: Record, first: int) -> VideoPart:
         windows = self._windows(video, record)

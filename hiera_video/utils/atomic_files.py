@@ -9,6 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from hiera_video.utils.text_files import encode_json, encode_text
+
+ESCAPED = (".json", ".jsonl", ".html")
+"""Suffixes of files in which names that are not UTF-8 are escaped."""
+
 
 @contextmanager
 def atomic_path(
@@ -37,7 +42,9 @@ def atomic_path(
             with contextlib.suppress(FileExistsError):
                 path.hardlink_to(partial)
             partial.unlink()
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            error.filename = str(path)  # a full disk: failed writes do not name their file
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
@@ -53,9 +60,15 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 def write_atomic(
     path: Path, content: str | bytes, *, shared: bool = False, replace: bool = True
 ) -> None:
-    """Write `content` to `path`, text as UTF-8; the options are those of `atomic_path`."""
+    """Write `content` to `path`; the options are those of `atomic_path`.
+
+    Text is written as UTF-8. Names of files that are not UTF-8 are written as their bytes, and
+    escaped in JSON and HTML.
+    """
+    if isinstance(content, str):
+        content = encode_json(content) if path.suffix in ESCAPED else encode_text(content)
     with atomic_path(path, shared=shared, replace=replace) as partial:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        partial.write_bytes(content)
 
 
 def publish(partial: Path, path: Path) -> None:

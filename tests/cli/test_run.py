@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import resource
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,3 +54,54 @@ def test_bugs_keep_their_traceback() -> None:
         run_tool(main)
     with pytest.raises(FileNotFoundError):
         run_tool(lambda: len(Path("/nowhere").read_text()))
+
+
+LIMITS = "the limit of open files is 2048: raise it (ulimit -n 4096) or lower data.workers"
+AGAIN = ", then run the same command again\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), f"Too many open files; {LIMITS}"),
+        (
+            ImportError("libtorch.so: cannot open shared object file: Too many open files"),
+            f"libtorch.so: cannot open shared object file: Too many open files; {LIMITS}",
+        ),
+        (
+            MemoryError(),
+            "out of memory; the limit of memory is 2 kB: raise it (ulimit -v unlimited)",
+        ),
+        (
+            OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+            "Cannot allocate memory; the limit of memory is 2 kB: raise it (ulimit -v unlimited)",
+        ),
+        (
+            OSError(errno.ESTALE, "Stale file handle", "/data/list.csv"),
+            "/data/list.csv: Stale file handle; check that the disk is mounted and responds",
+        ),
+    ],
+)
+def test_lack_of_resources_is_one_line_with_the_limit(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    words: str,
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (2048, 4096))
+    assert code_and_stderr(capsys, error) == (2, f"error: {words}{AGAIN}")
+
+
+def test_other_import_errors_keep_their_traceback() -> None:
+    with pytest.raises(ImportError, match="no module"):
+        run_tool(lambda: exec("raise ImportError('no module x')"))
+
+
+def test_a_reader_that_has_gone_ends_the_command_quietly() -> None:
+    script = (
+        "from hiera_video.cli.run import run_tool\n"
+        "run_tool(lambda: print(*range(100_000), sep='\\n') or 0)"
+    )
+    command = f"{sys.executable} -c {shlex.quote(script)} | head -n 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (141, "0\n", "")

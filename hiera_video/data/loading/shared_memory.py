@@ -6,11 +6,15 @@ behind, and no limit on `/dev/shm` (64 MB in Docker) applies to it.
 
 from __future__ import annotations
 
+import errno
 import io
 import mmap
 import os
 import pickle
+import socket
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from typing import Any
@@ -26,11 +30,12 @@ def send(connection: Connection[Any, Any], message: Any) -> None:
     buffer = io.BytesIO()
     packer = _Packer(buffer, protocol=pickle.HIGHEST_PROTOCOL)
     packer.dump(message)
-    connection.send_bytes(packer.size.to_bytes(8, "little") + buffer.getbuffer())
+    content = packer.size.to_bytes(8, "little") + buffer.getbuffer()
     if packer.size == 0:
+        connection.send_bytes(content)
         return
-    descriptor = _anonymous_file()
-    try:
+    # descriptors first: if they run out, nothing has been sent, and the caller can try again
+    with _anonymous_file() as descriptor, _socket_of(connection) as sender:
         os.ftruncate(descriptor, packer.size)
         for start, tensor in packer.tensors:
             # writing avoids the page faults that a mapping would cost this process
@@ -39,9 +44,8 @@ def send(connection: Connection[Any, Any], message: Any) -> None:
             while view.nbytes:
                 written = os.pwrite(descriptor, view, start)
                 start, view = start + written, view[written:]
-        reduction.send_handle(connection, descriptor, 0)  # the pid is for Windows
-    finally:
-        os.close(descriptor)
+        connection.send_bytes(content)
+        reduction.sendfds(sender, [descriptor])  # what `recv_handle` receives
 
 
 def receive(connection: Connection[Any, Any]) -> Any:
@@ -54,7 +58,10 @@ def receive(connection: Connection[Any, Any]) -> Any:
     data = connection.recv_bytes()
     unpacker = _Unpacker(io.BytesIO(memoryview(data)[8:]))
     if size := int.from_bytes(data[:8], "little"):
-        descriptor = reduction.recv_handle(connection)
+        try:
+            descriptor = reduction.recv_handle(connection)
+        except RuntimeError as error:  # the kernel drops a descriptor over this process's limit
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE)) from error
         try:
             unpacker.memory = mmap.mmap(descriptor, size)
         finally:
@@ -92,9 +99,18 @@ class _Unpacker(pickle.Unpickler):
         return flat.view(shape)
 
 
-def _anonymous_file() -> int:
+@contextmanager
+def _anonymous_file() -> Iterator[int]:
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("hiera-video", os.MFD_CLOEXEC)
-    descriptor, name = tempfile.mkstemp()
-    os.unlink(name)  # noqa: PTH108
-    return descriptor
+        descriptor = os.memfd_create("hiera-video", os.MFD_CLOEXEC)
+    else:
+        descriptor, name = tempfile.mkstemp()
+        os.unlink(name)  # noqa: PTH108
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _socket_of(connection: Connection[Any, Any]) -> socket.socket:
+    return socket.fromfd(connection.fileno(), socket.AF_UNIX, socket.SOCK_STREAM)

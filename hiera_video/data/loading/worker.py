@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 
 from hiera_video.data.loading.quarantine import OnOpen, raise_if_quarantined
 from hiera_video.data.loading.shared_memory import receive, send
+from hiera_video.data.loading.storage import ENVIRONMENT, PAUSES
 from hiera_video.errors import HieraVideoError
 
 POLL_SECONDS = 5.0
@@ -55,9 +57,23 @@ def serve(function: Callable[[Any, OnOpen], Any], connection: Any, parent_pid: i
             if task is None:
                 return
             item, quarantined = task
-            send(connection, _apply(function, item, on_open))
+            _send_patiently(connection, _apply(function, item, on_open))
     except (EOFError, OSError):
         return  # the parent is gone
+
+
+def _send_patiently(connection: Any, message: Any) -> None:
+    """Send a message; wait where this process has no memory or file descriptors for its tensors."""
+    for pause in PAUSES:
+        try:
+            send(connection, message)
+        except OSError as error:
+            if error.errno not in ENVIRONMENT:
+                raise
+            time.sleep(pause)
+        else:
+            return
+    send(connection, message)
 
 
 def _apply(function: Callable[[Any, OnOpen], Any], item: Any, on_open: OnOpen) -> tuple[str, Any]:
