@@ -30,9 +30,9 @@ def open_video(path: str | Path | ShardVideo, backend: Backend = "pyav") -> Vide
 
             - `pyav` (default): reads every supported file and the only one that reads shards. All
               frames are exact, also after seeking.
-            - `decord`: optional; refuses open GOPs, and containers and codecs for which it is known
-              to return wrong frames.
-            - `torchcodec`: optional; refuses MPEG-PS, MPEG-TS and AVI files.
+            - `decord`: optional; refuses files for which it is known, or found by a trial on the
+              first file of each kind, to return wrong frames.
+            - `torchcodec`: optional; refuses MPEG-PS, MPEG-TS and AVI files, and by trial as above.
             - `frames`: a folder of numbered pictures; a `FrameFolder` says how they are named.
             - an `IndexedPyAV`: `pyav` with a packet index, which makes opening faster.
 

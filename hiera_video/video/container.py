@@ -22,6 +22,10 @@ FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,ogg,gif,asf,ivf"
 files, are excluded."""
 
 
+MAX_BOXES = 32
+"""Boxes of an MP4 file in which the first fragment is searched."""
+
+
 @contextmanager
 def decode_errors(path: str, reason: str, message: str) -> Iterator[None]:
     """Raise failures of PyAV within the block as `DecodeError` with this reason and message."""
@@ -150,6 +154,22 @@ def riff_is_complete(read: Callable[[int, int], tuple[bytes, int]]) -> bool:
             return 0 < place <= size + 1  # the last chunk may lack its padding
         length = int.from_bytes(header[4:], "little")
         place += 8 + length + length % 2
+
+
+def is_fragmented(read: Callable[[int, int], tuple[bytes, int]]) -> bool:
+    """Return True if an MP4 file has fragments (`moof` boxes); `read` is as above."""
+    place = 0
+    for _ in range(MAX_BOXES):
+        header, _ = read(16, place)
+        length, kind = int.from_bytes(header[:4], "big"), header[4:8]
+        if kind == b"moof":
+            return True
+        if length == 1:  # 64 bits
+            length = int.from_bytes(header[8:16], "big")
+        if length < 8:
+            break
+        place += length
+    return False
 
 
 def raw_stream_codec(head: bytes) -> str | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from av.packet import Packet
@@ -15,6 +17,7 @@ from hiera_video.errors import DecodeError
 from hiera_video.video.bitstream import PICTURE_START, BitstreamCheck, is_reordered
 from hiera_video.video.container import (
     decode_errors,
+    is_fragmented,
     matroska_size,
     raw_stream_codec,
     riff_is_complete,
@@ -27,11 +30,27 @@ from hiera_video.video.sources import ByteSource
 
 KEPT_BYTES = 64 << 20
 """Packets up to this size in total stay in memory, so that nothing is read twice."""
+FIRST_BYTES = 4096
+"""Bytes of the first packet in which an encoder may write its name."""
 STORES_TIMES = ("mov", "matroska")
 """Containers that store the times of every packet; others derive them, and differently after a
 seek."""
 STORES_DECODE_TIMES = ("avi", "asf")
 """Containers without presentation times: FFmpeg derives them, wrongly for B-frames of H.264."""
+
+
+class StreamFacts(NamedTuple):
+    """Properties of a stream in which other decoders go wrong."""
+
+    profile: str | None
+    pixel_format: str | None
+    first_bytes: bytes
+    """The codec's header and the first packet, or their beginning."""
+    is_fragmented: bool
+    is_reordered: bool
+    has_false_keys: bool
+    """True if an MP4 file flags more packets as key than start a group."""
+    hides_packets: bool
 
 
 class PacketSource(Closeable):
@@ -156,12 +175,20 @@ class PacketSource(Closeable):
             kinds=np.fromiter(kinds, np.uint8),
         )
 
-    def flags_false_keys(self) -> bool:
-        """Return True if an MP4 file flags more packets as key than start a group."""
-        if not self._format_is(("mov",)):
-            return False
+    def stream_facts(self) -> StreamFacts:
+        """Return facts about the stream for the trial of other decoders."""
+        pts = [time for time, _ in self._times if time is not None]
+        first, is_mp4 = next(self.packets(0, 0), None), self._format_is(("mov",))
         flagged = sum(entry.is_keyframe for entry in self.stream.index_entries)
-        return flagged > sum(packet.key for packet in self.facts)
+        return StreamFacts(
+            profile=self.decoder.profile,
+            pixel_format=self.decoder.pix_fmt,
+            first_bytes=(self.decoder.extradata or b"") + (bytes(first or b"")[:FIRST_BYTES]),
+            is_fragmented=is_mp4 and is_fragmented(self._source.read),
+            is_reordered=any(a > b for a, b in pairwise(pts)),
+            has_false_keys=is_mp4 and flagged > sum(packet.key for packet in self.facts),
+            hides_packets=any(packet.discard for packet in self.facts),
+        )
 
     def _format_is(self, names: Sequence[str]) -> bool:
         return any(name in self.container.format.name for name in names)

@@ -31,7 +31,7 @@ from hiera_video.video.frame_index import FrameIndex, PacketRange, build_index, 
 from hiera_video.video.options import ShardVideo
 from hiera_video.video.orientation import FrameLayout, frame_orientation
 from hiera_video.video.packet_index import Stamp, find_packets
-from hiera_video.video.packets import KEPT_BYTES, PacketSource
+from hiera_video.video.packets import KEPT_BYTES, PacketSource, StreamFacts
 from hiera_video.video.reader import Closeable, Frames, Limits, VideoInfo, unreadable
 from hiera_video.video.sources import byte_source
 
@@ -95,6 +95,7 @@ class PyAVReader(Closeable):
         self._limits = limits or Limits()
         self._info: VideoInfo | None = None
         self._layout: FrameLayout | None = None
+        self._has_read_first = False
         table = None if index is None else find_packets(index, path, self._file.stamp())
         self._source = PacketSource(self._file, self._limits, kept_bytes, table)
         with self.close_on_error():
@@ -136,9 +137,17 @@ class PyAVReader(Closeable):
         return self._index is None or self._index.has_open_gops
 
     @property
-    def has_false_keys(self) -> bool:
-        """True if the container flags packets as key frames that are none."""
-        return self._source.flags_false_keys()
+    def key_frames(self) -> Sequence[int]:
+        """Numbers of the key frames; empty if they are not known."""
+        if self._index is None:
+            return ()
+        number_of = {packet: number for number, packet in enumerate(self._index.packet)}
+        return sorted(number_of[key] for key in self._index.keys if key in number_of)
+
+    @property
+    def stream_facts(self) -> StreamFacts:
+        """Properties of the stream in which other decoders go wrong."""
+        return self._source.stream_facts()
 
     @property
     def info(self) -> VideoInfo:
@@ -315,12 +324,25 @@ class PyAVReader(Closeable):
 
     def _frames_of(self, packets: PacketRange) -> Iterator[VideoFrame]:
         decoder, skips = self._decoder, self._codec in SKIPS_NONREF
+        if packets.first and not self._has_read_first and self._needs_first_packet():
+            for packet in self._source.packets(0, 0):
+                decoder.decode(packet)
+            self._has_read_first = True
         decoder.flush_buffers()
         for packet in self._source.packets(packets.first, packets.last):
             if skips:
                 decoder.skip_frame = "DEFAULT" if packet.pts in packets.wanted else "NONREF"
             yield from decoder.decode(packet)
         yield from decoder.decode(None)
+
+    def _needs_first_packet(self) -> bool:
+        """Return True if the first packet alone may say how to decode the others.
+
+        In 4:4:4, FFmpeg's H.264 decoder repeats a mistake of x264 before build 151, which writes
+        its build into the first packet.
+        """
+        formats = ("yuv444", "gbr")
+        return self._codec == "h264" and (self._decoder.pix_fmt or "").startswith(formats)
 
     def _decode_from_start(self, missing: set[int], take: TakeFrame) -> None:
         """Decode all frames in order until none is missing."""

@@ -3,13 +3,15 @@
 PyAV first scans the file's packets without decoding, with all its checks: allowed formats and frame
 sizes. Number and times of the frames come from there; the other decoder only supplies pixels. A
 file in which it counts a different number of frames (decord, after a cut by stream copy), or for
-which it is known to return wrong frames without an error, is refused with the reason `backend`.
+which it is known or found by trial to return wrong frames without an error, is refused with the
+reason `backend`.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,9 +20,12 @@ from hiera_video.errors import ConfigError, DecodeError
 from hiera_video.video.container import check_request
 from hiera_video.video.pyav import PyAVReader
 from hiera_video.video.reader import Closeable, Frames, Limits, VideoInfo, unreadable
+from hiera_video.video.trial import failure_of_kind
 
 DECORD_CONTAINERS = ("mov", "matroska", "flv")
 """In others decord's seeking returns wrong frames without an error: MPEG-TS, AVI, MPEG-PS."""
+DECORD_FROM_START = ("avi",)
+"""Containers in which decord is right as long as it does not seek."""
 DECORD_CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mjpeg", "ffv1")
 TORCHCODEC_REFUSED = ("mpeg", "mpegts", "avi")
 """Containers whose packets may lack times; in some such files torchcodec returns wrong frames."""
@@ -31,7 +36,7 @@ class PixelDecoder(Protocol):
 
     name: str
 
-    def __init__(self, path: str) -> None: ...
+    def __init__(self, path: str, video: PyAVReader) -> None: ...
 
     @staticmethod
     def known_failure(video: PyAVReader) -> str | None:
@@ -66,10 +71,18 @@ class ThirdPartyReader(Closeable):
         with self.close_on_error():
             if (failure := decoder.known_failure(self._pyav)) is not None:
                 raise self._backend_error(f"returns wrong frames for {failure}")
-            self._pixels = self._guard(lambda: decoder(os.path.abspath(path)))  # noqa: PTH100
+            absolute = os.path.abspath(path)  # noqa: PTH100
+            self._pixels = self._guard(lambda: decoder(absolute, self._pyav))
             if len(self._pixels) != len(self.times):
                 counts = f"{len(self._pixels)} frames instead of {len(self.times)}"
                 raise self._backend_error(f"counts {counts}")
+            failure = self._guard(
+                lambda: failure_of_kind(
+                    decoder.name, self._pyav, lambda: decoder(absolute, self._pyav)
+                )
+            )
+            if failure is not None:
+                raise self._backend_error(f"{failure} in videos of this kind, as a trial shows")
 
     @property
     def times(self) -> Sequence[float]:
@@ -118,10 +131,14 @@ class ThirdPartyReader(Closeable):
         return unreadable(self._path, "backend", message)
 
 
+def _is_in(containers: Sequence[str], video: PyAVReader) -> bool:
+    return any(name in video.container for name in containers)
+
+
 class _Decord:
     name = "decord"
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, video: PyAVReader) -> None:
         try:
             import decord
         except ImportError as error:
@@ -130,31 +147,39 @@ class _Decord:
                 "Linux on x86-64), or set data.decoder=pyav"
             ) from error
         decord.logging.set_level(decord.logging.QUIET)
-        self._reader: Any = decord.VideoReader(path, num_threads=1)
+        self._open: Callable[[], Any] = partial(decord.VideoReader, path, num_threads=1)
+        self._reader: Any = self._open()
+        self._seeks = not _is_in(DECORD_FROM_START, video)
 
     @staticmethod
     def known_failure(video: PyAVReader) -> str | None:
-        if not any(name in video.container for name in DECORD_CONTAINERS):
+        from_start = video.codec == "h264" and _is_in(DECORD_FROM_START, video)
+        if not from_start and not _is_in(DECORD_CONTAINERS, video):
             return f"the container {video.container}"
         if video.codec not in DECORD_CODECS:
             return f"{video.codec} video"
-        if video.codec == "h264" and video.has_open_gops:
+        if video.codec == "h264" and video.has_open_gops and not from_start:
             return "open GOPs"
-        if video.has_false_keys:
-            return "false key frames"
         return None
 
     def __len__(self) -> int:
         return len(self._reader)
 
     def get(self, indices: Sequence[int]) -> Any:
-        return self._reader.get_batch(list(indices)).asnumpy()
+        if self._seeks:
+            return self._reader.get_batch(list(indices)).asnumpy()
+        reader, frames = self._open(), dict[int, Any]()
+        for index in range(max(indices) + 1):
+            frame = reader.next()
+            if index in indices:
+                frames[index] = frame.asnumpy()
+        return np.stack([frames[index] for index in indices])
 
 
 class _TorchCodec:
     name = "torchcodec"
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, video: PyAVReader) -> None:
         try:
             from torchcodec.decoders import VideoDecoder
         except (ImportError, RuntimeError) as error:  # RuntimeError: FFmpeg's libraries are missing

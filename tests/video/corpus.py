@@ -20,6 +20,7 @@ import numpy as np
 FINE = {"qmin": "1", "qmax": "3"}
 AV1 = {"svtav1-params": "lp=1"}
 HEVC = {"x265-params": "log-level=none:pools=none:frame-threads=1"}
+CLOSED_GOP = {"x265-params": HEVC["x265-params"] + ":open-gop=0"}
 UNEVEN = [5 + i / 30 + (0.012 if i % 3 else 0.0) for i in range(40)]
 Write = Callable[..., Path]
 """`write(path, count, **options of write_video)`."""
@@ -348,8 +349,9 @@ ENTRIES: tuple[Entry, ...] = (
     written("h264.ts", refused_by=BOTH, gop=24),
     written("h264.flv", gop=24),
     written("h264_25fps.mp4", fps=25),
-    written("hevc.mp4", codec="libx265", options=HEVC),
-    written("hevc.mkv", codec="libx265", gop=12, options=HEVC),
+    written("hevc.mp4", refused_by=DECORD, codec="libx265", options=HEVC),  # open GOPs
+    written("hevc.mkv", refused_by=DECORD, codec="libx265", gop=12, options=HEVC),
+    written("hevc_closed_gop.mp4", codec="libx265", gop=12, options=CLOSED_GOP),
     written("vp8.webm", codec="libvpx", options={"auto-alt-ref": "1", "lag-in-frames": "16"}),
     written("vp9.webm", codec="libvpx-vp9", gop=20),
     written("vp9.mp4", codec="libvpx-vp9", gop=20),
@@ -357,20 +359,20 @@ ENTRIES: tuple[Entry, ...] = (
     written("mpeg4.avi", refused_by=BOTH, codec="mpeg4", **MPEG),
     written("mpeg4.mp4", refused_by=DECORD, codec="mpeg4", **MPEG),
     written("mpeg4_plain.avi", refused_by=BOTH, codec="mpeg4", bframes=0, **MPEG),
-    written("h264.avi", refused_by=BOTH, gop=12, bframes=3),
-    written("h264_plain.avi", refused_by=BOTH, gop=12, bframes=0),
-    made("derived_times.mp4", derived_times, DECORD),
-    made("derived_times.mkv", derived_times, DECORD),
+    written("h264.avi", refused_by=("torchcodec",), gop=12, bframes=3),
+    written("h264_plain.avi", refused_by=("torchcodec",), gop=12, bframes=0),
+    made("derived_times.mp4", derived_times, BOTH),
+    made("derived_times.mkv", derived_times, BOTH),
     made("packed.avi", packed, BOTH),
     made("gaps.avi", partial(with_gaps, codec="mpeg4", options=FINE), BOTH),
-    made("gaps_h264.avi", with_gaps, BOTH),
+    made("gaps_h264.avi", with_gaps, ("torchcodec",)),
     made(
         "wrong_size.mp4",
         partial(with_header_size, sample_entry=b"av01", codec="libsvtav1", options=AV1),
         DECORD,
     ),
     made("all_sync_h264.mp4", all_marked_sync, DECORD),
-    made("all_sync_mpeg4.mp4", partial(all_marked_sync, codec="mpeg4", options=FINE), DECORD),
+    made("all_sync_mpeg4.mp4", partial(all_marked_sync, codec="mpeg4", options=FINE), BOTH),
     written("mpeg2.mpg", refused_by=BOTH, codec="mpeg2video", **MPEG),
     written("mpeg2.ts", refused_by=BOTH, codec="mpeg2video", **MPEG),
     written("mpeg1.mpg", refused_by=BOTH, codec="mpeg1video", **MPEG),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -269,6 +270,20 @@ def test_times_that_descend_while_decoding_are_not_trusted(
         assert videos.numbers(video.frames([2, 1])) == [2, 1]
     with PyAVReader(str(corpus["derived_times.mkv"])) as video:
         assert videos.numbers(video.iter_frames()) == list(range(40))
+
+
+def test_a_seek_in_444_heeds_the_encoder_in_the_first_packet(videos: Any) -> None:
+    """For x264 before build 151, FFmpeg decodes 4:4:4 differently."""
+    source = videos.write(
+        "a.mp4", 40, gop=10, pixel_format="yuv444p", options={"x264-params": "8x8dct=1"}
+    )
+    data = source.read_bytes()
+    path = videos.folder / "old.mp4"
+    path.write_bytes(re.sub(rb"x264 - core \d+", b"x264 - core 120", data))
+    with open_video(source) as new, open_video(path) as old:
+        expected = new.frames([35])
+        with pytest.raises(DecodeError):
+            assert np.array_equal(old.frames([35]), expected)  # as if it was of a new x264
 
 
 def test_times_of_containers_without_presentation_times(corpus: dict[str, Path]) -> None:
