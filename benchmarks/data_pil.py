@@ -14,21 +14,22 @@ from PIL import Image
 from timm.data import auto_augment as timm_augment
 from torch.nn import functional as F
 
+from hiera_video.data.config import AugmentConfig
 from hiera_video.data.transforms import augment as ours
 from hiera_video.data.transforms.clip_sample import ClipSample
 from hiera_video.data.transforms.train_eval import TrainTransform, as_clip, random_box
 
 
-def rand_augment(frames: np.ndarray, magnitude: float, generator: random.Random) -> list[Any]:
+def rand_augment(frames: np.ndarray, augment: AugmentConfig, generator: random.Random) -> list[Any]:
     """Apply timm's operations to frames [T, H, W, 3], with the parameters that ours would draw.
 
     Returns:
         T PIL images.
     """
     images = [Image.fromarray(frame) for frame in frames]
-    for name in generator.choices(list(ours.OPERATIONS), k=ours.NUM_OPS):
+    for name in generator.choices(list(ours.OPERATIONS), k=augment.rand_augment_depth):
         if generator.random() < ours.OP_PROBABILITY:
-            drawn = generator.gauss(magnitude, ours.MAGNITUDE_STD)
+            drawn = generator.gauss(augment.rand_augment, ours.MAGNITUDE_STD)
             level = min(max(drawn, 0.0), ours.MAX_MAGNITUDE)
             sign = -1.0 if generator.random() < 0.5 else 1.0
             arguments = timm_arguments(name, level, sign)
@@ -61,7 +62,7 @@ class PilTransform(TrainTransform):
 
     def __call__(self, frames: np.ndarray, generator: random.Random) -> ClipSample:
         augment, size = self.augment, self.size
-        images = rand_augment(frames, augment.rand_augment, generator)
+        images = rand_augment(frames, augment, generator)
         # what torchvision's ToTensor does to each
         tensors = [
             torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float() / 255
@@ -88,5 +89,5 @@ class PilRandAugment(TrainTransform):
     """RandAugment with PIL and everything else ours: the cost of that one part."""
 
     def __call__(self, frames: np.ndarray, generator: random.Random) -> ClipSample:
-        images = rand_augment(frames, self.augment.rand_augment, generator)
+        images = rand_augment(frames, self.augment, generator)
         return self.crop(as_clip(np.stack([np.asarray(image) for image in images])), generator)

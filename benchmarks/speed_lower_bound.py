@@ -19,6 +19,7 @@ from torch import Tensor
 
 from hiera_video.models.layout import HieraConfig, block_table, stage_table
 from hiera_video.models.linear import fused_linear
+from hiera_video.models.masking import cell_size
 from hiera_video.models.registry import MaeConfig, num_visible
 
 
@@ -174,7 +175,7 @@ def _decoder(config: HieraConfig, mae: MaeConfig, units: int) -> list[Layer]:
     ]
     predicted = {
         "all": hidden_units * rest,
-        "running_cell": hidden_units * max(1, round(rest * mae.decoder_share)),
+        "running_cell": hidden_units * cell_size(rest, mae.decoder_share),
         "random": max(1, int(hidden_units * rest * mae.decoder_share)),
     }[mae.decoder_tokens]
     tokens = units * rest + predicted

@@ -127,6 +127,9 @@ class AugmentConfig:
     disables it."""
     rand_augment: float = 0.0
     """Magnitude of RandAugment, 0 to 10 (the paper: 7, jittered with std 0.5); 0 disables it."""
+    rand_augment_depth: int = 2
+    """Number of operations that RandAugment draws for a clip, each applied with probability 1/2: 2
+    where PySlowFast fine-tunes masked models, 4 where it trains MViT from scratch."""
     erase: float = 0.0
     """Probability of erasing one box with noise, the same box in every frame."""
     device: Literal["worker", "model"] = "worker"
@@ -168,6 +171,8 @@ class AugmentConfig:
         for name, limit in (("rand_augment", 10), ("color_jitter", 1)):
             value = getattr(self, name)
             require(0 <= value <= limit, f"augment.{name}={value}: must be in [0, {limit}]")
+        depth = self.rand_augment_depth
+        require(depth >= 1, f"augment.rand_augment_depth={depth}: must be 1 or more")
         for name in ("mixup", "cutmix"):
             value = getattr(self, name)
             require(0 <= value < math.inf, f"augment.{name}={value}: must be 0 or more, and finite")

@@ -121,7 +121,8 @@ class MaskedAutoencoderHiera(HieraEncoder):
         """Return how many units of a clip stay visible, by default at the configured ratio."""
         ratio = self.mae.mask_ratio if mask_ratio is None else mask_ratio
         groups = self.config.num_units // self.mask_group_size
-        return num_visible(groups, ratio) * self.mask_group_size
+        is_tube = self.mae.masking == "tube" and self.mask_group_size > 1
+        return num_visible(groups, ratio, floor_hidden=is_tube) * self.mask_group_size
 
     def draw_keep(
         self,
@@ -167,7 +168,8 @@ class MaskedAutoencoderHiera(HieraEncoder):
                 global generator by default.
             path_draws: As in `encode`.
             decoder_draws: [B, N], uniform in [0, 1), which choose the hidden tokens that are
-                decoded with decoder_tokens="random"; from torch's global generator by default.
+                decoded with decoder_tokens="random", and whose first column is the phase of
+                "running_cell"; from torch's global generator by default.
 
         Raises:
             ConfigError: If `mask_ratio` leaves no unit visible or none hidden.
@@ -274,16 +276,18 @@ class MaskedAutoencoderHiera(HieraEncoder):
     def _predicted_positions(self, keep: Tensor, visible: int, draws: Tensor | None) -> Tensor:
         """Return the ascending positions [B, M] in the final grid of the tokens to predict."""
         hidden_units = indices_of_true(~keep, keep.shape[1] - visible)
-        table = self.cell_tokens if self.mae.decoder_tokens == "running_cell" else self.unit_tokens
-        hidden = table[hidden_units].flatten(1)
-        if self.mae.decoder_tokens != "random":
-            return hidden.sort(dim=1).values
+        if self.mae.decoder_tokens == "all":
+            return self.unit_tokens[hidden_units].flatten(1).sort(dim=1).values
         shape = (keep.shape[0], self.unit_tokens.numel())
         draws = torch.rand(shape, device=keep.device) if draws is None else draws
         if draws.shape != shape:
             raise InputSizeError(
                 f"decoder_draws is {list(draws.shape)}; expected {list(shape)}: clips x tokens"
             )
+        if self.mae.decoder_tokens == "running_cell":
+            phases = (draws[:, :1] * len(self.cell_tokens)).long()
+            return self.cell_tokens[phases, hidden_units].flatten(1).sort(dim=1).values
+        hidden = self.unit_tokens[hidden_units].flatten(1)
         masked = torch.zeros(shape, dtype=torch.bool, device=keep.device).scatter(1, hidden, True)
         count = max(1, int(hidden.shape[1] * self.mae.decoder_share))
         return choose_hidden_tokens(masked, count, draws)

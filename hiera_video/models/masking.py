@@ -24,7 +24,7 @@ def random_keep(
     tube_frames: int = 1,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Draw random masks with `num_visible(units, mask_ratio)` visible units in each row.
+    """Draw random masks with the same number of visible units in each row; see `num_visible`.
 
     Args:
         batch: Number of clips B.
@@ -34,7 +34,7 @@ def random_keep(
             independent of its batch; torch's global generator by default.
         tube_frames: Number of unit frames that share one spatial mask. 1 masks units anywhere in
             space and time (the Hiera paper); all unit frames of a clip give tubes (VideoMAE,
-            arXiv 2203.12602).
+            arXiv 2203.12602), of which the number of hidden ones is rounded down as there.
         device: Device of the result.
 
     Returns:
@@ -47,7 +47,7 @@ def random_keep(
     if units % tube_frames:
         raise ConfigError(f"{units} units cannot be split into tubes of {tube_frames} frames")
     places = units // tube_frames
-    visible = num_visible(places, mask_ratio)
+    visible = num_visible(places, mask_ratio, floor_hidden=tube_frames > 1)
     if generators is None:
         noise = torch.rand(batch, places, device=device)
     elif isinstance(generators, torch.Generator):
@@ -69,21 +69,22 @@ def random_keep(
 def running_cells(config: HieraConfig, unit_tokens: Tensor, share: float) -> Tensor:
     """Choose the same share of tokens in every unit, at places that move round the unit over time.
 
-    With 2x2 tokens a unit and share 0.5, at t = 0, 1, 2, 3:
+    With 2x2 tokens a unit and share 0.5, at t = 0, 1, 2, 3 of phase 0:
 
-        # #    . #    . .    # .
-        . .    . #    # #    # .
+        . #    # #    # .    . .
+        # .    . .    . #    # #
 
-    This is running cell masking (MAR, arXiv 2207.11660), which VideoMAE V2 applies to the decoder
-    (arXiv 2303.16727).
+    This is the running cell of VideoMAE V2's decoder (arXiv 2303.16727): a queue of hidden and
+    decoded places that moves by one place a frame. A clip draws its phase, the first frame's place
+    in the queue, so that over clips every place is decoded equally often.
 
     Args:
         config: Configuration that fixes the grid of units.
-        unit_tokens: [units, tokens], positions of each unit's tokens in the final grid.
+        unit_tokens: [units, tokens], positions of each unit's tokens in the final grid, in order.
         share: Share of a unit's tokens to choose.
 
     Returns:
-        [units, chosen tokens], positions in the final grid.
+        [phases, units, chosen tokens], positions in the final grid.
     """
     tokens = unit_tokens.shape[1]
     if tokens < 2:
@@ -91,20 +92,27 @@ def running_cells(config: HieraConfig, unit_tokens: Tensor, share: float) -> Ten
             "mae.decoder_tokens='running_cell': each unit has a single token left; use 'random' or "
             "'all'"
         )
-    rows, columns = config.unit_rest[-2:]
-    path = [
-        time * rows * columns + row * columns + (column if row % 2 == 0 else columns - 1 - column)
-        for time in range(tokens // (rows * columns))
-        for row in range(rows)
-        for column in range(columns)
-    ]
-    chosen = max(1, round(tokens * share))
+    left_out = tokens - cell_size(tokens, share)
     units_per_frame = config.unit_grid[-2] * config.unit_grid[-1]
     places = [
-        [path[(unit // units_per_frame + step) % tokens] for step in range(chosen)]
-        for unit in range(config.num_units)
+        [
+            [place for place in range(tokens) if (place + phase + time + 1) % tokens >= left_out]
+            for time in range(config.num_units // units_per_frame)
+            for _ in range(units_per_frame)
+        ]
+        for phase in range(tokens)
     ]
-    return unit_tokens.gather(1, torch.tensor(places, device=unit_tokens.device))
+    table = torch.tensor(places, device=unit_tokens.device)
+    return unit_tokens.expand(tokens, -1, -1).gather(2, table)
+
+
+def cell_size(tokens: int, share: float) -> int:
+    """Return how many of a unit's tokens a running cell decodes: all but a floored share.
+
+    >>> cell_size(4, 0.5), cell_size(4, 0.3)
+    (2, 2)
+    """
+    return max(1, tokens - int(tokens * (1 - share)))
 
 
 def choose_hidden_tokens(masked: Tensor, count: int, draws: Tensor) -> Tensor:

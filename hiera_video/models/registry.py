@@ -64,14 +64,17 @@ class MaeConfig:
     number have the same shapes, so a state dict alone does not reveal a mismatch."""
     masking: Literal["random", "tube", "future"] = "random"
     """Units that are hidden: any in space and time (the paper), the same places in every frame
-    (VideoMAE), or the last frames of the clip (as SiamMAE hides the future, arXiv 2305.14344),
-    which is not random and requires the model to extrapolate motion."""
+    (VideoMAE, which rounds the number of hidden places down), or the last frames of the clip (as
+    SiamMAE hides the future, arXiv 2305.14344), which is not random and requires the model to
+    extrapolate motion."""
     target: Literal["pixels", "hog"] = "pixels"
-    """Prediction target: normalised pixels, or histograms of oriented gradients (MaskFeat)."""
+    """Prediction target: normalised pixels, or histograms of oriented gradients (MaskFeat's, as
+    PySlowFast computes them)."""
     target_frames: Literal["first", "all"] = "first"
     """Frames of each token to predict: the first (the paper), or all (VideoMAE)."""
     decoder_tokens: Literal["all", "running_cell", "random"] = "all"
-    """Hidden tokens to decode: all (the paper), or a share of them (VideoMAE V2's dual masking)."""
+    """Hidden tokens to decode: all (the paper), or a share of them: at places that move round each
+    unit, from a random phase in each clip (VideoMAE V2's running cell), or anywhere."""
     decoder_share: float = 0.5
     """Share of hidden tokens to decode; unused with decoder_tokens=all."""
 
@@ -104,17 +107,26 @@ def check_mask_ratio(ratio: float, key: str = "mask_ratio") -> None:
     )
 
 
-def num_visible(units: int, mask_ratio: float) -> int:
+def num_visible(units: int, mask_ratio: float, *, floor_hidden: bool = False) -> int:
     """Return how many of `units` stay visible at a mask ratio.
 
-    >>> num_visible(392, 0.9)
-    39
+    >>> num_visible(392, 0.9), num_visible(49, 0.9), num_visible(49, 0.9, floor_hidden=True)
+    (39, 4, 5)
+
+    Args:
+        units: Mask units, or groups of units that are hidden together.
+        mask_ratio: Share of them to hide.
+        floor_hidden: Round the number of hidden units down (VideoMAE's tubes) instead of the
+            visible ones (Hiera).
 
     Raises:
         ConfigError: If no unit would be visible, or none hidden.
     """
     check_mask_ratio(mask_ratio)
-    visible = int(units * (1 - mask_ratio) + 1e-6)  # 10 * (1 - 0.9) is 0.9999…
+    if floor_hidden:
+        visible = units - int(mask_ratio * units)
+    else:
+        visible = int(units * (1 - mask_ratio) + 1e-6)  # 10 * (1 - 0.9) is 0.9999…
     require(
         0 < visible < units,
         f"mask_ratio={mask_ratio}: keeps {visible} of {units} units; "

@@ -119,6 +119,10 @@ def test_a_value_may_interpolate_another(tmp_path: Path) -> None:
         ("augment.ratio=[2,1]", "augment.ratio=[2.0, 1.0]: must be two ratios, 0 < low <= high"),
         ("augment.flip=1.5", "augment.flip=1.5: is a probability, must be in [0, 1]"),
         ("augment.rand_augment=11", "augment.rand_augment=11.0: must be in [0, 10]"),
+        (
+            "augment.rand_augment_depth=0",
+            "augment.rand_augment_depth=0: must be 1 or more",
+        ),
         ("augment.color_jitter=2", "augment.color_jitter=2.0: must be in [0, 1]"),
         ("augment.mixup=-1", "augment.mixup=-1.0: must be 0 or more"),
         ("augment.cutmix=inf", "augment.cutmix=inf: must be 0 or more, and finite"),

@@ -96,6 +96,8 @@ def test_visible_units():
     assert num_visible(392, 0.9) == 39
     assert num_visible(10, 0.9) == 1  # int(10 * (1 - 0.9)) would be 0
     assert (num_visible(49, 0.6), num_visible(784, 0.9)) == (19, 78)
+    assert num_visible(49, 0.9, floor_hidden=True) == 5  # of VideoMAE's tubes
+    assert num_visible(196, 0.9, floor_hidden=True) == 20
     with pytest.raises(
         ConfigError,
         match=r"mask_ratio=0.9: keeps 0 of 4 units; choose a ratio between 0.25 and 0.75",

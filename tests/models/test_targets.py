@@ -60,26 +60,31 @@ def test_pictures_of_a_perfect_prediction_are_the_clip():
 
 
 def test_hog_bins_follow_the_orientation():
+    """Issue I, weights 5: PySlowFast's bins start at a gradient along y."""
     ramp = torch.arange(32.0)
     rising = torch.stack([ramp.expand(32, 32), ramp.view(-1, 1).expand(32, 32)]).unsqueeze(
         0
     )  # along x, along y
     histograms = hog(rising).view(2, 9, 4, 4)
-    for channel, bin_ in ((0, 0), (1, 4)):  # the cells at the border too
+    for channel, bin_ in ((0, 4), (1, 0)):  # the cells at the border too
         assert torch.equal(histograms[channel], torch.eye(9)[bin_].view(9, 1, 1).expand(9, 4, 4))
     assert torch.equal(hog(rising), hog(-rising))  # orientations are unsigned
 
 
-def test_hog_votes_are_weighted_by_gradient_magnitude():
+def test_hog_sums_sobel_gradients_in_pyslowfasts_bins():
+    """Issue I, weights 5."""
     image = torch.rand(24, 24, generator=torch.Generator().manual_seed(0))
     votes = [0.0] * 9
     for row in range(8, 16):
         for column in range(8, 16):
-            across = float(image[row, column + 1] - image[row, column - 1])
-            down = float(image[row + 1, column] - image[row - 1, column])
-            votes[int(math.atan2(down, across) % math.pi / math.pi * 9)] += math.hypot(across, down)
+            square = image[row - 1 : row + 2, column - 1 : column + 2].double()
+            weights = torch.tensor([1.0, 2.0, 1.0], dtype=torch.float64)
+            across = float(weights @ (square[:, 0] - square[:, 2]))
+            down = float((square[0] - square[2]) @ weights)
+            bin_ = math.floor(math.atan2(across, down) / math.pi * 9) % 9
+            votes[bin_] += math.hypot(across, down)
     expected = torch.tensor(votes) / math.hypot(*votes)
-    assert torch.allclose(hog(image[None, None])[0, :, 1, 1], expected, atol=1e-5)
+    assert torch.allclose(hog(image[None, None])[0, :, 1, 1], expected, atol=1e-6)
 
 
 def test_hog_of_a_clip_is_that_of_its_frames():
@@ -92,6 +97,9 @@ def test_histogram_targets():
     target = MaeTarget(VIDEO, MaeConfig(target="hog"))
     patches = target.patches(torch.rand(1, 3, 4, 32, 64))
     assert patches.shape == (1, 16, 2 * 2 * 9 * 3)
+    clip = torch.rand(1, 3, 4, 32, 64)
+    cells = hog(clip[:, :, 0])[0, :, 2:4, 4:6]  # row 1, column 2 of the grid of 2x4 tokens
+    assert torch.equal(target.patches(clip)[0, 6], cells.flatten())  # channel, bin, row, column
     assert MaeTarget(VIDEO, MaeConfig(target="hog", target_frames="all")).size == 2 * 108
     assert torch.equal(target.normalise(patches), patches)
     with pytest.raises(ConfigError, match="only 'pixels' can be shown as pictures"):

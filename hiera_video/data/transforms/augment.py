@@ -1,7 +1,7 @@
 """RandAugment and random erasing for clips, with one set of parameters for all frames.
 
-RandAugment is timm's `rand-m7-n2-mstd0.5-inc1`, which PySlowFast's recipes use: two operations out
-of fifteen, drawn with replacement, each applied with probability 1/2 at a magnitude jittered by a
+RandAugment is timm's `rand-m7-n2-mstd0.5-inc1` at depth 2, `…-n4-…` at depth 4: operations out of
+fifteen, drawn with replacement, each applied with probability 1/2 at a magnitude jittered by a
 normal of standard deviation 0.5, all of them growing in severity with the magnitude. Operations
 work on uint8 [T, 3, H, W]; statistics that an operation takes from the picture (contrast, equalize)
 are taken frame by frame, as they would be for single pictures.
@@ -21,7 +21,6 @@ from torchvision.transforms.v2 import functional as kernels
 from hiera_video.data.transforms.clip_sample import Erasure
 from hiera_video.data.transforms.warp import Matrix, warp
 
-NUM_OPS = 2
 OP_PROBABILITY = 0.5
 MAGNITUDE_STD = 0.5
 MAX_MAGNITUDE = 10.0
@@ -34,15 +33,18 @@ ERASE_ASPECT = (0.3, 1 / 0.3)
 ERASE_TRIES = 100
 
 
-def random_augment(clip: Tensor, *, magnitude: float, generator: random.Random) -> Tensor:
-    """Apply two random operations to a clip.
+def random_augment(
+    clip: Tensor, *, magnitude: float, generator: random.Random, depth: int = 2
+) -> Tensor:
+    """Apply random operations to a clip.
 
     Args:
         clip: uint8 [T, 3, H, W].
         magnitude: Mean strength of the operations, on RandAugment's scale of 10.
         generator: Source of the random numbers.
+        depth: Number of operations that are drawn.
     """
-    for name in generator.choices(list(OPERATIONS), k=NUM_OPS):
+    for name in generator.choices(list(OPERATIONS), k=depth):
         if generator.random() < OP_PROBABILITY:
             drawn = min(max(generator.gauss(magnitude, MAGNITUDE_STD), 0.0), MAX_MAGNITUDE)
             level = drawn / MAX_MAGNITUDE

@@ -69,7 +69,12 @@ class TrainTransform:
         """Apply RandAugment and colour jitter to a clip, uint8 [T, 3, H, W]."""
         augment = self.augment
         if augment.rand_augment > 0:
-            clip = random_augment(clip, magnitude=augment.rand_augment, generator=generator)
+            clip = random_augment(
+                clip,
+                magnitude=augment.rand_augment,
+                generator=generator,
+                depth=augment.rand_augment_depth,
+            )
         if augment.color_jitter > 0:
             clip = color_jitter(clip, strength=augment.color_jitter, generator=generator)
         return clip

@@ -93,6 +93,22 @@ def test_random_augment_is_repeatable_and_applies_half_of_its_draws(
     assert 36 <= changed <= 54
 
 
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_the_depth_is_the_number_of_draws(frames: list[np.ndarray], depth: int) -> None:
+    """Issue I, weights 5: timm's `n2` and `n4`."""
+    clip = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
+    expected, generator = clip, random.Random(5)
+    for name in generator.choices(list(OPERATIONS), k=depth):
+        if generator.random() < 0.5:
+            level = min(max(generator.gauss(7, 0.5), 0.0), 10.0) / 10
+            sign = -1.0 if generator.random() < 0.5 else 1.0
+            expected = apply_operation(expected, name, level=level, sign=sign)
+    found = random_augment(clip, magnitude=7, generator=random.Random(5), depth=depth)
+    assert torch.equal(found, expected)
+    if depth == 2:
+        assert torch.equal(random_augment(clip, magnitude=7, generator=random.Random(5)), found)
+
+
 def test_erasing_hits_one_box_in_all_frames() -> None:
     areas = []
     for index in range(200):

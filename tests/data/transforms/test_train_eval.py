@@ -106,6 +106,10 @@ def test_a_training_clip_depends_on_the_generator_alone() -> None:
     everything = AugmentConfig(rand_augment=7, erase=0.5)
     transform = TrainTransform(everything, 32)
     frames = noise(4, 40, 52)
+    deeper = TrainTransform(replace(everything, rand_augment_depth=4), 32)
+    assert not torch.equal(
+        deeper(frames, random.Random(1)).pixels, transform(frames, random.Random(1)).pixels
+    )
     clips = [transform(frames, random.Random(index)).pixels for index in (1, 1, 2)]
     assert clips[0].shape == (3, 4, 32, 32) and clips[0].dtype == torch.float32
     assert torch.equal(clips[0], clips[1]) and not torch.equal(clips[0], clips[2])
