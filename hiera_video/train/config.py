@@ -152,6 +152,9 @@ class TrainConfig:
     """Maximum minutes between checkpoints; one is also written at the end of every epoch."""
     keep: int = 2
     """Number of newest checkpoints to keep, besides the best."""
+    allow_changed_lists: bool = False
+    """Resume on lists that differ from those of the last checkpoint in videos, labels, order or
+    class names. Unset: that is an error."""
     keep_every: int | None = None
     """Epochs between checkpoints that are kept permanently, as `checkpoints/pass_00200`. Unset:
     none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import platform
 from dataclasses import asdict, replace
@@ -25,6 +26,7 @@ from hiera_video.models.weights.digest import weights_digest
 from hiera_video.models.weights.load import Weights, find_checkpoint, load_pretrained, read_weights
 from hiera_video.runtime.distributed import World, init_distributed
 from hiera_video.runtime.log import read_metrics
+from hiera_video.train.list_digest import is_same_list, list_digest
 from hiera_video.workflows.build import make_model, make_views
 
 logger = logging.getLogger(__name__)
@@ -76,7 +78,7 @@ def run_test(config: Config, manifest: Manifest, *, dry_run: bool) -> int:
         shape = list(predictions.logits.shape)
         logger.info("dry run: logits [videos, views, classes] %s; nothing written", shape)
         return DONE
-    setup = _setup(config, checkpoint)
+    setup = _setup(config, checkpoint, manifest)
     results = write_results(folder, setup, predictions, manifest)
     metrics = read_metrics(folder / "metrics.jsonl")
     report = write_report(folder, results, predictions, manifest, metrics, config.data.backend)
@@ -171,16 +173,26 @@ def _check_predictions(predictions: Predictions, manifest: Manifest, config: Con
         raise RuntimeError(f"computed {found} views per video instead of {expected}")
 
 
-def _setup(config: Config, checkpoint: str) -> EvalSetup:
-    on_validation_list = config.data.test in (None, config.data.val)
+def _setup(config: Config, checkpoint: str, manifest: Manifest) -> EvalSetup:
     return EvalSetup(
         model=config.model.name,
         checkpoint=checkpoint,
         clips=config.test.clips,
         crops=config.test.crops,
         precision=config.test.precision,
-        chosen_here=Path(checkpoint).name == "best" and on_validation_list,
+        chosen_here=Path(checkpoint).name == "best"
+        and _is_validation_list(config, checkpoint, manifest),
     )
+
+
+def _is_validation_list(config: Config, checkpoint: str, manifest: Manifest) -> bool:
+    """Return True if the run of `checkpoint` was validated on the videos of `manifest`."""
+    try:
+        lists = json.loads((Path(checkpoint) / "meta.json").read_text())["lists"]
+    except (OSError, ValueError, KeyError, TypeError):  # of an earlier version
+        return config.data.test in (None, config.data.val)
+    val = lists.get("val")
+    return bool(val) and is_same_list(val, list_digest(manifest))
 
 
 def _log_results(results: dict[str, Any], setup: EvalSetup, report: Path) -> None:

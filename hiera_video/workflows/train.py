@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import closing, nullcontext
+import json
+import logging
+from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -17,6 +20,7 @@ from hiera_video.runtime.run_folder import lock_run_folder, write_environment
 from hiera_video.runtime.seed import use_deterministic_kernels
 from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.checkpoint import CheckpointStore
+from hiera_video.train.list_digest import describe_changes
 from hiera_video.train.memory import (
     choose_accumulation,
     read_choice,
@@ -26,9 +30,10 @@ from hiera_video.train.memory import (
 )
 from hiera_video.train.state import make_state
 from hiera_video.train.tasks import Task
-from hiera_video.train.trainer import Evaluator, RunInfo, Trainer
+from hiera_video.train.trainer import DONE, Evaluator, RunInfo, Trainer
 from hiera_video.workflows.build import make_model
 from hiera_video.workflows.train_components import (
+    digest_lists,
     log_recipe,
     make_evaluator,
     make_loader,
@@ -36,15 +41,20 @@ from hiera_video.workflows.train_components import (
     make_trainer,
 )
 
+logger = logging.getLogger(__name__)
 MAY_CHANGE = (
     "out_dir",  # a folder may be moved
     "data.root",  # and so may the videos: each job has its own disk
     "data.index",
+    "data.test",
     "data.workers",
     "data.deadline_seconds",
     "data.max_broken",
     "augment.device",
     "model.checkpointing",
+    "train.epochs",
+    "train.eval_every",
+    "train.allow_changed_lists",
     "train.accumulate",
     "train.fit_memory",
     "train.parallel",
@@ -58,7 +68,9 @@ MAY_CHANGE = (
     "features.",
     "probe.",
 )
-"""Keys that may change when a run resumes, because they do not change what it learns."""
+"""Keys that may change when a run resumes: they do not change what it learns, or say how long."""
+LISTS = ("data.train", "data.val", "data.separator", "data.multi_label", "data.follow_links")
+"""Keys that may change too where the checkpoint has the digests of its lists."""
 
 
 def train_run(
@@ -86,13 +98,13 @@ def train_run(
         The exit code of `Trainer.fit`.
 
     Raises:
-        ConfigError: `out_dir` is in use, or holds a run with another recipe.
+        ConfigError: `out_dir` is in use, or holds a run with another recipe or on other lists.
         CheckpointError: No checkpoint of the run is intact, or the disk is full.
     """
     folder = Path(config.out_dir)
     with init_distributed() as world, lock_run_folder(folder) if world.is_main else nullcontext():
         if world.is_main:
-            _require_same_recipe(config, folder)
+            _require_same_run(config, folder, train, val)
             save_config(config, folder / "config.yaml")
             write_environment(folder)
         if config.train.deterministic:
@@ -107,8 +119,10 @@ def train_run(
         )
         evaluator = evaluator or make_evaluator(config, None if task else val, world)
         trainer = make_trainer(
-            config, train, num_classes, world, task=task, evaluator=evaluator, store=store
+            config, train, num_classes, world, val=val, task=task, evaluator=evaluator, store=store
         )
+        if trainer.progress.step >= trainer.total_steps:
+            return _report_finished(config, trainer)
         need_labels = config.train.task == "classify" and not task
         loader = make_loader(config, train, num_classes, trainer, need_labels=need_labels)
         if world.is_main:
@@ -165,16 +179,96 @@ def _trial_trainer(
     )
 
 
-def _require_same_recipe(config: Config, folder: Path) -> None:
-    """Refuse to resume a run with another recipe: the result would be neither one's."""
+def _report_finished(config: Config, trainer: Trainer) -> int:
+    epochs = trainer.progress.step // trainer.run.steps_per_epoch
+    if trainer.log:
+        trainer.log.close()
+        logger.info(
+            "%s: finished after %d epochs: nothing to do; train.epochs=%d continues",
+            config.out_dir,
+            epochs,
+            2 * epochs,
+        )
+    return DONE
+
+
+def _require_same_run(config: Config, folder: Path, train: Manifest, val: Manifest | None) -> None:
+    """Refuse to resume a run with another recipe or on other lists: the result would be neither's.
+
+    Raises:
+        ConfigError: A setting or a list differs; the message names what changed.
+    """
+    meta = _newest_meta(folder / "checkpoints")
+    if meta is None:
+        return
+    lists = meta.get("lists")
+    _require_same_settings(config, folder, lists_are_known=lists is not None)
+    if lists is None:
+        logger.info(
+            "%s: its checkpoints are of an earlier version, which did not record the lists; they "
+            "are assumed to be unchanged",
+            folder,
+        )
+        return
+    changes = []
+    for split, manifest in (("train", train), ("val", val)):
+        before, now = lists.get(split), digest_lists(config, train, val)[split]
+        if before is None or now is None:
+            changed = "" if before == now else f"{'no' if before is None else 'a'} list before"
+        else:
+            names, new_names = meta.get("class_names"), manifest.class_names if manifest else None
+            changed = describe_changes(before, now, names=names, new_names=new_names)
+        if changed:
+            changes.append(f"data.{split} ({changed})")
+    if not changes:
+        return
+    if config.train.allow_changed_lists:
+        logger.warning("%s: resuming on changed lists: %s", folder, "; ".join(changes))
+        return
+    raise ConfigError(
+        f"out_dir={folder}: holds a run on other lists: {'; '.join(changes)}; restore them to "
+        "resume it, choose another out_dir, or set train.allow_changed_lists=true to resume on the "
+        "changed lists"
+    )
+
+
+def _newest_meta(checkpoints: Path) -> dict[str, Any] | None:
+    """Return the `meta.json` of the newest checkpoint that has a readable one.
+
+    Returns:
+        Its content; empty if all are damaged, None if there are no checkpoints.
+    """
+    folders = sorted(checkpoints.glob("step_*"))
+    for folder in reversed(folders):
+        with suppress(OSError, ValueError):
+            meta = json.loads((folder / "meta.json").read_text())
+            if isinstance(meta, dict):
+                return meta
+    return {} if folders else None
+
+
+def _require_same_settings(config: Config, folder: Path, *, lists_are_known: bool) -> None:
     written = folder / "config.yaml"
-    if not written.exists() or not any((folder / "checkpoints").glob("step_*")):
+    if not written.exists():
         return
     before, now = flatten_config(load_config(written)), flatten_config(config)
-    changed = [key for key in now if before.get(key) != now[key] and not key.startswith(MAY_CHANGE)]
+    may_change = (*MAY_CHANGE, *(LISTS if lists_are_known else ()))
+    changed = [
+        key
+        for key in now
+        if before.get(key) != now[key]
+        and not key.startswith(may_change)
+        and not _was_moved(key, before.get(key), now[key])
+    ]
     if changed:
         changes = ", ".join(f"{key} {before.get(key)} → {now[key]}" for key in changed)
         raise ConfigError(
             f"out_dir={folder}: holds a run with other settings: {changes}; restore them to resume "
             f"it, or choose another out_dir (model.pretrained={folder} starts from its weights)"
         )
+
+
+def _was_moved(key: str, before: object, now: object) -> bool:
+    """Return True if the value is a path that differs in its folder only."""
+    both = isinstance(before, str) and isinstance(now, str)
+    return both and key == "model.pretrained" and Path(str(before)).name == Path(str(now)).name

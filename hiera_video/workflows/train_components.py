@@ -29,6 +29,7 @@ from hiera_video.runtime.distributed import World
 from hiera_video.runtime.log import MetricLog
 from hiera_video.train.checkpoint import CheckpointStore
 from hiera_video.train.devices import compile_blocks
+from hiera_video.train.list_digest import list_digest
 from hiera_video.train.state import TrainState, make_state
 from hiera_video.train.tasks import Classify, Pretrain, Task, class_weights
 from hiera_video.train.trainer import Evaluator, RunInfo, Trainer
@@ -43,6 +44,7 @@ def make_trainer(
     num_classes: int | None,
     world: World,
     *,
+    val: Manifest | None = None,
     task: Task | None = None,
     evaluator: Evaluator | None = None,
     store: CheckpointStore | None = None,
@@ -56,6 +58,7 @@ def make_trainer(
         train: Training videos.
         num_classes: Classes of the model; None for pre-training.
         world: The ranks.
+        val: Validation videos, whose digest every checkpoint records.
         task: Replaces the task that `train.task` names.
         evaluator: Validation; None for none.
         store: Checkpoints of the run; None for a dry run, which writes no metrics either.
@@ -71,7 +74,7 @@ def make_trainer(
         seed=config.seed,
         max_broken=config.data.max_broken,
         flops_per_clip=6.0 * macs,
-        meta=describe(config, train, num_classes),
+        meta=describe(config, train, val, num_classes),
     )
     log = None
     if store and world.is_main:
@@ -241,8 +244,10 @@ def make_evaluator(config: Config, val: Manifest | None, world: World) -> Evalua
     )
 
 
-def describe(config: Config, train: Manifest, num_classes: int | None) -> dict[str, Any]:
-    """Return the description of the model that every checkpoint holds."""
+def describe(
+    config: Config, train: Manifest, val: Manifest | None, num_classes: int | None
+) -> dict[str, Any]:
+    """Return the description of the model and its lists that every checkpoint holds."""
     return {
         "model": {
             **asdict(config.model),
@@ -251,6 +256,16 @@ def describe(config: Config, train: Manifest, num_classes: int | None) -> dict[s
         },
         "class_names": list(train.class_names) if train.class_names else None,
         "multi_label": train.multi_label,
+        "lists": digest_lists(config, train, val),
+    }
+
+
+def digest_lists(config: Config, train: Manifest, val: Manifest | None) -> dict[str, Any]:
+    """Return the digests of the training and validation list, by `train` and `val`."""
+    labels = config.train.task == "classify"
+    return {
+        "train": list_digest(train, labels=labels),
+        "val": list_digest(val, labels=labels) if val else None,
     }
 
 

@@ -87,6 +87,26 @@ def test_selection_on_the_tested_list_is_reported(
     assert json.loads((trained / "results.json").read_text())["chosen_here"] is chosen
 
 
+@pytest.mark.parametrize(
+    ("edit", "chosen"),
+    [(sorted, True), (lambda lines: lines[1:], False)],
+    ids=["another order", "fewer videos"],
+)
+def test_selection_is_decided_by_the_videos_of_the_validation_list(
+    trained: Path, videos: Path, tool: Any, edit: Any, chosen: bool
+) -> None:
+    """Issue I, 3.2: the test's configuration decided, wrong both ways."""
+    lines = (videos / "val.csv").read_text().splitlines(keepends=True)
+    listing = trained / "other.csv"
+    listing.write_text("".join(reversed(edit(lines))))
+    names = (f"data.test={listing}", f"data.val={videos / 'train.csv' if chosen else listing}")
+    options = (*names, f"data.root={videos}", f"out_dir={trained}", "test.clips=1", "test.crops=1")
+    done = tool("test_net.py", "--cfg", CONFIG, *options)
+    assert done.returncode == 0, done.stderr
+    assert ("was selected by its accuracy on the same list" in done.stderr) is chosen
+    assert json.loads((trained / "results.json").read_text())["chosen_here"] is chosen
+
+
 def test_dry_run_of_a_recipe_writes_nothing(videos: Path, tool: Any, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,59 @@ def test_another_recipe_in_the_same_folder_is_refused(
     assert done.returncode == 2
     words = "holds a run with other settings: optim.lr 0.001 → 0.002; restore them to resume it"
     assert words in done.stderr
+
+
+def moved_lists(videos: Path, folder: Path, edit: Callable[[str], str]) -> tuple[str, ...]:
+    """Overrides for copies of the lists in `folder`, whose class names `edit` has changed."""
+    folder.mkdir()
+    for name in ("train.csv", "val.csv"):
+        shutil.copy(videos / name, folder)
+    (folder / "labels.txt").write_text(edit((videos / "labels.txt").read_text()))
+    lists = (f"data.{split}={folder / split}.csv" for split in ("train", "val"))
+    return *lists, f"data.root={videos}"
+
+
+def test_renamed_classes_are_refused_unless_a_key_accepts_them(
+    copied: Path, videos: Path, command: list[str], tool: Any, tmp_path: Path
+) -> None:
+    """Issue I, 3.1."""
+    shutil.rmtree((copied / "checkpoints" / "last").resolve())
+    lists = moved_lists(videos, tmp_path / "new", lambda text: text.replace("right", "east"))
+    done = tool(*command, f"out_dir={copied}", *lists)
+    assert done.returncode == 2
+    assert done.stderr.endswith(
+        f"error: out_dir={copied}: holds a run on other lists: data.train (class 0 'to the right' "
+        "→ 'to the east'); data.val (class 0 'to the right' → 'to the east'); restore them to "
+        "resume it, choose another out_dir, or set train.allow_changed_lists=true to resume on the "
+        "changed lists\n"
+    )
+    accept = "train.allow_changed_lists=true"
+    done = tool(*command, f"out_dir={copied}", *lists, accept)
+    assert done.returncode == 0 and "resuming on changed lists: data.train (class 0" in done.stderr
+    done = tool(*command, f"out_dir={copied}", *lists)  # now these are the run's lists
+    assert done.returncode == 0 and "finished after 2 epochs" in done.stderr
+
+
+def test_moved_lists_resume(
+    complete: Path, copied: Path, videos: Path, command: list[str], tool: Any, tmp_path: Path
+) -> None:
+    shutil.rmtree((copied / "checkpoints" / "last").resolve())
+    lists = moved_lists(videos, tmp_path / "moved", str)
+    done = tool(*command, f"out_dir={copied}", *lists)
+    assert done.returncode == 0, done.stderr
+    assert_equal_runs(copied, complete)
+
+
+def test_a_finished_run_continues_with_more_epochs(
+    copied: Path, command: list[str], tool: Any
+) -> None:
+    """Issue I, 3.1."""
+    done = tool(*command, f"out_dir={copied}")
+    words = "finished after 2 epochs: nothing to do; train.epochs=4 continues"
+    assert done.returncode == 0 and f"{copied}: {words}" in done.stderr
+    done = tool(*command, f"out_dir={copied}", "train.epochs=3", "train.eval_every=2")
+    assert done.returncode == 0, done.stderr
+    assert len(losses(copied)) == 9
 
 
 @pytest.mark.fault
