@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
+LONGEST_REORDER = 16
+"""Frames by which a codec may move a frame in the order of decoding."""
+
 
 class PacketFacts(NamedTuple):
     """Metadata of one packet in the container."""
@@ -109,6 +112,41 @@ def build_index(packets: Sequence[PacketFacts]) -> FrameIndex | None:
         return None
     packet_of = tuple(position for _, position in shown)
     return FrameIndex(pts=pts, packet=packet_of, keys=keys, key_pts=key_pts)
+
+
+def display_times(decoded: Sequence[int | None]) -> list[int]:
+    """Return the times at which decoded frames are shown, ascending; empty if they are unknown.
+
+    Frames whose times were derived from their packets' order have them exchanged with neighbours.
+    Times further apart mean that the clock was set back.
+
+    >>> display_times([1, 2, 4, 3, 5])
+    [1, 2, 3, 4, 5]
+    """
+    known = sorted(pts for pts in decoded if pts is not None)
+    place = {pts: i for i, pts in enumerate(known)}
+    moves = [abs(place[pts] - i) for i, pts in enumerate(decoded) if pts is not None]
+    if len(place) != len(decoded) or max(moves, default=0) > LONGEST_REORDER:
+        return []
+    return known
+
+
+def frame_rate(header: float, pts: Sequence[int], base: Fraction) -> float:
+    """Return the average frame rate; 0 if it is unknown.
+
+    Times are rounded to the container's ticks, so the header's rate is the more exact one, unless
+    it is a different rate altogether.
+
+    Args:
+        header: Rate that the container states; 0 if it states none.
+        pts: Presentation time of each frame, ascending.
+        base: Seconds of one tick.
+    """
+    measured = 0.0
+    if len(pts) > 1 and pts[-1] > pts[0]:
+        measured = float((len(pts) - 1) / ((pts[-1] - pts[0]) * base))
+    agrees = measured == 0 or abs(header - measured) <= 0.02 * measured
+    return header if header > 0 and agrees else measured
 
 
 def pts_to_seconds(pts: Sequence[int], base: Fraction, start: Fraction) -> tuple[float, ...]:

@@ -21,13 +21,15 @@ from av.video.stream import VideoStream
 
 from hiera_video.errors import DecodeError
 from hiera_video.utils.profiler import stage
-from hiera_video.video.container import (
-    check_request,
-    check_size,
-    decode_errors,
-    single_threaded,
+from hiera_video.video.container import check_request, check_size, decode_errors, single_threaded
+from hiera_video.video.frame_index import (
+    FrameIndex,
+    PacketRange,
+    build_index,
+    display_times,
+    frame_rate,
+    pts_to_seconds,
 )
-from hiera_video.video.frame_index import FrameIndex, PacketRange, build_index, pts_to_seconds
 from hiera_video.video.options import ShardVideo
 from hiera_video.video.orientation import FrameLayout, frame_orientation
 from hiera_video.video.packet_index import Stamp, find_packets
@@ -42,8 +44,6 @@ ONE_FRAME_PER_PACKET = {
 nothing, frames are counted by decoding."""
 SKIPS_NONREF = {"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"}
 """Decoders that drop non-reference frames on request; tests show the other frames unchanged."""
-LONGEST_REORDER = 16
-"""Frames by which a codec may move a frame in the order of decoding."""
 FALLBACK_FPS = 30.0
 
 TakeFrame = Callable[[int, VideoFrame], None]
@@ -403,14 +403,7 @@ class PyAVReader(Closeable):
             self._set_times(list(self._index.pts))
             return
         self._index = None
-        known = sorted(pts for pts in times if pts is not None)
-        place = {pts: i for i, pts in enumerate(known)}
-        # times of reordered frames are exchanged; further apart, the clock was set back
-        if len(place) != len(times) or any(
-            abs(place[pts] - i) > LONGEST_REORDER for i, pts in enumerate(times) if pts is not None
-        ):
-            known = []
-        self._set_times(known, count=len(times))
+        self._set_times(display_times(times), count=len(times))
 
     def _set_times(self, pts: list[int], count: int = 0) -> None:
         """Set the times on the file's clock and the average frame rate.
@@ -421,13 +414,7 @@ class PyAVReader(Closeable):
         """
         header = float(self._source.stream.average_rate or self._source.stream.guessed_rate or 0)
         base = self._source.stream.time_base or Fraction(1, 1000)
-        measured = 0.0
-        if len(pts) > 1 and pts[-1] > pts[0]:
-            measured = float((len(pts) - 1) / ((pts[-1] - pts[0]) * base))
-        # times are rounded to the container's ticks, so the header's rate is the more exact one
-        # unless it is a different rate altogether
-        agrees = measured == 0 or abs(header - measured) <= 0.02 * measured
-        self._fps = header if header > 0 and agrees else measured or FALLBACK_FPS
+        self._fps = frame_rate(header, pts, base) or FALLBACK_FPS
         if not pts:
             self._times: tuple[float, ...] = tuple(i / self._fps for i in range(count))
             return

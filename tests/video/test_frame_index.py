@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from hiera_video.video.frame_index import PacketFacts, PacketRange, build_index, pts_to_seconds
+from hiera_video.video.frame_index import (
+    PacketFacts,
+    PacketRange,
+    build_index,
+    display_times,
+    frame_rate,
+    pts_to_seconds,
+)
 
 
 def packets(
@@ -55,3 +62,17 @@ def test_seconds_are_the_nearest_floats() -> None:
     base, start = Fraction(1, 15360), Fraction(7, 1000)
     pts = [0, 512, 123_457, 9_999_999]
     assert pts_to_seconds(pts, base, start) == tuple(float(time * base - start) for time in pts)
+
+
+def test_times_of_frames_that_were_decoded() -> None:
+    assert display_times([0, 2, 1, 3]) == [0, 1, 2, 3]
+    assert display_times([0, None, 1]) == display_times([0, 1, 1]) == display_times([]) == []
+    assert display_times([*range(100, 140), *range(40)]) == []  # the clock was set back
+
+
+def test_frame_rates() -> None:
+    ms = Fraction(1, 1000)
+    assert frame_rate(30.0, [0, 33, 67, 100], ms) == 30.0
+    assert frame_rate(60.0, [0, 33, 67, 100], ms) == 30.0
+    assert frame_rate(0.0, [0, 100, 200], ms) == 10.0
+    assert frame_rate(25.0, [], ms) == 25.0 and frame_rate(0.0, [7], ms) == 0.0
