@@ -17,6 +17,7 @@ import logging
 from collections.abc import Sequence
 
 from hiera_video.errors import ConfigError
+from hiera_video.utils.text_files import encode_json, encode_text, printable
 from hiera_video.workflows.search import (
     COLUMNS,
     as_csv,
@@ -74,11 +75,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     for result in results:
         seconds = f"{result.start_seconds:z.2f}–{result.end_seconds:.2f} s"
-        print(f"{result.rank:>3}  {result.similarity:.4f}  {result.path}  {seconds}", flush=True)
+        print(
+            f"{result.rank:>3}  {result.similarity:.4f}  {printable(result.path)}  {seconds}",
+            flush=True,
+        )
     if arguments.csv:
-        write_output(arguments.csv, as_csv(results).encode())
+        write_output(arguments.csv, encode_text(as_csv(results)))
     if arguments.json:
-        write_output(arguments.json, as_json(results).encode())
+        write_output(arguments.json, encode_json(as_json(results)))
     if arguments.sheet:
         write_output(arguments.sheet, result_sheet(results, decoder_of_store(store)))
     return 0

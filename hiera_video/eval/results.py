@@ -28,6 +28,7 @@ from hiera_video.eval.metrics import (
 )
 from hiera_video.eval.views import Predictions
 from hiera_video.utils.atomic_files import write_atomic
+from hiera_video.utils.text_files import csv_cell
 
 MAP_RESAMPLES = 200
 
@@ -146,8 +147,14 @@ def _csv(predictions: Predictions, manifest: Manifest, names: Sequence[str]) -> 
         best, *others = np.argsort(-line, kind="stable")[:top].tolist()
         writer.writerow(
             [
-                *(row, record.path, ";".join(map(str, labels)), best, f"{line[best]:.6f}"),
-                *(";".join(names[label] for label in labels), names[best]),
+                *(
+                    row,
+                    csv_cell(record.path),
+                    ";".join(map(str, labels)),
+                    best,
+                    f"{line[best]:.6f}",
+                ),
+                *(csv_cell(";".join(names[label] for label in labels)), csv_cell(names[best])),
                 *(item for index in others for item in (index, f"{line[index]:.6f}")),
             ]
         )

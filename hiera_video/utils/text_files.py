@@ -8,6 +8,8 @@ from pathlib import Path
 
 from hiera_video.errors import ManifestError
 
+CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+FORMULA = ("=", "+", "-", "@")
 NUL = "holds a NUL character; is this a text file?"
 
 
@@ -19,6 +21,40 @@ def shorten(value: object, limit: int = 80) -> str:
     """
     text = repr(value)
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def encode_text(text: str) -> bytes:
+    """Return UTF-8, with names of files that are not UTF-8 as the bytes that they have."""
+    return text.encode(errors="surrogateescape")
+
+
+def encode_json(text: str) -> bytes:
+    r"""Return UTF-8 JSON or HTML, with the bytes of names that are not UTF-8 as `\udcff`."""
+    return text.encode(errors="backslashreplace")
+
+
+def escape_names(text: str) -> str:
+    r"""Return text that is UTF-8, with the bytes of names that are not as `\udcff`."""
+    return encode_json(text).decode()
+
+
+def printable(text: str) -> str:
+    r"""Return text without control characters, which a terminal would obey, each as `\x1b`.
+
+    >>> print(printable("a\x1b[31m\n"))
+    a\x1b[31m\x0a
+    """
+    return text.translate(CONTROL)
+
+
+def csv_cell(text: str) -> str:
+    """Return text as a spreadsheet may show it: no formula, and no control characters.
+
+    >>> csv_cell("=1+1"), csv_cell("a\\nb")
+    ("'=1+1", 'a\\nb')
+    """
+    lines = "\n".join(map(printable, text.split("\n")))
+    return f"'{lines}" if text[:1] in FORMULA and text else lines
 
 
 def is_text(value: object) -> bool:

@@ -12,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from hiera_video.utils.text_files import escape_names, printable
+
 SIZE, DPI = (4.6, 3.2), 170
 BLUE, ORANGE, GREY = "#3b6fc4", "#d9822b", "#8a94a6"
 
@@ -101,7 +103,7 @@ def confusion_matrix(counts: NDArray[np.int64], names: Sequence[str]) -> bytes:
     # columns have only the class index: names there would double the picture's height
     indices = [str(index) for index in range(classes)]
     axes.set_xticks(range(classes), indices, rotation=90 if classes > 30 else 0)
-    labels = [f"{textwrap.fill(name, 24)}  {index}" for index, name in enumerate(names)]
+    labels = [f"{textwrap.fill(_plain(name), 24)}  {index}" for index, name in enumerate(names)]
     axes.set_yticks(range(classes), labels)
     if classes <= 30:
         for row, column in zip(*counts.nonzero()):
@@ -118,6 +120,11 @@ def _figure(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def _plain(name: str) -> str:
+    """Return a name that matplotlib draws as it is: no mathtext, no control characters."""
+    return printable(escape_names(name)).replace("$", r"\$")
 
 
 def _display_name(score: str) -> str:

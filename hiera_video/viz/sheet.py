@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from hiera_video.utils.text_files import escape_names, printable
+
 HEIGHT, TEXT, MARGIN, GAP = 96, 20, 8, 2
 MAX_WIDTH = 720
 """Width of a strip in pixels; wider ones are scaled down."""
@@ -34,11 +36,12 @@ class Strip:
 def contact_sheet(strips: Sequence[Strip]) -> bytes:
     """Return a PNG with the strips below each other, each under its title."""
     pictures = [_picture(strip) for strip in strips]
+    titles = [printable(escape_names(strip.title)) for strip in strips]
     font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / FONT), size=13)
     indents = [0 if strip.heading else 2 * MARGIN for strip in strips]
     widths = [
-        indent + max(picture.width, round(font.getlength(strip.title)))
-        for strip, picture, indent in zip(strips, pictures, indents)
+        indent + max(picture.width, round(font.getlength(title)))
+        for title, picture, indent in zip(titles, pictures, indents)
     ]
     tops, bottom = list[int](), MARGIN
     for strip, picture in zip(strips, pictures):
@@ -47,9 +50,9 @@ def contact_sheet(strips: Sequence[Strip]) -> bytes:
         bottom += TEXT + picture.height + MARGIN
     sheet = Image.new("RGB", (max(widths, default=0) + 2 * MARGIN, bottom), (255, 255, 255))
     draw = ImageDraw.Draw(sheet)
-    for strip, picture, indent, top in zip(strips, pictures, indents, tops):
+    for strip, title, picture, indent, top in zip(strips, titles, pictures, indents, tops):
         left, colour = MARGIN + indent, BLACK if strip.heading else GREY
-        draw.text((left, top), strip.title, fill=colour, font=font)
+        draw.text((left, top), title, fill=colour, font=font)
         sheet.paste(picture, (left, top + TEXT))
     buffer = io.BytesIO()
     sheet.save(buffer, format="PNG")

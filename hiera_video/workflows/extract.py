@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
@@ -24,6 +25,7 @@ from hiera_video.data.manifest.record import VIDEO_SUFFIXES, Manifest, Record
 from hiera_video.errors import ConfigError, FeatureError
 from hiera_video.features.config import FeaturesConfig
 from hiera_video.features.windows import check_windows, sliding_windows, view_windows
+from hiera_video.utils.text_files import encode_text
 from hiera_video.video.options import FrameFolder
 from hiera_video.workflows.build import make_model, make_quarantine_policy
 from hiera_video.workflows.predict import find_videos
@@ -191,7 +193,15 @@ def run_extraction(
 
     process = process_rank()
     encoder = make_encoder(config, device_for(process.local_rank) if engine == "here" else None)
-    plan = make_plan(config, manifest, encoder)
+    plan = make_plan(config, order_like_store(config, manifest), encoder)
+    changed, reopened = plan.reopen_changed()
+    if changed:
+        logger.info(
+            "%d videos changed since they were extracted (size, time or permission); %d shards are "
+            "computed again",
+            changed,
+            reopened,
+        )
     if engine == "ray":
         from hiera_video.features.engine_ray import run_ray
 
@@ -207,10 +217,16 @@ def _report(config: Config, plan: ExtractionPlan, stats: ExtractionStats) -> int
     left = total - len(plan.files.finished())
     logger.info("%s: %s", plan.folder, f"{left} of {total} shards remain" if left else "complete")
     limit = config.features.max_broken
-    if stats.unreadable > limit * stats.videos:
-        logger.error(
-            "%d unreadable videos are over features.max_broken=%g", stats.unreadable, limit
+    summaries = [plan.files.read_summary(number) for number in plan.files.finished()]
+    unreadable = sum(summary["broken"] for summary in summaries)
+    if unreadable > stats.unreadable:
+        logger.info(
+            "%d unreadable videos of earlier runs were passed over; one that is replaced or can be "
+            "read again is tried again",
+            unreadable - stats.unreadable,
         )
+    if unreadable > limit * sum(summary["videos"] for summary in summaries):
+        logger.error("%d unreadable videos are over features.max_broken=%g", unreadable, limit)
         return TOO_MANY_UNREADABLE
     return DONE
 
@@ -273,6 +289,21 @@ def make_plan(
     }
     if files.exists:
         found = files.read_metadata()
+        if _grows(manifest, found, metadata["identity"]):
+            logger.info(
+                "%s: grows from %d to %d videos",
+                files.folder, found["videos"], len(manifest.records),
+            )  # fmt: skip
+            grown = {key: metadata[key] for key in ("identity", "videos")}
+            if not Path(manifest.source).is_file():  # see `order_like_store`
+                new = [record.path for record in manifest.records[found["videos"] :]]
+                grown["appended"] = [*found.get("appended", []), *new]
+            found = files.extend({**found, **grown})
+        if not isinstance(found.get("shard_videos"), int) or found["shard_videos"] < 1:
+            raise FeatureError(
+                f"{files.folder}: its features.json is damaged "
+                f"(shard_videos={found.get('shard_videos')!r}); choose another output"
+            )
     else:
         shard_videos = _shard_videos(config, manifest, read, quarantine)
         found = files.create({**metadata, "shard_videos": shard_videos})
@@ -321,17 +352,13 @@ def extraction_identity(
     """Return everything that determines a byte of the output, by its config key."""
     from hiera_video.models.weights.digest import weights_digest
 
-    videos = hashlib.sha256()
-    for record in manifest.records:
-        part = f"{record.start_seconds} {record.end_seconds} {record.num_frames}"
-        videos.update(f"{record.path}\0{part}\n".encode())
     clip, features = asdict(config.clip), asdict(config.features)
     del clip["repeats"], features["stages"]
     if views is None:
         del clip["test_starts"]
     return {
         "weights": weights_digest(encoder.model),
-        "videos": videos.hexdigest(),
+        "videos": _digest_videos(manifest.records),
         "model.name": config.model.name,
         "model.input_size": list(config.input_size),
         "augment.mean": list(config.augment.mean),
@@ -346,8 +373,54 @@ def extraction_identity(
     }
 
 
+def _grows(manifest: Manifest, found: dict[str, Any], identity: dict[str, Any]) -> bool:
+    """Return True if the manifest is the store's list, followed by new videos."""
+    count = found["videos"]
+    if not 0 < count < len(manifest.records):
+        return False
+    first = {**identity, "videos": _digest_videos(manifest.records[:count])}
+    return bool(found["identity"] == first)
+
+
+def order_like_store(config: Config, manifest: Manifest) -> Manifest:
+    """Return the videos of a folder in the order of an existing store, followed by new ones.
+
+    A list is returned as it is: its order is the user's.
+    """
+    from hiera_video.features.shard_files import ShardFiles
+    from hiera_video.features.store import FeatureStore
+
+    files = ShardFiles(str(config.features.output))
+    if not files.exists or Path(manifest.source).is_file():
+        return manifest
+    found, by_path = files.read_metadata(), {record.path: record for record in manifest.records}
+    appended = [path for path in found.get("appended", []) if path in by_path]
+    known = [*(path for path in by_path if path not in set(appended)), *appended]
+    if _digest_videos([by_path[path] for path in known]) != found["identity"].get("videos"):
+        store = FeatureStore(files.folder)
+        known = store.paths() if store.is_complete else []
+    if not known or not by_path.keys() >= set(known):
+        return manifest
+    paths = [*known, *sorted(by_path.keys() - set(known))]
+    records = tuple(replace(by_path[path], row=row) for row, path in enumerate(paths))
+    return replace(manifest, records=records)
+
+
+def _digest_videos(records: Sequence[Record]) -> str:
+    videos = hashlib.sha256()
+    for record in records:
+        part = f"{record.start_seconds} {record.end_seconds} {record.num_frames}"
+        videos.update(encode_text(f"{record.path}\0{part}\n"))
+    return videos.hexdigest()
+
+
 def _check_same_settings(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    if changed == ["videos"]:
+        raise FeatureError(
+            f"{folder}: has features of another list of videos; a store grows only by videos that "
+            "follow its own: append them to its list, or choose another output"
+        )
     if changed:
         changes = "; ".join(
             f"{key} was {_short(before.get(key))}, now {_short(now.get(key))}" for key in changed

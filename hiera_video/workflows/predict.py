@@ -19,6 +19,7 @@ from hiera_video.data.manifest.record import VIDEO_SUFFIXES
 from hiera_video.errors import ConfigError, DecodeError
 from hiera_video.models.registry import config_for
 from hiera_video.utils.safe_paths import walk_folders
+from hiera_video.utils.text_files import csv_cell, encode_json, encode_text, printable
 from hiera_video.video.options import Backend, FrameFolder
 
 if TYPE_CHECKING:
@@ -159,15 +160,15 @@ def predict_files(
     for path in paths:
         try:
             for prediction in _predict_file(run, path, topk=topk, window=window, step=step):
-                print(f"{path}  {_format(prediction)}", flush=True)
+                print(printable(f"{path}  {_format(prediction)}"), flush=True)
                 rows.append(_row(path, prediction))
         except DecodeError as error:
             unreadable += 1
             logger.error("error: %s", error)
     if json_file:
-        _write(json_file, json.dumps(rows, indent=1, ensure_ascii=False))
+        _write(json_file, encode_json(json.dumps(rows, indent=1, ensure_ascii=False)))
     if csv_file:
-        _write(csv_file, _csv(rows))
+        _write(csv_file, encode_text(_csv(rows)))
     if not unreadable:
         return DONE
     logger.error("%d of %d videos are unreadable", unreadable, len(paths))
@@ -198,7 +199,7 @@ def predict_webcam(
     try:
         stream = itertools.chain([first] if first else [], frames)
         for prediction in predict_live(run, stream, window=window, step=step, topk=topk):
-            print(_format(prediction), flush=True)
+            print(printable(_format(prediction)), flush=True)
     except KeyboardInterrupt:
         logger.info("stopped")
     return DONE
@@ -245,9 +246,9 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "start_seconds", "end_seconds", "rank", "label", "probability"])
     for row in rows:
-        segment = (row["path"], row["start_seconds"], row["end_seconds"])
+        segment = (csv_cell(row["path"]), row["start_seconds"], row["end_seconds"])
         for rank, item in enumerate(row["answers"], 1):
-            writer.writerow([*segment, rank, item["label"], item["probability"]])
+            writer.writerow([*segment, rank, csv_cell(item["label"]), item["probability"]])
     return text.getvalue()
 
 
@@ -264,8 +265,8 @@ def _check_writable(path: str) -> None:
         raise ConfigError(f"{path}: cannot be written; check the permissions")
 
 
-def _write(path: str, text: str) -> None:
+def _write(path: str, content: bytes) -> None:
     try:
-        Path(path).write_text(text, encoding="utf-8")
+        Path(path).write_bytes(content)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror})") from error

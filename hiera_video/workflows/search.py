@@ -23,7 +23,7 @@ from hiera_video.errors import ConfigError, DecodeError, FeatureError
 from hiera_video.features.config import FeaturesConfig
 from hiera_video.models.registry import ModelConfig, is_mae
 from hiera_video.train.config import TrainConfig
-from hiera_video.utils.text_files import read_text
+from hiera_video.utils.text_files import csv_cell, read_text
 from hiera_video.video.options import Backend
 
 if TYPE_CHECKING:
@@ -297,7 +297,8 @@ def as_csv(results: Sequence[SearchResult]) -> str:
     writer.writerow(COLUMNS)
     for result in results:
         *values, (start, end) = astuple(result)
-        writer.writerow([*values, f"{start}-{end}"])
+        cells = [csv_cell(value) if isinstance(value, str) else value for value in values]
+        writer.writerow([*cells, f"{start}-{end}"])
     return text.getvalue()
 
 

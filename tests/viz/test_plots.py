@@ -7,6 +7,7 @@ import io
 
 import matplotlib
 import numpy as np
+import pytest
 from PIL import Image
 
 from hiera_video.viz import plots
@@ -36,3 +37,9 @@ def test_plots_are_not_blank() -> None:
         plots.calibration_curve([{"confidence": 0.9, "accuracy": 0.7, "videos": 10}]),
     ):
         assert np.asarray(Image.open(io.BytesIO(png))).std() > 0
+
+
+@pytest.mark.parametrize("name", ["$a_$b", r"$\frac{1$", "a\nb", "\x1b[31m", "\udce9"])
+def test_names_of_classes_are_drawn_as_they_are(name: str) -> None:
+    """I 4.10: mathtext and bytes that are not UTF-8 ended a finished test without a report."""
+    assert plots.confusion_matrix(np.eye(2, dtype=int), [name, "b"]).startswith(b"\x89PNG")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from hiera_video.viz.sheet import (
@@ -59,3 +60,10 @@ def test_wide_strips_are_scaled_down() -> None:
 
 def test_no_strips_are_an_empty_sheet() -> None:
     assert decoded(contact_sheet([])).shape == (MARGIN, 2 * MARGIN, 3)
+
+
+@pytest.mark.parametrize("title", ["a\nb.mp4", "\x1b[31mred", "caf\udce9.mp4"])
+def test_titles_of_odd_names(title: str) -> None:
+    """I 4.3: line breaks and bytes that are not UTF-8."""
+    one = decoded(contact_sheet([Strip(title="a", frames=None)]))
+    assert decoded(contact_sheet([Strip(title=title, frames=None)])).shape == one.shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,8 +29,23 @@ def find_class_names(listing: Path) -> tuple[tuple[str, ...] | None, Path | None
 
 
 def write_class_names(folder: Path, names: Sequence[str]) -> None:
-    """Write `labels.txt` in a folder: one name per line, in index order."""
-    write_atomic(folder / "labels.txt", "".join(f"{name}\n" for name in names))
+    """Write class names into a folder: `labels.txt`, one per line, in the order of their indices.
+
+    Names that a line cannot hold (blanks at their ends, line breaks, not UTF-8) are written as
+    `labels.json`.
+    """
+    if all(map(_fits_a_line, names)):
+        write_atomic(folder / "labels.txt", "".join(f"{name}\n" for name in names))
+    else:
+        write_atomic(folder / "labels.json", json.dumps(list(names), indent=1) + "\n")
+
+
+def _fits_a_line(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return name == name.strip() and "\n" not in name
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from hiera_video.data.manifest.record import Label, Manifest, Record
 from hiera_video.data.manifest.tar_index import INDEX_SUFFIX
 from hiera_video.errors import ConfigError, ManifestError
 from hiera_video.utils.atomic_files import atomic_file, write_atomic
-from hiera_video.utils.text_files import read_json
+from hiera_video.utils.text_files import encode_json, read_json
 
 BLOCK = tarfile.BLOCKSIZE
 END = bytes(2 * BLOCK)
@@ -237,7 +237,7 @@ def _sidecars(
         if manifest.class_names is not None:
             facts["class"] = manifest.class_names[label]
     present = {name: value for name, value in facts.items() if value is not None}
-    files.append((f"{key}.json", json.dumps(present, ensure_ascii=False).encode()))
+    files.append((f"{key}.json", encode_json(json.dumps(present, ensure_ascii=False))))
     return files
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,10 @@ def test_share_class_names() -> None:
         share_class_names(manifest_of(None, 2), names, "labels.txt")
     with pytest.raises(ManifestError, match=r"val.csv: has the class 'c', which labels.txt lacks"):
         share_class_names(manifest_of(("a", "c"), 0), names, "labels.txt")
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a ", " a", "a\r", os.fsdecode(b"caf\xe9")])
+def test_names_that_a_line_cannot_hold(tmp_path: Path, name: str) -> None:
+    """I 4.3, 4.10: they moved the indices of all later classes, or ended the command."""
+    write_class_names(tmp_path, ["x", name, "a"])
+    assert find_class_names(tmp_path / "train.csv") == (("x", name, "a"), tmp_path / "labels.json")
