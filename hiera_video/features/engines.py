@@ -138,15 +138,18 @@ def compute_shards(
     clip_shape = (encoder.model.config.in_chans, *encoder.model.config.input_size)
     runner = BatchRunner(encoder, plan.config.batch_size, clip_shape)
     unreadable: dict[int, UnreadableVideo] = {}
+    states: dict[int, list[str]] = {}
     numbers: Iterator[int] = claims
     while True:
         repeat: list[int] = []
-        stream = read_in_order(_take(plan, numbers), read_requests, plan.read.windows_per_part)
+        stream = read_in_order(
+            _take(plan, numbers, states), read_requests, plan.read.windows_per_part
+        )
         timed = _count_waiting(stream, stats)
         for (_, number), items in groupby(timed, key=lambda item: item[:2]):
             parts = _report((part for _, _, part in items), bar)
             try:
-                summary = compute_shard(plan, number, parts, runner, unreadable)
+                summary = compute_shard(plan, number, parts, runner, unreadable, states[number])
             except PartlyUnreadableError as error:
                 unreadable[error.video.row] = error.video
                 repeat.append(number)
@@ -160,8 +163,11 @@ def compute_shards(
         numbers = iter(repeat)
 
 
-def _take(plan: ExtractionPlan, numbers: Iterator[int]) -> Iterator[tuple[int, Any]]:
+def _take(
+    plan: ExtractionPlan, numbers: Iterator[int], states: dict[int, list[str]]
+) -> Iterator[tuple[int, Any]]:
     for number in numbers:
+        states[number] = plan.states(number)
         plan.files.clear_leftovers(number, plan.ranges[number])
         yield number, plan.shard(number)
 

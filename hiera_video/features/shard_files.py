@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,16 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from hiera_video.data.manifest.record import Record
 from hiera_video.errors import FeatureError
 from hiera_video.utils.atomic_files import write_atomic
-from hiera_video.utils.resumable import ENTRIES_PER_FOLDER, ShardFolder
+from hiera_video.utils.resumable import ENTRIES_PER_FOLDER, ShardFolder, file_state
 
 METADATA = "features.json"
 FORMAT = 1
 """Version of the file formats."""
+METADATA_TYPES = {"identity": dict, "names": dict, "dtype": str, "videos": int}
+"""Keys of `features.json` without which a store cannot be read."""
 
 INDEX = pa.schema(
     [
@@ -82,11 +86,18 @@ class ShardFiles(ShardFolder):
             raise FeatureError(
                 f"{path}: cannot be read ({error}); extract into another folder"
             ) from error
+        if not isinstance(metadata, dict):
+            raise FeatureError(f"{path}: damaged (no map of settings); extract into another folder")
         if metadata.get("format") != FORMAT:
             raise FeatureError(
                 f"{path}: has format {metadata.get('format')}, this version reads {FORMAT}; "
                 "extract again"
             )
+        for key, kind in METADATA_TYPES.items():
+            if not isinstance(metadata.get(key), kind):
+                raise FeatureError(
+                    f"{path}: damaged ({key}={metadata.get(key)!r}); extract into another folder"
+                )
         return metadata
 
     def create(self, metadata: dict[str, Any]) -> dict[str, Any]:
@@ -94,6 +105,12 @@ class ShardFiles(ShardFolder):
         text = json.dumps({"format": FORMAT, **metadata}, indent=1, sort_keys=True) + "\n"
         write_file(self.folder / METADATA, text.encode(), replace=False)
         return self.read_metadata()
+
+    def extend(self, metadata: dict[str, Any]) -> dict[str, Any]:
+        """Replace `features.json` of a store that grows by new videos; return its content."""
+        text = json.dumps(metadata, indent=1, sort_keys=True) + "\n"
+        write_file(self.folder / METADATA, text.encode())
+        return metadata
 
     def read_summary(self, number: int) -> dict[str, Any]:
         """Return the JSON of a finished shard: its counts, and size and SHA-256 of its files.
@@ -104,7 +121,11 @@ class ShardFiles(ShardFolder):
         path = self.path(number, self.marker)
         try:
             summary: dict[str, Any] = json.loads(path.read_text())
-        except ValueError as error:
+            counts = [summary[key] for key in ("clips", "videos", "broken")]
+            if not all(isinstance(count, int) for count in counts):
+                raise ValueError(f"counts {counts}")
+            [entry["sha256"] for entry in summary["files"].values()]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise FeatureError(
                 f"{path}: damaged ({error}); delete it and extract again to recompute the shard"
             ) from error
@@ -128,13 +149,20 @@ class ShardFiles(ShardFolder):
                 if path.name[1:9].isdigit() and int(path.name[1:9]) in rows:
                     path.unlink(missing_ok=True)
 
-    def write(self, number: int, index: pa.Table, features: Mapping[str, Tensor]) -> dict[str, Any]:
+    def write(
+        self,
+        number: int,
+        index: pa.Table,
+        features: Mapping[str, Tensor],
+        states: Sequence[str] = (),
+    ) -> dict[str, Any]:
         """Write a finished shard and return its summary (see `read_summary`).
 
         Args:
             number: Number of the shard.
             index: The shard's rows of the index, with the schema `INDEX`.
             features: `stage<n>`: [clips, …], in the order of the index.
+            states: State of the file of each video before it was read, see `video_state`.
 
         Raises:
             FeatureError: A file cannot be written.
@@ -159,9 +187,17 @@ class ShardFiles(ShardFolder):
             "videos": len(set(index.column("row").to_pylist())),
             "broken": status.count("broken"),
             "files": files,
+            **({"states": list(states)} if states else {}),
         }
         write_file(self.path(number, self.marker), (json.dumps(summary, indent=1) + "\n").encode())
         return summary
+
+
+def video_state(record: Record) -> str:
+    """Return what changes if a video is replaced, or becomes readable: `size:mtime_ns`."""
+    path = record.shard_video.shard if record.shard_video else record.path
+    readable = os.access(path, os.R_OK)
+    return ":".join(map(str, file_state(path))) if readable else ""
 
 
 def checksum(tensors: Sequence[Tensor]) -> str:

@@ -22,9 +22,10 @@ from hiera_video.data.loading.quarantine import QuarantinePolicy
 from hiera_video.data.manifest.record import Record
 from hiera_video.features.config import FeaturesConfig
 from hiera_video.features.extract import BatchRunner, check_finite
-from hiera_video.features.shard_files import INDEX, ShardFiles, checksum, write_file
+from hiera_video.features.shard_files import INDEX, ShardFiles, checksum, video_state, write_file
 from hiera_video.features.shard_reading import ReadWindows, VideoPart
 from hiera_video.utils.resumable import shard_ranges
+from hiera_video.utils.text_files import escape_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,29 @@ class ExtractionPlan:
         rows = self.ranges[number]
         return self.records[rows.start : rows.stop]
 
+    def states(self, number: int) -> list[str]:
+        """Return the state of the file of each video of a shard."""
+        return [video_state(record) for record in self.shard(number)]
+
+    def reopen_changed(self) -> tuple[int, int]:
+        """Mark finished shards as unfinished whose videos were replaced or are more than before.
+
+        Shards of earlier versions, without states, are kept.
+
+        Returns:
+            Number of changed videos, and of shards to compute again.
+        """
+        changed = reopened = 0
+        for number in self.files.finished():
+            summary = self.files.read_summary(number)
+            now = self.states(number)
+            before = summary.get("states", now)
+            different = sum(old != new for old, new in zip(before, now))
+            if different or summary["videos"] != len(now):
+                self.files.path(number, self.files.marker).unlink(missing_ok=True)
+                changed, reopened = changed + different, reopened + 1
+        return changed, reopened
+
     @property
     def files(self) -> ShardFiles:
         """Files in the output folder."""
@@ -78,6 +102,7 @@ def compute_shard(
     parts: Iterable[VideoPart | UnreadableVideo],
     runner: BatchRunner,
     unreadable: dict[int, UnreadableVideo],
+    states: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Compute a shard and write its files.
 
@@ -87,6 +112,7 @@ def compute_shard(
         parts: The shard's videos in the order of the manifest, long ones in several parts.
         runner: Computes features in batches; empty before and after.
         unreadable: Videos known to be unreadable, by row, even if `parts` has windows of them.
+        states: State of the file of each video, from before it was read.
 
     Returns:
         The shard's summary (see `ShardFiles.read_summary`).
@@ -124,7 +150,7 @@ def compute_shard(
     check_finite(features, plan.config, f"shard {number} ({records[0].path} … {records[-1].path})")
     if plan.config.format != "safetensors":
         _write_arrays(plan, computed, features)
-    return plan.files.write(number, pa.Table.from_pylist(rows, schema=INDEX), features)
+    return plan.files.write(number, pa.Table.from_pylist(rows, schema=INDEX), features, states)
 
 
 def _window_rows(part: VideoPart, number: int) -> list[dict[str, Any]]:
@@ -145,7 +171,9 @@ def _index_row(
     video: VideoPart | UnreadableVideo, number: int, *, status: str = "ok", **facts: Any
 ) -> dict[str, Any]:
     common = {"path": video.path, "row": video.row, "shard": number, "status": status}
-    return {**dict.fromkeys(INDEX.names), "clip": 0, "tail": False, **common, **facts}
+    row = {**dict.fromkeys(INDEX.names), "clip": 0, "tail": False, **common, **facts}
+    # Parquet's text is UTF-8
+    return {key: escape_names(item) if isinstance(item, str) else item for key, item in row.items()}
 
 
 def _write_arrays(

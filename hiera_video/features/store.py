@@ -29,8 +29,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from hiera_video.errors import FeatureError
-from hiera_video.features.shard_files import INDEX, ShardFiles
+from hiera_video.features.shard_files import INDEX, METADATA, ShardFiles
 from hiera_video.utils.hashing import file_sha256
+from hiera_video.utils.text_files import escape_names
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 OPEN_SHARDS = 32
@@ -88,10 +89,8 @@ class FeatureStore(Dataset[VideoFeatures]):
         `names`, `dtype`, `videos`, …"""
         self.names = tuple(self.metadata["names"])
         """Names of the extracted stages, `stage1` … `stage4`, ascending."""
-        self.dtype = DTYPES[self.metadata["dtype"]]
-        parts = [
-            _read_index(self._files.path(number, "parquet")) for number in self._files.finished()
-        ]
+        self.dtype = self._known_dtype()
+        parts = [_read_index(self._files, number) for number in self._files.finished()]
         self._table = pa.concat_tables(parts) if parts else INDEX.empty_table()
         rows = self._table.column("row").to_numpy()
         # the index rows of a video are adjacent and in order of time
@@ -162,6 +161,11 @@ class FeatureStore(Dataset[VideoFeatures]):
         """
         return self._table
 
+    def paths(self) -> list[str]:
+        """Return the path of each video in the store, by row."""
+        column = self._table.column("path")
+        return [column[first].as_py() for _, (first, _) in sorted(self._spans.items())]
+
     def clips(self) -> pa.Table:
         """Return the rows of the index that have features, in the order of `matrix`."""
         return self._table.filter(compute.equal(self._table.column("status"), "ok"))
@@ -204,6 +208,16 @@ class FeatureStore(Dataset[VideoFeatures]):
                     damaged.append(str(path))
         return damaged
 
+    def _known_dtype(self) -> torch.dtype:
+        names, dtype = self.metadata["names"], self.metadata["dtype"]
+        shapes = all(isinstance(size, int) for shape in names.values() for size in shape)
+        if dtype not in DTYPES or not names or not shapes:
+            raise FeatureError(
+                f"{self._files.folder / METADATA}: damaged (dtype={dtype!r}, names={names}); "
+                "extract into another folder"
+            )
+        return DTYPES[dtype]
+
     def _resolve_name(self, name: str | None) -> str:
         name = self.names[-1] if name is None else name
         if name not in self.names:
@@ -213,7 +227,7 @@ class FeatureStore(Dataset[VideoFeatures]):
         return name
 
     def _row_of(self, path: str) -> int:
-        known = self._rows_by_path()
+        known, path = self._rows_by_path(), escape_names(path)
         rows = known.get(path) or known.get(os.path.abspath(path)) or []  # noqa: PTH100 (keeps links)
         if len(rows) == 1:
             return rows[0]
@@ -243,18 +257,31 @@ class FeatureStore(Dataset[VideoFeatures]):
         parts = [torch.empty(0, *self.metadata["names"][name], dtype=self.dtype)]
         for first, stop in pairwise(bounds if len(shards) else []):
             low, high = int(offsets[first]), int(offsets[stop - 1]) + 1
-            assert high - low == stop - first, "a shard's clips are in the order of the index"
-            parts.append(self._open(int(shards[first])).get_slice(name)[low:high])
+            part = self._read_part(int(shards[first]), name, low, high)
+            expected = (stop - first, *self.metadata["names"][name])
+            if part.shape != expected or part.dtype != self.dtype:
+                raise _damaged(
+                    self._files.path(int(shards[first]), "safetensors"),
+                    f"its index promises {name} {list(expected)} at {low}, it has "
+                    f"{list(part.shape)} in {part.dtype}",
+                )
+            parts.append(part)
         return torch.cat(parts)
+
+    def _read_part(self, number: int, name: str, low: int, high: int) -> Tensor:
+        shard = self._open(number)
+        try:
+            part: Tensor = shard.get_slice(name)[low:high]
+        except Exception as error:  # safetensors raises several kinds of its own
+            raise _damaged(self._files.path(number, "safetensors"), str(error)) from error
+        return part
 
     def _open_shard(self, number: int) -> Any:
         path = self._files.path(number, "safetensors")
         try:
             return safe_open(path, framework="pt")
         except Exception as error:  # safetensors raises several kinds of its own
-            raise FeatureError(
-                f"{path}: cannot be read ({error}); delete its .json and extract again"
-            ) from error
+            raise _damaged(path, str(error)) from error
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_open"}
@@ -264,13 +291,28 @@ class FeatureStore(Dataset[VideoFeatures]):
         self._open = lru_cache(maxsize=OPEN_SHARDS)(self._open_shard)
 
 
-def _read_index(path: Path) -> pa.Table:
+def _read_index(files: ShardFiles, number: int) -> pa.Table:
+    path, summary = files.path(number, "parquet"), files.read_summary(number)
     try:
-        return parquet.read_table(path)
+        table = parquet.read_table(path)
     except (OSError, pa.ArrowException) as error:
-        raise FeatureError(
-            f"{path}: cannot be read ({error}); delete its .json and extract again"
-        ) from error
+        raise _damaged(path, str(error)) from error
+    if not table.schema.equals(INDEX):
+        raise _damaged(path, "has other columns")
+    videos = compute.count_distinct(table.column("row")).as_py()
+    offsets = table.filter(compute.equal(table.column("status"), "ok")).column("offset")
+    complete = np.array_equal(offsets.to_numpy(), np.arange(summary["clips"]))
+    if not complete or videos != summary["videos"]:
+        raise _damaged(
+            path,
+            f"has {len(offsets)} clips of {videos} videos, its .json says {summary['clips']} of "
+            f"{summary['videos']}",
+        )
+    return table
+
+
+def _damaged(path: Path, detail: str) -> FeatureError:
+    return FeatureError(f"{path}: cannot be read ({detail}); delete its .json and extract again")
 
 
 class ClipDataset(Dataset[dict[str, Any]]):

@@ -63,7 +63,8 @@ class ShardFolder:
 
     def finished(self) -> list[int]:
         """Return the numbers of all finished shards, ascending."""
-        return sorted(int(path.stem) for path in self.folder.glob(f"shards/*/*.{self.marker}"))
+        found = self.folder.glob(f"shards/*/*.{self.marker}")
+        return sorted(int(path.stem) for path in found if path.stem.isdecimal())
 
     def remove_partial(self, number: int) -> None:
         """Delete the temporary files that a killed process left of a shard."""

@@ -17,6 +17,7 @@ import torch
 import hiera_video as hv
 from hiera_video.config.schema import Config
 from hiera_video.data.dataset import UnreadableVideo
+from hiera_video.errors import FeatureError
 from hiera_video.features import shard_reading
 from hiera_video.features.engines import (
     ExtractionStats,
@@ -112,7 +113,7 @@ def test_interrupted_extraction_resumes(
     (shards / ".00000001.safetensors.77.partial").write_bytes(b"half")
     before = (shards / "00000000.safetensors").stat().st_mtime_ns
     with caplog.at_level(logging.INFO):
-        assert extract(out) == 3  # one of the three remaining videos is unreadable
+        assert extract(out) == 0  # one of the eight videos of the store is unreadable
     assert "resuming: 5 of 8 videos already finished" in caplog.text
     assert f"{out}: complete" in caplog.text
     assert contents(out) == contents(reference_store)
@@ -131,7 +132,7 @@ def test_other_settings_or_weights_are_refused(
     hv.save_pretrained(hv.create_model("hiera_micro_16x32", num_classes=3), tmp_path / "other")
     with pytest.raises(ValueError, match=r"other settings \(weights was \w{12}…, now \w{12}…\)"):
         extract(reference_store, f"model.pretrained={tmp_path / 'other'}")
-    with pytest.raises(ValueError, match=r"other settings \(videos was \w{12}…, now \w{12}…\)"):
+    with pytest.raises(ValueError, match="has features of another list of videos; a store grows"):
         path = hv.FeatureStore(reference_store)[0].path
         extract(reference_store, f"features.input={path}")
 
@@ -241,6 +242,102 @@ def test_shards_with_unreadable_videos_can_be_computed_again(
     plan = make_plan(config, read_input(config), make_encoder(config))
     plan.files.discard_unreadable()
     assert plan.files.finished() == [0, 2]
+
+
+# -- changed and new videos (issue I, 3.5) --------------------------------------------------------
+
+
+@pytest.fixture
+def own_folder(folder: Path, tmp_path: Path) -> Path:
+    """A copy of the videos that a test may change."""
+    return Path(shutil.copytree(folder, tmp_path / "videos"))
+
+
+def test_a_video_replaced_in_place_is_extracted_again(
+    extract: Extract, own_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out, given = tmp_path / "out", f"features.input={own_folder}"
+    assert extract(out, given) == 0
+    before, marker = contents(out), out / "shards" / "00000" / "00000000.json"
+    with caplog.at_level(logging.INFO):
+        assert extract(out, given) == 0
+    assert contents(out) == before
+    assert "1 unreadable videos of earlier runs were passed over; one that is" in caplog.text
+    shutil.copy(own_folder / "3.mp4", own_folder / "new")
+    (own_folder / "new").replace(own_folder / "0.mp4")
+    with caplog.at_level(logging.INFO):
+        assert extract(out, given) == 0
+    assert "1 videos changed since they were extracted" in caplog.text
+    store = hv.FeatureStore(out)
+    assert torch.equal(store[0].features, store[3].features) and store.is_complete
+    assert json.loads(marker.read_text())["clips"] == 6 + 1 + 1  # rows 0, 1 and 2
+
+
+def test_an_unreadable_video_that_is_repaired_is_extracted(
+    extract: Extract, own_folder: Path, tmp_path: Path
+) -> None:
+    out, given = tmp_path / "out", f"features.input={own_folder}"
+    assert extract(out, given) == 0
+    assert hv.FeatureStore(out)[UNREADABLE].status == "broken"
+    shutil.copy(own_folder / "3.mp4", own_folder / f"{UNREADABLE}.mp4")
+    assert extract(out, given) == 0
+    assert hv.FeatureStore(out)[UNREADABLE].status == "ok"
+
+
+def test_shards_of_earlier_versions_without_states_are_kept(
+    extract: Extract, own_folder: Path, tmp_path: Path
+) -> None:
+    out, given = tmp_path / "out", f"features.input={own_folder}"
+    assert extract(out, given) == 0
+    for marker in out.glob("shards/*/*.json"):
+        summary = json.loads(marker.read_text())
+        assert len(summary.pop("states")) == summary["videos"]
+        marker.write_text(json.dumps(summary))
+    before = contents(out)
+    (own_folder / "0.mp4").touch()
+    assert extract(out, given) == 0
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize("name", ["9.mp4", "00.mp4"], ids=["last", "first"])
+def test_a_store_grows_by_new_videos(
+    extract: Extract,
+    own_folder: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+) -> None:
+    """A new video of a folder comes after the store's own, whatever its name."""
+    out, given = tmp_path / "out", f"features.input={own_folder}"
+    assert extract(out, given) == 0
+    before = contents(out / "shards")
+    shutil.copy(own_folder / "3.mp4", own_folder / name)
+    with caplog.at_level(logging.INFO):
+        assert extract(out, given) == 0
+    assert "grows from 8 to 9 videos" in caplog.text
+    store = hv.FeatureStore(out)
+    assert store.is_complete and store.num_videos == 9 and Path(store[8].path).name == name
+    assert torch.equal(store[8].features, store[3].features)
+    assert store.verify() == []
+    after = contents(out / "shards")
+    assert [path for path in before if path.startswith("00000/00000002") is False] == [
+        path for path in before if after[path] == before[path]
+    ]
+    assert extract(out, given) == 0 and contents(out / "shards") == after
+    (out / "shards" / "00000" / "00000002.json").unlink()  # interrupted while it grew
+    assert extract(out, given) == 0 and contents(out / "shards") == after
+
+
+def test_another_list_is_refused(extract: Extract, own_folder: Path, tmp_path: Path) -> None:
+    out, given = tmp_path / "out", f"features.input={own_folder}"
+    assert extract(out, given) == 0
+    (own_folder / "0.mp4").unlink()
+    words = (
+        "has features of another list of videos; a store grows only by videos that follow its own: "
+        "append them to its list, or choose another output"
+    )
+    with pytest.raises(FeatureError, match=words):
+        extract(out, given)
 
 
 # -- output ------------------------------------------------------------------------------------

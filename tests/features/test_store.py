@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 
 import hiera_video as hv
@@ -198,3 +201,52 @@ def test_checksums_are_of_the_bytes() -> None:
     assert checksum([ones, zeros]) == checksum([torch.cat([ones, zeros])])
     assert checksum([ones, zeros]) != checksum([zeros, ones])
     assert len(checksum([ones.bfloat16()])) == 16
+
+
+def test_a_short_shard_is_an_error_that_names_the_file(written: Written) -> None:
+    """Issue I, 4.9: `matrix` had fewer rows than `clips`."""
+    path = written[0]
+    shard = path / "shards" / "00000" / "00000000.safetensors"
+    tensors = load_file(shard)
+    save_file({name: value[:2].contiguous() for name, value in tensors.items()}, shard)
+    with pytest.raises(FeatureError, match=r"00000000\.safetensors: cannot be read \("):
+        hv.FeatureStore(path).matrix()
+    save_file({name: value.float() for name, value in tensors.items()}, shard)
+    with pytest.raises(FeatureError, match=r"in torch\.float32\); delete its \.json and extract"):
+        hv.FeatureStore(path).matrix()
+
+
+def test_a_short_index_is_an_error_that_names_the_file(written: Written) -> None:
+    """Issue I, 4.9: an index of no records is an error."""
+    path = written[0]
+    index = path / "shards" / "00000" / "00000000.parquet"
+    table = parquet.read_table(index)
+    for rows, words in ((0, "has 0 clips of 0 videos"), (2, "has 2 clips of 1 videos")):
+        parquet.write_table(table.slice(0, rows), index)
+        with pytest.raises(FeatureError, match=rf"0\.parquet: cannot be read \({words}, its .json"):
+            hv.FeatureStore(path)
+    parquet.write_table(table.drop_columns(["status"]), index)
+    with pytest.raises(FeatureError, match=r"0\.parquet: cannot be read \(has other columns\)"):
+        hv.FeatureStore(path)
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "null", "{}", '{"clips": "x"}', "{"])
+def test_damaged_json_is_an_error_that_names_the_file(written: Written, content: str) -> None:
+    path = written[0]
+    (path / "shards" / "00000" / "00000000.json").write_text(content)
+    with pytest.raises(FeatureError, match=r"00000000\.json: damaged \("):
+        hv.FeatureStore(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"names": 3}, {"names": {}}, {"names": {"stage4": ["x"]}}, {"dtype": "x"}, {"videos": None}],
+)
+def test_damaged_settings_are_an_error_that_names_the_file(
+    written: Written, change: dict[str, Any]
+) -> None:
+    file = written[0] / "features.json"
+    for content in ([], {**json.loads(file.read_text()), **change}):
+        file.write_text(json.dumps(content))
+        with pytest.raises(FeatureError, match=r"features\.json: damaged \("):
+            hv.FeatureStore(written[0])
