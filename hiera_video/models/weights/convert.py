@@ -138,7 +138,7 @@ def _convert(
 ) -> tuple[State, list[str]]:
     config, notes = model.config, []
     if "pos_embed_win" in state:
-        state = merge_window_positions(state, config)
+        state = merge_window_positions(state, config, source)
         notes.append("window and global position embeddings added")
     dims = state["patch_embed.proj.weight"].ndim - 2
     if dims > len(config.patch_kernel):

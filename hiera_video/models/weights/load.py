@@ -91,6 +91,16 @@ def load_pretrained(
     adapted, report = adapt_state_dict(weights.state, model, weights.source, inflation)
     model.load_state_dict(adapted, strict=False)
     logger.info("%s: loaded %d tensors; %s", report.source, len(report.loaded), _summary(report))
+    # a sum needs no copy, and is finite only if all terms are
+    broken = [n for n, value in adapted.items() if not value.sum(dtype=torch.float64).isfinite()]
+    if broken:
+        logger.warning(
+            "%s: %d tensors have values that are not finite, such as %s; the model's outputs will "
+            "not be either",
+            report.source,
+            len(broken),
+            broken[0],
+        )
     if isinstance(model, MaskedAutoencoderHiera):
         recorded = "decoder_num_heads" in weights.config
         logger.info(

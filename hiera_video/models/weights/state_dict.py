@@ -31,6 +31,15 @@ _PATCH_EMBED = re.compile(
 )
 _AVERAGED = re.compile(r"(?:^|[^a-z])ema(?:[^a-z]|$)", re.IGNORECASE)
 _MAX_NESTING = 3
+_AXES = {
+    "patch_embed.proj.weight": (4, 5),
+    "head.projection.weight": (2,),
+    "pos_embed_win": (4,),
+    "pos_embed_spatial": (3,),
+    "pos_embed_temporal": (3,),
+    "decoder_pos_embed": (3,),
+}
+"""Axes of the tensors that are converted before their shapes are compared with the model's."""
 
 
 def extract_state_dict(contents: Any, source: str) -> State:
@@ -66,7 +75,9 @@ def extract_state_dict(contents: Any, source: str) -> State:
             f"{', '.join(_KEYS)}"
         )
     _check_values(state, source)
-    return rename_from_timm(rename_from_transformers(state))
+    state = rename_from_timm(rename_from_transformers(state))
+    _check_axes(state, source)
+    return state
 
 
 def _keys_of(contents: Any) -> Iterator[str]:
@@ -134,4 +145,19 @@ def _check_values(state: State, source: str) -> None:
             kind = "has no values" if value.is_meta else "is sparse or quantised"
             raise CheckpointError(
                 f"{source}: {name} {kind}; save plain tensors (to_dense(), dequantize())"
+            )
+
+
+def _check_axes(state: State, source: str) -> None:
+    kernel = state.get("patch_embed.proj.weight")
+    needed = _AXES | {"pos_embed": (4,) if "pos_embed_win" in state else (3,)}
+    for name, value in state.items():
+        axes = needed.get(name)
+        if name.startswith("multi_scale_fusion_heads.") and name.endswith(".weight"):
+            axes = (4, 5) if kernel is None else (kernel.ndim,)
+        is_table = "pos_embed" in name
+        if axes and (value.ndim not in axes or not value.numel() or (is_table and len(value) > 1)):
+            raise CheckpointError(
+                f"{source}: {name} is {list(value.shape)}, which is no shape of Hiera's; the file "
+                "is damaged"
             )

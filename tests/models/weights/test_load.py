@@ -330,3 +330,13 @@ def test_a_config_of_another_library_is_rejected(tmp_path, config):
         CheckpointError, match=r"config\.json was not written by this package, hiera-transformer"
     ):
         from_pretrained(tmp_path)
+
+
+def test_values_that_are_not_finite_are_logged(model, tmp_path, caplog):
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    for name, value in (("blocks.0.norm1.bias", "nan"), ("norm.weight", "inf")):
+        state[name][3] = float(value)
+    torch.save(state, tmp_path / "x.pth")
+    with caplog.at_level(logging.WARNING, logger="hiera_video"):
+        load_pretrained(model, tmp_path / "x.pth")
+    assert "x.pth: 2 tensors have values that are not finite, such as blocks.0" in caplog.text

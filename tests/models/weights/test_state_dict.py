@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from contextlib import suppress
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 from hiera_video.errors import CheckpointError
 from hiera_video.models.factory import create_model
 from hiera_video.models.hiera import Hiera
+from hiera_video.models.weights.convert import adapt_state_dict
 from hiera_video.models.weights.load import read_weights
 from hiera_video.models.weights.state_dict import extract_state_dict
 
@@ -134,6 +136,28 @@ def test_integer_weights_are_rejected(state, tmp_path):
     words = r"blocks\.0\.mlp\.fc1\.weight is torch\.int8; quantised weights do not load"
     with pytest.raises(CheckpointError, match=words):
         create_model(NAME, pretrained=str(tmp_path / "x.pth"))
+
+
+@pytest.mark.parametrize(
+    "shape", [(), (0,), (3,), (2, 2), (2, 7, 8), (1, 2, 3, 4), (1,) * 6], ids=str
+)
+def test_tensors_of_any_shape_are_one_line_errors(shape):
+    """Every tensor in turn, of a plain model and of timm's and transformers' names."""
+    video, mae = create_model(NAME, num_classes=5), create_model(f"mae_{NAME}")
+    flat = {"pos_embed": torch.zeros(1, 4, 3, 3), "pos_embed_win": torch.zeros(1, 4, 8, 8)}
+    for model in (video, mae):
+        state = model.state_dict()
+        layer = {"blocks.0.ls1.gamma": torch.ones(64), "pos_embed_win": torch.zeros(1, 4, 8, 8)}
+        for name in {**state, **flat, **layer}:
+            damaged = {**state, **(flat if name in flat else {}), name: torch.zeros(shape)}
+            for target in (video, mae):
+                if state.get(name, flat["pos_embed"]).shape != shape:
+                    with suppress(CheckpointError):
+                        adapt_state_dict(extract_state_dict(damaged, "x"), target, "x")
+    words = r"x: pos_embed_spatial is \[.*\], which is no shape of Hiera's; the file is damaged"
+    damaged = {**video.state_dict(), "pos_embed_spatial": torch.zeros(shape)}
+    with pytest.raises(CheckpointError, match=words):
+        extract_state_dict(damaged, "x")
 
 
 class Custom:

@@ -142,3 +142,11 @@ def test_a_classifier_without_its_norm_or_head_is_an_error(tmp_path: Path) -> No
     torch.save({**encoder, "fc_norm.weight": state["norm.weight"]}, tmp_path / "both.pth")
     with pytest.raises(CheckpointError, match=r"lacks norm.weight, .* and 1 more, but has fc_norm"):
         load_pretrained(ours_for(64), tmp_path / "both.pth")
+
+
+def test_windows_of_another_size_are_rejected(tmp_path: Path) -> None:
+    state = build(img_size=(64, 64), abs_win_pos_embed=True, global_pos_size=(3, 3)).state_dict()
+    torch.save({**state, "pos_embed_win": torch.zeros(1, 32, 7, 7)}, tmp_path / "x.pth")
+    words = r"pos_embed_win is \[1, 32, 7, 7\]; the model's mask units have \[8, 8\] tokens of 32"
+    with pytest.raises(CheckpointError, match=words):
+        load_pretrained(ours_for(64), tmp_path / "x.pth")
