@@ -6,7 +6,8 @@
 The index is an SQLite file with a row per video: path, size, modification time, and the times and
 kind of every packet. A video without a row, or whose size or time has changed, is scanned as
 without an index. Only videos whose container stores the times of each packet (MP4, Matroska) and
-whose packets determine the frames are indexed; others must be scanned anyway.
+whose packets determine the frames are indexed, but not MPEG-1, 2 and 4, whose packets are compared
+with the container's flags each time; others must be scanned anyway.
 """
 
 from __future__ import annotations
