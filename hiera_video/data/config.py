@@ -90,7 +90,12 @@ class DataConfig:
     @property
     def frame_folder(self) -> FrameFolder:
         """Naming and frame rate of folders of pictures."""
-        return FrameFolder(template=self.frame_template, first=self.frame_first, fps=self.frame_fps)
+        return FrameFolder(
+            template=self.frame_template,
+            first=self.frame_first,
+            fps=self.frame_fps,
+            follow_links=self.follow_links,
+        )
 
     @property
     def decoding(self) -> dict[str, str | int | float | None]:

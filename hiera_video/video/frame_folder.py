@@ -8,13 +8,14 @@ The numbers must be consecutive: all frames after a missing picture would be one
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from hiera_video.errors import DecodeError
 from hiera_video.video.container import check_request
 from hiera_video.video.options import FrameFolder
 from hiera_video.video.reader import Closeable, Frames, Limits, VideoInfo, unreadable
@@ -104,13 +105,27 @@ class FolderReader(Closeable):
                 message = f"{self._names[index]} cannot be decoded ({error})"
                 raise unreadable(self._path, "corrupt", message) from error
 
+    def _read_file(self, name: str) -> bytes:
+        path = os.path.join(self._path, name)  # noqa: PTH118 (a hot path)
+        with open(path, "rb", opener=_open_at_once) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise unreadable(self._path, "not_a_file", f"{name} is not a file")
+            if status.st_size > self._limits.max_bytes:
+                raise unreadable(
+                    self._path, "too_large", f"{name} has {status.st_size} bytes, over the limit"
+                )
+            return file.read()
+
     def _open(self, index: int) -> Image.Image:
         """Open a picture and check its size; its pixels are not decoded yet."""
         name = self._names[index]
         try:
             # read into memory first, so that PIL never keeps a file open
-            content = BytesIO(Path(self._path, name).read_bytes())
+            content = BytesIO(self._read_file(name))
             picture = Image.open(content, formats=FORMATS)
+        except DecodeError:
+            raise
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             message = f"{name} cannot be decoded ({error})"
             raise unreadable(self._path, "corrupt", message) from error
@@ -124,12 +139,18 @@ class FolderReader(Closeable):
         return picture
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file; a pipe too, without waiting for its writer."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def _frame_names(path: str, naming: FrameFolder) -> list[str]:
     """Return the pictures' file names in the order of their numbers."""
     found: dict[int, str] = {}
     example: dict[tuple[str, str], str] = {}  # one name per prefix and suffix
     pattern = naming.pattern()
-    for name in _list_folder(path):
+    names, links = _list_folder(path)
+    for name in names:
         match = pattern.fullmatch(name)
         if match is None or (naming.first is not None and int(match["number"]) < naming.first):
             continue
@@ -147,12 +168,27 @@ def _frame_names(path: str, naming: FrameFolder) -> list[str]:
         if number not in found:
             message = f"has no frame {number}, but frames up to {max(found)}; create it again"
             raise unreadable(path, "truncated", message)
+    if links and not naming.follow_links:
+        _check_links(path, sorted(links & set(found.values())))
     return [found[number] for number in range(first, first + len(found))]
 
 
-def _list_folder(path: str) -> list[str]:
+def _check_links(path: str, links: Sequence[str]) -> None:
+    """Check that pictures that are links stay inside the folder."""
+    folder = os.path.realpath(path)
+    for name in links:
+        target = os.path.realpath(os.path.join(folder, name))  # noqa: PTH118 (a hot path)
+        if not target.startswith(folder.rstrip(os.sep) + os.sep):
+            message = f"{name} is a link that leaves the folder; set data.follow_links=true to read"
+            raise unreadable(path, "permission", f"{message} such pictures")
+
+
+def _list_folder(path: str) -> tuple[list[str], set[str]]:
+    """Return the sorted names of a folder's entries, and those that are symbolic links."""
     try:
-        return sorted(os.listdir(path))  # noqa: PTH208 (a hot path)
+        with os.scandir(path) as entries:
+            found = {entry.name: entry.is_symlink() for entry in entries}
+        return sorted(found), {name for name, is_link in found.items() if is_link}
     except FileNotFoundError as error:
         raise unreadable(path, "missing", "no such folder of frames") from error
     except NotADirectoryError as error:

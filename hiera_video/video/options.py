@@ -24,6 +24,9 @@ class FrameFolder:
     fps: float = 30.0
     """Rate at which the frames were extracted, per second."""
 
+    follow_links: bool = False
+    """Read pictures that are symbolic links out of the folder."""
+
     def __post_init__(self) -> None:
         if not 0 < self.fps < math.inf:
             raise ConfigError(f"data.frame_fps={self.fps}: must be above 0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +133,46 @@ def test_options_reach_the_reader() -> None:
         first=0, fps=12.0
     )
     assert DataConfig(decoder="decord").backend == "decord"
+
+
+def test_pictures_that_are_no_files(videos: Any, tmp_path: Path) -> None:
+    """I 4.10: a FIFO hung the worker; a device, a folder."""
+    folder = write_pictures(videos, tmp_path / "a", 3)
+    os.mkfifo(folder / "img_00004.png")
+    assert reason_of(folder) == ("not_a_file", f"{folder}: img_00004.png is not a file")
+    (folder / "img_00004.png").unlink()
+    (folder / "img_00004.png").mkdir()
+    assert reason_of(folder)[0] == "corrupt"
+    (folder / "img_00004.png").rmdir()
+    (folder / "img_00004.png").symlink_to("/dev/zero")
+    with_links = FrameFolder(follow_links=True)
+    assert reason_of(folder, with_links) == ("not_a_file", f"{folder}: img_00004.png is not a file")
+
+
+def test_a_picture_larger_than_memory(videos: Any, tmp_path: Path) -> None:
+    """I 4.10: a sparse file."""
+    folder = write_pictures(videos, tmp_path / "a", 1)
+    with (folder / "img_00002.png").open("wb") as file:
+        file.truncate(1 << 40)
+    assert reason_of(folder)[0] == "too_large"
+
+
+def test_pictures_that_are_links(videos: Any, tmp_path: Path) -> None:
+    """I 4.4, 4.10: links may not leave the folder unless the user says so."""
+    other = write_pictures(videos, tmp_path / "other", 1, first=9)
+    folder = write_pictures(videos, tmp_path / "a", 2)
+    (folder / "img_00003.png").symlink_to("img_00001.png")
+    with open_video(folder, "frames") as video:
+        assert videos.numbers(video.frames(range(3))) == [0, 1, 0]
+    (folder / "img_00004.png").symlink_to(other / "img_00009.png")
+    assert reason_of(folder) == (
+        "permission",
+        f"{folder}: img_00004.png is a link that leaves the folder; set data.follow_links=true to "
+        "read such pictures",
+    )
+    with open_video(folder, FrameFolder(follow_links=True)) as video:
+        assert videos.numbers(video.frames(range(4))) == [0, 1, 0, 0]
+    (tmp_path / "link").symlink_to(folder)
+    (folder / "img_00004.png").unlink()
+    with open_video(tmp_path / "link", "frames") as video:
+        assert len(video.times) == 3
