@@ -1,6 +1,6 @@
 """Index of tar shards, `train.index.json`: the position of every video, read like any manifest.
 
-    {"class_names": […], "multi_label": false, "source": …, "made_of": …,
+    {"class_names": […], "multi_label": false, "source": …,
      "shards": [["train-000000.tar", bytes], …],
      "records": [[shard, name, offset, bytes, label, start_seconds, end_seconds], …]}
 

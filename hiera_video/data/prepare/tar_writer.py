@@ -3,6 +3,8 @@
     write_shards(read_manifest("train.csv"), Path("shards"), "train")   # train.index.json
     python tools/train_net.py … data.train=shards/train.index.json
 
+    train.index.json     the index (see manifest/tar_index.py), a function of the shards' content
+    .train.sources.json  what they were made of, by which the next run skips finished shards
     train-000000.tar     0000000_abseiling_a.mp4   the file's bytes, unchanged
                          0000000_abseiling_a.cls   its class index
                          0000000_abseiling_a.json  its original name, row, label and segments
@@ -125,8 +127,9 @@ def write_shards(
     """
     shards, records, digest = _plan_shards(manifest, name, shard_bytes)
     folder.mkdir(parents=True, exist_ok=True)
-    index, journal = folder / f"{name}{INDEX_SUFFIX}", folder / f".{name}.unfinished.json"
-    _check_folder(folder, name, index, journal, digest)
+    index, sources = folder / f"{name}{INDEX_SUFFIX}", folder / f".{name}.sources.json"
+    journal = folder / f".{name}.unfinished.json"
+    _check_folder(folder, name, (sources, journal, index), digest)
     if not index.is_file():
         write_atomic(journal, json.dumps({"made_of": digest}))
     for shard in progress(shards):
@@ -137,19 +140,28 @@ def write_shards(
     content = {
         "class_names": manifest.class_names,
         "multi_label": manifest.multi_label,
-        "source": manifest.source,
-        "made_of": digest,
+        "source": Path(manifest.source).name,
         "shards": [(shard.name, shard.size) for shard in shards],
         "records": records,
     }
+    # paths and dates of the videos stay out of the index: equal shards have equal indexes
+    write_atomic(sources, json.dumps({"made_of": digest}))
     write_atomic(index, json.dumps(content, ensure_ascii=False))
     journal.unlink(missing_ok=True)
     return index
 
 
-def _check_folder(folder: Path, name: str, index: Path, journal: Path, digest: str) -> None:
-    """Check that shards of this name in the folder, if any, have the planned content."""
-    found = next((read_json(path) for path in (index, journal) if path.is_file()), None)
+def _check_folder(folder: Path, name: str, records: Sequence[Path], digest: str) -> None:
+    """Check that shards of this name in the folder, if any, have the planned content.
+
+    Args:
+        folder: Folder of the shards.
+        name: Name of the shards.
+        records: Files that may tell what the shards are made of; the first that exists counts. An
+            index tells it only if an earlier version wrote it.
+        digest: Digest of the planned content.
+    """
+    found = next((read_json(path) for path in records if path.is_file()), None)
     if found is None:
         if shards := sorted(folder.glob(f"{name}-[0-9]*.tar")):
             raise ConfigError(

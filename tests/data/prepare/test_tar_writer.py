@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import tarfile
 from collections.abc import Iterable
@@ -136,6 +137,34 @@ def test_an_interrupted_run_resumes_and_gives_the_same_bytes(
     written.clear()
     write_shards(seven_videos, tmp_path, "train", shard_bytes=60_000)
     assert written == []  # all complete
+
+
+def test_the_index_is_a_function_of_the_shards(videos: Any, tmp_path: Path) -> None:
+    """I 4.5: it had the paths and dates of the videos in it."""
+    indexes = []
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        videos.write(f"{name}/a/x.mp4", 6)
+        os.utime(folder / "a/x.mp4", (1, len(indexes)))
+        (folder / "train.csv").write_text("a/x.mp4 0\n")
+        index = write_shards(
+            read_manifest(str(folder / "train.csv")), tmp_path / f"{name}_out", "t"
+        )
+        indexes.append(index.read_bytes())
+    assert indexes[0] == indexes[1]
+    with pytest.raises(ConfigError, match="has shards 't' of other videos"):
+        write_shards(read_manifest(str(folder / "train.csv")), tmp_path / "one_out", "t")
+
+
+def test_shards_of_an_earlier_version_are_known_by_their_index(tmp_path: Path) -> None:
+    """I 4.5: their index says what they are made of."""
+    (tmp_path / "a.mp4").write_bytes(b"1234")
+    index = write_shards(one_video(tmp_path / "a.mp4"), tmp_path / "out", "t")
+    sources = index.with_name(".t.sources.json")
+    index.write_text(json.dumps(json.loads(index.read_text()) | json.loads(sources.read_text())))
+    sources.unlink()
+    write_shards(one_video(tmp_path / "a.mp4"), tmp_path / "out", "t")
+    assert sources.is_file()
 
 
 def one_video(path: Path) -> Manifest:
