@@ -21,12 +21,13 @@ from torch import nn
 
 from hiera_video.cli import test as command
 from hiera_video.config.load import load_config
+from hiera_video.data.manifest.record import Manifest
 from hiera_video.errors import CheckpointError, ManifestError
 from hiera_video.eval import forward
 from hiera_video.eval.views import Predictions
 from hiera_video.models.factory import create_model
 from hiera_video.models.hiera import Hiera
-from hiera_video.models.weights.load import from_pretrained
+from hiera_video.models.weights.load import Weights, from_pretrained
 from hiera_video.models.weights.save import save_pretrained
 from hiera_video.runtime.distributed import SINGLE_PROCESS
 from hiera_video.video.encode import write_video
@@ -303,3 +304,12 @@ def test_a_missing_view_is_a_bug(common: list[str]) -> None:
     predictions = Predictions(np.array([0]), np.zeros((1, 5, 3), np.float32), ())
     with pytest.raises(RuntimeError, match="computed 5 views per video instead of 6"):
         workflow._check_predictions(predictions, read_split(config, "test"), config)
+
+
+def test_a_checkpoint_of_one_class_is_refused() -> None:
+    """I 3.3: its first accuracy was a traceback."""
+    config = load_config(CONFIG, ["model.num_classes=null"])
+    weights = Weights(source="runs/one", state={"head.projection.weight": torch.zeros(1, 8)})
+    manifest = Manifest(records=(), class_names=None, multi_label=False, source="val.csv")
+    with pytest.raises(CheckpointError, match="runs/one: has one class, so its accuracy says noth"):
+        workflow._check_classes(config, weights, manifest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from hiera_video.data.manifest.record import Manifest, Record
 from hiera_video.data.prepare.check import DuplicateFiles, find_duplicates, histogram, summarise
 from hiera_video.data.prepare.scan import ScannedVideo
 from hiera_video.data.sampling import ClipConfig
-from hiera_video.errors import ConfigError
+from hiera_video.errors import ConfigError, ManifestError
 
 CLASSES = ("abseiling", "zumba")
 
@@ -220,3 +221,40 @@ def test_summary() -> None:
     assert (summary.fps, summary.seconds) == ({"30": 2}, {"2": 2})
     assert (summary.sizes, summary.labels) == ({"64×48": 2}, {"up": 1, "down": 2})
     assert (summary.without_label, summary.classes_without_video) == (1, ["round"])
+
+
+@pytest.mark.parametrize("odd", [b"caf\xe9", b" b ", b"=1+1", b"\x1b[31m", b"$x_$"], ids=repr)
+def test_odd_names_keep_their_labels(videos: Any, tmp_path: Path, odd: bytes) -> None:
+    """I 4.3, 4.10: class folders and files; blanks moved the labels, bytes ended the run."""
+    name = os.fsdecode(odd)
+    for index, folder in enumerate(("a", name, "z")):
+        videos.write(f"set/{folder}/{name}.mp4", 4 + index)
+    assert run("--train", tmp_path / "set", "--out", tmp_path / "out", "--quick") == 0
+    before = read_manifest(str(tmp_path / "set"))
+    after = read_manifest(str(tmp_path / "out/train.csv"), root=str(tmp_path / "set"))
+    assert (after.class_names, after.records) == (before.class_names, before.records)
+    report = (tmp_path / "out/report.html").read_bytes()
+    assert b"\x1b" not in (tmp_path / "out/check.json").read_bytes() and report.decode()
+
+
+def test_a_line_break_in_a_name_is_refused_before_the_scan(videos: Any, tmp_path: Path) -> None:
+    """I 4.3: it broke the list."""
+    videos.write("set/a/1\n2.mp4", 4)
+    with pytest.raises(ManifestError, match=r"has a line break or quotes in its name"):
+        run("--train", tmp_path / "set", "--out", tmp_path / "out", "--quick")
+    assert not (tmp_path / "out").exists()
+
+
+def test_links_are_followed_when_the_user_says_so(videos: Any, tmp_path: Path) -> None:
+    """I 4.4: also by what the check writes."""
+    videos.write("disk/b/1.mp4", 4)
+    videos.write("set/a/2.mp4", 4)
+    (tmp_path / "set/b").symlink_to(tmp_path / "disk/b")
+    command = ("--train", tmp_path / "set", "--out", tmp_path / "out", "--quick")
+    with pytest.raises(
+        ManifestError, match=r"set data.follow_links=true .check_data, prepare: --f"
+    ):
+        run(*command)
+    assert run(*command, "--follow-links") == 0
+    clean = str(tmp_path / "out/train.csv")
+    assert len(read_manifest(clean, root=str(tmp_path)).records) == 2
