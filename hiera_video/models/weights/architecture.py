@@ -14,12 +14,12 @@ from hiera_video.models.weights.timm_names import size_of_architecture
 from hiera_video.models.weights.transformers_names import arguments_from_transformers
 
 _AUTHORS_DEFAULTS: dict[str, Any] = {
-    "num_classes": 1000,
     "decoder_embed_dim": 512,
     "decoder_depth": 8,
     "decoder_num_heads": 16,
 }
 """Defaults of hiera-transformer's constructors that are not ours, for images and video."""
+_AUTHORS_CLASSES = 1000
 _IMAGE = config_for("hiera_base_224")
 _IMAGE_MASK_RATIO = default_mae("mae_hiera_base_224").mask_ratio
 _IMAGE_DEFAULTS = {
@@ -36,7 +36,8 @@ def constructor_arguments(config: Mapping[str, Any], state: State, source: str) 
 
     Keys that are absent have the default of the library that wrote the file. hiera-transformer's
     are those of an image model and a decoder of 16 heads; if the patch embedding is a video
-    model's, the video model's instead. Channels and kernel are the patch embedding's.
+    model's, the video model's instead. Channels and kernel are the patch embedding's, classes the
+    head's.
 
     Args:
         config: Contents of `config.json`, of this package, hiera-transformer, transformers or timm.
@@ -59,6 +60,8 @@ def constructor_arguments(config: Mapping[str, Any], state: State, source: str) 
         inferred["patch_kernel"] = tuple(kernel.shape[2:])
         if kernel.ndim == 4:
             inferred = _IMAGE_DEFAULTS | inferred
+    head = state.get("head.projection.weight")
+    inferred["num_classes"] = _AUTHORS_CLASSES if head is None else len(head)
     return _AUTHORS_DEFAULTS | inferred | dict(config)
 
 

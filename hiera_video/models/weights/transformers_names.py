@@ -137,7 +137,8 @@ def arguments_from_transformers(config: Mapping[str, Any], source: str) -> dict[
             "transformers computes the first block of the others in another way"
         )
     labels = config.get("id2label")
-    arguments["num_classes"] = len(labels) if isinstance(labels, dict) else 2
+    if isinstance(labels, dict):
+        arguments["num_classes"] = len(labels)
     return arguments
 
 

@@ -106,6 +106,8 @@ def test_dimensions_are_inferred_from_the_patch_embedding() -> None:
     assert (video.input_size, video.patch_kernel, video.embed_dim, video.in_chans) == (
         *((16, 224, 224), (2, 7, 7), 24, 4),
     )
+    head = {**flat, "head.projection.weight": torch.empty(400, 24, device="meta")}
+    assert constructor_arguments({"stages": [1]}, head, "x")["num_classes"] == 400
     assert constructor_arguments({}, deep, "x") == {}
 
 
