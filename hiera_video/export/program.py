@@ -6,6 +6,7 @@ hand over weights alone, use `hiera_video.save_pretrained`.
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -71,7 +72,9 @@ def capture(model: Hiera, output: Output) -> ExportedProgram:
 
 def write_pt2(program: ExportedProgram, path: Path) -> None:
     """Write a `.pt2` file, which `torch.export.load(path).module()` reads."""
-    torch.export.save(program, path)
+    content = io.BytesIO()  # torch aborts the process if it writes to a full disk
+    torch.export.save(program, content)
+    path.write_bytes(content.getbuffer())
 
 
 def write_onnx(program: ExportedProgram, path: Path, output: Output) -> int:

@@ -9,15 +9,18 @@ import importlib
 import importlib.util
 import inspect
 import json
+import logging
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hiera_video.errors import ConfigError
 from hiera_video.utils.atomic_files import write_atomic
 
+logger = logging.getLogger(__name__)
 LOGGER_METHODS = ("init", "log", "finish")
 PROJECT = "hiera-video"
 
@@ -52,24 +55,24 @@ class MetricLog:
         kept = [row for row in read_metrics(self.path) if row["step"] < first_step]
         write_atomic(self.path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = self.path.open("a")
-        self._board: Any = None
-        if importlib.util.find_spec("tensorboard"):
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(str(run / "tensorboard"), purge_step=first_step)
+        self._board = _start_board(run / "tensorboard", first_step)
         self._logger = _start_logger(logger, run, config or {}) if logger else None
 
     def write(self, step: int, split: str, **numbers: Any) -> None:
         """Append one row; values that are not numbers go to `metrics.jsonl` only."""
-        self._file.write(json.dumps({"step": step, "split": split, **numbers}) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps({"step": step, "split": split, **numbers}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            error.filename = error.filename or str(self.path)  # a full disk does not name the file
+            raise
         scalars = {
             f"{split}/{name}": value
             for name, value in numbers.items()
             if isinstance(value, int | float)
         }
-        if self._board is not None:
-            for name, value in scalars.items():
+        with self._board_errors():
+            for name, value in scalars.items() if self._board is not None else ():
                 self._board.add_scalar(name, value, step)
         if self._logger is not None:
             self._logger.log(scalars, step=step)
@@ -79,10 +82,38 @@ class MetricLog:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-        if self._board is not None:
-            self._board.close()
+        with self._board_errors():
+            if self._board is not None:
+                self._board.close()
         if self._logger is not None:
             self._logger.finish()
+
+    @contextmanager
+    def _board_errors(self) -> Iterator[None]:
+        """Give up TensorBoard, but not the run, if its folder was deleted or its disk is full."""
+        try:
+            yield
+        except OSError as error:
+            self._board = None
+            logger.warning(
+                "%s cannot be written (%s); TensorBoard gets no more numbers, metrics.jsonl does",
+                self.path.with_name("tensorboard"), error.strerror,
+            )  # fmt: skip
+
+
+def _start_board(folder: Path, first_step: int) -> Any:
+    """Return TensorBoard's writer; None if it is not installed or cannot be imported."""
+    if not importlib.util.find_spec("tensorboard"):
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except Exception as error:  # its own dependencies may clash in any way
+        logger.warning(
+            "TensorBoard cannot be imported (%s: %s) and gets no numbers, metrics.jsonl does",
+            type(error).__name__, error,
+        )  # fmt: skip
+        return None
+    return SummaryWriter(str(folder), purge_step=first_step)
 
 
 def require_logger(name: str | None) -> None:
@@ -134,13 +165,25 @@ def _start_logger(name: str, run: Path, config: Mapping[str, Any]) -> Any:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read the rows of a `metrics.jsonl`, without a last line that a kill left incomplete."""
+    """Read the rows of a `metrics.jsonl`.
+
+    Damaged lines are skipped and counted in a warning, except for a last line that a kill left
+    incomplete.
+    """
     if not path.exists():
         return []
-    rows = []
-    for line in path.read_text().splitlines():
+    rows, damaged = [], []
+    lines = path.read_text(errors="replace").splitlines()
+    for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            row = json.loads(line)
+            if not isinstance(row["step"], int) or not isinstance(row["split"], str):
+                raise ValueError("its step or split")
+            rows.append(row)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            damaged.append(number)
+    if damaged and damaged != [len(lines)]:
+        logger.warning(
+            "%s: skipped %d damaged lines, the first is line %d", path, len(damaged), damaged[0]
+        )
     return rows

@@ -56,7 +56,7 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
 def write_environment(folder: Path) -> None:
     """Write `env.json`: machine, package versions, and the command line of every start."""
     path = folder / "env.json"
-    commands = json.loads(path.read_text())["commands"] if path.exists() else []
+    commands = _read_commands(path)
     versions = {}
     for name in PACKAGES:
         try:
@@ -71,3 +71,14 @@ def write_environment(folder: Path) -> None:
         "versions": versions,
     }
     write_atomic(path, json.dumps(facts, indent=1))
+
+
+def _read_commands(path: Path) -> list[str]:
+    """Return the commands of earlier starts; none, with a warning, if the file is damaged."""
+    if not path.exists():
+        return []
+    try:
+        return [str(command) for command in json.loads(path.read_text())["commands"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        logger.warning("%s: damaged (%s); written anew", path, error)
+        return []

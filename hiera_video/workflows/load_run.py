@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,8 @@ from torchvision.models._meta import _KINETICS400_CATEGORIES
 
 from hiera_video.config.load import load_config
 from hiera_video.config.schema import Config
-from hiera_video.data.dataset import UnreadableVideo
+from hiera_video.data.dataset import UnreadableVideo, VideoViews
+from hiera_video.data.loading.loader import test_loader
 from hiera_video.data.manifest.record import Manifest, Record
 from hiera_video.data.sampling import ClipConfig
 from hiera_video.data.transforms.train_eval import EvalTransform
@@ -96,8 +98,9 @@ def load(
         return _load_weights(model, str(run))
     checkpoint = find_checkpoint(Path(run), which)
     config = load_config(Path(run) / "config.yaml")
+    folder = checkpoint.resolve()  # once: a training beside this may point the link elsewhere
     try:
-        meta = json.loads((checkpoint / "meta.json").read_text())
+        meta = json.loads((folder / "meta.json").read_text())
         num_classes, class_names = meta["model"]["num_classes"], meta["class_names"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         other = "best" if checkpoint.name == "last" else "last"
@@ -105,7 +108,7 @@ def load(
             f"{checkpoint}: its meta.json is damaged ({error}); load the run's {other}"
         ) from error
     return LoadedRun(
-        model=make_model(config, num_classes, pretrained=str(checkpoint)).eval(),
+        model=make_model(config, num_classes, pretrained=str(folder)).eval(),
         transform=_test_transform(config),
         class_names=tuple(class_names) if class_names else None,
         config=config,
@@ -208,6 +211,31 @@ def predict(run: LoadedRun | str | Path, path: str | Path, topk: int = 5) -> lis
     manifest = Manifest(records=(record,), class_names=None, multi_label=False, source=str(path))
     test = run.config.test
     video = make_views(run.config, manifest, clips=test.clips, crops=test.crops)[0]
+    return _classify(run, video, topk)
+
+
+@torch.inference_mode()
+def predict_videos(
+    run: LoadedRun, paths: Sequence[str | Path], topk: int = 5
+) -> Iterator[list[Prediction] | DecodeError]:
+    """Yield what `predict` returns for each video, or the error of an unreadable one.
+
+    The videos are read in a worker process, which is killed if it spends more than
+    `data.deadline_seconds` on one of them.
+    """
+    records = tuple(Record(path=str(path), label=None, row=row) for row, path in enumerate(paths))
+    manifest = Manifest(records=records, class_names=None, multi_label=False, source="predict")
+    test = run.config.test
+    views = make_views(run.config, manifest, clips=test.clips, crops=test.crops)
+    views.quarantine = replace(views.quarantine, file=None)
+    for video in test_loader(views, workers=1, rows=range(len(records))):
+        try:
+            yield _classify(run, video, topk)
+        except DecodeError as error:
+            yield error
+
+
+def _classify(run: LoadedRun, video: VideoViews | UnreadableVideo, topk: int) -> list[Prediction]:
     if isinstance(video, UnreadableVideo):
         raise DecodeError(video.message, reason=video.reason)
     return [

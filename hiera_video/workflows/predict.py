@@ -157,14 +157,13 @@ def predict_files(
     for file in filter(None, (csv_file, json_file)):
         _check_writable(file)
     run, rows, unreadable = source.load(), list[dict[str, Any]](), 0
-    for path in paths:
-        try:
-            for prediction in _predict_file(run, path, topk=topk, window=window, step=step):
-                print(printable(f"{path}  {_format(prediction)}"), flush=True)
-                rows.append(_row(path, prediction))
-        except DecodeError as error:
+    for path, found in _predict_all(run, paths, topk=topk, window=window, step=step):
+        if isinstance(found, DecodeError):
             unreadable += 1
-            logger.error("error: %s", error)
+            logger.error("error: %s", found)
+            continue
+        print(printable(f"{path}  {_format(found)}"), flush=True)
+        rows.append(_row(path, found))
     if json_file:
         _write(json_file, encode_json(json.dumps(rows, indent=1, ensure_ascii=False)))
     if csv_file:
@@ -205,23 +204,40 @@ def predict_webcam(
     return DONE
 
 
-def _predict_file(
-    run: LoadedRun, path: Path, *, topk: int, window: Window | None, step: float | None
-) -> Iterator[SegmentPrediction]:
-    from hiera_video.workflows.load_run import predict
+def _predict_all(
+    run: LoadedRun,
+    paths: Sequence[Path],
+    *,
+    topk: int,
+    window: Window | None,
+    step: float | None,
+) -> Iterator[tuple[Path, SegmentPrediction | DecodeError]]:
+    """Yield the predictions of each video, and the error of each unreadable one."""
+    from hiera_video.workflows.load_run import predict_videos
     from hiera_video.workflows.sliding_window import SegmentPrediction, predict_windows
 
     if window is not None:
         seconds = None if window == "clip" else window
-        yield from predict_windows(run, path, window=seconds, step=step, topk=topk)
+        for path in paths:
+            try:
+                for segment in predict_windows(run, path, window=seconds, step=step, topk=topk):
+                    yield path, segment
+            except DecodeError as error:
+                yield path, error
         return
-    predictions = predict(run, path, topk)
-    clips = predictions[0].clip_seconds
-    yield SegmentPrediction(
-        start_seconds=min(start for start, _ in clips),
-        end_seconds=max(end for _, end in clips),
-        top_classes=tuple((item.label, item.probability) for item in predictions),
-    )
+    for path, found in zip(paths, predict_videos(run, paths, topk)):
+        if isinstance(found, DecodeError):
+            yield path, found
+            continue
+        clips = found[0].clip_seconds
+        yield (
+            path,
+            SegmentPrediction(
+                start_seconds=min(start for start, _ in clips),
+                end_seconds=max(end for _, end in clips),
+                top_classes=tuple((item.label, item.probability) for item in found),
+            ),
+        )
 
 
 def _format(prediction: SegmentPrediction) -> str:

@@ -96,3 +96,54 @@ def test_wandb_itself_writes_a_run_offline(tmp_path: Path, monkeypatch: pytest.M
     while b"train/loss" not in (content := data.read_bytes()) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert b"train/loss" in content and b"optim.lr" in content
+
+
+def test_damaged_lines_are_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Issue I, 4.11."""
+    path, row = tmp_path / "metrics.jsonl", '{"step": 3, "split": "train"}'
+    damaged = ("[]", "3", "{}", '{"step": "x", "split": "train"}', "\\xff{", "[" * 100_000)
+    path.write_bytes("\n".join([row, *damaged, row, "{"]).encode() + b"\xff")
+    assert [found["step"] for found in read_metrics(path)] == [3, 3]
+    assert f"{path}: skipped 7 damaged lines, the first is line 2" in caplog.text
+    caplog.clear()
+    path.write_text(f"{row}\n{{")  # a kill
+    assert len(read_metrics(path)) == 1 and not caplog.messages
+
+
+def test_a_deleted_tensorboard_folder_does_not_end_the_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Issue I, 4.11."""
+
+    class Board:
+        def add_scalar(self, *_: object) -> None:
+            raise FileNotFoundError(2, "No such file or directory", "tensorboard/events")
+
+        close = add_scalar
+
+    log = MetricLog(tmp_path, first_step=0)
+    log._board = Board()
+    log.write(0, "train", loss=1.0)
+    log.write(1, "train", loss=0.5)
+    log.close()
+    assert [row["loss"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1.0, 0.5]
+    assert caplog.messages == [
+        f"{tmp_path}/tensorboard cannot be written (No such file or directory); TensorBoard gets "
+        "no more numbers, metrics.jsonl does"
+    ]
+
+
+def test_a_tensorboard_that_does_not_import_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    MetricLog(tmp_path, first_step=0).close()
+    assert "TensorBoard cannot be imported (ModuleNotFoundError: " in caplog.text
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    log = MetricLog(tmp_path, first_step=0)
+    log._file = Path("/dev/full").open("w")  # noqa: SIM115 (every write to it fails with ENOSPC)
+    with pytest.raises(OSError, match="No space") as full:
+        log.write(0, "train", loss=1.0)
+    assert full.value.filename == str(tmp_path / "metrics.jsonl")

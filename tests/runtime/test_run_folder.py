@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import logging
 import os
 import re
@@ -50,3 +51,16 @@ def test_a_file_system_without_locks_is_used_with_a_warning(
         f"({os.strerror(number)}); a second run there would not be refused, so start only one at a "
         "time"
     ]
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"commands": 3}', b"\xff"])
+def test_a_damaged_record_of_the_environment_is_written_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    """Issue I, 4.11."""
+    path = tmp_path / "env.json"
+    path.write_bytes(content)
+    write_environment(tmp_path)
+    write_environment(tmp_path)
+    assert len(json.loads(path.read_text())["commands"]) == 2
+    assert f"{path}: damaged (" in caplog.text and len(caplog.messages) == 1

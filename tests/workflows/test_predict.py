@@ -6,6 +6,8 @@ import csv
 import json
 import re
 import shutil
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from PIL import Image
 
 import hiera_video as hv
 from hiera_video.config.load import load_config, save_config
-from hiera_video.errors import ConfigError
+from hiera_video.data import dataset as dataset_module
+from hiera_video.errors import ConfigError, DecodeError
 from hiera_video.workflows import load_run
 from hiera_video.workflows.extract import read_input
 from hiera_video.workflows.predict import ModelSource, find_videos, predict_files
@@ -160,7 +163,7 @@ def test_a_start_slightly_below_zero_is_printed_without_a_sign(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     predictions = [load_run.Prediction("up", 1.0, ((-0.0003, 2.0),))]
-    monkeypatch.setattr(load_run, "predict", lambda *_: predictions)
+    monkeypatch.setattr(load_run, "predict_videos", lambda *_: iter([predictions]))
     assert predict([films / "a.mp4"], run_folder) == 0
     assert "  0.00–2.00 s  up 100.0%" in capsys.readouterr().out
 
@@ -206,3 +209,24 @@ def test_weights_of_a_model(run_folder: Path, films: Path, tmp_path: Path) -> No
     loaded = hv.load(folder, model="hiera_micro_16x32")
     expected = hv.predict(loaded, films / "a.mp4", topk=3)
     assert [item["label"] for item in row["answers"]] == [item.label for item in expected]
+
+
+@pytest.mark.fault
+def test_a_hung_decoder_costs_one_video(
+    films: Path, run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Issue I, 4.11: `predict` has the deadline that training has."""
+    run = hv.load(run_folder)
+    config = replace(run.config, data=replace(run.config.data, deadline_seconds=1.0))
+    real, hung = dataset_module.open_video, str(films / "deep" / "b.mp4")
+
+    def open_video(source: Any, *options: Any) -> Any:
+        if source == hung:
+            time.sleep(600)
+        return real(source, *options)
+
+    monkeypatch.setattr(dataset_module, "open_video", open_video)
+    found = load_run.predict_videos(replace(run, config=config), [hung, films / "a.mp4"], topk=1)
+    first, second = found
+    assert isinstance(first, DecodeError) and first.reason == "hung"
+    assert not isinstance(second, DecodeError) and second == hv.predict(run, films / "a.mp4", 1)

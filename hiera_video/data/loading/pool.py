@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -226,10 +227,11 @@ def start_process(function: Callable[[Any, OnOpen], Any], context: str | None) -
     """Start a worker process, and return it with this end of its pipe."""
     methods: Any = multiprocessing.get_context(context)
     ours, theirs = methods.Pipe()
-    # the parent of a worker that is not forked may be a fork server; then this process's death does
-    # close the pipe
-    parent_pid = os.getpid() if methods.get_start_method() == "fork" else None
-    process = methods.Process(target=run_worker, args=(function, theirs, parent_pid), daemon=True)
+    # the parent of a worker may be a fork server; then this process's death does close the pipe
+    parent_pid = None if methods.get_start_method() == "forkserver" else os.getpid()
+    in_main_thread = threading.current_thread() is threading.main_thread()  # it lives as long as us
+    arguments = (function, theirs, parent_pid, in_main_thread)
+    process = methods.Process(target=run_worker, args=arguments, daemon=True)
     process.start()
     theirs.close()  # so that a dead worker's pipe ends, also for workers forked later
     return process, ours

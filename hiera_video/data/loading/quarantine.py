@@ -9,6 +9,7 @@ same videos. After repairing a video, remove its line.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from hiera_video.video.reader import unreadable
 
+logger = logging.getLogger(__name__)
 OnOpen = Callable[[str], None]
 """Called with a path before the file is opened; raises `DecodeError` if it is quarantined."""
 FILE_NAME = "quarantine.jsonl"
@@ -54,9 +56,17 @@ class Quarantine:
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "message": message,
         }
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        with self._file.open("a") as file:
-            file.write(json.dumps(entry) + "\n")
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with self._file.open("a") as file:
+                # a blank line is skipped; a line that a kill left incomplete must end
+                file.write("\n" * self._is_incomplete() + json.dumps(entry) + "\n")
+        except OSError as error:  # this run skips the video all the same
+            logger.warning("%s: cannot be written (%s)", self._file, error.strerror)
+
+    def _is_incomplete(self) -> bool:
+        with Path(str(self._file)).open("rb") as file:
+            return file.seek(0, 2) > 0 and file.seek(-1, 2) >= 0 and file.read() != b"\n"
 
 
 def raise_if_quarantined(path: str, reasons: Mapping[str, str]) -> None:
@@ -73,12 +83,12 @@ def raise_if_quarantined(path: str, reasons: Mapping[str, str]) -> None:
 def _read(file: Path) -> list[tuple[str, str]]:
     """Return the entries of `file`, skipping a line that a kill left incomplete."""
     found = []
-    for line in file.read_text().splitlines() if file.exists() else []:
+    for line in file.read_text(errors="replace").splitlines() if file.is_file() else []:
         try:
             entry = json.loads(line)
             found.append(
                 (str(entry["path"]), "crashed" if entry["reason"] == "crashed" else "hung")
             )
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
     return found

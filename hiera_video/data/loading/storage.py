@@ -135,7 +135,7 @@ class StorageGuard:
         paths = [record.path for record in self._records if record.shard_video is None]
         paths += [record.shard_video.shard for record in self._records if record.shard_video]
         paths = [path for path in paths if not _is_remote(path)]
-        if not paths:
+        if len(paths) < 2:  # a single missing video says nothing about its folder
             return None
         ends = (min(paths), max(paths))
         root = os.path.commonpath([os.path.dirname(path) for path in ends])  # noqa: PTH120

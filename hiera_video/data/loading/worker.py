@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -16,26 +19,44 @@ from hiera_video.data.loading.shared_memory import receive, send
 from hiera_video.data.loading.storage import ENVIRONMENT, PAUSES
 from hiera_video.errors import HieraVideoError
 
+PR_SET_PDEATHSIG = 1
+"""Option of prctl(2)."""
 POLL_SECONDS = 5.0
 """Wait for an item before looking whether the parent process is still alive."""
 
 
 def run_worker(
-    function: Callable[[Any, OnOpen], Any], connection: Any, parent_pid: int | None
+    function: Callable[[Any, OnOpen], Any],
+    connection: Any,
+    parent_pid: int | None,
+    die_with_parent: bool = False,
 ) -> None:
     """Run a worker process until its pool ends it, or the pool's process dies.
 
     Args:
         function: Applied to each item.
         connection: This process's end of the pipe to the pool.
-        parent_pid: The pool's process, if this one was forked from it; None if it was not.
+        parent_pid: The pool's process, if it is this one's parent; otherwise None.
+        die_with_parent: Have the system end this process when the thread that started it ends.
     """
     # Ctrl-C and a scheduler's SIGTERM reach the whole process group; the parent still needs its
     # next batch to stop at the end of a step, and ends its workers itself
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    if parent_pid is not None and die_with_parent:
+        _die_with_parent(parent_pid)
     torch.set_num_threads(1)
     serve(function, connection, parent_pid)
+
+
+def _die_with_parent(parent_pid: int) -> None:
+    """Have Linux kill this process when its parent dies, even while a decoder hangs."""
+    if sys.platform != "linux":
+        return
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:  # it died before
+        os._exit(1)
 
 
 def serve(function: Callable[[Any, OnOpen], Any], connection: Any, parent_pid: int | None) -> None:

@@ -235,3 +235,31 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
     except OSError:
         return False
+
+
+ORPHAN = """
+import os, sys, time
+from hiera_video.data.loading.map_videos import map_videos
+from hiera_video.data.loading.quarantine import QuarantinePolicy
+
+def hang(item, on_open):
+    print(os.getpid(), flush=True)
+    while True:
+        time.sleep(1)  # as a decoder that never looks at its pipe
+
+list(map_videos(hang, [1], workers=1, quarantine=QuarantinePolicy(), context="fork"))
+"""
+
+
+@pytest.mark.fault
+@pytest.mark.skipif(sys.platform != "linux", reason="uses prctl")
+def test_a_hung_worker_ends_with_a_killed_parent() -> None:
+    """Issue I, 4.11."""
+    parent = subprocess.Popen([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    assert parent.stdout.read() == ""  # ends once the worker, which holds the pipe, is gone
+    status = Path(f"/proc/{worker}/stat")
+    assert not status.exists() or status.read_text().split()[2] == "Z"

@@ -48,3 +48,21 @@ def test_a_quarantined_video_is_never_opened(tmp_path: Path) -> None:
     )
     (item,) = test_loader(views, workers=0, rows=[0])
     assert isinstance(item, UnreadableVideo) and item.reason == "hung"
+
+
+def test_a_damaged_list_is_read_and_continued(tmp_path: Path) -> None:
+    """Issue I, 4.11."""
+    file = tmp_path / "quarantine.jsonl"
+    entry = '{"path": "/v/a.mp4", "reason": "hung"}'
+    file.write_bytes(b"[]\n3\n\xff\n" + entry.encode() + b'\n{"path": "/v')  # a kill
+    Quarantine(str(file)).add("/v/b.mp4", "crashed", "ended a worker twice")
+    assert Quarantine(str(file)).reasons == {"/v/a.mp4": "hung", "/v/b.mp4": "crashed"}
+
+
+def test_a_list_that_cannot_be_written_does_not_end_the_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    quarantine = Quarantine(str(tmp_path))  # a folder
+    quarantine.add("/v/b.mp4", "crashed", "ended a worker twice")
+    assert quarantine.reasons == {"/v/b.mp4": "crashed"}
+    assert f"{tmp_path}: cannot be written (Is a directory)" in caplog.text
