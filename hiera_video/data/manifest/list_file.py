@@ -152,9 +152,9 @@ def _read_video_list(
 ) -> list[Record]:
     records: list[Record] = []
     known = set[str | tuple[str, float, float]]()
-    times_are_whole = True
+    times_are_whole, name = True, str(path)
     for number, line in lines:
-        where = f"{path}:{number}"
+        where = f"{name}:{number}"
         video, label, times = columns.read(line, where)
         full = root.resolve(video, where)
         start = end = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from hiera_video.errors import ManifestError
 from hiera_video.video.options import ShardVideo
@@ -60,7 +61,7 @@ class Manifest:
             return len(self.class_names)
         return 1 + self.highest_label
 
-    @property
+    @cached_property
     def labels_present(self) -> frozenset[int]:
         """All class indices that occur."""
         return frozenset(index for record in self.records for index in as_tuple(record.label))
