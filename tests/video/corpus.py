@@ -127,6 +127,22 @@ def with_header_size(path: Path, write: Write, *, sample_entry: bytes, **options
     path.write_bytes(data)
 
 
+def with_matrix(path: Path, write: Write, *, matrix: tuple[int, int, int, int]) -> None:
+    """Set a, b, c, d of the display matrix of ISO 14496-12."""
+    data = bytearray(write(path.with_name("source.mp4"), 40).read_bytes())
+    place = data.index(b"tkhd") + 44
+    a, b, c, d = (value << 16 for value in matrix)
+    data[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+
+
+def oriented(name: str, matrix: tuple[int, int, int, int], refused_by: tuple[str, ...]) -> Entry:
+    return Entry(
+        name=name, make=partial(with_matrix, matrix=matrix), count=40, exact=False,
+        refused_by=frozenset(refused_by),
+    )  # fmt: skip
+
+
 def encrypted(path: Path, write: Write) -> None:
     key = {"encryption_key": "00112233445566778899aabbccddeeff", "encryption_kid": "01" * 16}
     options = {"encryption_scheme": "cenc-aes-ctr", **key}
@@ -396,6 +412,9 @@ ENTRIES: tuple[Entry, ...] = (
     written("rotated_90.mp4", refused_by=DECORD, numbered=False, rotation=90),
     written("rotated_180.mp4", numbered=False, rotation=180),
     written("rotated_270.mp4", refused_by=DECORD, numbered=False, rotation=270),
+    oriented("mirrored.mp4", (-1, 0, 0, 1), BOTH),
+    oriented("transposed.mp4", (0, 1, 1, 0), BOTH),
+    oriented("zero_matrix.mp4", (0, 0, 0, 0), ()),
     trimmed("trimmed_12.mp4", first=30, start=42, bframes=3, refused_by=BOTH),
     trimmed("trimmed_1.mp4", first=0, start=1, bframes=0, refused_by=BOTH),
     trimmed("trimmed_28.mp4", first=0, start=28, bframes=2, refused_by=DECORD),

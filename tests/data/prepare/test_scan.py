@@ -10,7 +10,7 @@ import pytest
 
 from hiera_video.data.loading.quarantine import QuarantinePolicy
 from hiera_video.data.manifest.read import read_manifest
-from hiera_video.data.manifest.record import Manifest
+from hiera_video.data.manifest.record import Manifest, Record
 from hiera_video.data.prepare import scan as module
 from hiera_video.data.prepare.clean_list import plan_clean_lists
 from hiera_video.data.prepare.scan import ScannedVideo
@@ -42,6 +42,15 @@ def test_results_are_equal_with_and_without_workers(videos: Any, tmp_path: Path)
     assert [video.num_frames for video in scanned] == [130, 40]
     assert scanned[0].digest == hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
     assert scanned[0].seconds == pytest.approx(130 / 30)
+
+
+def test_healthy_files_with_wrong_times_flags_or_counts(corpus: dict[str, Path]) -> None:
+    names = ["h264.avi", "derived_times.mp4", "packed.avi", "gaps.avi", "all_sync_mpeg4.mp4"]
+    records = [Record(path=str(corpus[name]), label=0, row=row) for row, name in enumerate(names)]
+    manifest = Manifest(records=tuple(records), class_names=None, multi_label=False, source="list")
+    for quick in (False, True):
+        scanned = scan(manifest, quick=quick)
+        assert [(video.reason, video.num_frames) for video in scanned] == [(None, 40)] * 5
 
 
 def test_videos_in_shards(videos: Any, tmp_path: Path) -> None:

@@ -36,6 +36,12 @@ KINDS = (
     "audio_first.mp4",
     "size_changes.ts",
     "one_frame.mp4",
+    "h264.avi",
+    "packed.avi",
+    "gaps.avi",
+    "derived_times.mp4",
+    "all_sync_mpeg4.mp4",
+    "wrong_size.mp4",
 )
 
 
@@ -65,12 +71,14 @@ def test_frames_and_times_are_kept(
     assert videos.numbers(after) == videos.numbers(before)
 
 
-@pytest.mark.parametrize("degrees", [90, 180, 270])
-def test_rotation_is_applied(corpus: dict[str, Path], tmp_path: Path, degrees: int) -> None:
-    path = corpus[f"rotated_{degrees}.mp4"]
+@pytest.mark.parametrize(
+    "name", ["rotated_90", "rotated_180", "rotated_270", "mirrored", "transposed", "zero_matrix"]
+)
+def test_orientation_is_applied(corpus: dict[str, Path], tmp_path: Path, name: str) -> None:
+    path = corpus[f"{name}.mp4"]
     copy = copy_of(path, tmp_path)
     with open_video(path) as old, open_video(copy) as new:
-        assert new.info.rotation == 0
+        assert new.info.rotation == 0 and not new.info.mirrored
         assert (new.info.width, new.info.height) == (old.info.width, old.info.height)
         assert np.abs(new.frames([7]).astype(int) - old.frames([7])).mean() < 12
 
