@@ -69,7 +69,7 @@ class ColumnReader:
             columns = self._columns(rest)
             if video and quote and (not rest or columns[0] == ""):
                 return video, columns[1:], True
-        columns = self._columns(line)
+        columns = line.split() if self._separator is None else self._columns(line)
         count = len(columns)
         for end in range(count, 0, -1):
             if columns[end - 1].lower().endswith(VIDEO_SUFFIXES):
