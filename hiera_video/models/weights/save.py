@@ -104,7 +104,9 @@ def save_pretrained(
             json.dumps(arguments, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
         )
         (target / "hiera_video.json").write_text(
-            json.dumps(extras, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+            json.dumps(extras, indent=1, ensure_ascii=False) + "\n",
+            encoding="utf-8",
+            errors="backslashreplace",  # names of classes that are not UTF-8
         )
         card = _card(model, target.name, library)
         (target / "README.md").write_text(card, encoding="utf-8")

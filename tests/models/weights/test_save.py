@@ -96,3 +96,10 @@ def test_full_disk_raises_a_checkpoint_error(tmp_path):
         pytest.raises(CheckpointError, match=r"a: cannot be written \(.*No space left on device"),
     ):
         save_pretrained(model, tmp_path / "a")
+
+
+def test_class_names_that_are_not_utf_8(tmp_path):
+    """I 4.3"""
+    model = create_model("hiera_micro_16x32", num_classes=2)
+    folder = save_pretrained(model, tmp_path, class_names=["caf\udce9", "é"])
+    assert read_weights(str(folder), "hiera_micro_16x32").class_names == ("caf\udce9", "é")
