@@ -135,7 +135,10 @@ def read_input(config: Config) -> Manifest:
         videos = [
             str(video)
             for video in find_videos(
-                [source], config.data.backend, follow_links=config.data.follow_links
+                [source],
+                config.data.backend,
+                root=config.data.root,
+                follow_links=config.data.follow_links,
             )
         ]
     else:

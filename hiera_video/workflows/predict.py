@@ -70,14 +70,19 @@ class ModelSource:
 
 
 def find_videos(
-    paths: Sequence[str], backend: Backend = "pyav", *, follow_links: bool = False
+    paths: Sequence[str],
+    backend: Backend = "pyav",
+    *,
+    root: str | None = None,
+    follow_links: bool = False,
 ) -> list[Path]:
     """Return the videos at `paths`, each once.
 
     Args:
         paths: Videos, and folders that are searched recursively, in alphabetical order.
         backend: With a `FrameFolder`, the videos are the folders that contain matching frames.
-        follow_links: Enter symbolic links to folders.
+        root: Folder that symbolic links to folders may lead into.
+        follow_links: Enter all symbolic links to folders.
 
     Raises:
         ConfigError: A path does not exist, contains no videos, or does not suit `backend`.
@@ -85,7 +90,7 @@ def find_videos(
     found: dict[Path, None] = {}
     for path in map(Path, paths):
         if path.is_dir():
-            found |= dict.fromkeys(_videos_in(path, backend, follow_links))
+            found |= dict.fromkeys(_videos_in(path, backend, root, follow_links))
         elif not path.exists():
             raise ConfigError(f"{path}: no such file or folder")
         elif isinstance(backend, FrameFolder):
@@ -98,13 +103,14 @@ def find_videos(
     return list(found)
 
 
-def _videos_in(folder: Path, backend: Backend, follow_links: bool) -> list[Path]:
+def _videos_in(folder: Path, backend: Backend, root: str | None, follow_links: bool) -> list[Path]:
     skipped: list[str] = []
 
     def enter(link: str) -> bool:
-        if not follow_links:
+        inside = root is not None and Path(link).resolve().is_relative_to(Path(root).resolve())
+        if not (follow_links or inside):
             skipped.append(link)
-        return follow_links
+        return follow_links or inside
 
     walked = walk_folders(folder, enter)
     if isinstance(backend, FrameFolder):

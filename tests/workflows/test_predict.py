@@ -51,6 +51,7 @@ def test_links_to_folders(films: Path, tmp_path: Path, caplog: pytest.LogCapture
         find_videos([str(folder)])
     found = find_videos([str(folder)], follow_links=True)
     assert found == [folder / "class/a.mp4", folder / "class/deep/b.mp4"]
+    assert find_videos([str(folder)], root=str(films.parent)) == found
     (folder / "c.mp4").symlink_to(films / "a.mp4")
     assert find_videos([str(folder)]) == [folder / "c.mp4"]
     assert "1 links to folders were not followed" in caplog.text
