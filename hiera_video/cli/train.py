@@ -63,10 +63,13 @@ def check_weights(config: Config, name: str, *, warn_only: bool) -> None:
 def dry_run(config: Config, train: Manifest) -> int:
     """Run two training steps without writing files, on videos with or without labels.
 
-    Labels of a `data.val` that exists must match those of `data.train`, as in a real run.
+    Labels, and those of a `data.val` that exists, must be as in a real run. Videos without labels
+    are a trial of the recipe.
     """
-    if train.num_classes and config.data.val and Path(config.data.val).exists():
-        resolve_num_classes(config, train, align_val(config, train, read_split(config, "val")))
+    if train.labels_present or train.class_names:
+        exists = config.data.val is not None and Path(config.data.val).exists()
+        val = [align_val(config, train, read_split(config, "val"))] if exists else []
+        resolve_num_classes(config, train, *val)
     from hiera_video.workflows import dry_run as workflow
 
     return workflow.dry_run(config, train)

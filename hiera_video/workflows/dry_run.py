@@ -13,12 +13,18 @@ from typing import Any
 from hiera_video.config.schema import Config
 from hiera_video.data.loading.loader import ClipBatch
 from hiera_video.data.manifest.record import Manifest
-from hiera_video.runtime.distributed import init_distributed
+from hiera_video.errors import ConfigError
+from hiera_video.runtime.distributed import World, init_distributed
 from hiera_video.runtime.seed import use_deterministic_kernels
 from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.stats import StepStats
 from hiera_video.train.trainer import Trainer
-from hiera_video.workflows.train_components import log_recipe, make_loader, make_trainer
+from hiera_video.workflows.train_components import (
+    log_recipe,
+    make_loader,
+    make_plan,
+    make_trainer,
+)
 
 logger = logging.getLogger(__name__)
 STEPS = 2
@@ -71,6 +77,7 @@ def dry_run(config: Config, train: Manifest) -> int:
     with init_distributed() as world:
         if config.train.deterministic:
             use_deterministic_kernels()
+        _check_plan(config, train, world)
         small, videos = shrink(config, train, world.size)
         trainer = make_trainer(
             small, videos, num_classes, world, trainer_class=DryRunTrainer, max_steps=STEPS
@@ -92,6 +99,16 @@ def dry_run(config: Config, train: Manifest) -> int:
                 f"{world.size} × {world.device.type}" if world.size > 1 else world.device.type,
             )
     return code
+
+
+def _check_plan(config: Config, train: Manifest, world: World) -> None:
+    """Fail where the batches of a real run would; on a trial without labels, only warn."""
+    try:
+        make_plan(config, train, world)
+    except ConfigError as error:
+        if train.labels_present or config.train.task == "pretrain":
+            raise
+        logger.warning("warning: %s", error)
 
 
 def shrink(config: Config, train: Manifest, num_processes: int) -> tuple[Config, Manifest]:

@@ -28,6 +28,7 @@ from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.runtime.distributed import World
 from hiera_video.runtime.log import MetricLog
 from hiera_video.train.checkpoint import CheckpointStore
+from hiera_video.train.config import OptimConfig, TrainConfig
 from hiera_video.train.devices import compile_blocks
 from hiera_video.train.list_digest import list_digest
 from hiera_video.train.state import TrainState, make_state
@@ -36,6 +37,10 @@ from hiera_video.train.trainer import Evaluator, RunInfo, Trainer
 from hiera_video.workflows.build import make_initial_model, make_quarantine_policy, make_views
 
 logger = logging.getLogger(__name__)
+MAX_UNUSED = 0.05
+"""Share of the videos that an epoch may leave over without a warning."""
+MAX_INITIAL = 0.05
+"""Share of averaged weights that may stem from the first step without a warning."""
 
 
 def make_trainer(
@@ -290,6 +295,38 @@ def log_recipe(config: Config, train: Manifest, num_classes: int | None, trainer
         config.train.epochs,
         config.train.epochs * repeats,
     )
+    for warning in recipe_warnings(config.train, config.optim, len(train.records)):
+        logger.warning("warning: %s", warning)
+
+
+def recipe_warnings(train: TrainConfig, optim: OptimConfig, num_videos: int) -> list[str]:
+    """Describe settings that waste videos or epochs.
+
+    Args:
+        train: Length, batch size and averaging.
+        optim: Warm-up.
+        num_videos: Videos of the training list.
+    """
+    found = []
+    steps_per_epoch, unused = divmod(num_videos, train.batch_size)
+    if unused > MAX_UNUSED * num_videos and steps_per_epoch:
+        found.append(
+            f"train.batch_size={train.batch_size}: {unused} of {num_videos} videos are left over "
+            "in each epoch (other ones each time); choose a batch size that divides their number"
+        )
+    if optim.warmup_epochs >= train.epochs:
+        found.append(
+            f"optim.warmup_epochs={optim.warmup_epochs:g}: is all of train.epochs={train.epochs}, "
+            "so the learning rate only rises; lower it"
+        )
+    steps = train.epochs * steps_per_epoch
+    if train.ema is not None and steps and (initial := train.ema**steps) > MAX_INITIAL:
+        found.append(
+            f"train.ema={train.ema:g}: after the run's {steps} steps, {initial:.0%} of the average "
+            f"are still the weights of the first step; lower it to {0.01 ** (1 / steps):.2g} or "
+            "less, or unset it"
+        )
+    return found
 
 
 def describe_lr(config: Config) -> str:

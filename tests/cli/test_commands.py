@@ -134,6 +134,26 @@ def test_dry_run_checks_the_classes_of_the_validation_list(
     assert "names classes that" in done.stderr and "does not: 'upwards'" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.batch_size=13", "the manifest has 12 videos, not enough for one step"),
+        ("model.num_classes=1", "labels up to 1, the model has 1 classes"),
+    ],
+)
+def test_dry_run_fails_where_the_run_fails(
+    videos: Path, tool: Any, tmp_path: Path, override: str, words: str
+) -> None:
+    """Issue I, 3.4."""
+    listing = tmp_path / "train.csv"
+    shutil.copy(videos / "train.csv", listing)  # without class names beside it
+    options = (f"data.train={listing}", f"data.root={videos}", "data.val=null", override)
+    command = ("train_net.py", "--cfg", CONFIG, *options, f"out_dir={tmp_path / 'run'}")
+    errors = [tool(*command, *dry) for dry in ((), ("--dry-run",))]
+    assert [done.returncode for done in errors] == [2, 2]
+    assert all(words in done.stderr.splitlines()[-1] for done in errors)
+
+
 def test_dry_run_losses_depend_on_the_seed_alone(overrides: list[str], tool: Any) -> None:
     losses = []
     for _ in range(2):

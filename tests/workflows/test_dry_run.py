@@ -78,7 +78,8 @@ def test_accumulation_on_too_few_videos_without_labels(
 def test_a_non_finite_loss_is_reported_without_files(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config, manifest = setup(folder / "list.csv", tmp_path / "run", "train.max_loss=1e-9")
+    options = ("train.max_loss=1e-9", "train.batch_size=2")
+    config, manifest = setup(folder / "list.csv", tmp_path / "run", *options)
     assert dry_run(config, manifest) == 4
     assert re.search(r"the manifest rows of the step are \[\[\[\d\]\]\]; lower optim", caplog.text)
     assert "full recipe" not in caplog.text and not (tmp_path / "run").exists()

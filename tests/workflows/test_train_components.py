@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hiera_video.config.load import load_config
 from hiera_video.errors import CheckpointError
-from hiera_video.workflows.train_components import describe_lr, require_same_step
+from hiera_video.train.config import OptimConfig, TrainConfig
+from hiera_video.workflows.train_components import (
+    describe_lr,
+    recipe_warnings,
+    require_same_step,
+)
 
 
 def test_the_log_states_the_scaling() -> None:
@@ -26,3 +32,34 @@ def test_ranks_that_find_different_checkpoints_are_an_error() -> None:
     )
     with pytest.raises(CheckpointError, match=words):
         require_same_step([4, 0], Path("run/checkpoints"))
+
+
+@pytest.mark.parametrize(
+    ("train", "optim", "expected"),
+    [
+        ({"batch_size": 8}, {}, ["4 of 12 videos are left over in each epoch"]),
+        ({"batch_size": 4}, {"warmup_epochs": 9.9}, []),
+        (
+            {"batch_size": 4},
+            {"warmup_epochs": 10},
+            ["optim.warmup_epochs=10: is all of train.epochs=10, so the learning rate only rises"],
+        ),
+        (
+            {"batch_size": 4, "ema": 0.9999},
+            {},
+            [
+                "train.ema=0.9999: after the run's 30 steps, 100% of the average are still the "
+                "weights of the first step; lower it to 0.86 or less, or unset it"
+            ],
+        ),
+        ({"batch_size": 4, "ema": 0.9}, {}, []),
+        ({"batch_size": 64}, {}, []),
+    ],
+)
+def test_settings_that_waste_videos_or_epochs_are_warned_of(
+    train: dict[str, Any], optim: dict[str, Any], expected: list[str]
+) -> None:
+    """Issue I, 3.4."""
+    found = recipe_warnings(TrainConfig(epochs=10, **train), OptimConfig(**optim), 12)
+    assert len(found) == len(expected)
+    assert all(words in message for words, message in zip(expected, found))
