@@ -51,7 +51,7 @@ class FeaturesConfig:
     unit: Unit = "seconds"
     """Unit of `window` and `stride`: `seconds`, or `frames` of the video itself."""
     tail: Tail = "keep"
-    """What is left after the last full window (all of a short video): `keep` it as a shorter
+    """Remainder after the last full window (all of a short video): `keep` it as a shorter
     window, marked as a tail, or `drop` it."""
     batch_size: int = 16
     """Clips in a batch; the last batch of a shard is padded to this size."""
