@@ -47,9 +47,12 @@ class StorageGuard:
     """Reads the videos of a list, and tells an unreadable video from a fault of the storage.
 
     Args:
-        records: The videos of the list; the folder that all of them lie in is checked before the
-            first of them has been read.
+        records: The videos of the list. Until one of them has been read, the folder that all of
+            them lie in shows whether the storage is there.
         sleep: Waits for a number of seconds; for tests.
+
+    Raises:
+        StorageError: That folder is missing or empty from the start.
     """
 
     def __init__(
@@ -60,6 +63,8 @@ class StorageGuard:
         self._read: dict[str, deque[str]] = {}
         """The last files that were read of each folder."""
         self._recent: deque[str] = deque(maxlen=3)
+        if fault := self._probe_root():
+            raise StorageError(_advice(records[0].path, fault))
 
     def read(
         self, record: Record, attempt: Callable[[], Result], on_open: OnOpen | None = None

@@ -68,17 +68,28 @@ def test_a_folder_that_returns_leaves_no_trace(
 def test_an_empty_mount_point_is_a_fault_of_the_storage(
     records: list[Record], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    clock = Clock()
+    guard = StorageGuard(records, clock)
     for record in records:
         Path(record.path).unlink()
-    clock = Clock()
     with pytest.raises(StorageError) as caught:
-        StorageGuard(records, clock).read(records[1], reader(records[1]))
+        guard.read(records[1], reader(records[1]))
     assert str(caught.value) == (
         f"{tmp_path}/videos/1.mp4: the storage fails ({tmp_path}/videos: is empty); check that the "
         "disk with the videos is mounted, and data.root, then run the same command again"
     )
     assert clock.seconds == sum(PAUSES) == 30.5
     assert "then run the same command again; trying for 30.5 s" in caplog.text
+
+
+def test_a_folder_that_is_missing_from_the_start_is_an_error_at_once(tmp_path: Path) -> None:
+    records = [Record(path=f"{tmp_path}/gone/{row}.mp4", label=0, row=row) for row in range(2)]
+    with pytest.raises(StorageError) as caught:
+        StorageGuard(records, Clock())
+    assert str(caught.value) == (
+        f"{tmp_path}/gone/0.mp4: the storage fails ({tmp_path}/gone: no such folder); check that "
+        "the disk with the videos is mounted, and data.root, then run the same command again"
+    )
 
 
 def test_a_video_that_fails_alone_is_unreadable_after_a_second_attempt(
