@@ -43,7 +43,8 @@ from hiera_video.models.factory import create_model
 from hiera_video.models.registry import ModelConfig
 from hiera_video.models.weights.save import save_pretrained
 from hiera_video.video.encode import write_video
-from hiera_video.workflows.extract import make_encoder, make_plan, read_input
+from hiera_video.workflows.extract import read_input
+from hiera_video.workflows.extraction_plan import make_encoder, make_plan
 
 FRAMES, FPS = 300, 30
 

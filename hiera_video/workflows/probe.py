@@ -31,7 +31,7 @@ from hiera_video.runtime.run_folder import lock_run_folder, write_environment
 from hiera_video.utils.atomic_files import write_atomic
 from hiera_video.utils.resumable import identity_folder
 from hiera_video.workflows.build import make_model, make_quarantine_policy
-from hiera_video.workflows.extract import extraction_identity, make_plan
+from hiera_video.workflows.extraction_plan import extraction_identity, make_plan
 
 logger = logging.getLogger(__name__)
 FOLDER = "probe"

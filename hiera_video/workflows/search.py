@@ -221,7 +221,8 @@ def new_examples(store: FeatureStore, videos: Sequence[str], run: str | None) ->
     """
     from hiera_video.features.store import FeatureStore
     from hiera_video.models.weights.digest import weights_digest
-    from hiera_video.workflows.extract import make_encoder, run_extraction
+    from hiera_video.workflows.extract import run_extraction
+    from hiera_video.workflows.extraction_plan import make_encoder
 
     missing = [video for video in videos if not Path(video).exists()]
     if missing:

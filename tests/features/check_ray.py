@@ -17,7 +17,8 @@ from hiera_video.config.schema import Config
 from hiera_video.errors import FeatureError
 from hiera_video.features import engine_ray
 from hiera_video.features.shard_reading import PART_BYTES, ReadWindows
-from hiera_video.workflows.extract import make_encoder, make_plan, read_input, run_extraction
+from hiera_video.workflows.extract import read_input, run_extraction
+from hiera_video.workflows.extraction_plan import make_encoder, make_plan
 
 from .conftest import UNREADABLE
 

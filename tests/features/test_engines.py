@@ -27,7 +27,8 @@ from hiera_video.features.engines import (
 )
 from hiera_video.features.shard_reading import VideoPart, WindowRequest
 from hiera_video.utils.resumable import ShardClaims
-from hiera_video.workflows.extract import make_encoder, make_plan, read_input
+from hiera_video.workflows.extract import read_input
+from hiera_video.workflows.extraction_plan import make_encoder, make_plan
 
 from .conftest import FRAMES, UNREADABLE
 

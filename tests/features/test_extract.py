@@ -19,7 +19,7 @@ from hiera_video.features.extract import BatchRunner, ClipEncoder, check_finite,
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.weights.digest import weights_digest
 from hiera_video.video.encode import write_video
-from hiera_video.workflows.extract import make_encoder
+from hiera_video.workflows.extraction_plan import make_encoder
 
 CPU = torch.device("cpu")
 CLIP_SHAPE = (3, 16, 32, 32)

@@ -30,7 +30,8 @@ from hiera_video.features.windows import Window, sliding_windows, view_windows
 from hiera_video.video import open_video
 from hiera_video.video.encode import write_video
 from hiera_video.video.reader import unreadable
-from hiera_video.workflows.extract import make_encoder, make_plan, read_input
+from hiera_video.workflows.extract import read_input
+from hiera_video.workflows.extraction_plan import make_encoder, make_plan
 
 PART = 2
 WINDOWS = {0: 5, 1: 1, 2: 0, 3: 4, 4: 2, 5: 3}
