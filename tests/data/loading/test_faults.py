@@ -265,11 +265,3 @@ def test_a_hung_worker_ends_with_a_killed_parent() -> None:
     while is_running(worker):  # the pipe closes a moment before the process has ended
         assert time.monotonic() < deadline
         time.sleep(0.01)
-
-
-def is_running(pid: int) -> bool:
-    """Return False for a process that has ended, reaped or not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
