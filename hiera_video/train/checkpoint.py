@@ -209,6 +209,23 @@ class CheckpointStore:
             shutil.rmtree(path)
 
 
+def read_meta(folder: Path) -> dict[str, Any]:
+    """Load and verify the `meta.json` of a step folder.
+
+    Raises:
+        CheckpointError: The file is missing or damaged.
+    """
+    path = folder / "meta.json"
+    try:
+        meta: dict[str, Any] = json.loads(path.read_text())
+        intact = meta.pop("sha256") == json_sha256(meta)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {error})") from error
+    if not intact:
+        raise CheckpointError(f"{path}: damaged (sha256 mismatch)")
+    return meta
+
+
 def read_checkpoint(folder: Path) -> Checkpoint:
     """Load and verify one step folder, written by any number of processes.
 
@@ -218,9 +235,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         CheckpointError: A file is missing, truncated or changed.
     """
     try:
-        meta = json.loads((folder / "meta.json").read_text())
-        if meta.pop("sha256") != json_sha256(meta):
-            raise CheckpointError(f"{folder / 'meta.json'}: damaged (sha256 mismatch)")
+        meta = read_meta(folder)
         for name, entry in meta["files"].items():
             if Path(name).name != name or file_sha256(folder / name) != entry["sha256"]:
                 raise CheckpointError(f"{folder / name}: damaged (sha256 mismatch)")

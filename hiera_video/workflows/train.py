@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
@@ -14,12 +13,12 @@ from torch import nn
 from hiera_video.config.load import flatten_config, load_config, save_config
 from hiera_video.config.schema import Config
 from hiera_video.data.manifest.record import Manifest
-from hiera_video.errors import ConfigError
+from hiera_video.errors import CheckpointError, ConfigError
 from hiera_video.runtime.distributed import World, init_distributed
 from hiera_video.runtime.run_folder import lock_run_folder, write_environment
 from hiera_video.runtime.seed import use_deterministic_kernels
 from hiera_video.runtime.signals import StopSignal
-from hiera_video.train.checkpoint import CheckpointStore
+from hiera_video.train.checkpoint import CheckpointStore, read_meta
 from hiera_video.train.list_digest import describe_changes
 from hiera_video.train.memory import (
     choose_accumulation,
@@ -233,17 +232,15 @@ def _require_same_run(config: Config, folder: Path, train: Manifest, val: Manife
 
 
 def _newest_meta(checkpoints: Path) -> dict[str, Any] | None:
-    """Return the `meta.json` of the newest checkpoint that has a readable one.
+    """Return the `meta.json` of the newest checkpoint whose own is intact.
 
     Returns:
         Its content; empty if all are damaged, None if there are no checkpoints.
     """
     folders = sorted(checkpoints.glob("step_*"))
     for folder in reversed(folders):
-        with suppress(OSError, ValueError):
-            meta = json.loads((folder / "meta.json").read_text())
-            if isinstance(meta, dict):
-                return meta
+        with suppress(CheckpointError):
+            return read_meta(folder)
     return {} if folders else None
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from hiera_video.errors import CheckpointError
-from hiera_video.train.checkpoint import CheckpointStore, read_checkpoint, write_meta
+from hiera_video.train.checkpoint import CheckpointStore, read_checkpoint, read_meta, write_meta
 
 
 def save(
@@ -124,6 +124,21 @@ def test_partial_folders_left_by_a_kill_are_deleted_by_the_next_save(tmp_path: P
     (tmp_path / ".step_00000003.partial").mkdir(parents=True)
     save(CheckpointStore(tmp_path, keep=2), 5)
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"step": 1, "sha256": "0"}', r"meta.json: damaged \(sha256 mismatch\)"),
+        ('{"step": 1}', r"meta.json: damaged \(KeyError: 'sha256'\)"),
+        ("[1]", r"meta.json: damaged \(TypeError"),
+        ("{", r"meta.json: damaged \(JSONDecodeError"),
+    ],
+)
+def test_a_damaged_meta_file_is_not_read(tmp_path: Path, content: str, words: str) -> None:
+    (tmp_path / "meta.json").write_text(content)
+    with pytest.raises(CheckpointError, match=words):
+        read_meta(tmp_path)
 
 
 def test_pickled_code_never_runs(tmp_path: Path) -> None:
