@@ -101,7 +101,7 @@ MATRICES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What one backend returned for one file."""
+    """Result of one backend for one file."""
 
     file: str
     container: str

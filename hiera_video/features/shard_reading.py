@@ -17,12 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hiera_video.data.dataset import (
-    UnreadableVideo,
-    ViewTransform,
-    decode_clips,
-    record_frame_range,
-)
+from hiera_video.data.clip_frames import decode_clips, record_frame_range
+from hiera_video.data.dataset import UnreadableVideo, ViewTransform
 from hiera_video.data.loading.quarantine import OnOpen
 from hiera_video.data.loading.storage import StorageGuard
 from hiera_video.data.manifest.record import Record

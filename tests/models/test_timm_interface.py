@@ -1,4 +1,4 @@
-"""What timm's models offer (issue I, weights 4): equal values and shapes."""
+"""Interface shared with timm's models (issue I, weights 4): equal values and shapes."""
 
 from __future__ import annotations
 

@@ -263,7 +263,7 @@ def test_files_are_closed(corpus: dict[str, Path]) -> None:
 def test_times_that_descend_while_decoding_are_not_trusted(
     corpus: dict[str, Path], videos: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where no header shows that frames are reordered, only the decoder does."""
+    """No header shows that frames are reordered; only the decoder does."""
     monkeypatch.setattr(BitstreamCheck, "order_is_certain", lambda *_: True)
     with open_video(corpus["derived_times.mp4"]) as video:
         assert videos.numbers(video.frames(range(40))) == list(range(40))

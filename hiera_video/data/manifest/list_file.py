@@ -33,7 +33,7 @@ SNIFFED_LINES = 200
 
 @dataclass(frozen=True, kw_only=True)
 class ListOptions:
-    """How the lines of a list are read."""
+    """Reading options of a list."""
 
     root: str | None = None
     """Folder that relative paths start from; None: the list's folder."""

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hiera_video.data.dataset import record_frame_range
+from hiera_video.data.clip_frames import record_frame_range
 from hiera_video.data.loading.map_videos import map_videos
 from hiera_video.data.loading.quarantine import OnOpen, QuarantinePolicy
 from hiera_video.data.manifest.record import Manifest, Record
