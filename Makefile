@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help env demo test test-all test-torchcodec test-browser test-ray faults bench lint
+.PHONY: help env demo test test-all test-torchcodec test-browser test-ray faults bench lint docs
 help:
 	@echo "make demo             generate the motion set, pre-train and fine-tune a micro Hiera, test it, write a report"
 	@echo "make test             lint, type check, default tests (under five minutes on two cores)"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-ray         feature extraction on a local Ray cluster of two nodes"
 	@echo "make faults           fault injection at full counts; writes RELIABILITY.md (half an hour)"
 	@echo "make bench            speed benchmarks for benchmarks/results (half an hour on an idle machine)"
+	@echo "make docs             build this documentation into docs/_build/html, warnings as errors"
 	@echo "make lint             ruff and mypy alone"
 	@echo "make env              the environment in $(VENV) alone"
 
@@ -78,3 +79,8 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Offline: intersphinx and fonts are not used.
+docs: $(READY)
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
