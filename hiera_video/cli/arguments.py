@@ -5,33 +5,50 @@ from __future__ import annotations
 import argparse
 import ast
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
+from pathlib import PurePath
 from textwrap import fill
 from typing import Any, cast, get_type_hints
 
 from hiera_video.config.load import suggest_key
 from hiera_video.config.schema import Config
+from hiera_video.errors import ConfigError
 
 WIDTH = 98
+WHICH = ("best", "last")
+"""Checkpoints of a run by name."""
 
 
-def command_parser(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser that prints `description`, a module's docstring, with its line breaks."""
+def command_parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """Return the parser of a command, which prints `description` with its line breaks."""
     return argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=f"hiera-video {name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
 
-def config_parser(description: str | None) -> argparse.ArgumentParser:
+def config_parser(
+    name: str, description: str | None, *, with_run: bool = False
+) -> argparse.ArgumentParser:
     """Return a parser of `--cfg FILE --dry-run --keys [KEY] key=value …`.
 
     Parse with `parse_intermixed_args`, so that options may stand between keys.
+
+    Args:
+        name: The command.
+        description: Its module's docstring.
+        with_run: Add `--run DIR`, which may stand instead of `--cfg`.
     """
-    parser = command_parser(description)
-    parser.add_argument(
-        "--cfg", required=True, metavar="FILE", help="experiment, such as configs/k400_hiera_b.yaml"
-    )
+    parser = command_parser(name, description)
+    cfg_help = "configuration: a file, or a name that `hiera-video configs` lists"
+    if with_run:
+        source = parser.add_mutually_exclusive_group(required=True)
+        source.add_argument("--cfg", metavar="FILE", help=cfg_help)
+        source.add_argument("--run", metavar="DIR", help="out_dir of a run")
+    else:
+        parser.add_argument("--cfg", metavar="FILE", required=True, help=cfg_help)
     parser.add_argument(
         "--dry-run", action="store_true", help="build everything, run two steps, write nothing"
     )
@@ -49,6 +66,91 @@ def config_parser(description: str | None) -> argparse.ArgumentParser:
         help="for example train.batch_size=8 optim.lr_for_batch=256",
     )
     return parser
+
+
+def add_model_source(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """Add `--run` or `--model`, and `--checkpoint` with its older names."""
+    source = parser.add_mutually_exclusive_group(required=required)
+    source.add_argument("--run", metavar="DIR", help="out_dir of a run")
+    source.add_argument("--model", metavar="NAME", help="hiera_base_16x224, …; with --checkpoint")
+    parser.add_argument(
+        "--checkpoint",
+        "--which",
+        "--pretrained",
+        metavar="WEIGHTS",
+        help="with --run: best or last (default: best, else last); with --model: file, folder, tag "
+        "or hf-hub:owner/name",
+    )
+
+
+def check_model_source(arguments: argparse.Namespace, *, hint: str = "") -> None:
+    """Check that `--checkpoint` suits `--run` or `--model`.
+
+    Raises:
+        ConfigError: It does not; `hint` ends the message about a model without weights.
+    """
+    checkpoint = arguments.checkpoint
+    if arguments.run is None and arguments.model is not None and checkpoint is None:
+        raise ConfigError(
+            f"--model {arguments.model}: needs --checkpoint: a file, folder, tag or "
+            f"hf-hub:owner/name{hint}"
+        )
+    if arguments.run is not None and checkpoint not in (None, *WHICH):
+        raise ConfigError(
+            f"--checkpoint {checkpoint}: must be best or last with --run; other weights go with "
+            "--model NAME"
+        )
+
+
+def split_paths(texts: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+    """Split arguments into the values of `input=` and of `output=`, and the others."""
+    inputs = [text.removeprefix("input=") for text in texts if text.startswith("input=")]
+    outputs = [text.removeprefix("output=") for text in texts if text.startswith("output=")]
+    rest = [text for text in texts if not text.startswith(("input=", "output="))]
+    return inputs, outputs, rest
+
+
+def refuse_rest(rest: Sequence[str], accepted: str) -> None:
+    """Raise `ConfigError` if there are arguments that a command does not take."""
+    if rest:
+        raise ConfigError(f"{rest[0]}: unknown argument; {accepted}")
+
+
+def single(values: Sequence[str], key: str, flag: str, given: str | None = None) -> str | None:
+    """Return the one value of `key` or of its older spelling `flag`, None if there is none.
+
+    Raises:
+        ConfigError: There are several.
+    """
+    found = [*values, *([given] if given is not None else [])]
+    if len(found) > 1:
+        raise ConfigError(
+            f"{key}={found[1]}: given twice ({key}={found[0]} or {flag}); remove one of them"
+        )
+    return found[0] if found else None
+
+
+def set_outputs(
+    arguments: argparse.Namespace, outputs: Sequence[str], options: Mapping[str, str]
+) -> None:
+    """Store each `output=FILE` as the option that its suffix stands for.
+
+    Args:
+        arguments: The parsed arguments.
+        outputs: Values of `output=`.
+        options: Suffix → name of the option, as `{".csv": "csv"}`.
+
+    Raises:
+        ConfigError: The suffix is another, or the option is set already.
+    """
+    for text in outputs:
+        suffix = PurePath(text).suffix.lower()
+        if suffix not in options:
+            raise ConfigError(f"output={text}: must end in {' or '.join(options)}")
+        name = options[suffix]
+        if getattr(arguments, name) is not None:
+            raise ConfigError(f"output={text}: a second {suffix} file; remove one of them")
+        setattr(arguments, name, text)
 
 
 class _PrintKeys(argparse.Action):

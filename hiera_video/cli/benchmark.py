@@ -1,9 +1,9 @@
 """Measure the speed of models, training steps, masked pre-training or data loading on this machine.
 
-python tools/benchmark.py model --help                                  # inference
-python tools/benchmark.py train --help                                  # a fine-tuning step
-python tools/benchmark.py mae --help                                    # a masked pre-training step
-python tools/benchmark.py data --cfg configs/motion_hiera_micro.yaml    # loading, stage by stage
+hiera-video benchmark model --help                  # inference
+hiera-video benchmark train --help                  # a fine-tuning step
+hiera-video benchmark mae --help                    # a masked pre-training step
+hiera-video benchmark data --cfg my.yaml            # loading, stage by stage
 
 The other arguments are passed to the script in benchmarks/ that measures the subject.
 """
@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hiera_video.cli.arguments import command_parser
 from hiera_video.cli.run import run_tool
 from hiera_video.errors import ConfigError
 
@@ -24,12 +25,16 @@ SCRIPTS = {"model": "speed", "train": "speed", "mae": "speed", "data": "data_sta
 """Subject → module in benchmarks/; modules with several subjects take the subject first."""
 
 
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the subject."""
+    parser = command_parser("benchmark", __doc__)
+    parser.add_argument("subject", choices=SCRIPTS)
+    return parser
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Import the script of a subject and run it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("subject", choices=SCRIPTS)
+    parser = make_parser()
     given = list(sys.argv[1:] if argv is None else argv)
     subject = parser.parse_args(given[:1]).subject
     if not FOLDER.is_dir():

@@ -1,7 +1,7 @@
 """Check a data set before training: unreadable, short and duplicate videos, and the class order.
 
-python tools/check_data.py --train lists/train.csv --val lists/val.csv --out check
-python tools/check_data.py --train videos/train --out check --workers 8 --quick
+hiera-video check-data --train lists/train.csv --val lists/val.csv output=check
+hiera-video check-data --train videos/train output=check --workers 8 --quick
 
 Writes check.json, report.html, a list of each split's readable videos and, with --index,
 packets.index. Exit code 3 if more than --max-broken of the videos are unreadable.
@@ -13,6 +13,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from hiera_video.cli.arguments import command_parser, refuse_rest, single, split_paths
 from hiera_video.cli.run import run_tool
 from hiera_video.data.config import DataConfig
 from hiera_video.data.manifest.read import read_manifest
@@ -25,15 +26,14 @@ OVER_LIMIT = 3
 """Exit code if too many videos are unreadable."""
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = command_parser("check-data", __doc__)
     add = parser.add_argument
+    add("paths", nargs="*", metavar="output=DIR", help="folder for the results")
     for split in SPLITS:
         add(f"--{split}", metavar="MANIFEST", help="list, folder or annotations of that split")
-    add("--out", type=Path, required=True, help="output folder")
+    add("--out", metavar="DIR", help="the same as output=")
     add("--root", help="folder that relative paths start from (default: the manifest's own)")
     add("--separator", help="separator of path and label (default: detected)")
     add("--multi-label", action="store_true", help="every column after a path is a label")
@@ -46,12 +46,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--clip", default="16x4", metavar="TxS", help="videos shorter than this clip are short")
     add("--classes", metavar="FILE", help="class names in the right order; k400: Kinetics-400's")
     add("--max-broken", type=float, default=0.05, help="largest share of unreadable videos")
-    return parser.parse_args(argv)
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Validate the arguments, read the manifests and check the videos."""
-    arguments = parse(argv)
+    arguments = make_parser().parse_intermixed_args(argv)
+    inputs, outputs, rest = split_paths(arguments.paths)
+    refuse_rest([*inputs, *rest], "name the lists with --train, --val and --test")
+    out = single(outputs, "output", "--out", arguments.out)
+    require(out is not None, "output= is not set; name a folder for the results")
     data = DataConfig(
         root=arguments.root,
         separator=arguments.separator,
@@ -81,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         index_packets=arguments.index,
         classes=arguments.classes,
     )
-    results = check_splits(manifests, arguments.out, options)
+    results = check_splits(manifests, Path(str(out)), options)
     limit = arguments.max_broken * results.num_videos
     return OVER_LIMIT if results.num_unreadable > limit else 0
 

@@ -1,15 +1,15 @@
 """Export a model as one file that runs without this package: torch.export's .pt2, or ONNX.
 
-python tools/export.py --run runs/motion_hiera_micro --output micro.onnx
-python tools/export.py --model hiera_base_16x224 --pretrained base.pth --output base.pt2
-python tools/export.py --run runs/x --int8 --output small.onnx      # measures accuracy on data.val
-python tools/export.py --model hiera_base_16x224 --pretrained runs/x_mae --output-of features \\
-    --output maps.onnx
+hiera-video export --run runs/motion_hiera_micro output=micro.onnx
+hiera-video export --model hiera_base_16x224 --checkpoint base.pth output=base.pt2
+hiera-video export --run runs/x --int8 output=small.onnx        # measures accuracy on data.val
+hiera-video export --model hiera_base_16x224 --checkpoint runs/x_mae --output-of features \\
+    output=maps.onnx
 
 The program accepts any number of clips. Its output is compared with the model's at two batch sizes
 (.pt2 within 1e-5 of the largest value, ONNX logits within 1e-4); if it differs more, nothing is
-written. OUTPUT.json, beside OUTPUT, records input, classes, mean and std, frames of a clip, and the
-difference.
+written. FILE.json, beside the file, records input, classes, mean and std, frames of a clip, and
+the difference.
 """
 
 from __future__ import annotations
@@ -18,29 +18,28 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from hiera_video.cli.arguments import (
+    add_model_source,
+    check_model_source,
+    command_parser,
+    refuse_rest,
+    single,
+    split_paths,
+)
 from hiera_video.cli.run import run_tool
 from hiera_video.errors import ConfigError
 
 FORMATS = ("pt2", "onnx")
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line and check what can be checked without a model."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = command_parser("export", __doc__)
     add = parser.add_argument
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--run", help="out_dir of a run")
-    source.add_argument("--model", metavar="NAME", help="a model name, with --pretrained")
-    add("--which", choices=("best", "last"), help="checkpoint of the run; default: best, else last")
-    add(
-        "--pretrained",
-        metavar="WEIGHTS",
-        help="file, folder, hf-hub:owner/name or tag; none: newly initialised",
-    )
-    add("--output", required=True, type=Path, metavar="FILE", help="x.pt2 or x.onnx")
-    add("--format", choices=FORMATS, help="default: the suffix of --output")
+    add("paths", nargs="*", metavar="output=FILE", help="x.pt2 or x.onnx")
+    add_model_source(parser)
+    add("--output", metavar="FILE", help="the same as output=")
+    add("--format", choices=FORMATS, help="default: the suffix of output=")
     add(
         "--output-of",
         choices=("logits", "features"),
@@ -51,25 +50,35 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--videos",
         metavar="LIST",
-        help="list or folder to measure int8's accuracy on; default: the run's data.val",
+        help="list or folder to measure int8's accuracy on, the same as input=; default: the run's "
+        "data.val",
     )
     add("--clips", type=int, default=256, help="largest number of clips for that (default 256)")
-    arguments = parser.parse_args(argv)
+    return parser
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line and check what can be checked without a model."""
+    arguments = make_parser().parse_intermixed_args(argv)
+    inputs, outputs, rest = split_paths(arguments.paths)
+    refuse_rest(rest, "give output=FILE")
+    arguments.videos = single(inputs, "input", "--videos", arguments.videos)
+    output = single(outputs, "output", "--output", arguments.output)
+    if output is None:
+        raise ConfigError("output= is not set; name a file such as output=model.onnx")
+    arguments.output = Path(output)
     _check(arguments)
     return arguments
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    if (arguments.model is None) != (arguments.pretrained is None):
-        raise ConfigError(
-            "--model and --pretrained go together; for newly initialised weights, --pretrained none"
-        )
+    check_model_source(arguments, hint="; none exports newly initialised weights")
     suffix = arguments.output.suffix.removeprefix(".")
     if suffix not in FORMATS or arguments.format not in (None, suffix):
         expected = arguments.format or " or .".join(FORMATS)
-        raise ConfigError(f"--output {arguments.output}: must end in .{expected}")
+        raise ConfigError(f"output={arguments.output}: must end in .{expected}")
     if arguments.int8 and suffix != "onnx":
-        raise ConfigError(f"--int8: needs ONNX; use an --output that ends in .onnx, not .{suffix}")
+        raise ConfigError(f"--int8: needs ONNX; use an output= that ends in .onnx, not .{suffix}")
     if arguments.clips < 1:
         raise ConfigError(f"--clips {arguments.clips}: must be 1 or more")
 
@@ -86,10 +95,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     check_exportable(arguments.run, arguments.model)
     if arguments.run:
-        source = export_source_from_run(arguments.run, arguments.which)
+        source = export_source_from_run(arguments.run, arguments.checkpoint)
     else:
         source = export_source_from_weights(
-            arguments.model, arguments.pretrained, arguments.output_of
+            arguments.model, arguments.checkpoint, arguments.output_of
         )
     export(
         source,

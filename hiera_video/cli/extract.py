@@ -1,14 +1,14 @@
 """Extract features of videos; the same command resumes after an interruption.
 
-python tools/extract_features.py --run runs/motion_hiera_micro input=videos/ output=features/
-torchrun --nproc-per-node 8 tools/extract_features.py --run runs/x input=videos.csv output=features/
-python tools/extract_features.py --run runs/x input=videos.csv output=features/ \\
+hiera-video extract --run runs/motion_hiera_micro input=videos/ output=features/
+torchrun --nproc-per-node 8 -m hiera_video extract --run runs/x input=videos.csv output=features/
+hiera-video extract --run runs/x input=videos.csv output=features/ \\
     --engine slurm --tasks 64 --partition gpu
-python tools/extract_features.py --cfg configs/k400_hiera_b.yaml input='v/*.mp4' output=features/ \\
+hiera-video extract --cfg k400_hiera_b input='v/*.mp4' output=features/ \\
     model.pretrained=mae_k400_ft_k400 features.window=2 features.stride=1 features.pooling=temporal
 
-Read the features with hv.FeatureStore("features/"). All keys of the `features` section are in
-hiera_video/features/config.py.
+Read the features with hv.FeatureStore("features/").
+`hiera-video train --keys features` prints all keys of the `features` section.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from hiera_video.cli.arguments import command_parser
 from hiera_video.cli.run import run_tool
+from hiera_video.config.load import find_config
 from hiera_video.errors import ConfigError
 from hiera_video.workflows.extract import (
     check_extraction,
@@ -27,11 +29,9 @@ from hiera_video.workflows.extract import (
 )
 
 
-def parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("extract", __doc__)
     add = parser.add_argument
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--cfg", metavar="FILE", help="config file or name, such as k400_hiera_b")
@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Check all that needs no torch, then extract or submit the jobs."""
-    arguments = parser().parse_intermixed_args(argv)  # flags may stand between keys
+    arguments = make_parser().parse_intermixed_args(argv)  # flags may stand between keys
     short = ("input=", "output=")
     overrides = tuple(
         f"features.{text}" if text.startswith(short) else text for text in arguments.overrides
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         source = ("--run", arguments.run) if arguments.run else ("--cfg", arguments.cfg)
         return submit(
             str(Path(__file__).resolve()),
-            (source[0], str(Path(source[1]).resolve()), *arguments.overrides),
+            (source[0], str(find_config(source[1]).resolve()), *arguments.overrides),
             folder=str(config.features.output),
             tasks=arguments.tasks or 1,
             cluster=arguments.cluster,

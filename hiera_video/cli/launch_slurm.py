@@ -1,10 +1,10 @@
 """Train on a SLURM cluster: one process per GPU, requeued after preemption or the time limit.
 
-python tools/launch_slurm.py --nodes 4 --gpus 8 --partition gpu --cfg configs/k400_hiera_l.yaml
-python tools/launch_slurm.py --slurm qos=high --slurm exclude=n7 --cfg configs/k400_hiera_l.yaml
+hiera-video launch-slurm --nodes 4 --gpus 8 --partition gpu --cfg k400_hiera_l
+hiera-video launch-slurm --slurm qos=high --slurm exclude=n7 --cfg k400_hiera_l
 
 On this machine, without SLURM:
-python tools/launch_slurm.py --cluster local --gpus 0 --cfg configs/motion_hiera_micro.yaml
+hiera-video launch-slurm --cluster local --gpus 0 --cfg motion_hiera_micro
 
 SLURM sends SIGUSR1 before the time limit and SIGTERM at preemption. The run then writes a
 checkpoint after its current step or validation, and submitit queues the same job again. A job
@@ -22,16 +22,16 @@ from typing import Any
 
 from hiera_video.cli.arguments import config_parser
 from hiera_video.cli.run import run_tool
-from hiera_video.config.load import load_config
+from hiera_video.config.load import find_config, load_config
 from hiera_video.errors import ConfigError
 from hiera_video.runtime.slurm_job import SlurmTraining
 
 logger = logging.getLogger(__name__)
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of `train_net.py` with the options of the job."""
-    found = config_parser(__doc__)
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of `train` with the options of the job."""
+    found = config_parser("launch-slurm", __doc__)
     found.add_argument(
         "--cluster",
         choices=("slurm", "local"),
@@ -67,10 +67,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Check the configuration, submit the job, log its number and the path of its log."""
-    arguments = parser().parse_intermixed_args(argv)
+    arguments = make_parser().parse_intermixed_args(argv)
     parameters = job_parameters(arguments)
     config = load_config(arguments.cfg, arguments.overrides)
-    command = ("--cfg", str(Path(arguments.cfg).resolve()), *arguments.overrides)
+    command = ("--cfg", str(find_config(arguments.cfg).resolve()), *arguments.overrides)
     os.environ["SUBMITIT_PREEMPT_SIGNAL"] = "USR1"  # read when submitit is imported
     try:
         import submitit

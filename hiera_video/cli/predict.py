@@ -1,9 +1,9 @@
 """Predict the classes of videos with a trained model: files, folders, long videos, a camera.
 
-python tools/predict.py clip.mp4 folder/ --run runs/motion_hiera_micro
-python tools/predict.py film.mp4 --run runs/x --window 4 --step 2 --csv out.csv --json out.json
-python tools/predict.py --webcam /dev/video0 --run runs/x --window 4 --step 1
-python tools/predict.py clip.mp4 --model hiera_base_16x224 --pretrained mae_k400_ft_k400
+hiera-video predict clip.mp4 folder/ list.csv --run runs/motion_hiera_micro
+hiera-video predict film.mp4 --run runs/x --window 4 --step 2 output=out.csv output=out.json
+hiera-video predict --webcam /dev/video0 --run runs/x --window 4 --step 1
+hiera-video predict clip.mp4 --model hiera_base_16x224 --checkpoint mae_k400_ft_k400
 
 Prints one line for each video: the average over the views of the run's test (for published
 weights 5×3, as the paper tests on Kinetics). With --window, prints one line for each segment of
@@ -16,13 +16,26 @@ import argparse
 import math
 from collections.abc import Sequence
 
+from hiera_video.cli.arguments import (
+    add_model_source,
+    check_model_source,
+    command_parser,
+    set_outputs,
+    split_paths,
+)
 from hiera_video.cli.run import run_tool
 from hiera_video.errors import ConfigError
+
+OUTPUTS = {".csv": "csv", ".json": "json"}
+"""Suffix of `output=` → option."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Check the arguments, then import torch and predict; return the exit code."""
-    arguments = _parser().parse_intermixed_args(argv)  # options may stand between videos
+    arguments = make_parser().parse_intermixed_args(argv)  # options may stand between videos
+    inputs, outputs, rest = split_paths(arguments.paths)
+    arguments.paths = [*rest, *inputs]
+    set_outputs(arguments, outputs, OUTPUTS)
     _check(arguments)
     window = arguments.window
     if window not in (None, "clip"):
@@ -34,7 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         predict_webcam,
     )
 
-    source = ModelSource(arguments.run, arguments.which, arguments.model, arguments.pretrained)
+    if arguments.run:
+        source = ModelSource(arguments.run, arguments.checkpoint)
+    else:
+        source = ModelSource(None, None, arguments.model, arguments.checkpoint)
     if arguments.webcam is not None:
         return predict_webcam(
             arguments.webcam, source, topk=arguments.topk, window=window, step=arguments.step
@@ -50,19 +66,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = command_parser("predict", __doc__)
     add = parser.add_argument
-    add("paths", nargs="*", metavar="PATH", help="video, folder of frames, or folder of these")
+    add(
+        "paths",
+        nargs="*",
+        metavar="PATH",
+        help="video, folder of frames, folder of these, or list; input=PATH is the same, "
+        "output=FILE writes .csv or .json",
+    )
     add("--webcam", metavar="DEVICE", help="camera instead, such as /dev/video0; Ctrl-C stops")
-    model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--run", help="out_dir of a run")
-    model.add_argument("--model", metavar="NAME", help="hiera_base_16x224, …; with --pretrained")
+    add_model_source(parser)
     add("--follow-links", action="store_true", help="enter symbolic links to folders")
-    add("--which", choices=("best", "last"), help="checkpoint of the run; default: the best")
-    add("--pretrained", metavar="WEIGHTS", help="file, folder, hf-hub:owner/name, or tag")
     add("--topk", type=int, default=5, help="classes per prediction; default: 5")
     add("--window", metavar="SECONDS", help="predict each segment of this length, or 'clip'")
     add("--step", type=float, metavar="SECONDS", help="from segment to segment; default: --window")
@@ -72,8 +89,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    if (arguments.model is None) != (arguments.pretrained is None):
-        raise ConfigError("--model and --pretrained go together; for your own run, give only --run")
+    check_model_source(arguments)
     if arguments.topk < 1:
         raise ConfigError(f"--topk {arguments.topk}: must be 1 or more")
     if arguments.step is not None and arguments.window is None:
@@ -81,7 +97,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.step is not None and not 0 < arguments.step < math.inf:
         raise ConfigError(f"--step {arguments.step}: must be seconds above 0")
     if arguments.webcam is None and not arguments.paths:
-        raise ConfigError("no input: give videos, folders or --webcam /dev/video0")
+        raise ConfigError("no input: give videos, folders, lists or --webcam /dev/video0")
     if arguments.webcam is not None and (
         arguments.paths
         or arguments.window in (None, "clip")
@@ -89,8 +105,8 @@ def _check(arguments: argparse.Namespace) -> None:
         or arguments.json is not None
     ):
         raise ConfigError(
-            f"--webcam {arguments.webcam}: needs --window SECONDS, and takes no PATH, --csv or "
-            "--json"
+            f"--webcam {arguments.webcam}: needs --window SECONDS, and takes no PATH, output=, "
+            "--csv or --json"
         )
 
 

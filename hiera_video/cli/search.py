@@ -1,10 +1,10 @@
 """Search a feature store for windows that look like an example, by cosine similarity.
 
-python tools/search.py --store features/ --video example.mp4 --sheet found.png  # any video
-python tools/search.py --store features/ --video film.mp4 --at 12.5 --topk 20   # window at 12.5 s
-python tools/search.py --store features/ --path videos/a.mp4 --csv found.csv    # video of the store
-python tools/search.py --store features/ --row 17 --row 40 --each-video-once    # by manifest row
-python tools/search.py --store features/ --list examples.txt --json found.json  # one path per line
+hiera-video search --store features/ input=example.mp4 output=found.png     # any video
+hiera-video search --store features/ input=film.mp4 --at 12.5 --topk 20      # window at 12.5 s
+hiera-video search --store features/ --path videos/a.mp4 output=found.csv    # video of the store
+hiera-video search --store features/ --row 17 --row 40 --each-video-once     # by manifest row
+hiera-video search --store features/ --list examples.txt output=found.json   # one path per line
 
 Features of other videos are extracted with the store's model and settings. If its weights have
 moved, --run gives their new place.
@@ -16,6 +16,7 @@ import argparse
 import logging
 from collections.abc import Sequence
 
+from hiera_video.cli.arguments import command_parser, refuse_rest, set_outputs, split_paths
 from hiera_video.errors import ConfigError
 from hiera_video.utils.text_files import encode_json, encode_text, printable
 from hiera_video.workflows.search import (
@@ -30,15 +31,22 @@ from hiera_video.workflows.search import (
     write_output,
 )
 
+OUTPUTS = {".csv": "csv", ".json": "json", ".png": "sheet"}
+"""Suffix of `output=` → option."""
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse and check the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = command_parser("search", __doc__)
     add = parser.add_argument
-    add("--store", required=True, metavar="DIR", help="output of tools/extract_features.py")
-    add("--video", action="append", default=[], metavar="FILE", help="example: a video file")
+    add(
+        "paths",
+        nargs="*",
+        metavar="input=VIDEO | output=FILE",
+        help="an example; a file for the result: .csv, .json or .png; may be repeated",
+    )
+    add("--store", required=True, metavar="DIR", help="output of `hiera-video extract`")
+    add("--video", action="append", default=[], metavar="FILE", help="the same as input=")
     add("--path", action="append", default=[], help="example: a video of the store, by its path")
     add("--row", action="append", default=[], type=int, help="example: by its manifest row")
     add("--list", metavar="FILE", help="text file with one example per line")
@@ -46,14 +54,23 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--topk", type=int, default=10, help="windows to find per example")
     add("--each-video-once", action="store_true", help="only the nearest window of each video")
     add("--run", metavar="DIR", help="run or file with the store's weights, if they have moved")
-    add("--sheet", metavar="PNG", help="write a contact sheet")
+    add("--sheet", metavar="PNG", help="write a contact sheet; the same as output=x.png")
     add("--csv", metavar="FILE", help=f"write {','.join(COLUMNS)}")
     add("--json", metavar="FILE", help="write the same, one object per window")
-    arguments = parser.parse_args(argv)
+    return parser
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse and check the command line."""
+    arguments = make_parser().parse_intermixed_args(argv)
+    inputs, outputs, rest = split_paths(arguments.paths)
+    refuse_rest(rest, "give examples as input=VIDEO")
+    arguments.video = [*arguments.video, *inputs]
+    set_outputs(arguments, outputs, OUTPUTS)
     if arguments.topk < 1:
         raise ConfigError(f"--topk {arguments.topk}: must be 1 or more")
     if not (arguments.video or arguments.path or arguments.row or arguments.list):
-        raise ConfigError("no example: give --video, --path, --row or --list")
+        raise ConfigError("no example: give input=VIDEO, --path, --row or --list")
     return arguments
 
 

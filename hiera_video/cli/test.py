@@ -1,21 +1,50 @@
 """Test a trained model with several views per video.
 
-python tools/test_net.py --cfg configs/motion_hiera_micro.yaml
-python tools/test_net.py --cfg configs/k400_hiera_b.yaml test.checkpoint=hiera_base_16x224.pth
-python tools/test_net.py --compare runs/a/results.json runs/b/results.json
+hiera-video test --run runs/x
+hiera-video test --run runs/x --checkpoint last data.test=lists/other.csv
+hiera-video test --cfg k400_hiera_b --checkpoint mae_k400_ft_k400
+hiera-video test --compare runs/a/results.json runs/b/results.json
 
-Writes results.json, predictions.csv, predictions.npz and report.html into `out_dir`.
+Writes results.json, predictions.csv, predictions.npz and report.html into `out_dir`; if it has the
+results of other videos, into a folder there that is named after the list.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
-from hiera_video.cli.arguments import config_parser
+from hiera_video.cli.arguments import WHICH, config_parser
 from hiera_video.cli.run import run_tool
-from hiera_video.config.load import load_config
+from hiera_video.config.load import load_config, run_config_file
+from hiera_video.config.schema import Config
+from hiera_video.utils.checks import require
 from hiera_video.workflows.build import read_split
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = config_parser("test", __doc__, with_run=True)
+    add = parser.add_argument
+    add(
+        "--checkpoint",
+        metavar="WEIGHTS",
+        help="best or last of the run, a file, folder, tag or hf-hub:owner/name; the same as "
+        "test.checkpoint=",
+    )
+    add(
+        "--compare",
+        nargs=2,
+        metavar="RESULTS",
+        help="print what changed between two results.json of the same videos",
+    )
+    parser.usage = (
+        "%(prog)s (--cfg FILE | --run DIR) [--checkpoint WEIGHTS] [--dry-run] [key=value ...]\n"
+        "       %(prog)s --compare RESULTS RESULTS"
+    )
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,23 +57,40 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(compare(*files).describe(*files))
         return 0
-    parser = config_parser(__doc__ or "")
-    parser.usage = (
-        "%(prog)s --cfg FILE [--dry-run] [key=value ...]\n       %(prog)s --compare RESULTS RESULTS"
-    )
-    parser.add_argument(
-        "--compare",
-        nargs=2,
-        metavar="RESULTS",
-        help="print what changed between two results.json of the same videos",
-    )
-    arguments = parser.parse_intermixed_args(argv)  # flags may stand between keys
-    config = load_config(arguments.cfg, arguments.overrides)
+    arguments = make_parser().parse_intermixed_args(argv)  # flags may stand between keys
+    config = read_config(arguments)
     manifest = read_split(config, "test")
     manifest.require_labels()
     from hiera_video.workflows.test import run_test
 
     return run_test(config, manifest, dry_run=arguments.dry_run)
+
+
+def read_config(arguments: argparse.Namespace) -> Config:
+    """Return the configuration of `--cfg` or of the run, with the checkpoint."""
+    overrides = list(arguments.overrides)
+    checkpoint = arguments.checkpoint
+    if arguments.run is None:
+        if checkpoint is not None and checkpoint not in WHICH:
+            overrides.append(f"test.checkpoint={checkpoint}")
+        config = load_config(arguments.cfg, overrides)
+    else:
+        # out_dir first: the folder may have been moved, and an override may name another
+        overrides = [f"out_dir={arguments.run}", "test.checkpoint=null", *overrides]
+        if checkpoint is not None and checkpoint not in WHICH:
+            overrides.append(f"test.checkpoint={checkpoint}")
+        config = load_config(run_config_file(arguments.run), overrides)
+    if checkpoint in WHICH:
+        folder = Path(arguments.run or config.out_dir, "checkpoints", checkpoint)
+        require(
+            folder.is_dir(),
+            f"--checkpoint {checkpoint}: {folder.parent} has none; 'last' is saved while training, "
+            "'best' after validation on data.val",
+        )
+        config = replace(config, test=replace(config.test, checkpoint=str(folder)))
+    elif arguments.run is not None and config.test.checkpoint is None:
+        config = replace(config, test=replace(config.test, checkpoint=arguments.run))
+    return config
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Train a model, or resume the run in `out_dir`.
 
-python tools/train_net.py --cfg configs/motion_hiera_micro.yaml
-torchrun --nproc-per-node 8 tools/train_net.py --cfg configs/k400_hiera_b.yaml
+hiera-video train --cfg my.yaml data.train=videos/train data.val=videos/val
+torchrun --nproc-per-node 8 -m hiera_video train --cfg k400_hiera_b
 
 With overrides:
   train.batch_size=8 optim.lr_for_batch=256    smaller batch, learning rate scaled to it
@@ -11,6 +11,7 @@ With overrides:
 
 from __future__ import annotations
 
+import argparse
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,9 +29,14 @@ from hiera_video.workflows.build import align_val, read_split, resolve_num_class
 logger = logging.getLogger(__name__)
 
 
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    return config_parser("train", __doc__)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Check all that needs no torch, then train, run a dry run or train probes."""
-    arguments = config_parser(__doc__).parse_intermixed_args(argv)
+    arguments = make_parser().parse_intermixed_args(argv)
     config = load_config(arguments.cfg, arguments.overrides)
     check_weights(config, arguments.cfg, warn_only=arguments.dry_run)
     require_logger(config.train.logger)

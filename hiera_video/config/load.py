@@ -50,7 +50,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Load a configuration.
 
     Args:
-        path: YAML file; it may extend others with `_base_`.
+        path: YAML file, which may extend others with `_base_`; or the name of one that comes with
+            the package, such as `k400_hiera_b` (see `list_configs`).
         overrides: `key=value` strings such as `optim.lr=4e-4`, applied in order. Values are YAML,
             except that text (names, paths) is taken literally unless it is quoted.
 
@@ -61,7 +62,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         ConfigError: A file is missing or not valid YAML, a key is unknown, or a value is invalid.
             The message names the file or the override.
     """
-    layers = [*_read_layers(Path(path)), *(_parse_override(text) for text in overrides)]
+    layers = [*_read_layers(find_config(path)), *(_parse_override(text) for text in overrides)]
     for _, layer in layers:
         _expand_auto(layer)
     merged = OmegaConf.structured(Config)
@@ -79,6 +80,41 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         return cast(Config, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path}: {_one_line(error)}") from error
+
+
+def find_config(path: str | Path) -> Path:
+    """Return the file that `--cfg` names: a file, or a configuration of the package."""
+    file = Path(path)
+    name = file.with_suffix("").name if file.suffix in YAML_SUFFIXES else file.name
+    if file.exists() or name not in list_configs():
+        return file
+    if file.parent != Path():
+        raise ConfigError(
+            f"{path}: no such configuration file; --cfg {name} is the one that comes with the "
+            f"package, `hiera-video configs --copy {name}` writes it into a file to edit"
+        )
+    return list_configs()[name]
+
+
+def list_configs() -> dict[str, Path]:
+    """Return the file of each configuration that comes with the package, by name."""
+    package = Path(__file__).resolve().parents[1]
+    # in a checkout the folder lies beside the package, in a wheel inside it
+    folders = (package / "configs", package.parent / "configs")
+    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+
+
+def run_config_file(run: str | Path) -> Path:
+    """Return the configuration file of a run.
+
+    Raises:
+        ConfigError: `run` is not the folder of a run.
+    """
+    file = Path(run) / "config.yaml"
+    if not file.is_file():
+        raise ConfigError(f"--run {run}: contains no config.yaml; give the out_dir of a run")
+    return file
 
 
 def save_config(config: Config, path: Path) -> None:
@@ -155,7 +191,8 @@ def _read_file(path: Path, chain: tuple[Path, ...]) -> tuple[DictConfig, list[st
     if not path.is_file():
         known = ", ".join(sorted(item.name for item in path.parent.glob("*.yaml"))) or "none"
         raise ConfigError(
-            f"{path}: no such configuration file{origin}; *.yaml files in that folder: {known}"
+            f"{path}: no such configuration file{origin}; *.yaml files in that folder: {known}; "
+            "`hiera-video configs` lists those that come with the package"
         )
     if chain and path.suffix not in YAML_SUFFIXES:
         raise ConfigError(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hiera_video.config.load import load_config
+from hiera_video.config.load import load_config, run_config_file
 from hiera_video.data.manifest.read import is_video
 from hiera_video.data.manifest.record import VIDEO_SUFFIXES
 from hiera_video.errors import ConfigError, DecodeError
@@ -51,12 +51,7 @@ class ModelSource:
         if self.run is None:
             config_for(str(self.model))
             return "pyav"
-        config = Path(self.run) / "config.yaml"
-        if not config.is_file():
-            raise ConfigError(
-                f"--run {self.run}: contains no config.yaml; give the out_dir of a run"
-            )
-        return load_config(config).data.backend
+        return load_config(run_config_file(self.run)).data.backend
 
     def load(self) -> LoadedRun:
         """Load the model, onto the GPU if there is one."""

@@ -13,7 +13,7 @@ from hiera_video.config.load import flatten_config, load_config
 
 def print_keys(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     with pytest.raises(SystemExit) as ended:
-        config_parser("").parse_intermixed_args(["--keys", *arguments])
+        config_parser("train", "").parse_intermixed_args(["--keys", *arguments])
     out, err = capsys.readouterr()
     return int(ended.value.code or 0), out, err
 

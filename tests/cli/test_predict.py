@@ -16,14 +16,23 @@ WEBCAM = ["--run", "x", "--webcam", "/dev/video99"]
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--run", "x"], "no input: give videos, folders or --webcam /dev/video0"),
+        (["--run", "x"], "no input: give videos, folders, lists or --webcam /dev/video0"),
         (
             ["a.mp4", "--model", "hiera_micro_16x32"],
-            "--model and --pretrained go together; for your own run, give only --run",
+            "--model hiera_micro_16x32: needs --checkpoint: a file, folder, tag or hf-hub:owner/name",
         ),
         (
             ["a.mp4", "--model", "hiera_bse_16x224", "--pretrained", "x"],
             "unknown model; did you mean hiera_base_16x224",
+        ),
+        (
+            ["a.mp4", "--run", "x", "--checkpoint", "other"],
+            "--checkpoint other: must be best or last with --run; other weights go with --model",
+        ),
+        (["a.mp4", "--run", "x", "output=a.txt"], "output=a.txt: must end in .csv or .json"),
+        (
+            ["a.mp4", "--run", "x", "output=a.csv", "--csv", "b.csv"],
+            "output=a.csv: a second .csv file; remove one of them",
         ),
         (["a.mp4", "--run", "x", "--topk", "0"], "--topk 0: must be 1 or more"),
         (
@@ -44,8 +53,8 @@ WEBCAM = ["--run", "x", "--webcam", "/dev/video99"]
         ),
         (WEBCAM, "--webcam /dev/video99: needs --window SECONDS"),
         ([*WEBCAM, "--window", "clip"], "--webcam /dev/video99: needs --window SECONDS"),
-        ([*WEBCAM, "--window", "2", "a.mp4"], "takes no PATH, --csv or --json"),
-        ([*WEBCAM, "--window", "2", "--csv", "a.csv"], "takes no PATH, --csv or --json"),
+        ([*WEBCAM, "--window", "2", "a.mp4"], "takes no PATH, output=, --csv or --json"),
+        ([*WEBCAM, "--window", "2", "--csv", "a.csv"], "takes no PATH, output=, --csv or --json"),
         ([*WEBCAM, "--window", "2"], "/dev/video99: no such camera"),
     ],
 )
