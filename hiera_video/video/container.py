@@ -71,6 +71,7 @@ def open_container(file: str | io.RawIOBase | io.BytesIO, limits: Limits) -> Inp
         "protocol_whitelist": "file" if isinstance(file, str) else "none",
         "format_whitelist": FORMATS,
         "max_pixels": str(limits.max_pixels),
+        "max_streams": str(limits.max_streams + 1),  # one more, so that the excess shows
     }
     return av.open(file, "r", options=options, metadata_errors="replace")
 

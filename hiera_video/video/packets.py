@@ -24,6 +24,7 @@ from hiera_video.video.container import (
     video_stream,
 )
 from hiera_video.video.frame_index import PacketFacts
+from hiera_video.video.mp4_tables import DeclaredCounts, too_many_streams
 from hiera_video.video.packet_index import DISCARD, KEY, NONE, PacketTable
 from hiera_video.video.reader import Closeable, Limits, unreadable
 from hiera_video.video.sources import ByteSource
@@ -77,6 +78,7 @@ class PacketSource(Closeable):
         source.check(limits)
         try:
             with decode_errors(path, "container", "cannot be opened as a video"):
+                DeclaredCounts(path, source.read, limits).check()
                 self.container = self._open.enter_context(source.open(limits))
         except DecodeError as error:
             if (codec := raw_stream_codec(source.read(16)[0])) is None:
@@ -85,6 +87,8 @@ class PacketSource(Closeable):
             remedy = "encode it into an MP4 file: ffmpeg -i FILE FILE.mp4"
             raise unreadable(path, "container", message + remedy) from error
         with self.close_on_error():
+            if len(self.container.streams) > limits.max_streams:
+                raise too_many_streams(path, limits)
             self.stream = video_stream(self.container, path)
             self.index = self.stream.index
             self.decoder = self._decoder()

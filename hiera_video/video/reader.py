@@ -45,6 +45,10 @@ class Limits:
     """Pixels of one frame."""
     max_bytes: int = 1 << 30
     """Bytes of the RGB frames that one call of `frames` returns."""
+    max_streams: int = 100
+    """Streams of one file; FFmpeg opens a decoder for each."""
+    max_packets: int = 1 << 22
+    """Packets of one stream: 38 hours at 30 frames a second."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -318,6 +318,40 @@ def lying_count(data: bytearray) -> bytes:
     return bytes(data)
 
 
+def lying_table(data: bytearray) -> bytes:
+    """Declare 80 million samples of one byte, which take no table."""
+    place = data.index(b"stsz") + 8
+    data[place : place + 8] = struct.pack(">II", 1, 80_000_000)
+    place = data.index(b"stsc") + 16
+    data[place : place + 4] = struct.pack(">I", 80_000_000)
+    return bytes(data)
+
+
+def lying_fragment(path: Path, write: Write) -> None:
+    """Declare 80 million samples in a fragment that describes none of them."""
+    fragments = path.with_name("fragments.mp4")
+    options = {"movflags": "frag_keyframe+empty_moov"}
+    remux(write(path.with_name("source.mp4"), 40, gop=12), fragments, options=options)
+    data = bytearray(fragments.read_bytes())
+    place = data.index(b"trun") + 4
+    data[place : place + 8] = struct.pack(">II", 1, 80_000_000)
+    path.write_bytes(data)
+
+
+def many_streams(path: Path, write: Write) -> None:
+    """Repeat the stream of a video 150 times."""
+    source = write(path.with_name(f"source{path.suffix}"), 3, bframes=0)
+    with av.open(str(source)) as old, av.open(str(path), "w") as new:
+        packets = [packet for packet in old.demux(video=0) if packet.size]
+        copies = [new.add_stream_from_template(old.streams.video[0]) for _ in range(150)]
+        for packet in packets:
+            pts, base = packet.pts, packet.time_base
+            for copy in copies:
+                packet.pts = packet.dts = pts
+                packet.time_base, packet.stream = base, copy
+                new.mux(packet)
+
+
 def lying_size(data: bytearray) -> bytes:
     """Make the sample entry claim 60000 x 60000 pixels."""
     place = data.index(b"avc1") + 28
@@ -456,6 +490,10 @@ ENTRIES: tuple[Entry, ...] = (
     unreadable_file("ffconcat.mp4", script("ffconcat version 1.0\nfile {name}\n"), "container"),
     unreadable_file("huge_picture.gif", huge_gif, "too_large", "container"),
     unreadable_file("lying_count.mp4", edited(lying_count), *ANY),
+    unreadable_file("lying_table.mp4", edited(lying_table), "container"),
+    unreadable_file("lying_fragment.mp4", lying_fragment, "container"),
+    unreadable_file("many_streams.mp4", many_streams, "too_large"),
+    unreadable_file("many_streams.mkv", many_streams, "too_large"),
     unreadable_file("gone.mp4", lambda path, write: None, "missing"),
 )  # fmt: skip
 BY_NAME = {entry.name: entry for entry in ENTRIES}
