@@ -137,9 +137,9 @@ class AugmentConfig:
     where PySlowFast fine-tunes masked models, 4 where it trains MViT from scratch."""
     erase: float = 0.0
     """Probability of erasing one box with noise, the same box in every frame."""
-    device: Literal["worker", "model"] = "worker"
+    device: Literal["auto", "worker", "model"] = "auto"
     """Place of crop, flip, normalise and erase: the loader's workers (`worker`), or the model's
-    device, on a whole batch at once (`model`)."""
+    device, on a whole batch at once (`model`); `auto`: `model` on a GPU, `worker` on the CPU."""
     mixup: float = 0.0
     """Alpha of mixup's Beta distribution; 0 disables it."""
     cutmix: float = 0.0

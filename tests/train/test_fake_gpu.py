@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from hiera_video.data.config import AugmentConfig
 from hiera_video.data.loading.loader import ClipBatch
 from hiera_video.data.transforms.clip_sample import Erasure, PendingCrop
-from hiera_video.data.transforms.on_device import finish_batch
+from hiera_video.data.transforms.on_device import PendingBatch, finish_batch
 from hiera_video.eval.forward import compute_logits
 from hiera_video.features.config import FeaturesConfig
 from hiera_video.features.extract import ClipEncoder
@@ -134,5 +134,10 @@ def test_finishing_crops() -> None:
         PendingCrop(shape=(4, 50, 20), flip=False, erasure=erasure, **common),
     ]
     pixels = 4 * (30 * 40 + 50 * 20) * 3
-    make = lambda _: finish_batch(torch.zeros(pixels, dtype=torch.uint8, device=GPU), crops)  # noqa: E731
-    assert on_gpu(make) == GPU
+    batch = PendingBatch.of(crops)
+
+    def finish(_: None) -> Tensor:
+        moved = batch.on_device([tensor.to(GPU) for tensor in batch.tensors()])
+        return finish_batch(torch.zeros(pixels, dtype=torch.uint8, device=GPU), moved)
+
+    assert on_gpu(finish) == GPU

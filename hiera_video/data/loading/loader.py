@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,8 +13,8 @@ from hiera_video.data.loading.batch_plan import BatchPlan, Slot
 from hiera_video.data.loading.map_videos import map_videos
 from hiera_video.data.loading.quarantine import OnOpen
 from hiera_video.data.manifest.record import Label, as_tuple
-from hiera_video.data.transforms.clip_sample import PendingCrop, collate
-from hiera_video.data.transforms.on_device import finish_batch
+from hiera_video.data.transforms.clip_sample import collate
+from hiera_video.data.transforms.on_device import PendingBatch, finish_batch
 from hiera_video.utils.profiler import stage
 
 
@@ -36,21 +36,28 @@ class ClipBatch:
     for any number of ranks."""
     substituted: tuple[tuple[str, str], ...]
     """(path, reason) of each unreadable video that another one was substituted for."""
-    pending: tuple[PendingCrop, ...] = ()
-    """Work that `to` still does on each clip (`augment.device=model`)."""
+    pending: PendingBatch | None = None
+    """Work that `to` still does on the clips (`augment.device=model`)."""
+    staged: Callable[[], list[Tensor]] | None = None
+    """Returns `tensors` on the device, where a device feed has staged them."""
 
-    def to(self, device: torch.device) -> ClipBatch:
-        """Return the batch with clips and labels on `device`, and pending crops finished there.
+    def tensors(self) -> list[Tensor]:
+        """Return the tensors that a device needs.
 
         `row`, `view` and `position`, which seeds are made of, stay on the CPU.
         """
-        clips = self.clips.to(device, non_blocking=True)
-        return replace(
-            self,
-            clips=finish_batch(clips, self.pending) if self.pending else clips,
-            labels=self.labels.to(device, non_blocking=True),
-            pending=(),
-        )
+        return [self.clips, self.labels, *(self.pending.tensors() if self.pending else [])]
+
+    def to(self, device: torch.device) -> ClipBatch:
+        """Return the batch with its `tensors` on `device`, and pending crops finished there."""
+        if self.staged is not None:
+            moved = self.staged()
+        else:
+            moved = [tensor.to(device, non_blocking=True) for tensor in self.tensors()]
+        clips, labels, *rest = moved
+        if self.pending is not None:
+            clips = finish_batch(clips, self.pending.on_device(rest))
+        return replace(self, clips=clips, labels=labels, pending=None, staged=None)
 
 
 def train_loader(
@@ -135,7 +142,7 @@ class _BatchLoader:
         labels = [self._encode(label) for video in videos for label in video.labels]
         return ClipBatch(
             clips=clips,
-            pending=pending,
+            pending=PendingBatch.of(pending) if pending else None,
             labels=torch.stack(labels),
             row=torch.tensor([video.row for video in videos]).repeat_interleave(repeats),
             view=torch.arange(repeats).repeat(len(videos)),

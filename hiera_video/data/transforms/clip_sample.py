@@ -30,7 +30,7 @@ class Erasure:
     def fill(self, clip: Tensor) -> None:
         """Erase the box in a normalised clip [3, T, S, S], in place."""
         height, width = self.noise.shape[-2:]
-        noise = rearrange(self.noise.to(clip.device, non_blocking=True), "t c h w -> c t h w")
+        noise = rearrange(self.noise, "t c h w -> c t h w")
         clip[:, :, self.top : self.top + height, self.left : self.left + width] = noise
 
 

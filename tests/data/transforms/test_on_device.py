@@ -21,7 +21,11 @@ from hiera_video.data.manifest.record import Manifest
 from hiera_video.data.sampling import ClipConfig
 from hiera_video.data.transforms.clip_sample import collate
 from hiera_video.data.transforms.flip_labels import LabelFlip
-from hiera_video.data.transforms.on_device import finish_batch
+from hiera_video.data.transforms.on_device import (
+    PendingBatch,
+    finish_batch,
+    place_augmentation,
+)
 from hiera_video.data.transforms.train_eval import TrainTransform
 
 CPU = torch.device("cpu")
@@ -62,7 +66,9 @@ def both(size: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     assert 0 < sum(crop.erasure is not None for crop in pending) < 20
     expected, nothing = collate(finished)
     assert nothing == ()
-    return expected, finish_batch(pixels.to(device), pending)
+    batch = PendingBatch.of(pending)
+    moved = batch.on_device([tensor.to(device) for tensor in batch.tensors()])
+    return expected, finish_batch(pixels.to(device), moved)
 
 
 # torch has two kernels, for small and for large pictures
@@ -128,10 +134,21 @@ def test_batches_equal_those_of_workers(manifest: Manifest, kind: str) -> None:
     assert len(raw) == 6 and all(batch.clips.dtype == torch.uint8 for batch in raw)
     for batch, other in zip(raw, expected):
         finished = batch.to(CPU)
-        assert finished.pending == () and finished.to(CPU).clips is finished.clips
+        assert finished.pending is None and finished.to(CPU).clips is finished.clips
         torch.testing.assert_close(finished.clips, other.clips, atol=1e-5, rtol=0)
         for name in ("labels", "row", "view", "position"):
             assert torch.equal(getattr(finished, name), getattr(other, name))
+
+
+@pytest.mark.parametrize(
+    ("choice", "on_cpu", "on_gpu"),
+    [("auto", "worker", "model"), ("worker", "worker", "worker"), ("model", "model", "model")],
+)
+def test_the_place_of_the_augmentation(choice: Any, on_cpu: str, on_gpu: str) -> None:
+    augment = AugmentConfig(device=choice, mixup=0.8)
+    for device, expected in (("cpu", on_cpu), ("cuda", on_gpu)):
+        placed = place_augmentation(augment, torch.device(device))
+        assert placed.device == expected and placed.mixup == 0.8
 
 
 def digest(found: list[ClipBatch]) -> list[str]:
