@@ -1,0 +1,232 @@
+"""Check and measure everything on a GPU with one command.
+
+    python benchmarks/gpu_check.py --out gpu            # or `make gpu`
+    python benchmarks/gpu_check.py --out gpu --resume --only inference,fine_tune
+    python benchmarks/gpu_check.py --out trial --device cpu --size micro     # try it without a GPU
+
+Runs the tests marked `gpu`, then measures, the most valuable cases first, and writes
+`gpu_check.json` after each. A case that fails is recorded there, and the others run. Needs no
+network. docs/performance.md shows the results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from gpu_models import describe, free_memory, measure
+from gpu_table import table
+from gpu_timing import Setup, measure_ceilings
+from gpu_workloads import (
+    measure_engine,
+    measure_kernels,
+    measure_trainer,
+    run_demo,
+    run_tests,
+)
+from record import facts
+from speed_case import Mode
+
+PACKAGES = (
+    *("torch", "torchvision", "triton", "av", "numpy", "hiera-transformer", "hiera-optim"),
+    "timm",
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One case of the check."""
+
+    name: str
+    seconds: float
+    """Estimated duration on an H100."""
+    run: Callable[[float], dict[str, Any]]
+    """Takes the seconds that are left."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the cases and print the table; return 1 if any of them failed."""
+    arguments = parse(argv)
+    device = torch.device(arguments.device)
+    micro = arguments.size == "micro"
+    setup = Setup(
+        device=device,
+        micro=micro,
+        rounds=2 if micro else 5,
+        round_seconds=0.01 if micro else 0.08,
+    )
+    out: Path = arguments.out / "gpu_check.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(arguments.work or tempfile.mkdtemp(prefix="gpu_check_"))
+    work.mkdir(parents=True, exist_ok=True)
+    result = read(out) if arguments.resume else {"cases": {}}
+    result |= {"command": " ".join(["python", *sys.argv]), "device": describe_device(device)}
+    prefixes = tuple(filter(None, arguments.only.split(",")))
+    began = time.monotonic()
+    for job in make_jobs(setup, work, arguments.tests):
+        done = "error" not in result["cases"].get(job.name, {"error": "not run"})
+        if done or (prefixes and not job.name.startswith(prefixes)):
+            continue
+        left = 60 * arguments.minutes - (time.monotonic() - began)
+        if left < (0 if micro else job.seconds):
+            result["cases"].setdefault(job.name, {"skipped": f"{left:.0f} s were left"})
+            continue
+        result["cases"][job.name] = run_job(job, left, setup)
+        write(out, result)
+        taken = result["cases"][job.name]["took"]
+        print(f"{job.name}: {taken:.1f} s, {60 * arguments.minutes - left + taken:.0f} s in all")
+    write(out, result)
+    print(table(result))
+    return int(any("error" in case or case.get("failed") for case in result["cases"].values()))
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="folder of gpu_check.json")
+    add("--work", type=Path, help="folder for videos and runs (a temporary one)")
+    add("--device", choices=("cuda", "cpu"), default="cuda")
+    add("--size", choices=("full", "micro"), default="full", help="micro: to try the script out")
+    add("--minutes", type=float, default=8.0, help="no case starts that would end later (8)")
+    add("--only", default="", help="comma-separated beginnings of case names")
+    add("--resume", action="store_true", help="keep the cases that are in gpu_check.json")
+    add("--tests", default="", help="pytest's -k for the tests")
+    arguments = parser.parse_args(argv)
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch finds no GPU; --device cpu --size micro is a trial run")
+    return arguments
+
+
+def make_jobs(setup: Setup, work: Path, tests: str) -> Iterator[Job]:
+    """Yield all cases, the most valuable first."""
+    yield Job(
+        "tests", 100, lambda left: run_tests(setup, work, timeout=min(240, left), keyword=tests)
+    )
+    yield Job("ceilings", 5, lambda _: measure_ceilings(setup))
+    yield from _micro_jobs(setup) if setup.micro else _model_jobs(setup)
+    yield from _program_jobs(setup, work)
+    if not setup.micro:
+        yield from _more_jobs(setup)
+
+
+def _job(mode: Mode, size: str, batch: int, names: str, seconds: float, setup: Setup) -> Job:
+    kind = {"model": "inference", "train": "fine_tune", "mae": "mae"}[mode]
+    switched = "+compile" if "+compile" in names else "+switches" if "+conv" in names else ""
+    run = partial(measure, mode, size, batch, names.split(), setup)
+    return Job(f"{kind}/{size}/{batch}{switched}", seconds, lambda _: run())
+
+
+EAGER = "ours reference optim"
+SERVED = "ours+graph ours+autocast+graph ours ours+autocast reference optim"
+
+
+def _model_jobs(setup: Setup) -> Iterator[Job]:
+    yield _job("model", "base", 32, SERVED, 12, setup)
+    yield _job("model", "large", 32, SERVED, 15, setup)
+    yield Job("kernels", 60, lambda left: measure_kernels(setup, timeout=min(90, left)))
+    yield _job("mae", "base", 32, EAGER, 12, setup)
+    yield _job("train", "large", 8, EAGER, 20, setup)
+    yield _job("train", "base", 16, EAGER, 15, setup)
+    yield _job("mae", "large", 32, EAGER, 20, setup)
+    yield _job("model", "base", 32, "ours+autocast+compile+graph ours+autocast ours", 40, setup)
+    yield _job("mae", "base", 32, "ours+compile ours ours+graph", 60, setup)
+    yield _job("train", "large", 8, "ours+compile ours", 70, setup)
+    yield Job("engine/base", 20, lambda _: measure_engine("train", "base", 16, setup))
+
+
+def _program_jobs(setup: Setup, work: Path) -> Iterator[Job]:
+    base, large = ("micro", "micro") if setup.micro else ("base", "large")
+    if setup.micro:
+        yield Job("engine/micro", 5, lambda _: measure_engine("train", "micro", 4, setup))
+    trainer = partial(measure_trainer, setup=setup, work=work)
+    cases: list[tuple[Mode, str, Any, Any]] = [
+        ("train", large, "pyav", "model"),
+        ("mae", base, "pyav", "model"),
+    ]
+    if not setup.micro:
+        cases += [("train", large, "pyav", "worker"), ("mae", base, "pyav", "worker")]
+        cases += [("mae", base, decoder, "model") for decoder in ("decord", "torchcodec")]
+    for mode, size, decoder, place in cases:
+        kind = {"train": "fine_tune", "mae": "mae"}[mode]
+        run = partial(trainer, mode, size, decoder=decoder, device=place)
+        yield Job(
+            f"trainer/{kind}/{size}/{decoder}/{place}",
+            35,
+            lambda left, run=run: run(timeout=min(120, left)),  # type: ignore[misc]
+        )
+    yield Job("demo", 80, lambda left: run_demo(setup, work, timeout=min(200, left)))
+
+
+def _more_jobs(setup: Setup) -> Iterator[Job]:
+    yield _job("mae", "base", 32, "ours ours+conv ours+sdpa ours+conv+sdpa", 12, setup)
+    yield _job("train", "base", 16, "ours ours+conv ours+sdpa", 12, setup)
+    yield _job("model", "base", 32, "ours ours+conv ours+sdpa", 12, setup)
+    for batch in (1, 8):
+        yield _job("model", "base", batch, SERVED, 12, setup)
+        yield _job("model", "large", batch, SERVED, 15, setup)
+    yield _job("train", "base", 32, "ours", 10, setup)
+    yield _job("train", "large", 16, "ours", 12, setup)
+    yield _job("train", "large", 32, "ours", 15, setup)
+    yield _job("mae", "base", 128, "ours", 12, setup)
+    yield _job("mae", "large", 32, "ours+compile ours", 90, setup)
+    optim = partial(measure, "mae", "base", 32, ["ours", "optim+graph"], setup)
+    yield Job("mae/base/32+optim_graph", 120, lambda _: optim())
+
+
+def _micro_jobs(setup: Setup) -> Iterator[Job]:
+    yield _job("model", "micro", 2, "ours ours+autocast ours+sdpa ours+conv reference", 2, setup)
+    yield _job("train", "micro", 2, "ours reference optim", 2, setup)
+    yield _job("mae", "micro", 2, "ours ours+conv reference optim", 2, setup)
+
+
+def run_job(job: Job, left: float, setup: Setup) -> dict[str, Any]:
+    """Run a case; return its result or its error, with the seconds it `took`."""
+    began = time.monotonic()
+    try:
+        found = job.run(left)
+    except Exception as error:  # recorded; the other cases run
+        found = {"error": describe(error)}
+    free_memory(setup)
+    return {**found, "took": round(time.monotonic() - began, 1)}
+
+
+def describe_device(device: torch.device) -> dict[str, Any]:
+    """Return the name and memory of the GPU and the versions of its software."""
+    if device.type != "cuda":
+        return {"name": "cpu"}
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "name": properties.name,
+        "memory_gb": round(properties.total_memory / 1e9, 1),
+        "multiprocessors": properties.multi_processor_count,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+    }
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read the results so far; empty if there are none."""
+    return json.loads(path.read_text()) if path.exists() else {"cases": {}}  # type: ignore[no-any-return]
+
+
+def write(path: Path, result: dict[str, Any]) -> None:
+    """Write the results, whole, under their name."""
+    partial_file = path.with_suffix(".partial")
+    partial_file.write_text(json.dumps({**result, **facts(PACKAGES)}, indent=1) + "\n")
+    partial_file.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,321 @@
+"""Whole programs on a GPU: the tests, the trainer on MP4 files, and the demo."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+from xml.etree import ElementTree
+
+import torch
+from gpu_models import free_memory, measure
+from gpu_timing import Setup
+from speed_case import Case, Mode
+
+from hiera_video.data.config import AugmentConfig
+from hiera_video.data.loading.loader import ClipBatch
+from hiera_video.models.factory import create_model
+from hiera_video.models.mae import MaskedAutoencoderHiera
+from hiera_video.runtime.distributed import World
+from hiera_video.runtime.signals import StopSignal
+from hiera_video.train.config import OptimConfig, TrainConfig
+from hiera_video.train.state import make_state
+from hiera_video.train.tasks import Classify, Pretrain, Task
+from hiera_video.train.trainer import RunInfo, Trainer
+
+ROOT = Path(__file__).parents[1]
+TAIL = 3000
+"""Characters kept of the end of a program's output."""
+RECIPES = {
+    ("train", "base"): "k400_hiera_b",
+    ("train", "large"): "k400_hiera_l",
+    ("mae", "base"): "k400_hiera_b_mae",
+    ("mae", "large"): "k400_hiera_l_mae",
+    ("train", "micro"): "motion_hiera_micro",
+    ("mae", "micro"): "motion_hiera_micro_mae",
+}
+
+
+class ProgramError(Exception):
+    """A program failed; the message ends with its output."""
+
+
+def run_program(arguments: Sequence[str], setup: Setup, timeout: float) -> float:
+    """Run a Python program in the project's root and return its seconds.
+
+    Raises:
+        ProgramError: It failed, or took longer than `timeout` seconds.
+    """
+    began = time.perf_counter()
+    done = _launch(arguments, setup, timeout)
+    if done.returncode:
+        command = " ".join(arguments)
+        raise ProgramError(f"{command}: exit code {done.returncode}\n{done.stdout[-TAIL:]}")
+    return round(time.perf_counter() - began, 2)
+
+
+def _launch(
+    arguments: Sequence[str], setup: Setup, timeout: float, environ: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, **(environ or {})}
+    if not setup.on_gpu:
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    try:
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+        )
+    except subprocess.TimeoutExpired as error:
+        output = error.stdout or b""
+        text = output.decode(errors="replace") if isinstance(output, bytes) else output
+        raise ProgramError(
+            f"{' '.join(arguments)}: stopped after {timeout:.0f} s\n{text[-TAIL:]}"
+        ) from error
+
+
+def run_tests(setup: Setup, work: Path, timeout: float, keyword: str = "") -> dict[str, Any]:
+    """Run the tests marked `gpu`; a crash of theirs ends only their process.
+
+    Returns:
+        The number of `passed`, `failed` and `skipped` tests, the `failures` with their messages,
+        the reasons of `skips`, the `slowest`, and the end of the output.
+    """
+    junit = work / "junit.xml"
+    junit.unlink(missing_ok=True)
+    files = sorted(
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "tests").rglob("test_*.py")
+        if "mark.gpu" in path.read_text(encoding="utf-8")
+    )
+    options = ["-m", "gpu", "-q", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
+    options += ["--tb=short", "-rfE", f"--junitxml={junit}", "--durations=8"]
+    options += ["-k", keyword] if keyword else []
+    if importlib.util.find_spec("pytest_timeout"):
+        options.append("--timeout=100")
+    environ = {"HIERA_TEST_DEVICE": setup.device.type}
+    try:
+        done = _launch(["-m", "pytest", *options, *files], setup, timeout, environ)
+        code, output = done.returncode, done.stdout
+    except ProgramError as error:
+        code, output = -1, str(error)
+    found = read_junit(junit) if junit.exists() else {"passed": 0, "failed": 0, "skipped": 0}
+    return {**found, "exit_code": code, "output": output[-2 * TAIL :].splitlines()}
+
+
+def read_junit(path: Path) -> dict[str, Any]:
+    """Read pytest's report of a run."""
+    found: dict[str, Any] = {"passed": 0, "failed": 0, "skipped": 0, "failures": {}, "skips": {}}
+    for case in ElementTree.parse(path).iter("testcase"):
+        name = f"{case.get('classname', '').removeprefix('tests.')}::{case.get('name')}"
+        problem = next((child for child in case if child.tag in ("failure", "error")), None)
+        skipped = case.find("skipped")
+        if problem is not None:
+            found["failed"] += 1
+            text = f"{problem.get('message') or ''}\n{(problem.text or '')[-1500:]}"
+            found["failures"][name] = text.splitlines()
+        elif skipped is not None:
+            found["skipped"] += 1
+            found["skips"][name] = (skipped.get("message") or "")[:200]
+        else:
+            found["passed"] += 1
+    return found
+
+
+def measure_engine(mode: Mode, size: str, batch: int, setup: Setup) -> dict[str, Any]:
+    """Time the trainer on batches that are in memory, against the bare step.
+
+    Returns:
+        `bare` and `engine` clips per second, and their `share`.
+    """
+    bare = measure(mode, size, batch, ["ours"], setup)["candidates"]["ours"]["clips_per_second"]
+    case = Case(mode=mode, size=size, batch=batch, resolution=32 if size == "micro" else 224)
+    world = World(0, 1, setup.device)
+    model = create_model(case.name, drop_path_rate=0.0).to(setup.device)
+    task: Task
+    if isinstance(model, MaskedAutoencoderHiera):
+        task = Pretrain(draw_keep=model.draw_keep, tokens=model.unit_tokens.numel())
+    else:
+        task = Classify(num_classes=400, multi_label=False, augment=AugmentConfig())
+    train = TrainConfig(batch_size=batch, epochs=1, precision="bf16")
+    optim = OptimConfig(lr=1e-6)
+    seconds: list[float] = []
+    for _ in range(1 if setup.micro else 3):
+        warm_up, steps = 3, 4 if setup.micro else 30
+        trainer = Trainer(
+            make_state(model, optim, train, world),
+            task,
+            optim=optim,
+            train=train,
+            run=RunInfo(world=world, steps_per_epoch=10**6, num_videos=1, seed=0),
+            max_steps=warm_up + steps,
+        )
+        seconds.append(_time_fit(trainer, case, warm_up, steps, setup))
+    del trainer, model, task
+    free_memory(setup)
+    engine = round(batch / median(seconds), 2)
+    return {"bare": bare, "engine": engine, "share": round(engine / bare, 4)}
+
+
+def _time_fit(trainer: Trainer, case: Case, warm_up: int, steps: int, setup: Setup) -> float:
+    numbers = torch.arange(case.batch)
+    ring = [torch.randn(case.batch, 3, *case.input_size) for _ in range(2)]
+    began = 0.0
+
+    def batches() -> Iterator[list[ClipBatch]]:
+        nonlocal began
+        for step in range(warm_up + steps):
+            if step == warm_up:
+                if setup.on_gpu:
+                    torch.cuda.synchronize()
+                began = time.perf_counter()
+            yield [
+                ClipBatch(
+                    clips=ring[step % 2],
+                    labels=numbers % 400,
+                    row=numbers,
+                    view=numbers * 0,
+                    position=numbers,
+                    substituted=(),
+                )
+            ]
+
+    trainer.fit(batches(), StopSignal())
+    if setup.on_gpu:
+        torch.cuda.synchronize()
+    return (time.perf_counter() - began) / steps
+
+
+def measure_kernels(setup: Setup, timeout: float) -> dict[str, Any]:
+    """Run gpu_kernels.py: attention and patch embedding by every available kernel."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "kernels.json"
+        run_program(
+            ["benchmarks/gpu_kernels.py", "--minutes", "1", "--out", str(out)], setup, timeout
+        )
+        return {"lines": json.loads(out.read_text())}
+
+
+def make_videos(setup: Setup, work: Path) -> Path:
+    """Write the videos once and return their folder."""
+    folder = work / "videos"
+    if not (folder / "half.csv").exists():
+        small = ["--distinct", "2", "--links", "16", "--frames", "40", "--size", "128", "96"]
+        program = ["benchmarks/gpu_videos.py", str(folder)]
+        run_program([*program, *(small if setup.micro else [])], setup, timeout=120)
+    return folder
+
+
+def measure_trainer(
+    mode: Mode,
+    size: str,
+    *,
+    decoder: Literal["pyav", "decord", "torchcodec"],
+    device: Literal["worker", "model"],
+    setup: Setup,
+    work: Path,
+    timeout: float,
+    overrides: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Train one epoch on MP4 files by the command line and read the run's own numbers.
+
+    Args:
+        mode: `train` for fine-tuning with the recipe's augmentation, `mae` for pre-training with
+            four clips of each video.
+        size: Size of the model.
+        decoder: As `data.decoder`.
+        device: As `augment.device`.
+        setup: Device.
+        work: Folder for videos and runs.
+        timeout: Seconds after which the run is stopped.
+        overrides: More `key=value` arguments.
+
+    Returns:
+        Medians over the rows of metrics.jsonl without the first two: `clips_per_second`,
+        `data_wait_share` and `mfu`; the peak `memory_gb`, and all `rows`.
+    """
+    if importlib.util.find_spec("av" if decoder == "pyav" else decoder) is None:
+        return {"skipped": f"{decoder} is not installed"}
+    videos = make_videos(setup, work)
+    run = work / f"run_{mode}_{size}_{decoder}_{device}_{len(overrides)}"
+    workers = 1 if setup.micro else max(1, (os.cpu_count() or 2) - 2)
+    listing = "train.csv" if mode == "train" else "half.csv"
+    batch = 2 if setup.micro else 16 if mode == "train" else 8
+    took = run_program(
+        [
+            *("tools/train_net.py", "--cfg", f"configs/{RECIPES[mode, size]}.yaml"),
+            *(f"data.train={videos / listing}", "data.val=null", f"data.decoder={decoder}"),
+            *(f"augment.device={device}", f"data.workers={workers}", "model.pretrained=none"),
+            *("train.epochs=1", f"train.batch_size={batch}", "optim.warmup_epochs=0"),
+            *("train.log_every=4" if not setup.micro else "train.log_every=1",),
+            *("train.save_minutes=1000", f"out_dir={run}"),
+            *(["clip.repeats=1"] if mode == "train" else []),
+            *overrides,
+        ],
+        setup,
+        timeout,
+    )
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    rows = [row for row in map(json.loads, lines) if row["split"] == "train"]
+    keys = ("clips_per_second", "data_wait_share", "mfu", "memory_gb")
+    shown = [{key: row[key] for key in keys if key in row} for row in rows]
+    found: dict[str, Any] = {"workers": workers, "program_seconds": took, "rows": shown}
+    for key in keys:
+        values = [row[key] for row in shown[2:] if key in row]
+        found[key] = float(f"{median(values):.5g}") if values else None
+    return found
+
+
+def run_demo(setup: Setup, work: Path, timeout: float) -> dict[str, Any]:
+    """Run the demo: make the motion set, pre-train, fine-tune, test.
+
+    Returns:
+        Seconds of each part and in all, and the test's `top1` and `evaluated` videos.
+    """
+    data, workers = work / "motion", 1 if setup.micro else max(1, (os.cpu_count() or 2) - 2)
+    pretrained, tuned = work / "demo_mae", work / "demo"
+    common = [
+        *(f"data.train={data / 'train.csv'}", f"data.val={data / 'val.csv'}"),
+        f"data.workers={min(workers, 8)}",
+    ]
+    short = ["train.epochs=1", "train.batch_size=4", "optim.warmup_epochs=0"] if setup.micro else []
+    made = ["--clips-per-class", "1"] if setup.micro else []
+    tune = [*common, f"model.pretrained={pretrained}", f"out_dir={tuned}"]
+    programs = {
+        "data": [
+            *("datasets/motion/prepare.py", "--out", str(data), "--workers", str(workers)),
+            *made,
+        ],
+        "pretrain": [
+            *("tools/train_net.py", "--cfg", "configs/motion_hiera_micro_mae.yaml"),
+            *(*common, *short, f"out_dir={pretrained}"),
+        ],
+        "fine_tune": [
+            *("tools/train_net.py", "--cfg", "configs/motion_hiera_micro.yaml", *tune, *short),
+        ],
+        "test": ["tools/test_net.py", "--cfg", "configs/motion_hiera_micro.yaml", *tune],
+    }
+    seconds: dict[str, float] = {}
+    for name, program in programs.items():
+        seconds[name] = run_program(program, setup, timeout - sum(seconds.values()))
+    results = json.loads((tuned / "results.json").read_text())
+    return {
+        "part_seconds": seconds,
+        "total_seconds": round(sum(seconds.values()), 1),
+        "top1": results["top1"],
+        "evaluated": results["evaluated"],
+    }
