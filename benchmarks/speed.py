@@ -10,7 +10,7 @@ All implementations run in one process with the same weights. Their results are 
 each runs once a round, and ratios are taken within a round. The lower bound is the model's matrix
 products and attention alone (`speed_lower_bound.py`), timed in the same rounds. Peak memory is
 measured in a separate process. `make bench` installs the other packages; missing ones are skipped.
-Rows are written to `results/speed.json`, from which `speed_page.py` makes docs/speed.md; with
+Rows are written to `results/speed.json`, from which `speed_page.py` makes SPEED.md; with
 --clock cpu they are only printed. The exit code is 1 if an implementation computes something else.
 """
 

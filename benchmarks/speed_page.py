@@ -1,15 +1,16 @@
-"""Generate docs/speed.md and its figures from the measurements.
+"""Generate SPEED.md, its figures and the table of docs/performance.md from the measurements.
 
     python benchmarks/speed_page.py          # `make bench` runs this at its end
 
-Reads results/speed.json, scaling.json and decoder_half.json, those that exist; no number of the
-page is written by hand. `--results` and `--docs` take other folders.
+Reads results/speed.json, scaling.json and decoder_half.json, those that exist; no number of these
+pages is written by hand. `--results`, `--pages` and `--docs` take other folders.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
@@ -23,12 +24,15 @@ from speed_rows import NAMES, title
 
 from hiera_video.models.registry import config_for
 
+PAGES = RESULTS.parent
 DOCS = RESULTS.parents[1] / "docs"
+BEGIN, END = "<!-- speed:begin -->\n", "<!-- speed:end -->"
+"""Marks in docs/performance.md around the generated table."""
 WIDTH = 98
-HEAD = """# Speed
+HEAD = """# Speed: all measurements
 
 `benchmarks/speed_page.py` generates this page from `benchmarks/results/`; `make bench` repeats all
-measurements. [Notes on speed](../benchmarks/NOTES.md) describes the method.
+measurements. [Notes on speed](NOTES.md) describes the method.
 
 - The implementations of a table run in one process with the same weights. Their results are
   compared before timing; then they take turns.
@@ -44,41 +48,94 @@ measurements. [Notes on speed](../benchmarks/NOTES.md) describes the method.
 
 
 def main() -> None:
-    """Write the page and its figures."""
+    """Write the pages and their figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--pages", type=Path, default=PAGES)
     parser.add_argument("--docs", type=Path, default=DOCS)
     arguments = parser.parse_args()
-    print(write(arguments.results, arguments.docs))
+    print(write(arguments.results, arguments.pages, arguments.docs))
 
 
-def write(results: Path, docs: Path) -> Path:
-    """Write the page and its figures to `docs`."""
+def write(results: Path, pages: Path, docs: Path) -> Path:
+    """Write SPEED.md to `pages`, and its first figure and the summary to `docs`."""
     speed, scaling = (rows_of(results / f"{name}.json") for name in ("speed", "scaling"))
     text = HEAD
     if speed:
         draw_speed(speed, docs / "speed.png")
-        text += "![Time of each implementation over ours](speed.png)\n\n" + "".join(
+        figure = os.path.relpath(docs / "speed.png", pages)
+        text += f"![Time of each implementation over ours]({figure})\n\n" + "".join(
             speed_table(row) for row in speed
         )
+        write_summary(speed, docs / "performance.md")
     if scaling:
-        draw_scaling(scaling, docs / "scaling.png")
+        draw_scaling(scaling, pages / "scaling.png")
         text += scaling_text(scaling)
     half = results / "decoder_half.json"
     if half.is_file():
         result = json.loads(half.read_text())
-        draw_half(result, docs / "decoder_half.png")
+        draw_half(result, pages / "decoder_half.png")
         text += half_text(result)
     if not any(row["case"]["device"] == "cuda" for row in speed):
         text += (
             "## On a GPU\n\n"
             "Not measured: no GPU was available. The same commands take `--device cuda`.\n"
         )
-    page = docs / "speed.md"
+    page = pages / "SPEED.md"
     page.write_text(text)
     return page
+
+
+def write_summary(rows: Sequence[Row], page: Path) -> None:
+    """Replace the table between the marks of `page`, if the page exists."""
+    if page.is_file():
+        before, _, rest = page.read_text().partition(BEGIN)
+        _, _, after = rest.partition(END)
+        page.write_text(f"{before}{BEGIN}{summary(rows)}{END}{after}")
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """Return one table: a line for each size, at one float32 clip of 16x224 on a CPU.
+
+    A step is forward and backward. `×` is the time of hiera-transformer over ours.
+    """
+    lines = [
+        "| size | GMACs | inference, s | × | GB | fine-tuning step, s | × | GB "
+        "| pre-training step, s | × | GB |",
+        f"|{'---|' * 11}",
+    ]
+    for size in SIZES:
+        found = {mode: _one_clip(rows, mode, size) for mode in ("model", "train", "mae")}
+        model = found["model"]
+        if model is None:
+            continue
+        cells = [size.replace("_", " "), f"{model['macs'] / 1e9:.0f}"]
+        for row in found.values():
+            cells += _cells(row) if row else ["–"] * 3
+        lines.append(f"| {' | '.join(cells)} |")
+    machines = {(row["machine"]["cpu"], row["machine"]["cores"], row["date"]) for row in rows}
+    places = "; ".join(f"{cpu}, {cores} cores, {date}" for cpu, cores, date in sorted(machines))
+    return "\n".join(lines) + f"\n\n{paragraph(f'Measured on {places}.')}\n"
+
+
+def _one_clip(rows: Sequence[Row], mode: str, size: str) -> Row | None:
+    """Return the measurement of one float32 clip of 16x224; pre-training was measured with more."""
+    case = {"mode": mode, "size": size, "dtype": "float32", "frames": 16, "resolution": 224}
+    case |= {"images": False, "device": "cpu", "batch": 1}
+    matching = [row for row in rows if all(row["case"][key] == case[key] for key in case)]
+    return matching[0] if matching else None
+
+
+def _cells(row: Row) -> list[str]:
+    ratio = row["times_ours"].get("reference")
+    peak = row["memory"].get("ours", {}).get("peak")
+    return [
+        f"{row['seconds']['ours']['median']:.3g}",
+        f"{ratio['median']:.2f}" if ratio else "–",
+        f"{peak:.2f}" if peak else "–",
+    ]
 
 
 def rows_of(path: Path) -> list[Row]:

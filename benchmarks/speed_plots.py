@@ -1,4 +1,4 @@
-"""Plot the figures of docs/speed.md."""
+"""Plot the figures of SPEED.md."""
 
 from __future__ import annotations
 
