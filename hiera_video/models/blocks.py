@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hiera_video.models.layout import BlockLayout
 from hiera_video.models.linear import FusedLinear
@@ -16,6 +17,15 @@ MAX_CUDA_WINDOWS = 2**16 - 1
 MAX_CUDA_WINDOW_HEADS = 2**17
 """Largest windows × heads: above it, the fused kernel's backward pass, at 128 queries of 128
 channels each, overflows its 2**31 index (flash-attention#1500)."""
+MAX_WINDOW_KEYS = 64
+"""Largest number of keys of a window whose attention `WINDOW_BACKENDS` computes."""
+WINDOW_BACKENDS: tuple[SDPBackend, ...] = (
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+)
+"""Kernels for many small windows on a GPU, best first. On Hopper torch prefers cuDNN's, which suit
+long sequences. Empty: torch's own order."""
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -26,13 +36,20 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     max_windows = min(MAX_CUDA_WINDOWS, MAX_CUDA_WINDOW_HEADS // query.shape[1])
     if query.is_cuda and len(query) > max_windows:
         return attend_in_chunks(query, key, value, max_windows)
+    return _fused_attention(query, key, value)
+
+
+def _fused_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    if query.is_cuda and key.shape[2] <= MAX_WINDOW_KEYS and WINDOW_BACKENDS:
+        with sdpa_kernel(list(WINDOW_BACKENDS), set_priority=True):
+            return F.scaled_dot_product_attention(query, key, value)
     return F.scaled_dot_product_attention(query, key, value)
 
 
 def attend_in_chunks(query: Tensor, key: Tensor, value: Tensor, max_windows: int) -> Tensor:
     """Compute the same attention, at most `max_windows` windows per kernel launch."""
     chunks = zip(*(torch.split(tensor, max_windows) for tensor in (query, key, value)))
-    return torch.cat([F.scaled_dot_product_attention(*chunk) for chunk in chunks])
+    return torch.cat([_fused_attention(*chunk) for chunk in chunks])
 
 
 class UnitAttention(nn.Module):

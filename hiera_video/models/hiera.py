@@ -23,7 +23,6 @@ from hiera_video.models.tokens import (
     PatchEmbed,
     UnitOrder,
     count_visible,
-    hide_pixels,
     indices_of_true,
 )
 
@@ -146,8 +145,7 @@ class HieraEncoder(nn.Module):
         if keep is None or visible is None:
             return self.order.unroll(self.patch_embed(clips)) + positions
         chosen = indices_of_true(keep, visible)
-        clips = hide_pixels(clips, keep, self.config.unit_grid)
-        grids = self.patch_embed.embed_units(clips, chosen)
+        grids = self.patch_embed.embed_units(clips, keep, chosen)
         # F.embedding's gradient is deterministic on a GPU; that of indexing is not
         chosen_positions = F.embedding(chosen, positions.flatten(2)[0])
         tokens = self.order.unroll_units(grids).flatten(1).view_as(chosen_positions)
@@ -168,7 +166,8 @@ class HieraEncoder(nn.Module):
                 blanked and left out.
             path_draws: [B, depth, 2], uniform in [0, 1), the draws of stochastic depth for each
                 sample, block and branch in training; from torch's global generator by default.
-            visible: Number of visible units of each clip, for graphs that cannot read `keep`.
+            visible: Number of visible units of each clip, for graphs that cannot read `keep`, and
+                so that the host need not wait for a GPU to count them.
 
         Returns:
             One tensor [B, units, tokens of a unit, C] for each stage.
@@ -178,7 +177,13 @@ class HieraEncoder(nn.Module):
         """
         self._check_clips(clips)
         if keep is not None:
-            visible = count_visible(keep, clips.shape[0], self.config.num_units, visible)
+            visible = count_visible(
+                keep,
+                clips.shape[0],
+                self.config.num_units,
+                visible,
+                trusted=visible is not None,
+            )
         tokens = self.embed(clips, keep, visible)
         units = tokens.shape[1]
         tokens = tokens.flatten(1, 2)

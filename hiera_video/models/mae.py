@@ -158,6 +158,7 @@ class MaskedAutoencoderHiera(HieraEncoder):
         keep: Tensor | None = None,
         path_draws: Tensor | None = None,
         decoder_draws: Tensor | None = None,
+        visible: int | None = None,
     ) -> MaeOutput:
         """Reconstruct the hidden units of clips.
 
@@ -170,18 +171,26 @@ class MaskedAutoencoderHiera(HieraEncoder):
             decoder_draws: [B, N], uniform in [0, 1), which choose the hidden tokens that are
                 decoded with decoder_tokens="random", and whose first column is the phase of
                 "running_cell"; from torch's global generator by default.
+            visible: Number of units that `keep` shows of each clip. With it, the host need not wait
+                for a GPU to count them; another number is then an error on the device.
 
         Raises:
             ConfigError: If `mask_ratio` leaves no unit visible or none hidden.
             InputSizeError: If `clips`, `keep` or the draws do not fit the model.
         """
-        visible = self.num_visible_units(mask_ratio)
+        expected = self.num_visible_units(mask_ratio)
         if keep is None:
             keep = self.draw_keep(clips.shape[0], mask_ratio=mask_ratio, device=clips.device)
+            visible = expected
         else:
-            count = count_visible(keep, clips.shape[0], self.config.num_units, visible)
-            self._check_count(count, visible if mask_ratio is not None else None, mask_ratio)
-            visible = count
+            visible = count_visible(
+                keep,
+                clips.shape[0],
+                self.config.num_units,
+                expected if visible is None else visible,
+                trusted=visible is not None,
+            )
+            self._check_count(visible, expected if mask_ratio is not None else None, mask_ratio)
         latent = self.encode_visible(clips, keep, path_draws, visible)
         decoded, predicted = self.decode(latent, keep, decoder_draws)
         pred = self.decoder_pred(self.decoder_norm(decoded))

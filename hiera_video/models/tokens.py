@@ -13,6 +13,8 @@ of 2x2 reduce to one:
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -21,6 +23,9 @@ from torch import Tensor, nn
 from hiera_video.errors import InputSizeError
 from hiera_video.models.layout import HieraConfig
 
+PATCH_PRODUCT = True
+"""On a GPU, embed patches by a matrix product over copied windows. cuDNN's 3D convolution of three
+channels is slow in half precision, and missing in some versions (pytorch#166122, #174051)."""
 CONVS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 
 
@@ -92,6 +97,11 @@ class UnitOrder:
         return {name: size for name, size in self.sizes.items() if name in names}
 
 
+def uses_product(clips: Tensor) -> bool:
+    """Return True if the patches of `clips` are embedded by a matrix product."""
+    return PATCH_PRODUCT and clips.is_cuda
+
+
 class PatchEmbed(nn.Module):
     """Overlapping convolution from pixels to tokens, which stay a grid [B, C, (t,) h, w]."""
 
@@ -110,71 +120,128 @@ class PatchEmbed(nn.Module):
         )
 
     def forward(self, clips: Tensor) -> Tensor:
+        """Embed clips [B, C, (T,) H, W] as a grid of tokens [B, C, (t,) h, w]."""
+        if uses_product(clips):
+            return self.embed_patches(clips)
         grid: Tensor = self.proj(clips)
         return grid
 
-    def embed_units(self, clips: Tensor, chosen: Tensor) -> Tensor:
+    def embed_patches(self, clips: Tensor) -> Tensor:
+        """Do the same by a matrix product."""
+        kind = clips.device.type
+        if torch.is_autocast_enabled(kind):  # before the copy, which is five times as large
+            clips = clips.to(torch.get_autocast_dtype(kind))
+        return self.embed_by_product(F.pad(clips, self._margins(self.product_kernel)))
+
+    @property
+    def product_kernel(self) -> tuple[int, ...]:
+        """The kernel, wider by zeros so that a row of the matrix product is a multiple of 16 bytes.
+
+        Matrix kernels load unaligned rows element by element.
+        """
+        *rest, width = self.kernel
+        rows = self.proj.in_channels * math.prod(rest)
+        return (*rest, next(w for w in range(width, width + 9) if rows * w % 8 == 0))
+
+    def embed_by_product(self, padded: Tensor) -> Tensor:
+        """Convolve without padding, as a matrix product over windows of `product_kernel`.
+
+        Args:
+            padded: [N, C, (T,) H, W], pixels and margins.
+
+        Returns:
+            [N, C, (t,) h, w], the grid of tokens.
+        """
+        axes, kernel = len(self.kernel), self.product_kernel
+        windows = padded
+        for axis in range(axes):
+            windows = windows.unfold(2 + axis, kernel[axis], self.stride[axis])
+        # n c (t) h w (kt) kh kw -> (n (t) h w) (c (kt) kh kw)
+        windows = windows.movedim(1, 1 + axes)
+        rows = windows.flatten(1 + axes).flatten(0, axes)
+        weight = F.pad(self.proj.weight, (0, kernel[-1] - self.kernel[-1])).flatten(1)
+        tokens = F.linear(rows, weight, self.proj.bias)
+        return tokens.view(*windows.shape[: 1 + axes], -1).movedim(-1, 1)
+
+    def embed_units(self, clips: Tensor, keep: Tensor, chosen: Tensor) -> Tensor:
         """Embed chosen units alone, each from its pixels and the margin that its patches overlap.
 
         Args:
             clips: [B, C, (T,) H, W].
+            keep: [B, units] bool; pixels of units where it is False count as 0.
             chosen: [B, K], indices of units.
 
         Returns:
             [B * K, C, (t,) h, w], the token grid of each chosen unit.
         """
-        axes = len(self.unit_shape)
+        kernel = self.product_kernel if uses_product(clips) else self.kernel
+        windows = self._unit_windows(clips, keep, chosen, kernel).flatten(0, 1)
+        if uses_product(clips):
+            return self.embed_by_product(windows)
+        convolve = F.conv2d if len(kernel) == 2 else F.conv3d
+        return convolve(windows, self.proj.weight, self.proj.bias, self.stride)
+
+    def _unit_windows(
+        self, clips: Tensor, keep: Tensor, chosen: Tensor, kernel: tuple[int, ...]
+    ) -> Tensor:
+        """Return the pixels [B, K, C, (pt) ph, pw] that the patches of the chosen units cover.
+
+        Pixels of hidden units and outside of the clip are 0.
+        """
+        device = clips.device
+        # the flat index of each pixel of a window, and of the unit that it lies in, axis by axis
+        pixels = units = torch.zeros((), dtype=torch.int64, device=device)
+        inside = torch.ones((), dtype=torch.bool, device=device)
+        axes = len(kernel)
+        sizes, unit = clips.shape[2:], [s * n for s, n in zip(self.stride, self.unit_shape)]
+        step = unit_step = 1
+        for axis in reversed(range(axes)):
+            count = sizes[axis] // unit[axis]
+            length = (self.unit_shape[axis] - 1) * self.stride[axis] + kernel[axis]
+            first = chosen % count * unit[axis] - self.padding[axis]
+            chosen = chosen // count  # torch.unravel_index would synchronise with a GPU
+            shape = [1, 1, *(length if other == axis else 1 for other in range(axes))]
+            places = first.view(*first.shape, *[1] * axes) + torch.arange(
+                length, device=device
+            ).view(shape)
+            inside = inside & (places >= 0) & (places < sizes[axis])
+            places = places.clamp(0, sizes[axis] - 1)
+            pixels = pixels + places * step
+            units = units + places // unit[axis] * unit_step
+            step, unit_step = step * sizes[axis], unit_step * count
+        batch, count, *window = pixels.shape
+        visible = keep.gather(1, units.reshape(batch, -1)).view(batch, count, 1, *window)
+        visible = visible & inside.unsqueeze(2)
+        samples = torch.arange(batch, device=device).view(-1, 1, 1, 1)
+        channels = torch.arange(clips.shape[1], device=device).view(1, 1, -1, 1)
+        found = clips.flatten(2)[samples, channels, pixels.view(batch, count, 1, -1)]
+        # masked_fill rather than a product: a NaN in a hidden unit would survive a product
+        return found.view(batch, count, -1, *window).masked_fill(~visible, 0.0)
+
+    def _margins(self, kernel: tuple[int, ...]) -> list[int]:
+        """Return the padding of a clip as `F.pad` takes it: last axis first, before then after."""
         margins = [
             side
-            for kernel, stride, before in zip(self.kernel, self.stride, self.padding)
-            for side in (kernel - stride - before, before)
+            for size, stride, before in zip(kernel, self.stride, self.padding)
+            for side in (size - stride - before, before)
         ]
-        windows = F.pad(clips, margins[::-1])  # pad takes the last axis first, before then after
-        for axis, (tokens, kernel, stride) in enumerate(
-            zip(self.unit_shape, self.kernel, self.stride), start=2
-        ):
-            windows = windows.unfold(axis, (tokens - 1) * stride + kernel, tokens * stride)
-        # b c (t) h w (pt) ph pw -> b (t) h w c (pt) ph pw: units, then a window's pixels; a view
-        windows = windows.movedim(1, 1 + axes)
-        samples = torch.arange(len(clips), device=clips.device).unsqueeze(1)
-        places: list[Tensor] = []  # torch.unravel_index would synchronise with a GPU
-        for count in reversed(windows.shape[1 : 1 + axes]):
-            places.insert(0, chosen % count)
-            chosen = chosen // count
-        chosen_windows = windows[samples, *places].flatten(0, 1)
-        convolve = F.conv2d if axes == 2 else F.conv3d
-        return convolve(chosen_windows, self.proj.weight, self.proj.bias, self.stride)
+        return margins[::-1]
 
 
-def hide_pixels(clips: Tensor, keep: Tensor, unit_grid: tuple[int, ...]) -> Tensor:
-    """Zero the pixels of hidden units, so that no visible unit's overlapping patches read them.
-
-    Args:
-        clips: [B, C, (T,) H, W].
-        keep: [B, units] bool, True = visible.
-        unit_grid: Mask units along each axis.
-    """
-    axes = "thw"[-len(unit_grid) :]
-    joined = " ".join(f"(u{axis} n{axis})" for axis in axes)
-    split = " ".join(f"u{axis} n{axis}" for axis in axes)
-    sizes = {f"u{axis}": units for axis, units in zip(axes, unit_grid)}
-    blocks = rearrange(clips, f"b c {joined} -> b c {split}", **sizes)
-    shape = [clips.shape[0], 1, *(size for units in unit_grid for size in (units, 1))]
-    # masked_fill rather than a product: a NaN in a hidden unit would survive a product
-    return blocks.masked_fill(~keep.view(shape), 0.0).reshape(clips.shape)
-
-
-def count_visible(keep: Tensor, batch: int, units: int, expected: int | None) -> int:
+def count_visible(
+    keep: Tensor, batch: int, units: int, expected: int | None, *, trusted: bool = False
+) -> int:
     """Return how many units of each clip `keep` shows, after checking its shape, dtype and counts.
 
-    The counts depend on data, which must not be read while a graph is compiled or captured. There,
-    `expected` is returned and checked on the device instead.
+    The counts depend on data, which must not be read while a graph is compiled or captured, and for
+    which the host would wait for a GPU. There, `expected` is returned and checked on the device.
 
     Args:
         keep: [batch, units] bool, True = visible.
         batch: Number of clips.
         units: Mask units of a clip.
         expected: Count for graphs that cannot read data.
+        trusted: The caller answers for `expected`, so that a GPU is not waited for.
 
     Raises:
         InputSizeError: If the shape or dtype is wrong, clips show different counts, or none.
@@ -184,7 +251,7 @@ def count_visible(keep: Tensor, batch: int, units: int, expected: int | None) ->
             f"keep is {keep.dtype} {list(keep.shape)}; expected torch.bool [{batch}, {units}] "
             "(clips x mask units), True = visible"
         )
-    if expected is not None and _is_capturing_graph(keep):
+    if expected is not None and (_is_capturing_graph(keep) or (trusted and keep.is_cuda)):
         torch._assert_async(
             (keep.sum(1) == expected).all(),
             "keep shows another number of units than mask_ratio implies",

@@ -15,8 +15,9 @@ from torch import Tensor, distributed
 from hiera_video.errors import ConfigError
 
 TIMEOUT = timedelta(hours=1)
-"""Timeout of collectives. During evaluation the ranks meet only at the end and drift apart by as
-much as their videos differ, which can exceed NCCL's default of 10 minutes."""
+"""Timeout of collectives, after which the process ends with an error. During evaluation the ranks
+meet only at the end and drift apart by as much as their videos differ, which can exceed NCCL's
+default of 10 minutes."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ SINGLE_PROCESS = World(0, 1, torch.device("cpu"))
 def init_distributed() -> Iterator[World]:
     """Join the process group that torchrun started and leave it when the block ends.
 
-    The backend is NCCL on GPUs and gloo on the CPU. A single process joins no group.
+    Tensors on GPUs travel by NCCL; those on the CPU and pickled objects by gloo, because NCCL would
+    copy an object of any size to the GPU and back. A single process joins no group.
 
     Yields:
         The `World` of this process.
@@ -74,7 +76,8 @@ def init_distributed() -> Iterator[World]:
     if size == 1:
         yield World(0, 1, device)
         return
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, timeout=TIMEOUT)
     try:
         yield World(rank, size, device)
     except BaseException:

@@ -122,9 +122,9 @@ class TrainConfig:
     """`full` checkpoints in one file, or `sharded` ones, a shard from each process, for a model
     whose full copy does not fit one machine's memory. Any number of processes and all tools read
     both."""
-    compile: bool = False
-    """Compile each transformer block (`torch.compile`): takes minutes at the start, faster on a
-    GPU."""
+    compile: bool | None = None
+    """Compile each transformer block (`torch.compile`), which takes minutes at the start. Unset: on
+    a GPU, for runs of 1000 steps or more that are not `deterministic`."""
     deterministic: bool = False
     """Use deterministic kernels only; slower on a GPU."""
     balanced_sampling: bool = False

@@ -1,4 +1,4 @@
-"""Device properties: peak memory and speed, the out-of-memory error, compilation."""
+"""Device properties: peak memory and speed, and the out-of-memory error."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
 
 from hiera_video.errors import DeviceMemoryError
 from hiera_video.train.config import TrainConfig
-from hiera_video.train.parallel import transformer_blocks
 
 PEAK_TFLOPS = {
     "V100": 125,
@@ -29,9 +27,6 @@ PEAK_TFLOPS = {
     "B200": 2250,
 }
 """Dense half-precision tensor throughput from the vendor's data sheets, by a part of the name."""
-
-MAX_COMPILED_VARIANTS = 64
-"""Compiled variants of a block's code; Hiera-B's masked autoencoder has 17, with validation."""
 
 
 def peak_flops(name: str) -> float | None:
@@ -84,16 +79,3 @@ def explain_out_of_memory(train: TrainConfig, *, step: int, checkpointing: bool)
             f"step {step}: out of memory on the device; {'; '.join(remedies)}; existing "
             "checkpoints are intact"
         ) from error
-
-
-def compile_blocks(model: nn.Module, backend: str = "inductor") -> None:
-    """Compile each transformer block in place; parameter names stay.
-
-    Equal blocks share their code. Only `forward` is compiled, because the hooks of a sharded block
-    cannot be. Each kind of block is compiled once for training and once for validation, which
-    exceeds torch's limit of 8, beyond which blocks silently run uncompiled.
-    """
-    limits = torch._dynamo.config
-    limits.recompile_limit = max(limits.recompile_limit, MAX_COMPILED_VARIANTS)
-    for block in transformer_blocks(model):
-        block.forward = torch.compile(block.forward, backend=backend, dynamic=False)

@@ -23,6 +23,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_leaves
 
 from hiera_video.errors import ConfigError
+from hiera_video.models.compiled import transformer_blocks
 from hiera_video.runtime.distributed import World
 
 
@@ -37,12 +38,6 @@ def shard_model(model: nn.Module, world: World) -> None:
     for block in transformer_blocks(model):
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
-
-
-def transformer_blocks(model: nn.Module) -> list[nn.Module]:
-    """Return the transformer blocks of `model`, its decoder's included."""
-    blocks: Any = [*getattr(model, "blocks", ()), *getattr(model, "decoder_blocks", ())]
-    return list(blocks)
 
 
 def wrap_ddp(model: nn.Module, world: World, *, static_graph: bool = False) -> nn.Module:

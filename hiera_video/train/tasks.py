@@ -115,6 +115,8 @@ class Pretrain:
     """Draws the visible mask units: (B, generators) → keep, bool [B, units], True = visible."""
     tokens: int
     """Tokens of the final grid, for the draws of a decoder that gets some of them."""
+    visible: int | None = None
+    """Units that `draw_keep` shows of each clip; unset: the model counts them."""
 
     def __call__(self, model: nn.Module, batch: ClipBatch, context: StepContext) -> TaskOutput:
         """Return the mean squared error on hidden tokens; labels are ignored.
@@ -131,6 +133,7 @@ class Pretrain:
             keep=keep.to(clips.device),
             path_draws=context.path_draws,
             decoder_draws=decoder_draws.to(clips.device),
+            visible=self.visible,
         )
         std, rank = collapse_monitors(output.latent)
         return TaskOutput(output.loss, {"feature_std": (std, 1), "effective_rank": (rank, 1)})

@@ -58,6 +58,7 @@ MAY_CHANGE = (
     "train.fit_memory",
     "train.parallel",
     "train.static_graph",
+    "train.compile",
     "train.checkpoint",
     "train.log_every",
     "train.logger",

@@ -19,17 +19,20 @@ from hiera_video.data.loading.batch_plan import BatchPlan
 from hiera_video.data.loading.loader import ClipBatch, train_loader
 from hiera_video.data.manifest.record import Manifest
 from hiera_video.data.transforms.flip_labels import make_label_flip
+from hiera_video.data.transforms.on_device import place_augmentation
 from hiera_video.data.transforms.train_eval import TrainTransform
 from hiera_video.errors import CheckpointError
 from hiera_video.eval.evaluate import Accuracy
 from hiera_video.eval.reconstruct import Reconstruction
+from hiera_video.models.compiled import compile_blocks
 from hiera_video.models.macs import count_macs, count_parameters
 from hiera_video.models.mae import MaskedAutoencoderHiera
+from hiera_video.runtime.cuda import use_fast_cuda
 from hiera_video.runtime.distributed import World
 from hiera_video.runtime.log import MetricLog
+from hiera_video.runtime.precision import resolve_precision
 from hiera_video.train.checkpoint import CheckpointStore
 from hiera_video.train.config import OptimConfig, TrainConfig
-from hiera_video.train.devices import compile_blocks
 from hiera_video.train.list_digest import list_digest
 from hiera_video.train.state import TrainState, make_state
 from hiera_video.train.tasks import Classify, Pretrain, Task, class_weights
@@ -37,10 +40,13 @@ from hiera_video.train.trainer import Evaluator, RunInfo, Trainer
 from hiera_video.workflows.build import make_initial_model, make_quarantine_policy, make_views
 
 logger = logging.getLogger(__name__)
+CPU = torch.device("cpu")
 MAX_UNUSED = 0.05
 """Share of the videos that an epoch may leave over without a warning."""
 MAX_INITIAL = 0.05
 """Share of averaged weights that may stem from the first step without a warning."""
+MIN_COMPILED_STEPS = 1000
+"""Steps from which on compilation gains more time than it takes, where `train.compile` is unset."""
 
 
 def make_trainer(
@@ -70,6 +76,9 @@ def make_trainer(
         trainer_class: `Trainer` or a subclass.
         max_steps: Passed to the trainer.
     """
+    exact = config.train.deterministic
+    exact |= resolve_precision(config.train.precision, world.device) == "fp32"
+    use_fast_cuda(world.device, exact=exact)
     names = None if task else train.class_names
     state, macs = _make_state(config, num_classes, world, class_names=names, store=store)
     run = RunInfo(
@@ -81,6 +90,10 @@ def make_trainer(
         flops_per_clip=6.0 * macs,
         meta=describe(config, train, val, num_classes),
     )
+    steps = max_steps or config.train.epochs * run.steps_per_epoch
+    if should_compile(config.train, world.device, steps=steps):
+        compile_blocks(state.model)
+        logger.info("compiling the transformer blocks in the first steps; this takes minutes")
     log = None
     if store and world.is_main:
         log = MetricLog(
@@ -100,6 +113,13 @@ def make_trainer(
         log=log,
         max_steps=max_steps,
     )
+
+
+def should_compile(train: TrainConfig, device: torch.device, *, steps: int) -> bool:
+    """Return True if the blocks of a run of `steps` steps are to be compiled."""
+    if train.compile is not None:
+        return train.compile
+    return device.type == "cuda" and not train.deterministic and steps >= MIN_COMPILED_STEPS
 
 
 def _make_state(
@@ -128,8 +148,6 @@ def _make_state(
     if checkpoint:
         state.load(checkpoint)
         logger.info("resuming %s after step %d", config.out_dir, state.progress.step)
-    if config.train.compile:
-        compile_blocks(model)
     return state, macs
 
 
@@ -159,7 +177,8 @@ def make_loader(
         trainer: The trainer.
         need_labels: Refuse videos without labels.
     """
-    clips = make_clips(config, train, num_classes, need_labels=need_labels)
+    device = trainer.run.world.device
+    clips = make_clips(config, train, num_classes, need_labels=need_labels, device=device)
     if trainer.store is None:  # a dry run writes no quarantine list
         clips.quarantine = replace(clips.quarantine, file=None)
     return train_loader(
@@ -185,16 +204,21 @@ def make_plan(config: Config, train: Manifest, world: World) -> BatchPlan:
 
 
 def make_clips(
-    config: Config, train: Manifest, num_classes: int | None, *, need_labels: bool
+    config: Config,
+    train: Manifest,
+    num_classes: int | None,
+    *,
+    need_labels: bool,
+    device: torch.device = CPU,
 ) -> TrainClips:
-    """Return the training samples of `train`."""
+    """Return the training samples of `train`, for a model on `device`."""
     classify = config.train.task == "classify"
     label_flip = make_label_flip(train.class_names, config.augment.flip) if classify else None
     augment = config.augment if label_flip is None else replace(config.augment, flip=0.0)
     return TrainClips(
         train,
         config.clip,
-        TrainTransform(augment, config.input_size[1]),
+        TrainTransform(place_augmentation(augment, device), config.input_size[1]),
         seed=config.seed,
         decoder=config.data.backend,
         on_broken=config.data.on_broken,
@@ -209,7 +233,11 @@ def make_clips(
 def make_task(config: Config, train: Manifest, num_classes: int | None, model: nn.Module) -> Task:
     """Return the task that `train.task` names."""
     if isinstance(model, MaskedAutoencoderHiera):
-        return Pretrain(draw_keep=model.draw_keep, tokens=model.unit_tokens.numel())
+        return Pretrain(
+            draw_keep=model.draw_keep,
+            tokens=model.unit_tokens.numel(),
+            visible=model.num_visible_units(),
+        )
     assert num_classes is not None
     weights = None
     if config.train.weighted_loss:

@@ -2,16 +2,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 
 from hiera_video.errors import InputSizeError
+from hiera_video.models import tokens
 from hiera_video.models.registry import config_for
 from hiera_video.models.tokens import (
     PatchEmbed,
     UnitOrder,
     count_visible,
     gather_rows,
-    hide_pixels,
     indices_of_true,
     pool_units,
 )
@@ -58,16 +58,6 @@ def test_pool_units_equals_max_pooling_of_the_grid():
     assert torch.equal(pooled.movedim(-1, 1), torch.nn.functional.max_pool3d(grid, (1, 2, 2)))
 
 
-def test_hide_pixels_zeroes_hidden_units_even_nan():
-    clips = torch.ones(1, 3, 16, 32, 32)
-    clips[:, :, 0, 0, 0] = torch.nan
-    keep = torch.zeros(1, 32, dtype=torch.bool)
-    keep[0, 31] = True  # last two frames, lower right
-    hidden = hide_pixels(clips, keep, MICRO.unit_grid)
-    assert hidden.sum() == 3 * 2 * 16 * 16
-    assert hidden[0, :, 14:, 16:, 16:].min() == 1
-
-
 def test_indices_of_true_and_gather_rows():
     flags = torch.tensor([[True, False, True, False], [False, False, True, True]])
     positions = indices_of_true(flags, 2)
@@ -96,19 +86,63 @@ def test_wrong_masks_are_rejected(keep, words):
         count_visible(keep, 2, 4, None)
 
 
-@pytest.mark.parametrize(
-    ("name", "size"), [("mae_hiera_base_16x224", (16, 64, 96)), ("mae_hiera_base_224", (96, 64))]
-)
-def test_embed_units_equals_the_whole_grid(name, size):
+SHAPES = [
+    ("mae_hiera_base_16x224", (16, 64, 96)),
+    ("mae_hiera_base_224", (96, 64)),
+    ("mae_hiera_micro_16x32", (16, 32, 32)),
+]
+
+
+@pytest.mark.parametrize(("name", "size"), SHAPES)
+def test_embed_units_equals_the_whole_grid_of_blanked_clips(name, size):
+    """Also where hidden units are NaN, so that no pixel of theirs is read."""
     config = config_for(name, input_size=size)
     torch.manual_seed(0)
     patch_embed, order = PatchEmbed(config), UnitOrder(config)
     clips = torch.randn(2, config.in_chans, *size)
-    chosen = torch.stack([torch.randperm(config.num_units)[:3] for _ in range(2)])
+    chosen = torch.stack([torch.randperm(config.num_units)[:3].sort().values for _ in range(2)])
+    keep = torch.zeros(2, config.num_units, dtype=torch.bool).scatter(1, chosen, True)
+    axes = "thw"[-len(size) :]
+    pixels = " ".join(f"({axis} {axis}p)" for axis in axes)
+    sizes = dict(zip(axes, config.unit_grid))
+    of_pixels = repeat(
+        keep,
+        f"b ({' '.join(axes)}) -> b 1 {pixels}",
+        **sizes,
+        **{f"{axis}p": whole // sizes[axis] for axis, whole in zip(axes, size)},
+    )
     with torch.no_grad():
-        whole = order.unroll(patch_embed(clips))
-        units = order.unroll_units(patch_embed.embed_units(clips, chosen)).unflatten(
-            0, chosen.shape
-        )
+        whole = order.unroll(patch_embed(clips.masked_fill(~of_pixels, 0.0)))
+        poisoned = clips.masked_fill(~of_pixels, torch.nan)
+        units = order.unroll_units(patch_embed.embed_units(poisoned, keep, chosen))
     expected = torch.stack([tokens[places] for tokens, places in zip(whole, chosen)])
+    units = units.unflatten(0, chosen.shape)
     assert (units - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize(("name", "size"), SHAPES)
+def test_patches_by_a_matrix_product_equal_the_convolution(name, size):
+    """This is what a GPU computes; its rows are a multiple of 8 numbers long."""
+    config = config_for(name, input_size=size)
+    torch.manual_seed(0)
+    patch_embed = PatchEmbed(config)
+    assert patch_embed.product_kernel == (*config.patch_kernel[:-1], 8)
+    clips = torch.randn(2, config.in_chans, *size)
+    found, expected = patch_embed.embed_patches(clips), patch_embed.proj(clips)
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    weight = patch_embed.proj.weight
+    upstream = torch.randn_like(expected)
+    gradients = [torch.autograd.grad(out, weight, upstream)[0] for out in (found, expected)]
+    assert (gradients[0] - gradients[1]).abs().max() <= 1e-5 * gradients[1].abs().max()
+
+
+def test_chosen_units_by_a_matrix_product_equal_the_convolution(monkeypatch):
+    torch.manual_seed(0)
+    patch_embed, clips = PatchEmbed(MICRO), torch.randn(2, 3, 16, 32, 32)
+    keep = torch.rand(2, 32).argsort(dim=1) < 5
+    chosen = indices_of_true(keep, 5)
+    expected = patch_embed.embed_units(clips, keep, chosen)
+    monkeypatch.setattr(tokens, "uses_product", lambda clips: True)
+    found = patch_embed.embed_units(clips, keep, chosen)
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()

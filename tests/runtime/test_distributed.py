@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import subprocess
+import sys
 from datetime import timedelta
 from typing import Any
 
@@ -60,7 +65,7 @@ def test_more_processes_than_gpus_are_refused(
         pass
 
 
-@pytest.mark.parametrize(("gpus", "backend"), [(2, "nccl"), (0, "gloo")])
+@pytest.mark.parametrize(("gpus", "backend"), [(2, "cpu:gloo,cuda:nccl"), (0, "gloo")])
 def test_collectives_time_out_after_an_hour(
     machine: Any, monkeypatch: pytest.MonkeyPatch, gpus: int, backend: str
 ) -> None:
@@ -92,3 +97,46 @@ def test_a_rank_that_fails_does_not_wait_for_the_others(
     with init_distributed():
         pass
     assert len(destroyed) == count + 1
+
+
+RANK_THAT_DIES = """
+import os, signal, torch
+from hiera_video.runtime.distributed import init_distributed
+with init_distributed() as world:
+    assert world.all_gather(f"rank {world.rank}") == ["rank 0", "rank 1"]
+    if world.rank:
+        os.kill(os.getpid(), signal.SIGKILL)
+    world.all_reduce(torch.ones(1))
+"""
+
+
+@pytest.mark.fault
+def test_a_rank_that_dies_ends_the_others_with_an_error() -> None:
+    """Also without torchrun, which would stop them: srun starts ranks that nothing watches."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK_THAT_DIES],
+            env={
+                **os.environ,
+                "WORLD_SIZE": "2",
+                "RANK": str(rank),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+                "CUDA_VISIBLE_DEVICES": "",
+            },
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        _, errors = ranks[0].communicate(timeout=120)
+        assert ranks[1].wait(timeout=120) == -signal.SIGKILL
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.wait()
+    assert ranks[0].returncode == 1 and "RuntimeError" in errors

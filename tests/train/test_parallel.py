@@ -20,7 +20,6 @@ from hiera_video.train.parallel import (
     no_sync,
     require_visible_tensors,
     shard_like,
-    transformer_blocks,
     unsharded_model,
     wrap_ddp,
 )
@@ -41,12 +40,6 @@ def test_a_single_process_needs_neither_ddp_nor_sharding() -> None:
         assert evaluated is state.eval_model
     value = torch.ones(3)
     assert gather_tensor(value) is value and shard_like(value, torch.zeros(3)) is value
-
-
-def test_transformer_blocks_of_encoder_and_decoder() -> None:
-    assert len(transformer_blocks(create_model("hiera_micro_16x32"))) == 4
-    assert len(transformer_blocks(create_model("mae_hiera_micro_16x32"))) > 4
-    assert transformer_blocks(nn.Linear(2, 2)) == []
 
 
 def test_weights_are_gathered_for_the_block_only() -> None:

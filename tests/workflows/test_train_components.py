@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from hiera_video.config.load import load_config
 from hiera_video.errors import CheckpointError
@@ -14,6 +15,7 @@ from hiera_video.workflows.train_components import (
     describe_lr,
     recipe_warnings,
     require_same_step,
+    should_compile,
 )
 
 
@@ -63,3 +65,20 @@ def test_settings_that_waste_videos_or_epochs_are_warned_of(
     found = recipe_warnings(TrainConfig(epochs=10, **train), OptimConfig(**optim), 12)
     assert len(found) == len(expected)
     assert all(words in message for words, message in zip(expected, found))
+
+
+@pytest.mark.parametrize(
+    ("train", "device", "steps", "expected"),
+    [
+        ({}, "cuda", 1000, True),
+        ({}, "cuda", 999, False),
+        ({}, "cpu", 1000, False),
+        ({"deterministic": True}, "cuda", 1000, False),
+        ({"compile": False}, "cuda", 1000, False),
+        ({"compile": True, "deterministic": True}, "cpu", 1, True),
+    ],
+)
+def test_long_runs_on_a_gpu_are_compiled(
+    train: dict[str, Any], device: str, steps: int, expected: bool
+) -> None:
+    assert should_compile(TrainConfig(**train), torch.device(device), steps=steps) is expected
