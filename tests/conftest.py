@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -156,6 +157,44 @@ def served_shards(shards_index: Path) -> Iterator[str]:
         fs.pipe(f"/served/{path.name}", path.read_bytes())
     yield "memory://served"
     fs.rm("/served", recursive=True)
+
+
+@pytest.fixture(scope="session")
+def trained_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder in which the commands of the documentation work; tests copy it.
+
+    It has videos/train/<class>/*.mp4, videos/val, the same as data/motion/*.csv, clip.mp4, runs/x
+    (trained and tested) and its copies runs/a and runs/b, and the feature store features/.
+    """
+    from hiera_video.cli.main import run_command
+
+    folder = tmp_path_factory.mktemp("trained")
+    for split, count in (("train", 8), ("val", 3)):
+        for label, (name, step) in enumerate((("left", -1), ("right", 1))):
+            for number in range(count):
+                frames = np.full((24, 40, 48, 3), 70 + number, np.uint8)
+                for time in range(24):
+                    place = 12 + step * (time - 12) // 2 + 12
+                    frames[time, 10 + number : 22 + number, place : place + 12] = 240
+                path = folder / "videos" / split / name / f"{number}.mp4"
+                copy = folder / "data/motion" / split / f"{label}_{number}.mp4"
+                for target in (path, copy):
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                write_video(path, frames, fps=12)
+                shutil.copy(path, copy)
+                with (folder / f"data/motion/{split}.csv").open("a") as listing:
+                    listing.write(f"{split}/{copy.name} {label}\n")
+    (folder / "data/motion/labels.txt").write_text("left\nright\n")
+    shutil.copy(path, folder / "clip.mp4")
+    keys = ("data.train=videos/train", "data.val=videos/val", "out_dir=runs/x", "data.workers=0")
+    train = ("train", "--cfg", "motion_hiera_micro", *keys, "train.epochs=2", "train.batch_size=4")
+    with contextlib.chdir(folder):
+        assert run_command(train) == 0
+        assert run_command(["test", "--run", "runs/x", "test.clips=1"]) == 0
+        assert run_command(["extract", "--run", "runs/x", "input=videos/", "output=features/"]) == 0
+        for copy in ("a", "b"):
+            shutil.copytree("runs/x", f"runs/{copy}")
+    return folder
 
 
 @pytest.fixture(scope="session")

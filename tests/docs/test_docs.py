@@ -1,4 +1,4 @@
-"""Run the snippets of docs/extending.md; check that links, commands, flags and keys exist."""
+"""Train the task of docs/extending.md; check that links, files, flags and keys of pages exist."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from hiera_video.video.encode import write_video
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     path
-    for folder in (".", "docs", "benchmarks", "datasets/*")
+    for folder in (".", "docs", "docs/*", "benchmarks", "datasets/*")
     for path in ROOT.glob(f"{folder}/*.md")
 )
 MODULES = {"train_net": "train", "test_net": "test", "extract_features": "extract"}
