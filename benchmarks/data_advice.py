@@ -54,7 +54,7 @@ def advice(times: LoadingTimes) -> list[str]:
         words.append(f"crop-bound: crop, resize, normalise, erase and collate take {share}")
     if times.on_device is not None and whole / times.on_device >= MIN_GAIN:
         words.append(
-            "with a GPU, augment.device=model moves crop, flip, normalise and erase there: workers "
+            "a run on a GPU crops, flips, normalises and erases there (augment.device=auto): workers "
             f"×{whole / times.on_device:.1f}"
         )
     return [*words, *_workers(times)]

@@ -107,7 +107,7 @@ def measure(
         if demand is not None:
             _, waits[number] = by_workers(dataset, number, clips, demand)
     on_device = None
-    if config.augment.device == "worker":
+    if config.augment.device != "model":
         moved = replace(config, augment=replace(config.augment, device="model"))
         on_device = sum(stages(clips_of(moved, manifest), clips).values())
     reading = sum(milliseconds[name] for name in READING)

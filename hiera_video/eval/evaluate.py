@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
@@ -17,10 +18,11 @@ from hiera_video.data.dataset import TestViews, UnreadableVideo, VideoViews
 from hiera_video.data.loading.loader import test_loader
 from hiera_video.data.manifest.record import Manifest, as_tuple
 from hiera_video.errors import ManifestError
-from hiera_video.eval.forward import compute_logits
+from hiera_video.eval.forward import check_logits, forward_logits
 from hiera_video.eval.metrics import accuracy, cross_entropy, mean_average_precision
 from hiera_video.eval.shards import EvalShard, EvalShardStore, merge
 from hiera_video.eval.views import Predictions
+from hiera_video.runtime.device_feed import DeviceFeed, HostCopy
 from hiera_video.runtime.distributed import World
 from hiera_video.utils.resumable import shard_ranges
 
@@ -70,72 +72,119 @@ def predict_views(
         logger.info("resuming: %d videos already finished, %d remaining", done, left)
     rows = [row for videos in remaining for row in videos]
     loaded = iter(test_loader(dataset, workers=workers, rows=rows))
-    with tqdm(
-        total=sum(map(len, shards)),
-        initial=sum(map(len, finished)),
-        unit="video",
-        disable=not (progress and world.is_main),
-    ) as bar:
-        for videos in remaining:
-            group = islice(loaded, len(videos))
-            finished[videos] = _compute_shard(model, group, batch_size, world.device, precision)
+    groups = _group_views([ShardInProgress(videos) for videos in remaining], loaded, batch_size)
+    feed = DeviceFeed(groups, world.device, ViewGroup.parts)
+    with (
+        closing(feed),
+        tqdm(
+            total=sum(map(len, shards)),
+            initial=sum(map(len, finished)),
+            unit="video",
+            disable=not (progress and world.is_main),
+        ) as bar,
+    ):
+        for computed in _compute_shards(model, feed, precision):
+            finished[computed.videos] = computed.result(precision)
             if store:
-                store.write(videos, finished[videos])
-            bar.update(len(videos))
+                store.write(computed.videos, finished[computed.videos])
+            bar.update(len(computed.videos))
     ranks = world.all_gather([finished[videos] for videos in shards])
     return merge([shard for rank in ranks for shard in rank], of=len(dataset))
 
 
-@torch.inference_mode()
-def _compute_shard(
-    model: nn.Module,
-    videos: Iterator[VideoViews | UnreadableVideo],
-    batch_size: int,
-    device: torch.device,
-    precision: str,
-) -> EvalShard:
-    unreadable: list[UnreadableVideo] = []
-    rows: list[int] = []
-    seconds: list[float] = []
-    views_per_video: list[int] = []
+@dataclass(eq=False)
+class ShardInProgress:
+    """Videos of a shard that have been loaded, and the logits computed so far."""
 
-    def views() -> Iterator[Tensor]:
+    videos: range
+    unreadable: list[UnreadableVideo] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    views_per_video: list[int] = field(default_factory=list)
+    logits: list[tuple[HostCopy, int]] = field(default_factory=list)
+    """Logits of each batch, and the number of views in it."""
+
+    def views(self, videos: Iterator[VideoViews | UnreadableVideo]) -> Iterator[Tensor]:
+        """Yield the views of `videos` and record the videos."""
         for video in videos:
             if isinstance(video, UnreadableVideo):
-                unreadable.append(video)
+                self.unreadable.append(video)
             else:
-                rows.append(video.row)
-                seconds.append(video.seconds)
-                views_per_video.append(len(video.crops))
+                self.rows.append(video.row)
+                self.seconds.append(video.seconds)
+                self.views_per_video.append(len(video.crops))
                 yield from video.crops
 
-    batches = [
-        compute_logits(model, batch.to(device), precision).cpu()[:count].numpy()
-        for batch, count in _padded_batches(views(), batch_size)
-    ]
-    logits = np.concatenate(batches) if batches else np.zeros((0, 0), np.float32)
-    assert len(logits) == sum(views_per_video), "a view was lost"
-    if len(set(views_per_video)) > 1:
-        raise RuntimeError(f"videos differ in their number of views: {views_per_video}")
-    return EvalShard(
-        rows=np.array(rows, dtype=np.int64),
-        logits=logits.reshape(len(rows), max(views_per_video, default=0), logits.shape[1]),
-        seconds=np.array(seconds, dtype=np.float64),
-        unreadable=tuple(unreadable),
-    )
+    def result(self, precision: str) -> EvalShard:
+        """Wait for the logits and return the finished shard."""
+        batches = [copy.result()[:count] for copy, count in self.logits]
+        for batch in batches:
+            check_logits(batch, precision)
+        logits = torch.cat(batches).numpy() if batches else np.zeros((0, 0), np.float32)
+        assert len(logits) == sum(self.views_per_video), "a view was lost"
+        if len(set(self.views_per_video)) > 1:
+            raise RuntimeError(f"videos differ in their number of views: {self.views_per_video}")
+        views = max(self.views_per_video, default=0)
+        return EvalShard(
+            rows=np.array(self.rows, dtype=np.int64),
+            logits=logits.reshape(len(self.rows), views, logits.shape[1]),
+            seconds=np.array(self.seconds, dtype=np.float64),
+            unreadable=tuple(self.unreadable),
+        )
 
 
-def _padded_batches(items: Iterator[Tensor], size: int) -> Iterator[tuple[Tensor, int]]:
-    """Yield batches of exactly `size` items and the number of real items in each.
+@dataclass(frozen=True, eq=False)
+class ViewGroup:
+    """Views of a shard that are computed together; none stand for its end."""
 
-    Every batch uses the same memory, so finish with one before taking the next.
+    shard: ShardInProgress
+    views: list[Tensor]
+    """As many as a batch has, padded with the first."""
+    count: int
+    """Number of views without the padding."""
+
+    def parts(self) -> list[list[Tensor]]:
+        """Return what the device gets."""
+        return [self.views] if self.views else []
+
+
+def _group_views(
+    shards: Sequence[ShardInProgress],
+    loaded: Iterator[VideoViews | UnreadableVideo],
+    size: int,
+) -> Iterator[list[ViewGroup]]:
+    """Yield the groups of each shard, and its end."""
+    for shard in shards:
+        views = shard.views(islice(loaded, len(shard.videos)))
+        while group := list(islice(views, size)):
+            yield [ViewGroup(shard, group + group[:1] * (size - len(group)), len(group))]
+        yield [ViewGroup(shard, [], 0)]
+
+
+@torch.inference_mode()
+def _compute_shards(
+    model: nn.Module, feed: DeviceFeed[ViewGroup], precision: str
+) -> Iterator[ShardInProgress]:
+    """Compute the groups and yield the shards whose logits can be read.
+
+    On a GPU these are read behind the next batch, so that the GPU has work meanwhile.
     """
-    batch: Tensor | None = None
-    while group := list(islice(items, size)):
-        if batch is None:
-            batch = torch.empty(size, *group[0].shape)
-        torch.stack(group + group[:1] * (size - len(group)), out=batch)
-        yield batch, len(group)
+    complete: list[ShardInProgress] = []
+    try:
+        for ((group, transfer),) in feed:
+            if group.views:
+                (views,) = transfer()
+                logits = forward_logits(model, views, precision)
+                group.shard.logits.append((feed.link.fetch(logits), group.count))
+            else:
+                complete.append(group.shard)
+            if group.views or not feed.reads_ahead:
+                ready, complete = complete, []
+                yield from ready
+    except Exception:
+        yield from complete  # a loader's error concerns none of these
+        raise
+    yield from complete
 
 
 def score(predictions: Predictions, manifest: Manifest) -> dict[str, float]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,6 +16,7 @@ from hiera_video.data.dataset import TestViews, VideoViews
 from hiera_video.data.loading.loader import test_loader
 from hiera_video.errors import ManifestError
 from hiera_video.models.mae import MaeOutput, MaskedAutoencoderHiera
+from hiera_video.runtime.device_feed import DeviceFeed
 from hiera_video.runtime.distributed import World
 from hiera_video.utils.atomic_files import write_atomic
 from hiera_video.viz.reconstructions import reconstruction_sheet
@@ -55,40 +58,71 @@ class Reconstruction:
         """
         assert isinstance(model, MaskedAutoencoderHiera)
         model.eval()
-        device = self.world.device
-        rows = list(range(len(self.dataset)))[self.world.rank :: self.world.size]
-        loader = test_loader(self.dataset, workers=self.workers, rows=rows)
-        videos = (item for item in loader if isinstance(item, VideoViews))
-        total, count = 0.0, 0
-        while batch := list(islice(videos, self.batch_size)):
-            clips = torch.stack([next(iter(video.crops)) for video in batch]).to(device)
-            batch_rows = [video.row for video in batch]
-            output = _reconstruct(model, clips, batch_rows)
-            if self.pictures and self.world.is_main and count == 0:
-                self._draw(self.pictures, model, clips[:MAX_PICTURES], batch_rows[:MAX_PICTURES])
-            total, count = total + float(output.loss) * len(clips), count + len(clips)
-        local = torch.tensor([total, count], dtype=torch.float64, device=device)
+        total, count = torch.zeros((), dtype=torch.float64, device=self.world.device), 0
+        feed = DeviceFeed(self._batches(model), self.world.device, HeldOutBatch.parts)
+        with closing(feed):
+            for ((batch, transfer),) in feed:
+                clips, keep, draws = transfer()
+                output = _reconstruct(model, clips, keep, draws)
+                if self.pictures and self.world.is_main and count == 0:
+                    self._draw(self.pictures, model, clips[:MAX_PICTURES], batch)
+                # read once, at the end: reading waits for the device
+                total += output.loss.double() * len(batch.clips)
+                count += len(batch.clips)
+        local = torch.stack([total, torch.full_like(total, count)])
         total_loss, evaluated = self.world.all_reduce(local).tolist()
         if not evaluated:
             raise ManifestError("none of the validation videos can be read; check data.val")
         return {"loss": total_loss / evaluated, "evaluated": evaluated}
 
+    def _batches(self, model: MaskedAutoencoderHiera) -> Iterator[list[HeldOutBatch]]:
+        """Yield this rank's batches of clips with their masks."""
+        rows = list(range(len(self.dataset)))[self.world.rank :: self.world.size]
+        loader = test_loader(self.dataset, workers=self.workers, rows=rows)
+        videos = (item for item in loader if isinstance(item, VideoViews))
+        while group := list(islice(videos, self.batch_size)):
+            yield [HeldOutBatch.of(group, model)]
+
     def _draw(
-        self, folder: Path, model: MaskedAutoencoderHiera, clips: Tensor, rows: list[int]
+        self, folder: Path, model: MaskedAutoencoderHiera, clips: Tensor, batch: HeldOutBatch
     ) -> None:
-        pictures = model.pictures(clips, _reconstruct(model, clips, rows))
+        keep, draws = (part[: len(clips)].to(clips.device) for part in (batch.keep, batch.draws))
+        pictures = model.pictures(clips, _reconstruct(model, clips, keep, draws))
         folder.mkdir(parents=True, exist_ok=True)
         sheet = reconstruction_sheet(pictures, mean=self.mean, std=self.std)
         write_atomic(folder / "latest.png", sheet)
 
 
-def _reconstruct(model: MaskedAutoencoderHiera, clips: Tensor, rows: list[int]) -> MaeOutput:
-    generators = [
-        torch.Generator().manual_seed(random.Random(f"held-out/{row}").getrandbits(63))
-        for row in rows
-    ]
-    keep = model.draw_keep(len(clips), generators).to(clips.device)
-    units = model.unit_tokens.numel()
-    draws = torch.stack([torch.rand(units, generator=generator) for generator in generators])
-    output: MaeOutput = model(clips, keep=keep, decoder_draws=draws.to(clips.device))
+@dataclass(frozen=True, eq=False)
+class HeldOutBatch:
+    """Clips with masks that depend on the rows of their videos alone."""
+
+    clips: list[Tensor]
+    keep: Tensor
+    """Visible mask units, bool [B, units]."""
+    draws: Tensor
+    """Random numbers of a decoder that gets some of the tokens, float32 [B, units]."""
+
+    @classmethod
+    def of(cls, videos: Sequence[VideoViews], model: MaskedAutoencoderHiera) -> HeldOutBatch:
+        """Take the first view of each video and draw its mask."""
+        generators = [
+            torch.Generator().manual_seed(random.Random(f"held-out/{video.row}").getrandbits(63))
+            for video in videos
+        ]
+        keep = model.draw_keep(len(videos), generators)
+        units = model.unit_tokens.numel()
+        draws = torch.stack([torch.rand(units, generator=generator) for generator in generators])
+        return cls([next(iter(video.crops)) for video in videos], keep, draws)
+
+    def parts(self) -> list[Tensor | list[Tensor]]:
+        """Return what the device gets."""
+        return [self.clips, self.keep, self.draws]
+
+
+def _reconstruct(
+    model: MaskedAutoencoderHiera, clips: Tensor, keep: Tensor, draws: Tensor
+) -> MaeOutput:
+    visible = model.num_visible_units()
+    output: MaeOutput = model(clips, keep=keep, decoder_draws=draws, visible=visible)
     return output

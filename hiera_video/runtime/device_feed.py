@@ -136,7 +136,8 @@ class CudaLink:
         return HostCopy(tensor.to("cpu", non_blocking=True), self.mark())
 
     def mark(self) -> torch.cuda.Event:
-        return torch.cuda.current_stream(self._device).record_event()
+        event: torch.cuda.Event = torch.cuda.current_stream(self._device).record_event()
+        return event
 
     def close(self) -> None:
         self._thread.shutdown(wait=True, cancel_futures=True)

@@ -88,7 +88,7 @@ MEASURED: dict[str, Any] = {
             [
                 "decode-bound: reading takes 67% of a clip's time; re-encode with keyframe "
                 "interval 32 (prepare.py --reencode): reading ×2.0, whole clips ×1.5",
-                "with a GPU, augment.device=model moves crop, flip, normalise and erase there: "
+                "a run on a GPU crops, flips, normalises and erases there (augment.device=auto): "
                 "workers ×1.1",
                 "throughput is highest with data.workers=2: 30.0 clips a second on 2 cores; "
                 "compare it with your model's by --demand CLIPS_A_SECOND",

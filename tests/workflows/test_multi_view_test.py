@@ -161,9 +161,9 @@ def test_validation_during_training_uses_the_precision_of_the_test(
 
     def recording(model: nn.Module, views: torch.Tensor, precision: str) -> torch.Tensor:
         used.add(precision)
-        return forward.compute_logits(model, views, precision)
+        return forward.forward_logits(model, views, precision)
 
-    monkeypatch.setattr("hiera_video.eval.evaluate.compute_logits", recording)
+    monkeypatch.setattr("hiera_video.eval.evaluate.forward_logits", recording)
     overrides = common[2:]
     checkpoint = load_config(CONFIG, overrides).test.checkpoint
     model = from_pretrained(str(checkpoint))

@@ -133,14 +133,15 @@ def _resize(colours: Tensor, pending: PendingBatch, part: slice) -> Tensor:
     def interpolate_along(lines: Tensor) -> Tensor:
         """Return one source row for each output row, interpolated along x: [b, T, S, S, 3]."""
         rows = (frames + (lines * widths)[:, None])[..., None]  # [b, T, S, 1]
-        return colours[rows + left].float() * (1 - fraction_x) + (
-            colours[rows + right].float() * fraction_x
-        )
+        on_left, on_right = colours[rows + left].float(), colours[rows + right].float()
+        line: Tensor = on_left * (1 - fraction_x) + on_right * fraction_x
+        return line
 
     fraction_y = weight_y[:, None, :, None, None]
     resized = interpolate_along(above) * (1 - fraction_y) + interpolate_along(below) * fraction_y
     mean, std = pending.colours
-    return (resized - mean * 255) / (std * 255)
+    normalised: Tensor = (resized - mean * 255) / (std * 255)
+    return normalised
 
 
 def _taps(lengths: Sequence[int], size: int) -> tuple[Tensor, Tensor, Tensor]:
