@@ -79,7 +79,16 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(
             f"module 'hiera_video' has no attribute '{name}'; it has {', '.join(__all__)}"
         )
-    return getattr(importlib.import_module(_HOME[name]), name)
+    try:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    except ModuleNotFoundError as error:  # of an extra
+        from hiera_video.errors import MissingPackageError
+        from hiera_video.utils.extras import explain_missing
+
+        message = explain_missing(error)
+        if message is None:
+            raise
+        raise MissingPackageError(message) from error
 
 
 def __dir__() -> list[str]:

@@ -56,6 +56,10 @@ class ExportError(HieraVideoError):
     """An exported program cannot be made or read, or its outputs differ from the model's."""
 
 
+class MissingPackageError(HieraVideoError):
+    """An optional package is not installed; the message is the line that installs it."""
+
+
 class DeviceMemoryError(HieraVideoError):
     """The batch does not fit into the device's memory."""
 

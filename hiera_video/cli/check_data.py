@@ -20,6 +20,7 @@ from hiera_video.data.manifest.read import read_manifest
 from hiera_video.data.sampling import ClipConfig
 from hiera_video.errors import ConfigError
 from hiera_video.utils.checks import require
+from hiera_video.utils.extras import require_extra
 
 SPLITS = ("train", "val", "test")
 OVER_LIMIT = 3
@@ -52,6 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Validate the arguments, read the manifests and check the videos."""
     arguments = make_parser().parse_intermixed_args(argv)
+    require_extra("train")
     inputs, outputs, rest = split_paths(arguments.paths)
     refuse_rest([*inputs, *rest], "name the lists with --train, --val and --test")
     out = single(outputs, "output", "--out", arguments.out)

@@ -21,6 +21,7 @@ from hiera_video.cli.arguments import command_parser
 from hiera_video.cli.run import run_tool
 from hiera_video.config.load import find_config
 from hiera_video.errors import ConfigError
+from hiera_video.utils.extras import require_extra
 from hiera_video.workflows.extract import (
     check_extraction,
     read_input,
@@ -64,6 +65,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Check all that needs no torch, then extract or submit the jobs."""
     arguments = make_parser().parse_intermixed_args(argv)  # flags may stand between keys
+    require_extra("features")
     short = ("input=", "output=")
     overrides = tuple(
         f"features.{text}" if text.startswith(short) else text for text in arguments.overrides

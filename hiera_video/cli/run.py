@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from hiera_video.errors import HieraVideoError
+from hiera_video.utils.extras import explain_missing
 from hiera_video.utils.text_files import printable
 
 USER_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
@@ -56,11 +57,11 @@ def exit_code(main: Callable[[], int]) -> int:
             raise
         where = f"{error.filename}: " if error.filename else ""
         message = f"{where}{error.strerror}; {remedy}, then run the same command again"
-    except ImportError as error:  # a library of torch cannot be loaded
-        remedy = _remedy_of_import(str(error))
-        if remedy is None:
+    except ImportError as error:  # of an extra, or a library of torch cannot be loaded
+        missing, remedy = explain_missing(error), _remedy_of_import(str(error))
+        if missing is None and remedy is None:
             raise
-        message = f"{error}; {remedy}, then run the same command again"
+        message = missing or f"{error}; {remedy}, then run the same command again"
     except MemoryError:
         message = f"out of memory; {_memory_remedy()}, then run the same command again"
     except KeyboardInterrupt:

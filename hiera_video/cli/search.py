@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 from hiera_video.cli.arguments import command_parser, refuse_rest, set_outputs, split_paths
 from hiera_video.errors import ConfigError
+from hiera_video.utils.extras import require_extra
 from hiera_video.utils.text_files import encode_json, encode_text, printable
 from hiera_video.workflows.search import (
     COLUMNS,
@@ -77,6 +78,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Check the arguments before torch is imported, then search."""
     arguments = parse(argv)
+    require_extra("features")
     # it logs which of its builds it tries
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)
     listed = read_names(arguments.list) if arguments.list else []

@@ -21,6 +21,7 @@ from hiera_video.cli.run import run_tool
 from hiera_video.config.load import load_config, run_config_file
 from hiera_video.config.schema import Config
 from hiera_video.utils.checks import require
+from hiera_video.utils.extras import require_extra
 from hiera_video.workflows.build import read_split
 
 
@@ -58,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(compare(*files).describe(*files))
         return 0
     arguments = make_parser().parse_intermixed_args(argv)  # flags may stand between keys
+    require_extra("train")
     config = read_config(arguments)
     manifest = read_split(config, "test")
     manifest.require_labels()

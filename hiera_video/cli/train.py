@@ -24,6 +24,7 @@ from hiera_video.data.manifest.record import Manifest
 from hiera_video.errors import ConfigError
 from hiera_video.models.weights.published import PUBLISHED
 from hiera_video.runtime.log import require_logger
+from hiera_video.utils.extras import require_extra
 from hiera_video.workflows.build import align_val, read_split, resolve_num_classes
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Check all that needs no torch, then train, run a dry run or train probes."""
     arguments = make_parser().parse_intermixed_args(argv)
+    require_extra("train")
     config = load_config(arguments.cfg, arguments.overrides)
     check_weights(config, arguments.cfg, warn_only=arguments.dry_run)
     require_logger(config.train.logger)

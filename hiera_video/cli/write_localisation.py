@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from hiera_video.cli.arguments import command_parser, refuse_rest, single, split_paths
 from hiera_video.utils.checks import require
+from hiera_video.utils.extras import require_extra
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -34,6 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Export the store and print the content of layout.json."""
     arguments = make_parser().parse_intermixed_args(argv)
+    require_extra("features")
     inputs, outputs, rest = split_paths(arguments.paths)
     refuse_rest([*inputs, *rest], "give output=DIR")
     output = single(outputs, "output", "--output", arguments.output)

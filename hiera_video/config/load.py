@@ -19,6 +19,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from hiera_video.config.catalogue import list_configs
 from hiera_video.config.schema import Config
 from hiera_video.errors import ConfigError
 from hiera_video.utils.atomic_files import write_atomic
@@ -96,13 +97,9 @@ def find_config(path: str | Path) -> Path:
     return list_configs()[name]
 
 
-def list_configs() -> dict[str, Path]:
-    """Return the file of each configuration that comes with the package, by name."""
-    package = Path(__file__).resolve().parents[1]
-    # in a checkout the folder lies beside the package, in a wheel inside it
-    folders = (package / "configs", package.parent / "configs")
-    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
-    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+def find_base(name: str, beside: Path) -> Path:
+    """Return the package's configuration of a base that is not beside the file that names it."""
+    return list_configs().get(Path(name).stem, beside) if Path(name).parent == Path() else beside
 
 
 def run_config_file(run: str | Path) -> Path:
@@ -179,7 +176,9 @@ def _read_layers(path: Path) -> list[tuple[str, DictConfig]]:
         layer, bases = contents[path]
         backwards.append((str(path), layer))
         for name in reversed(bases):
-            visit(path.parent / name, (*chain, path))
+            beside = path.parent / name
+            # a copy of one that comes with the package extends its base there
+            visit(beside if beside.exists() else find_base(name, beside), (*chain, path))
 
     visit(path, ())
     return backwards[::-1]
@@ -190,9 +189,15 @@ def _read_file(path: Path, chain: tuple[Path, ...]) -> tuple[DictConfig, list[st
     origin = f" (named as {BASE} in {chain[-1]})" if chain else ""
     if not path.is_file():
         known = ", ".join(sorted(item.name for item in path.parent.glob("*.yaml"))) or "none"
+        near = difflib.get_close_matches(path.stem, list_configs(), n=1)
+        hint = (
+            f"did you mean {near[0]}, which comes with the package?"
+            if near
+            else "`hiera-video configs` lists those that come with the package"
+        )
         raise ConfigError(
             f"{path}: no such configuration file{origin}; *.yaml files in that folder: {known}; "
-            "`hiera-video configs` lists those that come with the package"
+            f"{hint}"
         )
     if chain and path.suffix not in YAML_SUFFIXES:
         raise ConfigError(

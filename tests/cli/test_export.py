@@ -13,12 +13,12 @@ from hiera_video.errors import ConfigError
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--model", "hiera_tiny_16x224"], "--model and --pretrained go together"),
-        (["--run", "x", "--output", "m.pth"], "--output m.pth: must end in .pt2 or .onnx"),
-        (["--run", "x", "--format", "pt2"], "--output m.onnx: must end in .pt2"),
+        (["--model", "hiera_tiny_16x224"], "--model hiera_tiny_16x224: needs --checkpoint: a file"),
+        (["--run", "x", "--output", "m.pth"], "output=m.pth: must end in .pt2 or .onnx"),
+        (["--run", "x", "--format", "pt2"], "output=m.onnx: must end in .pt2"),
         (
             ["--run", "x", "--output", "m.pt2", "--int8"],
-            "--int8: needs ONNX; use an --output that ends in .onnx, not .pt2",
+            "--int8: needs ONNX; use an output= that ends in .onnx, not .pt2",
         ),
         (["--run", "x", "--clips", "0"], "--clips 0: must be 1 or more"),
         (

@@ -80,7 +80,7 @@ def test_the_folder_of_one_split_may_not_be_a_link(release: Path, prepare: Prepa
 
 def test_a_missing_csv(prepare: Prepare) -> None:
     with pytest.raises(
-        ManifestError, match=r"csv/train.csv: does not exist; see datasets/kinetics/README.md"
+        ManifestError, match=r"csv/train.csv: does not exist; hiera-video prepare kinetics --help"
     ):
         prepare("train")
 

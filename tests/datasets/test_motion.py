@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -33,9 +34,8 @@ def run(load_script: Callable[[str], ModuleType]) -> Run:
 
 
 @pytest.fixture(scope="module")
-def scenes(load_script: Callable[[str], ModuleType]) -> ModuleType:
-    load_script("motion")
-    return sys.modules["scenes"]
+def scenes() -> ModuleType:
+    return import_module("hiera_video.data.prepare.motion_scenes")
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -202,5 +202,5 @@ def test_errors(tmp_path: Path, run: Run) -> None:
     with pytest.raises(ConfigError, match=r"exists and is not a motion set; choose a new folder"):
         run("--out", tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "precious" and not (tmp_path / "new").exists()
-    with pytest.raises(ConfigError, match=r"--out .*/thesis.txt/below: Not a directory; free disk"):
+    with pytest.raises(ConfigError, match=r"output=.*/thesis.txt/below: Not a directory; free disk"):
         run("--out", tmp_path / "thesis.txt" / "below")

@@ -64,7 +64,7 @@ def test_frame_folders_become_a_list(
 
 def test_missing_annotations(prepare: Prepare) -> None:
     with pytest.raises(
-        ManifestError, match=r"ssv2/train.json: does not exist; see datasets/ssv2/README.md"
+        ManifestError, match=r"ssv2/train.json: does not exist; hiera-video prepare ssv2 --help"
     ):
         prepare()
 

@@ -93,7 +93,7 @@ def test_hmdb51(tmp_path: Path, prepare: Prepare) -> None:
 
 def test_refusals(tmp_path: Path, prepare: Prepare) -> None:
     with pytest.raises(
-        ManifestError, match=r"videos: does not exist; see datasets/ucf101_hmdb51/README.md"
+        ManifestError, match=r"videos: does not exist; hiera-video prepare ucf101_hmdb51 --help"
     ):
         prepare()
     touch(tmp_path, "videos/wave/a.avi")

@@ -1,4 +1,4 @@
-"""Options, lists and steps that the `datasets/*/prepare.py` scripts share."""
+"""Options, lists and steps that the data sets of `hiera-video prepare` share."""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ from hiera_video.utils.atomic_files import write_atomic
 from hiera_video.utils.checks import require
 
 
-def make_parser(description: str | None) -> ArgumentParser:
-    """Return a parser with the options for re-encoding and tar shards."""
-    parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
+def make_prepare_parser(dataset: str, description: str | None) -> ArgumentParser:
+    """Return the parser of a data set, with the options for re-encoding and tar shards."""
+    parser = ArgumentParser(
+        prog=f"hiera-video prepare {dataset}",
+        description=description,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "--follow-links",
         action="store_true",
@@ -66,7 +70,7 @@ def make_parser(description: str | None) -> ArgumentParser:
 
 
 def parse_arguments(parser: ArgumentParser, argv: Sequence[str] | None) -> Namespace:
-    """Parse the command line and check the options of `make_parser`.
+    """Parse the command line and check the options of `make_prepare_parser`.
 
     Returns:
         The arguments; `config` is the `ReencodeConfig`.
@@ -89,11 +93,13 @@ def require_paths(*paths: Path, dataset: str) -> None:
     """Check that the files and folders of a release exist.
 
     Raises:
-        ManifestError: One is missing; the message points to the data set's README.
+        ManifestError: One is missing; the message names the command that describes the layout.
     """
     for path in paths:
         if not path.exists():
-            raise ManifestError(f"{path}: does not exist; see datasets/{dataset}/README.md")
+            raise ManifestError(
+                f"{path}: does not exist; hiera-video prepare {dataset} --help describes the layout"
+            )
 
 
 def write_list(path: Path, lines: Sequence[str], *, listed: int, num_classes: int) -> None:

@@ -1,0 +1,1 @@
+"""Preparation of data sets: a module for each, run by `hiera-video prepare NAME`."""
