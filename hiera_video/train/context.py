@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hiera_video.runtime.transfer import copy_to_device
+
 
 @dataclass(frozen=True)
 class StepContext:
@@ -49,4 +51,4 @@ class StepContext:
         """Uniform numbers [B, depth, 2] on the model's device, for the model's drop path."""
         generators = self.generators("drop_path")
         draws = [torch.rand(self.depth, 2, generator=generator) for generator in generators]
-        return torch.stack(draws).to(self.device)
+        return copy_to_device(torch.stack(draws), self.device)

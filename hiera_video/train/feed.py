@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -13,7 +13,7 @@ from hiera_video.runtime.device_feed import DeviceFeed, DeviceLink
 
 def feed_steps(
     loader: Iterator[Sequence[ClipBatch]], device: torch.device, *, link: DeviceLink | None = None
-) -> Iterator[list[ClipBatch]]:
+) -> Generator[list[ClipBatch]]:
     """Yield the micro-batches of each step, so that `ClipBatch.to` does not wait for the device.
 
     On a GPU, one step is read ahead, and the micro-batch behind the one that is being computed is

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from hiera_video.train.config import OptimConfig
 from hiera_video.train.parallel import gather_tensor
@@ -51,13 +52,56 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """Return AdamW (fused) or SGD over `parameter_groups`."""
+    """Return AdamW or SGD over `parameter_groups`, fused where that changes no result.
+
+    Fused, a whole update is a few kernels, and skipping it needs no answer from the device. On a
+    CPU, fused SGD rounds differently; sharded, torch has none.
+    """
     groups = parameter_groups(model, config)
     if config.name == "sgd":
-        return torch.optim.SGD(
-            groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0
+        tensors = [parameter for group in groups for parameter in group["params"]]
+        fused = all(tensor.is_cuda and not isinstance(tensor, DTensor) for tensor in tensors)
+        nesterov = config.momentum > 0
+        optimizer = torch.optim.SGD(
+            groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=fused or None
         )
+        fill_momentum(optimizer)
+        return optimizer
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+
+
+def is_fused(optimizer: torch.optim.Optimizer) -> bool:
+    """Return True if every update of `optimizer` is a fused kernel."""
+    return all(group.get("fused") for group in optimizer.param_groups)
+
+
+def fill_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Give each parameter of fused SGD a momentum of zero, which equals no momentum.
+
+    torch allocates it at the first update without values, and would use those if that is skipped.
+    """
+    if not isinstance(optimizer, torch.optim.SGD) or not is_fused(optimizer):
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["momentum"] else ():
+            state = optimizer.state[parameter]
+            if state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
+
+
+def step_unless(skip: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """Update the weights, unless `skip` is 1.0: weights and optimizer state then do not change.
+
+    A fused optimizer reads `skip` on its device. For another one the host must wait for it.
+    """
+    if is_fused(optimizer):
+        # the protocol between torch's GradScaler and its fused optimizers
+        fused: Any = optimizer
+        fused.grad_scale, fused.found_inf = None, skip
+        optimizer.step()
+        del fused.grad_scale, fused.found_inf
+    elif not skip:
+        optimizer.step()
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
@@ -66,10 +110,11 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group["lr_scale"]
 
 
-def clip_gradients(model: nn.Module, max_norm: float | None) -> float:
+def clip_gradients(model: nn.Module, max_norm: float | None) -> Tensor:
     """Return the norm of all gradients and, if it exceeds `max_norm`, scale them down to it.
 
-    Sharded gradients are included, so that every rank must call this.
+    The norm stays on the device of the gradients. Sharded gradients are included, so that every
+    rank must call this.
     """
     parameters = list(model.parameters())
     norm = nn.utils.get_total_norm(
@@ -77,4 +122,4 @@ def clip_gradients(model: nn.Module, max_norm: float | None) -> float:
     )
     if max_norm is not None:
         nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
-    return float(gather_tensor(norm))
+    return gather_tensor(norm)

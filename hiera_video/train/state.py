@@ -8,14 +8,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from hiera_video.errors import CheckpointError
 from hiera_video.runtime.distributed import World
 from hiera_video.train.checkpoint import Checkpoint
 from hiera_video.train.config import OptimConfig, TrainConfig
-from hiera_video.train.optim import make_optimizer
+from hiera_video.train.optim import fill_momentum, make_optimizer, step_unless
 from hiera_video.train.parallel import shard_like, shard_model
+
+KERNELS = ("fused", "foreach")
+"""Optimizer settings that choose between implementations, not between results."""
 
 
 @dataclass
@@ -30,6 +33,39 @@ class TrainProgress:
     """Unreadable videos that were substituted, counted each time."""
 
 
+class AveragedWeights:
+    """Exponential moving average of a model's weights.
+
+    After each step, average = decay × average + (1 - decay) × weights; the average of the first
+    step is the weights themselves. Unlike torch's `AveragedModel`, it counts steps on the host,
+    which therefore never waits for the device.
+
+    Args:
+        model: The model; buffers are copied at each update.
+        decay: Weight of the previous average.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.module = deepcopy(model)
+        """The model with averaged weights."""
+        self.steps = 0
+        """Number of updates so far."""
+        self._blend = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Add the weights of `model` to the average."""
+        averages, weights = list(self.module.parameters()), list(model.parameters())
+        copies = list(zip(self.module.buffers(), model.buffers(), strict=True))
+        if self.steps:
+            self._blend(averages, weights, self.steps)
+        else:
+            copies += zip(averages, weights, strict=True)
+        for own, current in copies:
+            own.copy_(current)
+        self.steps += 1
+
+
 @dataclass(kw_only=True)
 class TrainState:
     """All that a checkpoint restores; random numbers need no state of their own.
@@ -41,7 +77,7 @@ class TrainState:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    ema: AveragedModel | None = None
+    ema: AveragedWeights | None = None
     """Exponential moving average of the weights; None where `train.ema` is unset."""
     gather_into: nn.Module | None = None
     """Meta-device copy of a sharded model, which receives its gathered weights for validation."""
@@ -52,6 +88,23 @@ class TrainState:
         """The model that is validated: averaged weights where there are any."""
         module: nn.Module = self.ema.module if self.ema else self.model
         return module
+
+    @property
+    def loss_scale(self) -> Tensor | None:
+        """The factor of the loss in fp16 training, on the device; None at other precisions."""
+        if not self.scaler.is_enabled():
+            return None
+        one = torch.ones((), device=next(self.model.parameters()).device)
+        return self.scaler.scale(one)
+
+    def update_weights(self, skip: Tensor) -> None:
+        """Take the optimizer's step, unless `skip` is 1.0, and delete the gradients.
+
+        Gradients must be unscaled. If any is infinite, the scale of the loss is halved.
+        """
+        step_unless(skip, self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
 
     def weights(self) -> dict[str, Tensor]:
         """Return the content of `model.safetensors`."""
@@ -77,7 +130,8 @@ class TrainState:
             _load_weights(self.eval_model, checkpoint.weights)
             if self.ema:
                 _load_weights(self.model, state["model"])
-            self.optimizer.load_state_dict(_shard_optimizer(self.optimizer, state["optimizer"]))
+            self.optimizer.load_state_dict(_fit_optimizer(self.optimizer, state["optimizer"]))
+            fill_momentum(self.optimizer)
             self.scaler.load_state_dict(state["scaler"])
             self.progress = TrainProgress(**checkpoint.meta["progress"])
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
@@ -87,7 +141,7 @@ class TrainState:
                 "out_dir"
             ) from error
         if self.ema:
-            self.ema.n_averaged.fill_(self.progress.step)
+            self.ema.steps = self.progress.step
 
 
 def make_state(
@@ -101,7 +155,8 @@ def make_state(
         train: Precision, sharding and averaging.
         world: The ranks.
     """
-    ema, gather_into = make_ema(model, train.ema), None
+    ema = None if train.ema is None else AveragedWeights(model, train.ema)
+    gather_into = None
     if train.parallel == "fsdp" and world.size > 1:
         gather_into = deepcopy(model).to("meta")
         for module in [model, ema.module] if ema else [model]:
@@ -115,25 +170,14 @@ def make_state(
     )
 
 
-def make_ema(model: nn.Module, decay: float | None) -> AveragedModel | None:
-    """Return the moving average of `model`'s weights, or None if `decay` is None.
-
-    After each step, average = decay × average + (1 - decay) × weights; the average of the first
-    step is the weights themselves.
-    """
-    if decay is None:
-        return None
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
-
-
 def _load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
     current = model.state_dict()
     sharded = {name: shard_like(value, current.get(name, value)) for name, value in weights.items()}
     model.load_state_dict(sharded)
 
 
-def _shard_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
-    """Return `saved` with this rank's shard of each tensor.
+def _fit_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+    """Return `saved` with this rank's shard of each tensor, and the kernels of this device.
 
     Raise `ValueError` if it is the state of another optimizer, which torch would load silently as
     long as the number of parameters agrees.
@@ -153,4 +197,6 @@ def _shard_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) ->
                         )
                     value = shard_like(value, parameter)
                 state.setdefault(key, {})[name] = value
-    return {**saved, "state": state}
+    kernels = [{key: group[key] for key in KERNELS if key in group} for group in groups]
+    fitted = [{**group, **kernel} for group, kernel in zip(saved_groups, kernels)]
+    return {"state": state, "param_groups": fitted}

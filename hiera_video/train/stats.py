@@ -1,7 +1,8 @@
-"""Statistics of a training step, reduced across ranks."""
+"""Statistics of a training step, reduced across ranks, and the check that they are finite."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,9 @@ from torch import Tensor
 
 from hiera_video.runtime.distributed import World
 from hiera_video.runtime.signals import STOP_SIGNALS
+from hiera_video.runtime.transfer import copy_to_device, copy_to_host
+
+MIN_SCALE = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,56 +33,94 @@ class StepStats:
     """Signal that a rank received; 0 if none did."""
     save_due: bool
     """A rank's last checkpoint is older than `train.save_minutes`."""
+    is_finite: bool
+    """False if the step had to be refused: a loss or gradient is not finite, or the loss exceeds
+    `train.max_loss`."""
+
+
+class QueuedStats:
+    """Statistics of a step whose numbers may still be on their way to the host.
+
+    Args:
+        names: Names of the metrics.
+        lr: Learning rate of the step.
+        numbers: Unreadable videos, due saves, signals, the count of each metric, the sum of each
+            metric, overflows, the gradient norm, and 1 if the step is refused.
+    """
+
+    def __init__(self, names: list[str], lr: float, numbers: Tensor) -> None:
+        self._names, self._lr, self._copy = names, lr, copy_to_host(numbers)
+
+    def read(self) -> StepStats:
+        """Return the statistics, after waiting for the device where it has not computed them."""
+        unreadable, due, *rest = self._copy.result().tolist()
+        signals, rest = rest[: len(STOP_SIGNALS)], rest[len(STOP_SIGNALS) :]
+        counts, rest = rest[: len(self._names)], rest[len(self._names) :]
+        *sums, _, grad_norm, refused = rest
+        averages = zip(self._names, sums, counts, strict=True)
+        return StepStats(
+            lr=self._lr,
+            grad_norm=grad_norm,
+            averages={name: total / count for name, total, count in averages},
+            clips=int(counts[0]),
+            unreadable=int(unreadable),
+            signal=_first(signals),
+            save_due=due > 0,
+            is_finite=not refused,
+        )
 
 
 def reduce_step_stats(
     sums: dict[str, tuple[Tensor, int]],
     *,
     lr: float,
-    grad_norm: float,
+    grad_norm: Tensor,
+    loss_scale: Tensor | None,
+    max_loss: float | None,
     unreadable: int,
     signal: int,
     save_due: bool,
     world: World,
-) -> StepStats:
-    """Combine the statistics of all ranks in a single all-reduce.
+) -> tuple[QueuedStats, Tensor]:
+    """Combine the statistics of all ranks in a single all-reduce, and check them on the device.
 
     Args:
-        sums: This rank's metric sums: name → (sum, count). The first entry counts clips.
+        sums: This rank's metric sums: name → (sum, count). The first entry is the loss and counts
+            clips.
         lr: Learning rate, the same on every rank.
         grad_norm: Gradient norm, the same on every rank.
+        loss_scale: Scale of fp16 training, with which an infinite gradient only skips the update as
+            long as the scale can be halved; otherwise None.
+        max_loss: Largest loss that is not refused; None for any finite one.
         unreadable: Videos that this rank substituted.
         signal: Signal that this rank received, or 0.
         save_due: This rank's last checkpoint is too old.
         world: The ranks.
+
+    Returns:
+        The statistics; and on the device, 1.0 if the optimizer must skip its update, else 0.0.
     """
-    flags = [
-        torch.tensor(value, dtype=torch.float64)
-        for value in (unreadable, save_due, *_one_hot(signal))
-    ]
-    numbers = [
-        number
-        for value, count in sums.values()
-        for number in (value.cpu(), torch.tensor(float(count)).double())
-    ]
-    reduced = world.all_reduce(torch.stack([*flags, *numbers]).to(world.device)).tolist()
-    (total_unreadable, due), signals = reduced[:2], reduced[2 : 2 + len(STOP_SIGNALS)]
-    values = reduced[2 + len(STOP_SIGNALS) :]
-    return StepStats(
-        lr=lr,
-        grad_norm=grad_norm,
-        averages={name: values[2 * i] / values[2 * i + 1] for i, name in enumerate(sums)},
-        clips=int(values[1]),
-        unreadable=int(total_unreadable),
-        signal=_first(signals),
-        save_due=due > 0,
-    )
+    on_host = [unreadable, save_due, *_one_hot(signal), *(count for _, count in sums.values())]
+    on_device = [value for value, _ in sums.values()] + [~torch.isfinite(grad_norm)]
+    host_numbers = copy_to_device(torch.tensor(on_host, dtype=torch.float64), world.device)
+    numbers = world.all_reduce(torch.cat([host_numbers, _stack(on_device, world.device)]))
+    clips, loss = numbers[2 + len(STOP_SIGNALS)], numbers[len(on_host)]
+    overflows = numbers[-1] > 0
+    # a scaler skips updates with infinite gradients and halves its scale, which starts at 65536
+    fatal = overflows if loss_scale is None else overflows & (loss_scale <= MIN_SCALE)
+    refused = fatal | ~(loss / clips <= (max_loss or sys.float_info.max))
+    numbers = torch.cat([numbers, _stack([grad_norm, refused], world.device)])
+    return QueuedStats(list(sums), lr, numbers), (refused | overflows).float()
 
 
 def reduce_signal(signal: int, world: World) -> int:
     """Return the signal that a rank received, or 0; call this after work longer than a step."""
     flags = torch.tensor(_one_hot(signal), dtype=torch.float64, device=world.device)
     return _first(world.all_reduce(flags).tolist())
+
+
+def _stack(numbers: list[Tensor], device: torch.device) -> Tensor:
+    return torch.stack([copy_to_device(number, device).double() for number in numbers])
 
 
 def _one_hot(signal: int) -> list[float]:

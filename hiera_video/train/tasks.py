@@ -15,6 +15,7 @@ from hiera_video.data.config import AugmentConfig
 from hiera_video.data.loading.loader import ClipBatch
 from hiera_video.data.manifest.record import Label, as_tuple
 from hiera_video.data.transforms.mixup import mix, soft_targets
+from hiera_video.runtime.transfer import copy_to_device
 from hiera_video.train.context import StepContext
 
 
@@ -67,7 +68,9 @@ class Classify:
             generator=context.batch_generator("mix"),
         )
         logits = model(clips, path_draws=context.path_draws).float()
-        weights = None if self.class_weights is None else logits.new_tensor(self.class_weights)
+        weights = None
+        if self.class_weights is not None:
+            weights = copy_to_device(torch.tensor(self.class_weights), logits.device)
         if self.multi_label:
             return TaskOutput(
                 F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weights)
@@ -130,9 +133,9 @@ class Pretrain:
         )
         output = model(
             clips,
-            keep=keep.to(clips.device),
+            keep=copy_to_device(keep, clips.device),
             path_draws=context.path_draws,
-            decoder_draws=decoder_draws.to(clips.device),
+            decoder_draws=copy_to_device(decoder_draws, clips.device),
             visible=self.visible,
         )
         std, rank = collapse_monitors(output.latent)

@@ -1,18 +1,17 @@
 """The training loop, for every task, model and number of devices.
 
-A training step from top to bottom: `Trainer.fit` → `train_step` → `end_step`.
+A training step from top to bottom: `Trainer.fit` → `train_step` → `end_step`. On a GPU the host
+queues work and reads a step's statistics while the device computes the next one.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import random
-import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -28,18 +27,22 @@ from hiera_video.train.checkpoint import CheckpointStore
 from hiera_video.train.config import OptimConfig, TrainConfig
 from hiera_video.train.context import StepContext
 from hiera_video.train.devices import explain_out_of_memory
+from hiera_video.train.feed import feed_steps
 from hiera_video.train.meter import Clock, Meter, RunTimer, format_numbers, progress_line
 from hiera_video.train.optim import clip_gradients, set_lr
 from hiera_video.train.parallel import no_sync, unsharded_model, wrap_ddp
+from hiera_video.train.reports import report_non_finite, report_unreadable
 from hiera_video.train.schedule import lr_at
 from hiera_video.train.state import TrainState
-from hiera_video.train.stats import StepStats, reduce_signal, reduce_step_stats
+from hiera_video.train.stats import QueuedStats, StepStats, reduce_signal, reduce_step_stats
 from hiera_video.train.tasks import Task
 from hiera_video.train.watch import LoaderWatch, UnreadableWatch
 
 logger = logging.getLogger(__name__)
 DONE, UNREADABLE_LIMIT, NON_FINITE = 0, 3, 4
-MIN_SCALE = 1.0
+QUEUED_DEVICES = ("cuda",)
+"""Devices that work through a queue while the host continues: the host reads a step's statistics
+after it has queued the next step's forward and backward pass, so that the device never idles."""
 
 
 class Evaluator(Protocol):
@@ -75,6 +78,15 @@ class RunInfo:
     """Operations of forward and backward pass (MACs × 2 × 3), for the logged MFU."""
     meta: dict[str, Any] = field(default_factory=dict)
     """Written into every checkpoint: model, class names."""
+
+
+@dataclass(frozen=True)
+class OpenStep:
+    """An optimizer step whose statistics the host has not read."""
+
+    stats: QueuedStats
+    rows: list[Tensor]
+    """Manifest rows of its videos on this rank, by micro-batch."""
 
 
 class Trainer:
@@ -118,12 +130,15 @@ class Trainer:
         self.meter = Meter(run.world, run.flops_per_clip, clock)
         self.timer = RunTimer(first, self.total_steps, clock)
         self.loader_watch, self.unreadable_watch = LoaderWatch(), UnreadableWatch()
+        self.reads_late = run.world.device.type in QUEUED_DEVICES
+        self._open: OpenStep | None = None
 
     def fit(self, loader: Iterator[Sequence[ClipBatch]], stop: StopSignal) -> int:
         """Train until the last step or until something stops the run.
 
         Args:
-            loader: Yields this rank's micro-batches of one optimizer step after the other.
+            loader: Yields this rank's micro-batches of one optimizer step after the other; closed
+                at the end.
             stop: Signals that end the run after the current step.
 
         Returns:
@@ -135,57 +150,59 @@ class Trainer:
             DeviceMemoryError: A step ran out of device memory.
         """
         self.state.model.train()
-        while self.progress.step < self.last_step:
-            with self.meter.waiting():
-                batches = next(loader)
-            checkpointing = getattr(self.state.model, "checkpointing", False)
-            with explain_out_of_memory(
-                self.train, step=self.progress.step, checkpointing=checkpointing
-            ):
-                stats = self.train_step(batches, stop)
-            if stats is None:
-                return NON_FINITE
-            code = self.end_step(stats, stop)
-            if code is not None:
-                return code
+        with closing(feed_steps(loader, self.run.world.device)) as steps:
+            while self._next_step < self.last_step:
+                with self.meter.waiting():
+                    batches = next(steps)
+                code = self.train_step(batches, stop)
+                if code is not None:
+                    return code
         return DONE
 
-    def train_step(self, batches: Sequence[ClipBatch], stop: StopSignal) -> StepStats | None:
+    @property
+    def _next_step(self) -> int:
+        return self.progress.step + (self._open is not None)
+
+    def train_step(self, batches: Sequence[ClipBatch], stop: StopSignal) -> int | None:
         """Take one optimizer step on the micro-batches of this rank.
 
+        If the loss or the gradient is not finite, or the loss exceeds `train.max_loss`, the device
+        skips the update. The host learns of it when it reads the step's statistics: at once on a
+        CPU and after the last step of an epoch, else before it updates the weights again.
+
         Returns:
-            The step's statistics over all ranks. None if the loss or the gradient is not finite, or
-            the loss exceeds `train.max_loss`; the weights are then unchanged.
+            The exit code if the run stops here, else None.
         """
-        state, step = self.state, self.progress.step
-        lr = self.lr_at(step)
-        set_lr(state.optimizer, lr)
-        substituted = [pair for batch in batches for pair in batch.substituted]
-        self.unreadable_watch.observe(substituted)
-        self._seed_dropout(step)
-        sums = self._forward_backward(batches)
-        state.scaler.unscale_(state.optimizer)
-        grad_norm = clip_gradients(state.model, self.optim.clip_grad)
-        stats = reduce_step_stats(
-            sums,
-            lr=lr,
-            grad_norm=grad_norm,
-            unreadable=len(substituted),
-            signal=stop.received or 0,
-            save_due=self.timer.minutes_since_save() > self.train.save_minutes,
-            world=self.run.world,
-        )
-        if not self._is_finite(stats):
-            self._report_non_finite(stats, batches)
+        step = self._next_step
+        self.unreadable_watch.observe(pair for batch in batches for pair in batch.substituted)
+        checkpointing = getattr(self.state.model, "checkpointing", False)
+        with explain_out_of_memory(self.train, step=step, checkpointing=checkpointing):
+            sums = self._forward_backward(step, batches)
+        code = self._close_step(stop)
+        if code is not None:
+            return code
+        with explain_out_of_memory(self.train, step=step, checkpointing=checkpointing):
+            self._open = self._update(step, batches, sums, stop)
+        ends = (step + 1) % self.run.steps_per_epoch == 0 or step + 1 == self.last_step
+        return self._close_step(stop) if ends or not self.reads_late else None
+
+    def _close_step(self, stop: StopSignal) -> int | None:
+        """Read the statistics of the open step, if there is one, and act on them.
+
+        Return the exit code if the run stops here, else None.
+        """
+        if self._open is None:
             return None
-        state.scaler.step(state.optimizer)
-        state.scaler.update()
-        state.optimizer.zero_grad()
-        if state.ema:
-            state.ema.update_parameters(state.model)
+        stats, rows, self._open = self._open.stats.read(), self._open.rows, None
+        if not stats.is_finite:
+            folder = self.store.folder.parent if self.store else None
+            report_non_finite(self.progress.step, stats, rows, self.run.world, folder)
+            return NON_FINITE
+        if self.state.ema:
+            self.state.ema.update(self.state.model)
         self.progress.step += 1
         self.progress.broken += stats.unreadable
-        return stats
+        return self.end_step(stats, stop)
 
     def end_step(self, stats: StepStats, stop: StopSignal) -> int | None:
         """Log, validate and save where due.
@@ -208,7 +225,9 @@ class Trainer:
         if epoch_ends or stats.save_due or signal or over_limit:
             self._save(is_best, milestone=self._milestone(epoch) if epoch_ends else None)
         if over_limit:
-            self._report_unreadable()
+            report_unreadable(
+                self.progress.broken, self._epochs_begun(), self.run.num_videos, self.run.max_broken
+            )
             return UNREADABLE_LIMIT
         if signal:
             logger.info(
@@ -239,11 +258,14 @@ class Trainer:
         generator = random.Random(f"dropout/{self.run.seed}/{step}/{self.run.world.rank}")
         seed_modules(generator.getrandbits(63), self.run.world.device)
 
-    def _forward_backward(self, batches: Sequence[ClipBatch]) -> dict[str, tuple[Tensor, int]]:
+    def _forward_backward(
+        self, step: int, batches: Sequence[ClipBatch]
+    ) -> dict[str, tuple[Tensor, int]]:
         """Accumulate the gradient of the mean loss over equally large micro-batches.
 
         Return the sum and the count of each metric.
         """
+        self._seed_dropout(step)
         scaler, device = self.state.scaler, self.run.world.device
         sums: dict[str, tuple[Tensor, int]] = {}
         for number, batch in enumerate(batches, start=1):
@@ -251,7 +273,7 @@ class Trainer:
             # gradients are synchronised once, by the last micro-batch
             with no_sync(self.model) if number < len(batches) else nullcontext():
                 with autocast(self.train.precision, device):
-                    output = self.task(self.model, batch, self._context(batch))
+                    output = self.task(self.model, batch, self._context(step, batch))
                 scaler.scale(output.loss / len(batches)).backward()  # type: ignore[no-untyped-call]
             clips = len(batch.row)
             logs = {"loss": (output.loss.detach() * clips, clips), **output.logs}
@@ -260,42 +282,39 @@ class Trainer:
                 sums[name] = (before[0] + value.double(), before[1] + count)
         return sums
 
-    def _context(self, batch: ClipBatch) -> StepContext:
+    def _context(self, step: int, batch: ClipBatch) -> StepContext:
         return StepContext(
             seed=self.run.seed,
-            step=self.progress.step,
+            step=step,
             position=batch.position,
             depth=len(getattr(self.state.model, "blocks", ())),
             device=self.run.world.device,
         )
 
-    def _is_finite(self, stats: StepStats) -> bool:
-        # a scaler skips steps with infinite gradients and halves its scale, which starts at 65536
-        scaler = self.state.scaler
-        skips = scaler.is_enabled() and scaler.get_scale() > MIN_SCALE
-        max_loss = self.train.max_loss or sys.float_info.max
-        return stats.averages["loss"] <= max_loss and (math.isfinite(stats.grad_norm) or skips)
-
-    def _report_non_finite(self, stats: StepStats, batches: Sequence[ClipBatch]) -> None:
-        """Log the step and write the manifest rows of its videos to `non_finite.json`."""
-        step, loss, norm = self.progress.step, stats.averages["loss"], stats.grad_norm
-        rows = self.run.world.all_gather([batch.row.tolist() for batch in batches])
-        if not self.run.world.is_main:
-            return
-        where = str(rows)
-        if self.store:
-            path = self.store.folder.parent / "non_finite.json"
-            facts = {"step": step, "loss": str(loss), "grad_norm": str(norm), "rows_by_rank": rows}
-            path.write_text(json.dumps(facts))
-            where = f"in {path}"
-        logger.error(
-            "step %d: loss %s, gradient norm %s: stopped before the weights changed; the manifest "
-            "rows of the step are %s; lower optim.lr or set train.precision=fp32",
-            step,
-            loss,
-            norm,
-            where,
+    def _update(
+        self,
+        step: int,
+        batches: Sequence[ClipBatch],
+        sums: dict[str, tuple[Tensor, int]],
+        stop: StopSignal,
+    ) -> OpenStep:
+        """Update the weights, unless the device finds that loss or gradient are not finite."""
+        lr = self.lr_at(step)
+        set_lr(self.state.optimizer, lr)
+        self.state.scaler.unscale_(self.state.optimizer)
+        stats, skip = reduce_step_stats(
+            sums,
+            lr=lr,
+            grad_norm=clip_gradients(self.state.model, self.optim.clip_grad),
+            loss_scale=self.state.loss_scale,
+            max_loss=self.train.max_loss,
+            unreadable=sum(len(batch.substituted) for batch in batches),
+            signal=stop.received or 0,
+            save_due=self.timer.minutes_since_save() > self.train.save_minutes,
+            world=self.run.world,
         )
+        self.state.update_weights(skip)
+        return OpenStep(stats, [batch.row for batch in batches])
 
     def _log(self, stats: StepStats) -> None:
         if self.log is None:
@@ -362,14 +381,3 @@ class Trainer:
         # of full epochs: all unreadable videos may come early in one
         limit = self.run.max_broken * self.run.num_videos * self._epochs_begun()
         return self.progress.broken > limit
-
-    def _report_unreadable(self) -> None:
-        logger.error(
-            "%d unreadable samples in %d epochs of %d videos: more than data.max_broken=%g; "
-            "list the unreadable videos with tools/check_data.py, repair them or raise "
-            "data.max_broken, then run the same command again to resume",
-            self.progress.broken,
-            self._epochs_begun(),
-            self.run.num_videos,
-            self.run.max_broken,
-        )

@@ -35,29 +35,36 @@ class DryRunTrainer(Trainer):
 
     seconds = 0.0
     """Duration of the last step, without loading."""
+    last_stats: StepStats | None = None
+    """Statistics of the last step, unless it was not finite."""
 
-    def train_step(self, batches: Sequence[ClipBatch], stop: StopSignal) -> StepStats | None:
+    def train_step(self, batches: Sequence[ClipBatch], stop: StopSignal) -> int | None:
         """Take one optimizer step and log it."""
-        step, shapes = self.progress.step, list[list[int]]()
+        shapes, self.last_stats = list[list[int]](), None
 
         def record_shape(model: Any, inputs: Any) -> None:
             shapes.append(list(inputs[0].shape))
 
         hook = self.state.model.register_forward_pre_hook(record_shape)
         started = time.monotonic()
-        stats = super().train_step(batches, stop)
+        code = super().train_step(batches, stop)
         self.seconds = time.monotonic() - started
         hook.remove()
-        if stats and self.run.world.is_main:
+        if self.last_stats and self.run.world.is_main:
             logger.info(
                 "step %d: clips %s%s, loss %.4f, %.1f s",
-                step,
+                self.progress.step - 1,
                 shapes[0],
                 f" × {len(shapes)} micro-batches" if len(shapes) > 1 else "",
-                stats.averages["loss"],
+                self.last_stats.averages["loss"],
                 self.seconds,
             )
-        return stats
+        return code
+
+    def end_step(self, stats: StepStats, stop: StopSignal) -> int | None:
+        """End the step and keep its statistics."""
+        self.last_stats = stats
+        return super().end_step(stats, stop)
 
 
 def dry_run(config: Config, train: Manifest) -> int:
@@ -83,6 +90,7 @@ def dry_run(config: Config, train: Manifest) -> int:
             small, videos, num_classes, world, trainer_class=DryRunTrainer, max_steps=STEPS
         )
         assert isinstance(trainer, DryRunTrainer)
+        trainer.reads_late = False
         loader = make_loader(small, videos, num_classes, trainer, need_labels=False)
         if world.is_main:
             log_recipe(config, train, num_classes, trainer)

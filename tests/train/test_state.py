@@ -1,4 +1,4 @@
-"""Averaged weights: their arithmetic, wfirst checkpoints hold them, and resuming with them."""
+"""Averaged weights: their arithmetic, which checkpoints hold them, and resuming with them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from hiera_video.errors import CheckpointError
 from hiera_video.train.checkpoint import CheckpointStore
-from hiera_video.train.state import TrainProgress, TrainState, make_ema
+from hiera_video.train.state import AveragedWeights, TrainProgress, TrainState
 
 
 def state(
@@ -23,7 +23,7 @@ def state(
         model=model,
         optimizer=optimizer(model.parameters(), lr=0.1),  # type: ignore[call-arg]
         scaler=torch.amp.GradScaler("cpu", enabled=False),
-        ema=make_ema(model, ema),
+        ema=None if ema is None else AveragedWeights(model, ema),
     )
 
 
@@ -31,7 +31,7 @@ def set_weights(value: TrainState, number: float) -> None:
     with torch.no_grad():
         value.model.weight.fill_(number)  # type: ignore[operator, union-attr]
     assert value.ema
-    value.ema.update_parameters(value.model)
+    value.ema.update(value.model)
 
 
 def save(value: TrainState, folder: Path) -> CheckpointStore:

@@ -10,7 +10,13 @@ import torch
 from hiera_video.runtime.distributed import SINGLE_PROCESS, World
 from hiera_video.train.stats import reduce_signal, reduce_step_stats
 
-FIXED: dict[str, Any] = {"lr": 0.1, "grad_norm": 2.0, "save_due": False}
+FIXED: dict[str, Any] = {
+    "lr": 0.1,
+    "grad_norm": torch.tensor(2.0),
+    "loss_scale": None,
+    "max_loss": None,
+    "save_due": False,
+}
 
 
 class RecordingRank(World):
@@ -34,10 +40,14 @@ class OneOfTwo(World):
 
 def test_averages_are_sums_over_counts() -> None:
     sums = {"loss": (torch.tensor(6.0), 4), "top1": (torch.tensor(1), 2)}
-    stats = reduce_step_stats(sums, unreadable=3, signal=15, world=SINGLE_PROCESS, **FIXED)
+    queued, skip = reduce_step_stats(
+        sums, unreadable=3, signal=15, world=SINGLE_PROCESS, **FIXED
+    )
+    stats = queued.read()
     assert stats.averages == {"loss": 1.5, "top1": 0.5}
     assert (stats.clips, stats.unreadable, stats.signal, stats.save_due) == (4, 3, 15, False)
     assert (stats.lr, stats.grad_norm) == (0.1, 2.0)
+    assert stats.is_finite and skip.item() == 0.0
 
 
 @pytest.mark.parametrize(
@@ -50,7 +60,8 @@ def test_ranks_that_received_different_signals_choose_the_same(
     rank, sums = RecordingRank(1, 2, torch.device("cpu")), {"loss": (torch.tensor(1.0), 1)}
     reduce_step_stats(sums, unreadable=1, signal=other, world=rank, **FIXED)
     world = OneOfTwo(rank.sent)  # type: ignore[attr-defined]
-    stats = reduce_step_stats(sums, unreadable=2, signal=mine, world=world, **FIXED)
+    queued, _ = reduce_step_stats(sums, unreadable=2, signal=mine, world=world, **FIXED)
+    stats = queued.read()
     assert stats.signal == expected and stats.unreadable == 3 and stats.clips == 2
     reduce_signal(other, rank)
     assert reduce_signal(mine, OneOfTwo(rank.sent)) == expected  # type: ignore[attr-defined]

@@ -25,7 +25,7 @@ from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.checkpoint import CheckpointStore
 from hiera_video.train.config import OptimConfig, TrainConfig
 from hiera_video.train.context import StepContext
-from hiera_video.train.state import TrainState, make_ema
+from hiera_video.train.state import AveragedWeights, TrainState
 from hiera_video.train.tasks import Task, TaskOutput
 from hiera_video.train.trainer import (
     DONE,
@@ -109,7 +109,8 @@ def linear_state(*, ema: float | None = None, fp16: bool = False) -> TrainState:
     model = nn.Linear(3, 1)
     optimizer = torch.optim.SGD([{"params": list(model.parameters()), "lr_scale": 1.0}], lr=0.1)
     scaler = torch.amp.GradScaler("cpu", enabled=fp16)
-    return TrainState(model=model, optimizer=optimizer, scaler=scaler, ema=make_ema(model, ema))
+    average = None if ema is None else AveragedWeights(model, ema)
+    return TrainState(model=model, optimizer=optimizer, scaler=scaler, ema=average)
 
 
 def latest_step(folder: Path) -> int:
