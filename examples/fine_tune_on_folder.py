@@ -23,7 +23,7 @@ def main(configuration: str, videos: str, *overrides: str) -> int:
     train = read_split(config, "train")
     val = align_val(config, train, read_split(config, "val"))
     code = train_run(config, train, val, resolve_num_classes(config, train, val))
-    return code or run_test(config, val)
+    return code or run_test(config, val, dry_run=False)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from hiera_video.models.hiera import Hiera
 from hiera_video.video.encode import write_video
 
 sys.path.insert(0, str(Path(__file__).parent / "video"))  # tests import corpus.py from here
+sys.path.insert(0, str(Path(__file__).parent / "runtime"))  # and fake_link.py from here
 
 Array = npt.NDArray[np.uint8]
 
@@ -164,7 +165,7 @@ def trained_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder in which the commands of the documentation work; tests copy it.
 
     It has videos/train/<class>/*.mp4, videos/val, the same as data/motion/*.csv, clip.mp4, runs/x
-    (trained and tested) and its copies runs/a and runs/b, and the feature store features/.
+    (trained and tested) and its copies runs/a and runs/b.
     """
     from hiera_video.cli.main import run_command
 
@@ -191,7 +192,6 @@ def trained_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with contextlib.chdir(folder):
         assert run_command(train) == 0
         assert run_command(["test", "--run", "runs/x", "test.clips=1"]) == 0
-        assert run_command(["extract", "--run", "runs/x", "input=videos/", "output=features/"]) == 0
         for copy in ("a", "b"):
             shutil.copytree("runs/x", f"runs/{copy}")
     return folder
