@@ -5,6 +5,7 @@ Needs no torch, so a wrong name or input size fails at once.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, Literal, get_args, get_type_hints
@@ -72,6 +73,10 @@ class MaeConfig:
     PySlowFast computes them)."""
     target_frames: Literal["first", "all"] = "first"
     """Frames of each token to predict: the first (the paper), or all (VideoMAE)."""
+    variance_floor: float = 1e-6
+    """Added to the variance of each patch's pixels, after normalisation of the colours, before the
+    patch is divided by its deviation (paper: 1e-6). For clips with flat areas, such as generated
+    or very dark ones, 0.01 to 0.1 keeps compression noise out of the target."""
     decoder_tokens: Literal["all", "running_cell", "random"] = "all"
     """Hidden tokens to decode: all (the paper), or a share of them: at places that move round each
     unit, from a random phase in each clip (VideoMAE V2's running cell), or anywhere."""
@@ -92,6 +97,10 @@ class MaeConfig:
         require(
             0 < self.decoder_share <= 1,
             f"mae.decoder_share={self.decoder_share}: must be above 0, at most 1",
+        )
+        require(
+            0 < self.variance_floor < math.inf,
+            f"mae.variance_floor={self.variance_floor}: must be above 0 and finite",
         )
         hints = get_type_hints(MaeConfig)
         for name in ("masking", "target", "target_frames", "decoder_tokens"):

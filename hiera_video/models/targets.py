@@ -15,7 +15,6 @@ from hiera_video.models.registry import MaeConfig
 
 HOG_BINS = 9
 HOG_CELL = 8
-_VARIANCE_EPS = 1e-6
 
 
 class MaeTarget:
@@ -23,6 +22,7 @@ class MaeTarget:
 
     def __init__(self, config: HieraConfig, mae: MaeConfig) -> None:
         self.kind = mae.target
+        self.variance_floor = mae.variance_floor
         self.video = len(config.input_size) == 3
         pixels = [size // tokens for size, tokens in zip(config.input_size, config.final_grid)]
         self.frames, self.height, self.width = (pixels if self.video else [1, *pixels])[-3:]
@@ -66,11 +66,13 @@ class MaeTarget:
     def normalise(self, patches: Tensor) -> Tensor:
         """Normalise each pixel patch by its own mean and unbiased variance, as in the paper.
 
+        `mae.variance_floor` is added to the variance.
+
         Histograms are returned unchanged: each cell already has unit length.
         """
         if self.kind == "hog":
             return patches
-        mean, deviation = _mean_and_deviation(patches)
+        mean, deviation = self._mean_and_deviation(patches)
         return (patches - mean) / deviation
 
     @torch.no_grad()
@@ -97,7 +99,7 @@ class MaeTarget:
         if self.kind != "pixels":
             raise ConfigError(f"mae.target={self.kind!r}: only 'pixels' can be shown as pictures")
         patches = self.patches(clips.float())
-        mean, deviation = _mean_and_deviation(patches)
+        mean, deviation = self._mean_and_deviation(patches)
         hidden = masked.unsqueeze(-1)
         visible = patches.masked_fill(hidden, 0.0)
         filled = torch.where(hidden, predicted.float() * deviation + mean, patches)
@@ -110,6 +112,10 @@ class MaeTarget:
             pattern = "b (t h w) (f p q c) -> b c (t f) (h p) (w q)"
             return rearrange(patches, pattern, f=self.frames if self.all_frames else 1, **sizes)
         return rearrange(patches, "b (h w) (c p q) -> b c (h p) (w q)", **sizes)
+
+    def _mean_and_deviation(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        variance = patches.var(dim=-1, keepdim=True) + self.variance_floor
+        return patches.mean(dim=-1, keepdim=True), variance.sqrt()
 
 
 def hog(maps: Tensor) -> Tensor:
@@ -143,8 +149,3 @@ def hog(maps: Tensor) -> Tensor:
     if maps.ndim == 4:
         return histograms
     return rearrange(histograms, "(b t) c h w -> b c t h w", b=maps.shape[0])
-
-
-def _mean_and_deviation(patches: Tensor) -> tuple[Tensor, Tensor]:
-    mean = patches.mean(dim=-1, keepdim=True)
-    return mean, (patches.var(dim=-1, keepdim=True) + _VARIANCE_EPS).sqrt()

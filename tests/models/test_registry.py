@@ -84,6 +84,8 @@ def test_class_count_has_to_be_positive():
             "mae.decoder_embed_dim=512: not a multiple of decoder_num_heads=7",
         ),
         ({"decoder_share": 0.0}, "mae.decoder_share=0.0: must be above 0, at most 1"),
+        ({"variance_floor": 0.0}, "mae.variance_floor=0.0: must be above 0 and finite"),
+        ({"variance_floor": float("inf")}, "mae.variance_floor=inf: must be above 0 and finite"),
         ({"target": "depth"}, "mae.target='depth': choose one of pixels, hog"),
     ],
 )

@@ -45,9 +45,17 @@ def test_each_patch_is_normalised_by_itself():
     assert patches.var(-1).sub(1).abs().max() < 1e-3
 
 
+def test_the_variance_floor_shrinks_flat_patches():
+    patches = torch.tensor([[-1.0, 1.0], [-0.001, 0.001]])  # variances 2 and 2e-6
+    paper = MaeTarget(VIDEO, MaeConfig()).normalise(patches)
+    assert paper[:, 1].tolist() == pytest.approx([0.7071066, 0.5773503], abs=1e-6)
+    floor = MaeTarget(VIDEO, MaeConfig(variance_floor=2.0)).normalise(patches)
+    assert floor[:, 1].tolist() == pytest.approx([0.5, 0.0007071064], abs=1e-7)
+
+
 def test_pictures_of_a_perfect_prediction_are_the_clip():
     for config, shape in ((VIDEO, (2, 3, 4, 32, 64)), (IMAGE, (2, 3, 32, 32))):
-        target, clips = MaeTarget(config, MaeConfig()), torch.rand(shape)
+        target, clips = MaeTarget(config, MaeConfig(variance_floor=0.01)), torch.rand(shape)
         masked = torch.rand(2, math.prod(config.final_grid)) < 0.5
         perfect = target.normalise(target.patches(clips))
         original, visible, filled = target.pictures(clips, perfect, masked)
