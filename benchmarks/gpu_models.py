@@ -17,12 +17,12 @@ from speed_packages import import_package, missing_package, optimise, reference
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hiera_video.models.compiled import compile_blocks
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.macs import count_macs
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.models.masking import random_keep
 from hiera_video.runtime.precision import autocast
-from hiera_video.train.devices import compile_blocks
 
 WARM_UP = 3
 OFF: dict[str, tuple[str, str, Any]] = {
