@@ -1,11 +1,11 @@
-"""Evaluator of masked pre-training: the loss on held-out clips with fixed masks."""
+"""Evaluator of masked pre-training: the loss on held-out clips, and a probe of the features."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from hiera_video.data.dataset import TestViews, VideoViews
 from hiera_video.data.loading.loader import test_loader
 from hiera_video.errors import ManifestError
+from hiera_video.eval.feature_probe import clip_features, leave_one_out_top1
 from hiera_video.models.mae import MaeOutput, MaskedAutoencoderHiera
 from hiera_video.runtime.device_feed import DeviceFeed
 from hiera_video.runtime.distributed import World
@@ -43,6 +44,8 @@ class Reconstruction:
     std: tuple[float, float, float]
     pictures: Path | None
     """Folder for `latest.png`: original, visible and reconstructed frames of some clips."""
+    labels: Mapping[int, int] = field(default_factory=dict)
+    """Row → label of the videos whose features are probed."""
     score: str = "loss"
     higher_is_better: bool = False
 
@@ -51,7 +54,9 @@ class Reconstruction:
         """Evaluate a masked autoencoder.
 
         Returns:
-            The mean `loss` and the number of videos `evaluated`, over all ranks.
+            The mean `loss` and the number of videos `evaluated`, over all ranks; with `labels`,
+            `probe_top1`, the accuracy in percent of a ridge regression on the encoder's features
+            of whole clips, each video by all others.
 
         Raises:
             ManifestError: No video can be read.
@@ -59,6 +64,8 @@ class Reconstruction:
         assert isinstance(model, MaskedAutoencoderHiera)
         model.eval()
         total, count = torch.zeros((), dtype=torch.float64, device=self.world.device), 0
+        features: list[Tensor] = []
+        rows: list[int] = []
         feed = DeviceFeed(self._batches(model), self.world.device, HeldOutBatch.parts)
         with closing(feed):
             for ((batch, transfer),) in feed:
@@ -66,6 +73,9 @@ class Reconstruction:
                 output = _reconstruct(model, clips, keep, draws)
                 if self.pictures and self.world.is_main and count == 0:
                     self._draw(self.pictures, model, clips[:MAX_PICTURES], batch)
+                if probed := [place for place, row in enumerate(batch.rows) if row in self.labels]:
+                    features.append(clip_features(model, clips[probed]))
+                    rows += [batch.rows[place] for place in probed]
                 # read once, at the end: reading waits for the device
                 total += output.loss.double() * len(batch.clips)
                 count += len(batch.clips)
@@ -73,7 +83,18 @@ class Reconstruction:
         total_loss, evaluated = self.world.all_reduce(local).tolist()
         if not evaluated:
             raise ManifestError("none of the validation videos can be read; check data.val")
-        return {"loss": total_loss / evaluated, "evaluated": evaluated}
+        numbers = {"loss": total_loss / evaluated, "evaluated": evaluated}
+        return numbers | (self._probe(features, rows) if self.labels else {})
+
+    def _probe(self, features: list[Tensor], rows: list[int]) -> dict[str, float]:
+        """Return `probe_top1` of the features of all ranks; nothing if a single class is left."""
+        local = torch.cat(features).cpu() if features else None
+        gathered = self.world.all_gather((local, [self.labels[row] for row in rows]))
+        labels = torch.tensor([label for _, known in gathered for label in known])
+        if len(labels.unique()) < 2:
+            return {}
+        joined = torch.cat([part for part, _ in gathered if part is not None])
+        return {"probe_top1": leave_one_out_top1(joined, labels)}
 
     def _batches(self, model: MaskedAutoencoderHiera) -> Iterator[list[HeldOutBatch]]:
         """Yield this rank's batches of clips with their masks."""
@@ -97,6 +118,7 @@ class Reconstruction:
 class HeldOutBatch:
     """Clips with masks that depend on the rows of their videos alone."""
 
+    rows: list[int]
     clips: list[Tensor]
     keep: Tensor
     """Visible mask units, bool [B, units]."""
@@ -113,7 +135,8 @@ class HeldOutBatch:
         keep = model.draw_keep(len(videos), generators)
         units = model.unit_tokens.numel()
         draws = torch.stack([torch.rand(units, generator=generator) for generator in generators])
-        return cls([next(iter(video.crops)) for video in videos], keep, draws)
+        clips = [next(iter(video.crops)) for video in videos]
+        return cls([video.row for video in videos], clips, keep, draws)
 
     def parts(self) -> list[Tensor | list[Tensor]]:
         """Return what the device gets."""

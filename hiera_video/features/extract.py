@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,13 @@ from hiera_video.errors import ConfigError, FeatureError
 from hiera_video.features.config import FeaturesConfig
 from hiera_video.features.store import DTYPES
 from hiera_video.models.hiera import HieraEncoder
+from hiera_video.runtime.device_feed import (
+    DeviceLink,
+    HostCopy,
+    StagingBuffer,
+    StagingRing,
+    device_link,
+)
 from hiera_video.runtime.precision import autocast
 
 
@@ -69,30 +78,48 @@ class ClipEncoder:
 class BatchRunner:
     """Takes clips one by one and computes them in batches of one shape; the last one is padded.
 
-    There are two buffers, so that one is filled while the device computes the other. On a GPU they
-    are pinned, and the results of a batch are copied to the CPU as soon as they are computed.
+    On a GPU, clips are copied to it as in a device feed, and the results of a batch are copied back
+    as soon as they are computed and read while the next batch is.
+
+    Args:
+        encoder: Computes the features.
+        batch_size: Clips in a batch.
+        clip_shape: Shape of a clip.
+        link: As in `DeviceFeed`; for tests.
     """
 
-    def __init__(self, encoder: ClipEncoder, batch_size: int, clip_shape: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        encoder: ClipEncoder,
+        batch_size: int,
+        clip_shape: tuple[int, ...],
+        *,
+        link: DeviceLink | None = None,
+    ) -> None:
         self.encoder = encoder
-        pinned = encoder.device.type == "cuda"
-        self._buffers = [torch.zeros(batch_size, *clip_shape, pin_memory=pinned) for _ in range(2)]
+        self._link = link or device_link(encoder.device)
+        self._ring = StagingRing(self._link)
+        self._shape = (batch_size, *clip_shape)
+        self._batch: StagingBuffer | None = None
         self._filled = 0
-        self._running: tuple[dict[str, Tensor], int, torch.cuda.Event | None] | None = None
+        self._running: tuple[dict[str, HostCopy], int] | None = None
         self._done: dict[str, list[Tensor]] = {name: [] for name in encoder.names}
 
     def add(self, clip: Tensor) -> None:
         """Add a clip, float32 [3, T, S, S]; launch a batch if it is full."""
-        self._buffers[0][self._filled] = clip
+        if self._batch is None:
+            self._batch = self._ring.open([(self._shape, torch.float32)])
+        place = self._batch.tensors[0][self._filled]
+        self._batch.write(partial(place.copy_, clip), self._link)
         self._filled += 1
-        if self._filled == len(self._buffers[0]):
-            self._launch()
+        if self._filled == len(self._batch.tensors[0]):
+            self._launch(self._batch)
 
     def finish(self) -> dict[str, Tensor]:
         """Return the features of all clips since the last `finish`, in order, on the CPU."""
-        if self._filled:
-            self._buffers[0][self._filled :] = 0
-            self._launch()
+        if self._batch is not None:
+            self._batch.tensors[0][self._filled :] = 0
+            self._launch(self._batch)
         self._collect()
         features = {
             name: torch.cat(parts)
@@ -103,26 +130,20 @@ class BatchRunner:
         self._done = {name: [] for name in features}
         return features
 
-    def _launch(self) -> None:
-        clips = self._buffers[0].to(self.encoder.device, non_blocking=True)
-        outputs, copied = self.encoder(clips), None
-        if self.encoder.device.type == "cuda":
-            # queue the copy directly behind its batch; in `_collect` it would wait for the next one
-            outputs = {name: value.to("cpu", non_blocking=True) for name, value in outputs.items()}
-            copied = torch.cuda.current_stream(self.encoder.device).record_event()
+    def _launch(self, batch: StagingBuffer) -> None:
+        (clips,) = self._ring.send(batch)
+        outputs = {name: self._link.fetch(value) for name, value in self.encoder(clips).items()}
         self._collect()  # the batch before, while the device computes this one
-        self._running, self._filled = (outputs, self._filled, copied), 0
-        self._buffers.reverse()
+        self._running, self._batch, self._filled = (outputs, self._filled), None, 0
 
     def _collect(self) -> None:
         if self._running is None:
             return
-        outputs, real, copied = self._running
-        if copied is not None:
-            copied.synchronize()
-        for name, value in outputs.items():
-            # results from a GPU are cloned, because later batches reuse the pinned memory
-            self._done[name].append(value[:real].cpu() if copied is None else value[:real].clone())
+        outputs, real = self._running
+        for name, copy in outputs.items():
+            value = copy.result()[:real]
+            # a GPU's results lie in pinned memory, which later ones reuse
+            self._done[name].append(value if copy.copied is None else value.clone())
         self._running = None
 
 

@@ -60,7 +60,7 @@ class DeviceLink(Protocol):
     def allocate(self, size: int) -> Tensor:
         """Return a buffer of `size` bytes."""
 
-    def submit(self, copy: Callable[[], None]) -> Future[None]:
+    def submit(self, copy: Callable[[], object]) -> Future[Any]:
         """Run `copy`, perhaps in a thread."""
 
     def send(self, tensors: Sequence[Tensor]) -> tuple[list[Tensor], CopyEvent | None]:
@@ -84,10 +84,9 @@ class CpuLink:
     def allocate(self, size: int) -> Tensor:
         return torch.empty(size, dtype=torch.uint8)
 
-    def submit(self, copy: Callable[[], None]) -> Future[None]:
-        done = Future[None]()
-        copy()
-        done.set_result(None)
+    def submit(self, copy: Callable[[], object]) -> Future[Any]:
+        done = Future[Any]()
+        done.set_result(copy())
         return done
 
     def send(self, tensors: Sequence[Tensor]) -> tuple[list[Tensor], None]:
@@ -117,7 +116,7 @@ class CudaLink:
         # torch rounds pinned memory up to a power of two anyway
         return torch.empty(1 << (size - 1).bit_length(), dtype=torch.uint8, pin_memory=True)
 
-    def submit(self, copy: Callable[[], None]) -> Future[None]:
+    def submit(self, copy: Callable[[], object]) -> Future[Any]:
         return self._thread.submit(copy)
 
     def send(self, tensors: Sequence[Tensor]) -> tuple[list[Tensor], torch.cuda.Event]:
@@ -155,12 +154,12 @@ class StagingBuffer:
     memory: Tensor | None = None
     tensors: list[Tensor] = field(default_factory=list)
     """Views of the memory."""
-    filling: list[Future[None]] = field(default_factory=list)
+    filling: list[Future[Any]] = field(default_factory=list)
     """Copies into it."""
     sent: CopyEvent | None = None
     """End of the last copy from it."""
 
-    def write(self, copy: Callable[[], None], link: DeviceLink) -> None:
+    def write(self, copy: Callable[[], object], link: DeviceLink) -> None:
         """Have `copy` write into the tensors."""
         self.filling.append(link.submit(torch.inference_mode()(copy)))
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from fake_link import FakeLink
+from torch import Tensor, nn
 
 from hiera_video.data.dataset import TestViews, UnreadableVideo, VideoViews
 from hiera_video.data.manifest.record import Label, Manifest, Record
 from hiera_video.data.sampling import ClipConfig
+from hiera_video.data.transforms.multicrop import Crops
 from hiera_video.data.transforms.train_eval import EvalTransform
-from hiera_video.errors import ManifestError
+from hiera_video.errors import ConfigError, ManifestError, StorageError
 from hiera_video.eval.evaluate import Accuracy, predict_views, score
 from hiera_video.eval.reconstruct import Reconstruction
+from hiera_video.eval.shards import EvalShard
 from hiera_video.eval.views import Predictions
 from hiera_video.models.factory import create_model
 from hiera_video.runtime.distributed import SINGLE_PROCESS
@@ -107,3 +113,159 @@ def test_videos_of_a_shard_have_equally_many_views(monkeypatch: pytest.MonkeyPat
     dataset = make_dataset(make_manifest(0, 1))
     with pytest.raises(RuntimeError, match=r"videos differ in their number of views: \[2, 3\]"):
         predict_views(nn.Identity(), dataset, batch_size=4, workers=0, world=SINGLE_PROCESS)
+
+
+class VideosAsTheirRow:
+    """Stands for a loader: video r has two views of pixels r and r + 0.5; some are unreadable."""
+
+    def __init__(self, unreadable: Sequence[int] = (), fails_at: int | None = None) -> None:
+        self.unreadable, self.fails_at = unreadable, fails_at
+
+    def __call__(self, *_: object, rows: Sequence[int], **__: object) -> Iterator[Any]:
+        for row in rows:
+            if row == self.fails_at:
+                raise StorageError("disk gone")
+            if row in self.unreadable:
+                yield UnreadableVideo(row=row, path="x", reason="empty", message="x: empty")
+                continue
+            pixels = torch.tensor([row, row + 0.5]).view(2, 1, 1, 1, 1).expand(2, 3, 2, 4, 4)
+            crops = Crops(clips=pixels, boxes=((0, 0, 4, 4),))
+            yield VideoViews(row=row, crops=crops, clip_seconds=(), seconds=0.0)
+
+
+class MeanPixel(nn.Module):
+    """Returns the mean pixel m of each view as the logits (m, -m), and counts its batches."""
+
+    batches = 0
+
+    def forward(self, views: Tensor) -> Tensor:
+        self.batches += 1
+        means = views.mean(dim=(1, 2, 3, 4))
+        return torch.stack([means, -means], dim=1)
+
+
+@pytest.fixture
+def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> list[FakeLink]:
+    """Replace the device by a fake one; the list holds those that were made."""
+    links: list[FakeLink] = []
+
+    def make(device: torch.device) -> FakeLink:
+        links.append(FakeLink(late=True, computes=True))
+        return links[-1]
+
+    monkeypatch.setattr("hiera_video.runtime.device_feed.device_link", make)
+    return links
+
+
+def predict(
+    monkeypatch: pytest.MonkeyPatch,
+    loader: VideosAsTheirRow,
+    *,
+    videos: int = 11,
+    model: nn.Module | None = None,
+    **options: Any,
+) -> Predictions:
+    monkeypatch.setattr("hiera_video.eval.evaluate.test_loader", loader)
+    dataset = make_dataset(make_manifest(*[0] * videos))
+    common: dict[str, Any] = {"batch_size": 3, "workers": 0, "world": SINGLE_PROCESS}
+    return predict_views(model or MeanPixel(), dataset, **common, **options)
+
+
+def test_a_gpu_gives_the_same_predictions(
+    monkeypatch: pytest.MonkeyPatch, fake_gpu: list[FakeLink]
+) -> None:
+    """The queue of the fake GPU runs late: no result may be read before it was waited for."""
+    found = predict(monkeypatch, VideosAsTheirRow(unreadable=(0, 3, 4, 5, 10)))
+    readable = [1, 2, 6, 7, 8, 9]
+    assert found.rows.tolist() == readable
+    assert found.logits[:, :, 0].tolist() == [[row, row + 0.5] for row in readable]
+    assert [video.row for video in found.unreadable] == [0, 3, 4, 5, 10]
+    assert [link.closed for link in fake_gpu] == [True]
+
+
+class RecordingStore:
+    """Records the shards that are written, and the batches that were computed by then."""
+
+    def __init__(self, model: MeanPixel) -> None:
+        self.model, self.written = model, list[tuple[int, int]]()
+
+    def read(self, videos: range) -> None:
+        return None
+
+    def write(self, videos: range, shard: EvalShard) -> None:
+        assert shard.logits[:, 0, 0].tolist() == list(videos)
+        self.written.append((videos.start, self.model.batches))
+
+
+def test_results_are_read_behind_the_next_batch(
+    monkeypatch: pytest.MonkeyPatch, fake_gpu: list[FakeLink]
+) -> None:
+    model = MeanPixel()
+    store: Any = RecordingStore(model)
+    predict(monkeypatch, VideosAsTheirRow(), videos=9, model=model, store=store)
+    # each shard of three videos has two batches, and is read once the next one's first is queued
+    assert store.written == [(0, 3), (3, 5), (6, 6)]
+
+
+def test_on_the_cpu_a_shard_is_written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = MeanPixel()
+    store: Any = RecordingStore(model)
+    with pytest.raises(StorageError, match="disk gone"):
+        predict(monkeypatch, VideosAsTheirRow(fails_at=6), videos=9, model=model, store=store)
+    assert store.written == [(0, 2), (3, 4)]
+
+
+def test_shards_before_a_failure_of_the_loader_are_written(
+    monkeypatch: pytest.MonkeyPatch, fake_gpu: list[FakeLink]
+) -> None:
+    model = MeanPixel()
+    store: Any = RecordingStore(model)
+    with pytest.raises(StorageError, match="disk gone"):
+        predict(monkeypatch, VideosAsTheirRow(fails_at=6), videos=9, model=model, store=store)
+    assert store.written == [(0, 3), (3, 4)]
+    assert fake_gpu[0].closed
+
+
+def test_fp16_that_overflows_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Infinite(nn.Module):
+        def forward(self, views: Tensor) -> Tensor:
+            return torch.full((len(views), 2), torch.inf)
+
+    with pytest.raises(ConfigError, match=r"test\.precision=fp16: the logits are not finite; set"):
+        predict(monkeypatch, VideosAsTheirRow(), model=Infinite(), precision="fp16")
+
+
+def test_reconstruction_averages_over_clips(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_gpu: list[FakeLink]
+) -> None:
+    """Batches of 2, 2 and 1 clips have losses of 10, 20 and 60: the mean is 120 / 5."""
+    losses = iter([10.0, 20.0, 60.0])
+    videos = [
+        VideoViews(
+            row=row,
+            crops=Crops(clips=torch.full((1, 3, 16, 32, 32), float(row)), boxes=((0, 0, 32, 32),)),
+            clip_seconds=(),
+            seconds=0.0,
+        )
+        for row in range(5)
+    ]
+    model, first_pixels = create_model("mae_hiera_micro_16x32"), list[list[float]]()
+
+    def forward(clips: Tensor, *, keep: Tensor, decoder_draws: Tensor, visible: int) -> Any:
+        assert (keep.sum(dim=1) == visible).all() and decoder_draws.shape[0] == len(clips)
+        first_pixels.append(clips[:, 0, 0, 0, 0].tolist())
+        return SimpleNamespace(loss=torch.tensor(next(losses)))
+
+    monkeypatch.setattr("hiera_video.eval.reconstruct.test_loader", lambda *_, **__: iter(videos))
+    monkeypatch.setattr(model, "forward", forward)
+    evaluator = Reconstruction(
+        dataset=make_dataset(make_manifest(*[0] * 5)),
+        batch_size=2,
+        workers=0,
+        world=SINGLE_PROCESS,
+        mean=MEAN,
+        std=STD,
+        pictures=None,
+    )
+    assert evaluator(model) == {"loss": 24.0, "evaluated": 5}
+    assert first_pixels == [[0.0, 1.0], [2.0, 3.0], [4.0]]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.overrides import TorchFunctionMode
+from fake_link import FakeLink
 
 import hiera_video as hv
 from hiera_video.config.schema import Config
@@ -18,6 +18,7 @@ from hiera_video.features.config import FeaturesConfig
 from hiera_video.features.extract import BatchRunner, ClipEncoder, check_finite, device_for
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.weights.digest import weights_digest
+from hiera_video.runtime.device_feed import HostCopy
 from hiera_video.video.encode import write_video
 from hiera_video.workflows.extraction_plan import make_encoder
 
@@ -118,53 +119,38 @@ def test_batches_have_one_shape_and_keep_the_order(model: Hiera, clips: torch.Te
     assert runner.finish()[name].shape == (0, *runner.encoder.names[name])
 
 
-class FakeGpu(TorchFunctionMode):
-    """Replaces copies to and from a GPU by copies in CPU memory, and records the order of calls."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[str] = []
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = dict(kwargs or {})
-        kwargs.pop("pin_memory", None)
-        if func is torch.Tensor.to and args[1:] and isinstance(args[1], str | torch.device):
-            assert kwargs == {"non_blocking": True}
-            if args[1] == "cpu":
-                self.calls.append("copy")
-            return args[0].clone()
-        return func(*args, **kwargs)
-
-    def record_event(self) -> Any:
-        self.calls.append("record")
-        return self
-
-    def synchronize(self) -> None:
-        self.calls.append("wait")
-
-
 def test_results_are_copied_from_the_gpu_before_the_next_batch_is_queued(
-    model: Hiera, clips: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+    model: Hiera, clips: torch.Tensor
 ) -> None:
     """Otherwise, waiting for one batch would be waiting for the next one too."""
-    gpu, cpu_encoder = FakeGpu(), encoder(model)
+    link, calls, cpu_encoder = FakeLink(late=True, computes=True), list[str](), encoder(model)
+
+    class Link(FakeLink):
+        def fetch(self, tensor: torch.Tensor) -> HostCopy:
+            calls.append("copy")
+            copy = link.fetch(tensor)
+
+            class Event:
+                def synchronize(self) -> None:
+                    calls.append("wait")
+                    link.run_until(link.queued)
+
+            return HostCopy(copy.tensor, Event())
 
     class GpuEncoder:
         device, names, dtype = torch.device("cuda"), cpu_encoder.names, cpu_encoder.dtype
 
         def __call__(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
-            gpu.calls.append("compute")
+            calls.append("compute")
             return cpu_encoder(batch)
 
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: gpu)
     cpu_runner = BatchRunner(cpu_encoder, 2, CLIP_SHAPE)
-    with gpu:
-        runner = BatchRunner(GpuEncoder(), 2, CLIP_SHAPE)  # type: ignore[arg-type]
-        for clip in clips:
-            runner.add(clip)
-        found = runner.finish()
-    batch = ["compute", "copy", "record"]
-    assert gpu.calls == [*batch, *batch, "wait", *batch, "wait", "wait"]
+    runner = BatchRunner(GpuEncoder(), 2, CLIP_SHAPE, link=Link(late=True, computes=True))  # type: ignore[arg-type]
+    for clip in clips:
+        runner.add(clip)
+    found = runner.finish()
+    batch = ["compute", "copy"]
+    assert calls == [*batch, *batch, "wait", *batch, "wait", "wait"]
     for clip in clips:
         cpu_runner.add(clip)
     assert torch.equal(found["stage3"], cpu_runner.finish()["stage3"])
