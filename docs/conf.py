@@ -24,6 +24,7 @@ source_suffix = {".md": "markdown"}
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4  # links like data.md#lists
+smartquotes = False  # options begin with two hyphens
 default_role = "code"  # docstrings write names in single backticks
 
 autodoc_member_order = "bysource"

@@ -6,6 +6,7 @@ import argparse
 import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
+from textwrap import dedent
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -76,17 +77,23 @@ class Commands(SphinxDirective):
 def command_lines() -> Iterator[str]:
     """Yield Markdown for all commands."""
     for name, parser in parsers():
-        summary, _, rest = (parser.description or "").strip().partition("\n\n")
         yield f"\n## {name}\n"
-        yield f"{plain(summary)}\n"
-        if rest.strip():
-            yield f"```text\n{rest.strip()}\n```\n"
-        yield f"```text\n{parser.format_usage().strip()}\n```\n"
+        for paragraph in (parser.description or "").strip().split("\n\n"):
+            yield f"{as_markdown(paragraph)}\n"
         yield f"```{{program}} hiera-video {name}\n```\n"
         for action in parser._actions:
-            if isinstance(action, argparse._HelpAction):
-                continue
-            yield f"```{{option}} {option_name(action)}\n\n{option_text(action)}\n```\n"
+            if action.help is not argparse.SUPPRESS and "--help" not in action.option_strings:
+                yield f"```{{option}} {option_name(action)}\n\n{option_text(action)}\n```\n"
+
+
+def as_markdown(paragraph: str) -> str:
+    """Return a paragraph of a help text: commands and indented lines as code, else prose."""
+    first, *others = paragraph.splitlines()
+    if first.startswith(("hiera-video ", "torchrun ", "  ")):
+        return f"```text\n{paragraph}\n```"
+    if first.endswith(":") and others:
+        return f"{plain(first)}\n\n```text\n{dedent(chr(10).join(others))}\n```"
+    return plain(paragraph)
 
 
 def parsers() -> Iterator[tuple[str, argparse.ArgumentParser]]:
@@ -112,6 +119,7 @@ def option_name(action: argparse.Action) -> str:
 def option_text(action: argparse.Action) -> str:
     """Return an option's help with its placeholders filled in."""
     text = (action.help or "").replace("%(default)s", str(action.default))
+    text += " (required)" if action.required and action.option_strings else ""
     return plain(text.replace("%(prog)s", "hiera-video").replace("%%", "%"))
 
 
