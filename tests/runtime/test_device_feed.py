@@ -22,9 +22,9 @@ Parts = list[Tensor | list[Tensor]]
 
 
 def make_batch(number: int) -> Parts:
-    """Return tensors whose sizes and values depend on the number: one as it is, one to stack."""
+    """Return tensors that depend on the number, one to stack; later ones fit the same memory."""
     generator = torch.Generator().manual_seed(number)
-    clips = torch.randint(0, 255, (100 + 37 * number,), generator=generator, dtype=torch.uint8)
+    clips = torch.randint(0, 255, (700 - 37 * number,), generator=generator, dtype=torch.uint8)
     views = [torch.randn(3, 4 + number % 2, generator=generator)[:, ::2] for _ in range(2)]
     return [clips, views, torch.tensor([number, -number])]
 
