@@ -91,7 +91,7 @@ class Reconstruction:
         local = torch.cat(features).cpu() if features else None
         gathered = self.world.all_gather((local, [self.labels[row] for row in rows]))
         labels = torch.tensor([label for _, known in gathered for label in known])
-        if len(labels.unique()) < 2:
+        if len(set(labels.tolist())) < 2:
             return {}
         joined = torch.cat([part for part, _ in gathered if part is not None])
         return {"probe_top1": leave_one_out_top1(joined, labels)}

@@ -23,6 +23,7 @@ from hiera_video.data.transforms.on_device import place_augmentation
 from hiera_video.data.transforms.train_eval import TrainTransform
 from hiera_video.errors import CheckpointError
 from hiera_video.eval.evaluate import Accuracy
+from hiera_video.eval.feature_probe import choose_probe_labels
 from hiera_video.eval.reconstruct import Reconstruction
 from hiera_video.models.compiled import compile_blocks
 from hiera_video.models.macs import count_macs, count_parameters
@@ -266,6 +267,7 @@ def make_evaluator(config: Config, val: Manifest | None, world: World) -> Evalua
             mean=config.augment.mean,
             std=config.augment.std,
             pictures=pictures if config.mae.target == "pixels" else None,
+            labels=choose_probe_labels([record.label for record in val.records]),
         )
     return Accuracy(
         dataset=views,

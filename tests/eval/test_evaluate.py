@@ -258,6 +258,10 @@ def test_reconstruction_averages_over_clips(
 
     monkeypatch.setattr("hiera_video.eval.reconstruct.test_loader", lambda *_, **__: iter(videos))
     monkeypatch.setattr(model, "forward", forward)
+    probed = []
+    module = "hiera_video.eval.reconstruct"
+    monkeypatch.setattr(f"{module}.clip_features", lambda _, clips: clips[:, 0, 0, 0, :1])
+    monkeypatch.setattr(f"{module}.leave_one_out_top1", lambda *pair: probed.append(pair) or 50.0)
     evaluator = Reconstruction(
         dataset=make_dataset(make_manifest(*[0] * 5)),
         batch_size=2,
@@ -266,6 +270,9 @@ def test_reconstruction_averages_over_clips(
         mean=MEAN,
         std=STD,
         pictures=None,
+        labels={0: 2, 3: 7, 4: 2},
     )
-    assert evaluator(model) == {"loss": 24.0, "evaluated": 5}
+    assert evaluator(model) == {"loss": 24.0, "evaluated": 5, "probe_top1": 50.0}
+    ((features, labels),) = probed
+    assert features.tolist() == [[0.0], [3.0], [4.0]] and labels.tolist() == [2, 7, 2]
     assert first_pixels == [[0.0, 1.0], [2.0, 3.0], [4.0]]
