@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 
 import torch
@@ -104,11 +103,13 @@ def reduce_step_stats(
     on_device = [value for value, _ in sums.values()] + [~torch.isfinite(grad_norm)]
     host_numbers = copy_to_device(torch.tensor(on_host, dtype=torch.float64), world.device)
     numbers = world.all_reduce(torch.cat([host_numbers, _stack(on_device, world.device)]))
-    clips, loss = numbers[2 + len(STOP_SIGNALS)], numbers[len(on_host)]
+    mean_loss = numbers[len(on_host)] / numbers[2 + len(STOP_SIGNALS)]
     overflows = numbers[-1] > 0
     # a scaler skips updates with infinite gradients and halves its scale, which starts at 65536
     fatal = overflows if loss_scale is None else overflows & (loss_scale <= MIN_SCALE)
-    refused = fatal | ~(loss / clips <= (max_loss or sys.float_info.max))
+    refused = fatal | ~torch.isfinite(mean_loss)
+    if max_loss is not None:
+        refused = refused | (mean_loss > max_loss)
     numbers = torch.cat([numbers, _stack([grad_norm, refused], world.device)])
     return QueuedStats(list(sums), lr, numbers), (refused | overflows).float()
 
