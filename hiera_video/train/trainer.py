@@ -36,7 +36,7 @@ from hiera_video.train.schedule import lr_at
 from hiera_video.train.state import TrainState
 from hiera_video.train.stats import QueuedStats, StepStats, reduce_signal, reduce_step_stats
 from hiera_video.train.tasks import Task
-from hiera_video.train.watch import LoaderWatch, UnreadableWatch
+from hiera_video.train.watch import CollapseWatch, LoaderWatch, UnreadableWatch
 
 logger = logging.getLogger(__name__)
 DONE, UNREADABLE_LIMIT, NON_FINITE = 0, 3, 4
@@ -130,6 +130,7 @@ class Trainer:
         self.meter = Meter(run.world, run.flops_per_clip, clock)
         self.timer = RunTimer(first, self.total_steps, clock)
         self.loader_watch, self.unreadable_watch = LoaderWatch(), UnreadableWatch()
+        self.collapse_watch = CollapseWatch()
         self.reads_late = run.world.device.type in QUEUED_DEVICES
         self._open: OpenStep | None = None
 
@@ -340,6 +341,7 @@ class Trainer:
         )
         logger.info(line)
         self.loader_watch.observe(numbers["data_wait_share"])
+        self.collapse_watch.observe(step, numbers)
 
     def _validate(self, evaluator: Evaluator, epoch: int) -> bool:
         """Validate the model and return whether it is the best so far."""

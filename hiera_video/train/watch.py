@@ -1,15 +1,18 @@
-"""Warnings during training, each given once: slow data loading and unreadable videos."""
+"""Warnings during training, each given once: slow loading, unreadable videos, collapse."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 logger = logging.getLogger(__name__)
 SLOW_LOADING = 0.2
 """Share of the time spent waiting for data above which a warning is logged."""
 NAMED_VIDEOS = 20
 """Unreadable videos that are named; further ones are only counted."""
+MIN_EFFECTIVE_RANK = 2.0
+MIN_FEATURE_STD = 0.05
+"""Features below either of these have collapsed; see `collapse_monitors`."""
 
 
 class LoaderWatch:
@@ -52,3 +55,31 @@ class UnreadableWatch:
                 )
             else:
                 logger.warning("%s: unreadable (%s); substituted by another video", path, reason)
+
+
+class CollapseWatch:
+    """Warns when the features of masked pre-training collapse, and again only after a recovery."""
+
+    def __init__(self) -> None:
+        self._warned = False
+
+    def observe(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Check the averages of a log row; rows of other tasks have no `effective_rank`."""
+        if "effective_rank" not in numbers:
+            return
+        rank, std = numbers["effective_rank"], numbers["feature_std"]
+        if rank >= MIN_EFFECTIVE_RANK and std >= MIN_FEATURE_STD:
+            self._warned = False
+        elif not self._warned:
+            self._warned = True
+            logger.warning(
+                "warning: step %d: features collapse: effective_rank %.2f (limit %g), feature_std "
+                "%.3f (limit %g); check that probe_top1 of the validation rises; where it does "
+                "not, try mae.masking=future (still scenes), mae.variance_floor=0.05 (flat or dark "
+                "pictures), a lower mae.mask_ratio (few mask units) or a lower optim.lr",
+                step,
+                rank,
+                MIN_EFFECTIVE_RANK,
+                std,
+                MIN_FEATURE_STD,
+            )

@@ -1,4 +1,4 @@
-"""Warnings of slow loading and unreadable videos, each given once."""
+"""Warnings of slow loading, unreadable videos and collapse, each given once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from hiera_video.train.watch import NAMED_VIDEOS, LoaderWatch, UnreadableWatch
+from hiera_video.train.watch import NAMED_VIDEOS, CollapseWatch, LoaderWatch, UnreadableWatch
 
 
 def test_slow_loading_is_warned_of_again_only_after_it_recovered(
@@ -29,3 +29,21 @@ def test_unreadable_videos_are_counted_once_they_are_too_many_to_name(
     watch.observe((f"{number}.mp4", "empty") for number in range(NAMED_VIDEOS + 5))
     assert caplog.text.count("substituted by another video") == NAMED_VIDEOS
     assert caplog.text.count("tools/check_data.py lists them all") == 1
+
+
+def test_collapsed_features_are_warned_of_again_only_after_they_recovered(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    watch, warnings = CollapseWatch(), []
+    watch.observe(5, {"loss": 2.0, "top1": 0.1})  # fine-tuning
+    rows = [(9.1, 0.4), (1.94, 0.4), (1.5, 0.4), (2.0, 0.05), (7.0, 0.049), (7, 0.01), (7, 0.4)]
+    for step, (rank, std) in enumerate(rows):
+        watch.observe(step, {"effective_rank": rank, "feature_std": std})
+        warnings.append(len(caplog.records))
+    assert warnings == [0, 1, 1, 1, 2, 2, 2]
+    first, second = (record.getMessage() for record in caplog.records)
+    assert "step 1: features collapse: effective_rank 1.94 (limit 2), feature_std 0.400" in first
+    assert "mae.masking=future (still scenes), mae.variance_floor=0.05 (flat or dark" in first
+    assert (
+        "step 4: features collapse: effective_rank 7.00 (limit 2), feature_std 0.049 (l" in second
+    )
