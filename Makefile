@@ -10,7 +10,7 @@ help:
 	@echo "make test             lint, type check, default tests (under five minutes on two cores)"
 	@echo "make test-all         make test, then the slow and fault tests"
 	@echo "make test-torchcodec  install FFmpeg and torchcodec, test that decoder"
-	@echo "make test-browser     install chromium, check the report at desktop and phone width"
+	@echo "make test-browser     install chromium, check report and website at desktop and phone width"
 	@echo "make test-ray         feature extraction on a local Ray cluster of two nodes"
 	@echo "make faults           fault injection at full counts; writes RELIABILITY.md (half an hour)"
 	@echo "make bench            speed benchmarks for benchmarks/results (half an hour on an idle machine)"
@@ -52,7 +52,8 @@ test-torchcodec: $(READY)
 test-browser: $(READY)
 	command -v chromium > /dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[browser]'
-	$(BIN)/python -m pytest tests/browser/check_report.py
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	$(BIN)/python -m pytest tests/browser/check_report.py tests/browser/check_site.py
 
 # A minute on idle cores: two Ray nodes, with a process for each actor and task.
 test-ray: $(READY)
