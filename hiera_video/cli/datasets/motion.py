@@ -24,7 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Make the set unless it exists."""
     arguments = parse(argv)
     require_extra("demo")
-    from hiera_video.data.prepare.motion import CLASSES, MotionOptions, make_motion_set
+    from hiera_video.data.prepare.motion import MotionOptions, make_motion_set
+    from hiera_video.data.prepare.motion_scenes import CLASSES
 
     out = Path(arguments.out)
     options = MotionOptions(
