@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from engine_faults.runs import RECIPES, Lab, Result, logged, moments
+from engine_faults.runs import RECIPES, Lab, Result, logged, moments, set_reading
 
 FILE_EVENTS = frozenset(
     {"open", "os.rename", "os.mkdir", "os.symlink", "os.remove", "os.rmdir", "shutil.rmtree"}
@@ -28,6 +28,7 @@ def kill_anywhere(lab: Lab, count: int) -> Result:
     result = Result("R1")
     result.figures["inside a save"] = 0
     for number, moment in enumerate(moments(count, seed=1)):
+        set_reading(number)
         recipe = RECIPES[number % 2]
         kind = (
             ("time", "operation", "save")[number // 2 % 3]
@@ -102,6 +103,7 @@ def stop_signals(lab: Lab, count: int) -> Result:
     """Send SIGTERM or SIGINT some time after the first step, with 0 or 2 workers."""
     result = Result("R2")
     for number, moment in enumerate(moments(count, seed=2)):
+        set_reading(number)
         recipe, workers = RECIPES[number % 2], (0, 2)[number // 2 % 2]
         signal_ = (
             (signal.SIGTERM, signal.SIGINT)[number // 4 % 2]

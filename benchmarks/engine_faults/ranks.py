@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from engine_faults.forks import Fork, Hook, torchrun
-from engine_faults.runs import RECIPES, Lab, Result, truncate_run
+from engine_faults.runs import RECIPES, Lab, Result, set_reading, truncate_run
 from hiera_video.data.loading.loader import ClipBatch
 from hiera_video.runtime.log import read_metrics
 from hiera_video.train.checkpoint import CheckpointStore
@@ -38,6 +38,7 @@ def world_sizes(lab: Lab, count: int) -> Result:
     """
     result = Result("R6")
     for number in range(count):
+        set_reading(number)
         recipe = RECIPES[number % 2]
         common = ("train.epochs=5", "train.batch_size=4", "train.keep=100", f"seed={number}")
         two = ("train.static_graph=true",) if recipe == "classify" else ()
@@ -51,6 +52,7 @@ def sharded(lab: Lab, count: int) -> Result:
     """Repeat R6 with the model and the checkpoints of the two processes sharded."""
     result = Result("R7")
     for number in range(count):
+        set_reading(number)
         recipe = RECIPES[(number + 1) % 2]
         common = (
             "train.epochs=15",
@@ -224,6 +226,7 @@ def not_finite(lab: Lab, count: int) -> Result:
     for number, (where, value, world, rank, parallel) in enumerate(
         kinds[:: max(len(kinds) // count, 1)][:count]
     ):
+        set_reading(number)
         recipe = RECIPES[number % 2]
         run = lab.place() / "run"
         hook = _poison(run, where, value, rank)

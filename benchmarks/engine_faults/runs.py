@@ -14,6 +14,7 @@ import numpy as np
 
 from engine_faults.forks import Fork, Hook
 from hiera_video.runtime.log import read_metrics
+from hiera_video.train import trainer
 from hiera_video.video.encode import write_video
 
 RECIPES = ("classify", "pretrain")
@@ -137,6 +138,12 @@ class Lab:
         if code != 0:
             return [f"the resumed run ended with {code}: {fork.output[-500:]}"]
         return differences(run, self.reference(recipe))
+
+
+def set_reading(number: int) -> None:
+    """Let half of the trials read a step's statistics one step later, as on a GPU."""
+    late = (number + number // 2) % 2  # both kinds with each recipe
+    trainer.QUEUED_DEVICES = ("cpu",) if late else ("cuda",)  # inherited by forks
 
 
 def truncate_run(run: Path, step: int) -> None:
