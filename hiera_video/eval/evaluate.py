@@ -22,7 +22,7 @@ from hiera_video.eval.forward import check_logits, forward_logits
 from hiera_video.eval.metrics import accuracy, cross_entropy, mean_average_precision
 from hiera_video.eval.shards import EvalShard, EvalShardStore, merge
 from hiera_video.eval.views import Predictions
-from hiera_video.runtime.device_feed import DeviceFeed, HostCopy
+from hiera_video.runtime.device_feed import DeviceFeed, HostCopy, one_behind
 from hiera_video.runtime.distributed import World
 from hiera_video.utils.resumable import shard_ranges
 
@@ -83,7 +83,8 @@ def predict_views(
             disable=not (progress and world.is_main),
         ) as bar,
     ):
-        for computed in _compute_shards(model, feed, precision):
+        queued = _queue_shards(model, feed, precision)
+        for computed in one_behind(queued, lag=feed.reads_ahead):
             finished[computed.videos] = computed.result(precision)
             if store:
                 store.write(computed.videos, finished[computed.videos])
@@ -162,29 +163,17 @@ def _group_views(
 
 
 @torch.inference_mode()
-def _compute_shards(
+def _queue_shards(
     model: nn.Module, feed: DeviceFeed[ViewGroup], precision: str
 ) -> Iterator[ShardInProgress]:
-    """Compute the groups and yield the shards whose logits can be read.
-
-    On a GPU these are read behind the next batch, so that the GPU has work meanwhile.
-    """
-    complete: list[ShardInProgress] = []
-    try:
-        for ((group, transfer),) in feed:
-            if group.views:
-                (views,) = transfer()
-                logits = forward_logits(model, views, precision)
-                group.shard.logits.append((feed.link.fetch(logits), group.count))
-            else:
-                complete.append(group.shard)
-            if group.views or not feed.reads_ahead:
-                ready, complete = complete, []
-                yield from ready
-    except Exception:
-        yield from complete  # a loader's error concerns none of these
-        raise
-    yield from complete
+    """Queue the work on all groups, and yield each shard when that on its last one is queued."""
+    for ((group, transfer),) in feed:
+        if group.views:
+            (views,) = transfer()
+            logits = forward_logits(model, views, precision)
+            group.shard.logits.append((feed.link.fetch(logits), group.count))
+        else:
+            yield group.shard
 
 
 def score(predictions: Predictions, manifest: Manifest) -> dict[str, float]:

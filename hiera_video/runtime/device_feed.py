@@ -26,6 +26,7 @@ from torch import Tensor
 
 ALIGNMENT = 64
 Batch = TypeVar("Batch")
+Item = TypeVar("Item")
 Part = Tensor | Sequence[Tensor]
 """What becomes one tensor on the device: a tensor, or tensors of one shape that are stacked."""
 
@@ -335,6 +336,24 @@ class DeviceFeed(Generic[Batch]):
         moved = self._ring.send(buffer)
         self._stage_next()
         return moved
+
+
+def one_behind(items: Iterator[Item], *, lag: bool) -> Iterator[Item]:
+    """Yield each item after the next one has been made, or at once without `lag`.
+
+    While a GPU computes the newest item, the one before can be read. An exception of `items` is
+    raised after all items that were made before it.
+    """
+    held = deque[Item]()
+    try:
+        for item in items:
+            held.append(item)
+            if len(held) > lag:
+                yield held.popleft()
+    except Exception:
+        yield from held
+        raise
+    yield from held
 
 
 def _shape_of(part: Part) -> tuple[tuple[int, ...], torch.dtype]:

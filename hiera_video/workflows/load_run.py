@@ -255,16 +255,21 @@ def classify_views(run: LoadedRun, views: Tensor, topk: int) -> tuple[tuple[str,
     Raises:
         ConfigError: The model is a masked autoencoder.
     """
+    require_classes(run)
+    device = next(run.model.parameters()).device
+    return top_classes(
+        run, compute_logits(run.model, views.to(device), run.config.test.precision), topk
+    )
+
+
+def require_classes(run: LoadedRun) -> None:
+    """Raise `ConfigError` if the model is a masked autoencoder, which has no classes."""
     config = run.config
     if config.train.task == "pretrain":
         raise ConfigError(
             f"{config.model.name}: a run of masked pre-training has no classes to predict; "
             f"fine-tune from it first (model.pretrained={config.out_dir})"
         )
-    device = next(run.model.parameters()).device
-    return top_classes(
-        run, compute_logits(run.model, views.to(device), config.test.precision), topk
-    )
 
 
 def top_classes(run: LoadedRun, logits: Tensor, topk: int) -> tuple[tuple[str, float], ...]:

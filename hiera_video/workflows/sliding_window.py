@@ -5,17 +5,26 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hiera_video.data.sampling import FrameRange, clip_span, frame_range_of, test_clips
 from hiera_video.errors import ConfigError
+from hiera_video.eval.forward import check_logits, forward_logits
+from hiera_video.runtime.device_feed import DeviceFeed, HostCopy, one_behind
 from hiera_video.video import open_video
 from hiera_video.video.reader import Frames
-from hiera_video.workflows.load_run import LoadedRun, classify_views
+from hiera_video.workflows.load_run import (
+    LoadedRun,
+    classify_views,
+    require_classes,
+    top_classes,
+)
 
 EPSILON = 1e-6
 """Tolerance, in seconds, when times of frames are compared."""
@@ -76,6 +85,45 @@ def predict_windows(
         ConfigError: `window` or `step` is not positive and finite; or `window` is not given and the
             run samples segments, whose clips have no fixed length.
     """
+    require_classes(run)
+    device, precision = next(run.model.parameters()).device, run.config.test.precision
+    feed = DeviceFeed(_segments(run, path, window, step), device, Segment.parts)
+
+    def queue() -> Iterator[tuple[Segment, HostCopy]]:
+        for ((segment, transfer),) in feed:
+            (views,) = transfer()
+            yield segment, feed.link.fetch(forward_logits(run.model, views, precision))
+
+    with closing(feed):
+        # a GPU computes a segment while the next one is decoded
+        for segment, copy in one_behind(queue(), lag=feed.reads_ahead):
+            logits = copy.result()
+            check_logits(logits, precision)
+            yield SegmentPrediction(
+                start_seconds=segment.start_seconds,
+                end_seconds=segment.end_seconds,
+                top_classes=top_classes(run, logits, topk),
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """A segment of a video and the views of its clip."""
+
+    start_seconds: float
+    end_seconds: float
+    views: Tensor
+    """[crops, 3, T, S, S], normalised."""
+
+    def parts(self) -> list[Tensor]:
+        """Return what the device gets."""
+        return [self.views]
+
+
+def _segments(
+    run: LoadedRun, path: str | Path, window: float | None, step: float | None
+) -> Iterator[list[Segment]]:
+    """Decode each segment, for `predict_windows`."""
     clip = run.config.clip
     with open_video(path, run.config.data.backend) as video:
         times, fps = video.times, video.fps
@@ -96,11 +144,7 @@ def predict_windows(
                 continue
             (indices,) = test_clips(segment, clip, 1)
             frames = video.frames([segment.first + index for index in indices])
-            yield SegmentPrediction(
-                start_seconds=start,
-                end_seconds=min(start + window, duration),
-                top_classes=classify_views(run, run.transform(frames), topk),
-            )
+            yield [Segment(start, min(start + window, duration), run.transform(frames))]
 
 
 @torch.inference_mode()

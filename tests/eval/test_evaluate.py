@@ -197,14 +197,14 @@ class RecordingStore:
         self.written.append((videos.start, self.model.batches))
 
 
-def test_results_are_read_behind_the_next_batch(
+def test_results_are_read_behind_the_next_shard(
     monkeypatch: pytest.MonkeyPatch, fake_gpu: list[FakeLink]
 ) -> None:
     model = MeanPixel()
     store: Any = RecordingStore(model)
     predict(monkeypatch, VideosAsTheirRow(), videos=9, model=model, store=store)
-    # each shard of three videos has two batches, and is read once the next one's first is queued
-    assert store.written == [(0, 3), (3, 5), (6, 6)]
+    # each shard of three videos has two batches, and is read once the next one's are queued
+    assert store.written == [(0, 4), (3, 6), (6, 6)]
 
 
 def test_on_the_cpu_a_shard_is_written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +222,7 @@ def test_shards_before_a_failure_of_the_loader_are_written(
     store: Any = RecordingStore(model)
     with pytest.raises(StorageError, match="disk gone"):
         predict(monkeypatch, VideosAsTheirRow(fails_at=6), videos=9, model=model, store=store)
-    assert store.written == [(0, 3), (3, 4)]
+    assert store.written == [(0, 4), (3, 4)]
     assert fake_gpu[0].closed
 
 

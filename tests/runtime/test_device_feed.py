@@ -15,7 +15,7 @@ from fake_link import FakeLink
 from torch import Tensor
 
 from hiera_video.errors import DecodeError
-from hiera_video.runtime.device_feed import DeviceFeed, StagingRing, device_link
+from hiera_video.runtime.device_feed import DeviceFeed, StagingRing, device_link, one_behind
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 Parts = list[Tensor | list[Tensor]]
@@ -237,6 +237,23 @@ def test_copies_to_the_host_wait_for_their_work() -> None:
     link.queue(partial(value.fill_, 4.0))
     assert copy.result().tolist() == [3.0, 3.0] and link.done == 2
     assert device_link(CPU).fetch(value).result() is value
+
+
+def test_items_are_passed_on_one_behind() -> None:
+    made = []
+
+    def items() -> Iterator[int]:
+        for number in range(3):
+            made.append(number)
+            yield number
+        raise DecodeError("b.mp4: truncated", reason="truncated")
+
+    for lag in (False, True):
+        made.clear()
+        passed = []
+        with pytest.raises(DecodeError, match=r"b\.mp4: truncated"):
+            passed.extend((number, len(made)) for number in one_behind(items(), lag=lag))
+        assert passed == ([(0, 2), (1, 3), (2, 3)] if lag else [(0, 1), (1, 2), (2, 3)])
 
 
 ABANDONED = """

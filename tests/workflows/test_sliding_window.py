@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fake_link import FakeLink
 
 import hiera_video as hv
-from hiera_video.errors import ConfigError
+from hiera_video.errors import ConfigError, DecodeError
 from hiera_video.video.encode import write_video
 from hiera_video.workflows.load_run import LoadedRun
 from hiera_video.workflows.sliding_window import predict_live, predict_windows, window_starts
@@ -61,6 +62,35 @@ def test_a_segment_is_one_clip_with_the_crops_of_the_test(run: LoadedRun, films:
     assert run.class_names is not None
     expected = dict(zip(run.class_names, probabilities, strict=True))
     assert dict(segments[1].top_classes) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_gpu_gives_the_same_segments(
+    run: LoadedRun, film: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it computes a segment the next is decoded, whose error comes in its place."""
+    expected = list(predict_windows(run, film, window=1))
+    links = []
+
+    def make(device: torch.device) -> FakeLink:
+        links.append(FakeLink(late=True, computes=True))
+        return links[-1]
+
+    monkeypatch.setattr("hiera_video.runtime.device_feed.device_link", make)
+    assert list(predict_windows(run, film, window=1)) == expected and len(expected) == 5
+    transform, frames_read = run.transform, []
+
+    def fail_at_the_third(frames: np.ndarray) -> torch.Tensor:
+        frames_read.append(len(frames))
+        if len(frames_read) == 3:
+            raise DecodeError("film.mp4: truncated", reason="truncated")
+        return transform(frames)
+
+    failing = replace(run, transform=fail_at_the_third)
+    found = []
+    with pytest.raises(DecodeError, match=r"film\.mp4: truncated"):
+        found.extend(predict_windows(failing, film, window=1))
+    assert found == expected[:2]
+    assert [link.closed for link in links] == [True, True]
 
 
 def test_segment_sampling_needs_a_window(run: LoadedRun, films: Path) -> None:
