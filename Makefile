@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help env demo test test-all test-torchcodec test-browser test-ray faults bench lint docs
+.PHONY: help env demo test test-all test-torchcodec test-browser test-ray faults bench gpu lint docs
 help:
 	@echo "make demo             generate the motion set, pre-train and fine-tune a micro Hiera, test it, write a report"
 	@echo "make test             lint, type check, default tests (under five minutes on two cores)"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-browser     install chromium, check report and website at desktop and phone width"
 	@echo "make test-ray         feature extraction on a local Ray cluster of two nodes"
 	@echo "make faults           fault injection at full counts; writes RELIABILITY.md (half an hour)"
+	@echo "make gpu              the tests that need a GPU, and all measurements on it (ten minutes); writes benchmarks/results"
 	@echo "make bench            speed benchmarks for benchmarks/results (half an hour on an idle machine)"
 	@echo "make docs             build this documentation into docs/_build/html, warnings as errors"
 	@echo "make lint             ruff and mypy alone"
@@ -75,6 +76,12 @@ bench: $(READY)
 	$(BIN)/python benchmarks/speed_page.py
 	$(BIN)/python benchmarks/data.py
 	$(BIN)/python benchmarks/data_samples.py
+
+# Resumes where it was interrupted; --only and --minutes: benchmarks/gpu_check.py --help.
+gpu: $(READY)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python benchmarks/gpu_check.py --out benchmarks/results --minutes 20 --resume
+	$(BIN)/python benchmarks/gpu_page.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

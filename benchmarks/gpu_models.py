@@ -22,6 +22,7 @@ from hiera_video.models.hiera import Hiera
 from hiera_video.models.macs import count_macs
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.models.masking import random_keep
+from hiera_video.runtime.cuda_graphs import GraphedForward
 from hiera_video.runtime.precision import autocast
 
 WARM_UP = 3
@@ -38,13 +39,10 @@ class Batch:
 
     clips: Tensor
     labels: Tensor
-    keep: Tensor | None
+    keep: Tensor | None = None
     """bool [B, units], True = visible; None for a classifier."""
-
-    @property
-    def visible(self) -> Tensor | None:
-        """Indices of the visible units [B, n], as hiera-optim takes them."""
-        return None if self.keep is None else self.keep.nonzero()[:, 1].view(len(self.keep), -1)
+    visible: Tensor | None = None
+    """Indices of the visible units [B, n], as hiera-optim takes them."""
 
 
 def measure(
@@ -57,7 +55,8 @@ def measure(
         size: Size of the model.
         batch: Clips of the batch.
         candidates: `<package>` or `<package>+<switch>+…`: package `ours`, `reference` or `optim`,
-            switches `compile`, `graph`, `autocast` (inference with float32 weights), `fp32`,
+            switches `compile`, `graph` (ours: the product's for inference, the whole step in
+            training), `autocast` (inference with float32 weights), `fp32`,
             and those of `OFF`.
         setup: Device and number of rounds.
 
@@ -121,12 +120,13 @@ def make_batch(case: Case, device: torch.device) -> Batch:
     """Return noise clips, labels and, for the masked autoencoder, visible units."""
     torch.manual_seed(0)
     mae, config = case.mae(), case.config
-    keep = random_keep(case.batch, config.num_units, mae.mask_ratio) if mae else None
-    return Batch(
-        clips=torch.randn(case.batch, 3, *case.input_size, device=device),
-        labels=torch.arange(case.batch, device=device) % config.num_classes,
-        keep=None if keep is None else keep.to(device),
-    )
+    clips = torch.randn(case.batch, 3, *case.input_size, device=device)
+    labels = torch.arange(case.batch, device=device) % config.num_classes
+    if mae is None:
+        return Batch(clips=clips, labels=labels)
+    keep = random_keep(case.batch, config.num_units, mae.mask_ratio).to(device)
+    visible = keep.nonzero()[:, 1].view(case.batch, -1)
+    return Batch(clips=clips, labels=labels, keep=keep, visible=visible)
 
 
 @torch.no_grad()
@@ -207,13 +207,18 @@ def _inference(
     forward = _compiled(package, switches, model)
 
     @torch.inference_mode()
-    def run() -> Tensor:
+    def infer(clips: Tensor) -> Tensor:
         with autocast(precision, setup.device):
             out = forward(clips).float()
         # the authors' classifier returns probabilities in evaluation
         return out.softmax(dim=-1) if package == "ours" else out  # type: ignore[no-any-return]
 
-    return graphed(run) if "graph" in switches and package == "ours" else run
+    if package != "ours" or "graph" not in switches:
+        return lambda: infer(clips)
+    graph = GraphedForward(infer)
+    graph(clips)
+    assert graph.captured, "the CUDA graph could not be captured"
+    return lambda: graph(clips)  # type: ignore[no-any-return]
 
 
 def _training(
@@ -253,10 +258,11 @@ def _compiled(package: str, switches: Sequence[str], model: nn.Module) -> Callab
 
 
 def _loss(package: str, forward: Callable[..., Any], inputs: Batch) -> Tensor:
-    if inputs.keep is None:
+    if inputs.visible is None:
         return F.cross_entropy(forward(inputs.clips).float(), inputs.labels)
     if package == "ours":
-        return forward(inputs.clips, keep=inputs.keep).loss  # type: ignore[no-any-return]
+        visible = inputs.visible.shape[1]
+        return forward(inputs.clips, keep=inputs.keep, visible=visible).loss  # type: ignore[no-any-return]
     if package == "optim":
         return forward(inputs.clips, mask=inputs.keep, keep_idx=inputs.visible)[0]  # type: ignore[no-any-return]
     return forward(inputs.clips, mask=inputs.keep)[0]  # type: ignore[no-any-return]

@@ -148,7 +148,11 @@ def measure_engine(mode: Mode, size: str, batch: int, setup: Setup) -> dict[str,
     model = create_model(case.name, drop_path_rate=0.0).to(setup.device)
     task: Task
     if isinstance(model, MaskedAutoencoderHiera):
-        task = Pretrain(draw_keep=model.draw_keep, tokens=model.unit_tokens.numel())
+        task = Pretrain(
+            draw_keep=model.draw_keep,
+            tokens=model.unit_tokens.numel(),
+            visible=model.num_visible_units(),
+        )
     else:
         task = Classify(num_classes=400, multi_label=False, augment=AugmentConfig())
     train = TrainConfig(batch_size=batch, epochs=1, precision="bf16")
@@ -214,7 +218,7 @@ def make_videos(setup: Setup, work: Path) -> Path:
     """Write the videos once and return their folder."""
     folder = work / "videos"
     if not (folder / "half.csv").exists():
-        small = ["--distinct", "2", "--links", "16", "--frames", "40", "--size", "128", "96"]
+        small = ["--distinct", "2", "--links", "8", "--frames", "40", "--size", "128", "96"]
         program = ["benchmarks/gpu_videos.py", str(folder)]
         run_program([*program, *(small if setup.micro else [])], setup, timeout=120)
     return folder
@@ -275,7 +279,7 @@ def measure_trainer(
     shown = [{key: row[key] for key in keys if key in row} for row in rows]
     found: dict[str, Any] = {"workers": workers, "program_seconds": took, "rows": shown}
     for key in keys:
-        values = [row[key] for row in shown[2:] if key in row]
+        values = [row[key] for row in shown[min(2, len(shown) - 1) :] if key in row]
         found[key] = float(f"{median(values):.5g}") if values else None
     return found
 

@@ -89,7 +89,11 @@ def make_state_on(
 def make_task(model: nn.Module, *, multi_label: bool = False, mixing: float = 0.0) -> Task:
     """Return the task of a model."""
     if isinstance(model, MaskedAutoencoderHiera):
-        return Pretrain(draw_keep=model.draw_keep, tokens=model.unit_tokens.numel())
+        return Pretrain(
+            draw_keep=model.draw_keep,
+            tokens=model.unit_tokens.numel(),
+            visible=model.num_visible_units(),
+        )
     augment = AugmentConfig(mixup=mixing, cutmix=mixing, label_smoothing=0.1)
     return Classify(num_classes=CLASSES, multi_label=multi_label, augment=augment)
 

@@ -1,0 +1,153 @@
+"""The GPU check runs from end to end on a CPU, so that no minute of a GPU is lost to a mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_the_whole_check_at_micro_size(tmp_path: Path) -> None:
+    command = [
+        *(sys.executable, "benchmarks/gpu_check.py", "--device", "cpu", "--size", "micro"),
+        *("--out", str(tmp_path), "--work", str(tmp_path / "work"), "--minutes", "30"),
+        *("--tests", "masks_are_the_same"),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    cases = json.loads((tmp_path / "gpu_check.json").read_text())["cases"]
+    assert [name for name, case in cases.items() if "error" in case] == []
+    assert list(cases) == [
+        "tests",
+        "ceilings",
+        "inference/micro/2+switches",
+        "fine_tune/micro/2",
+        "mae/micro/2+switches",
+        "engine/micro",
+        "trainer/mae/micro/pyav/model",
+        "demo",
+    ]
+    tests = cases["tests"]
+    assert (tests["passed"], tests["failed"], tests["exit_code"]) == (1, 0, 0)
+    assert cases["ceilings"]["matmul_tflops"] > 0
+    for name in ("inference/micro/2+switches", "fine_tune/micro/2", "mae/micro/2+switches"):
+        measured = cases[name]["candidates"]
+        assert {"ours", "reference"} <= measured.keys()
+        assert measured["reference"]["difference"] < 0.05
+    assert cases["demo"]["evaluated"] == 8
+    assert 0 <= cases["trainer/mae/micro/pyav/model"]["data_wait_share"] <= 1
+    assert done.stdout.count("\n") < 80 and "tests: 1 passed, 0 failed, 0 skipped" in done.stdout
+
+
+def test_cases_that_are_there_or_do_not_fit_are_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import gpu_check
+
+    ran = []
+
+    def jobs(*_: Any) -> list[Any]:
+        def job(name: str, seconds: float) -> Any:
+            def run(left: float) -> dict[str, Any]:
+                ran.append(name)
+                if name == "broken":
+                    raise ValueError("why it failed")
+                return {"value": 1}
+
+            return gpu_check.Job(name, seconds, run)
+
+        return [job("a/1", 1), job("broken", 1), job("long", 100), job("b/1", 1)]
+
+    monkeypatch.setattr(gpu_check, "make_jobs", jobs)
+    monkeypatch.setattr(gpu_check.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gpu_check, "describe_device", lambda _: {"name": "a GPU"})
+    monkeypatch.setattr(gpu_check, "free_memory", lambda _: None)
+    arguments = ["--out", str(tmp_path), "--minutes", "1"]
+    assert gpu_check.main([*arguments, "--only", "a,broken,long"]) == 1
+    cases = json.loads((tmp_path / "gpu_check.json").read_text())["cases"]
+    assert ran == ["a/1", "broken"] and list(cases) == ["a/1", "broken", "long"]
+    assert cases["broken"]["error"]["message"] == "why it failed"
+    assert cases["long"] == {"skipped": "60 s were left"}
+    out = capsys.readouterr().out
+    assert "broken: ERROR ValueError: why it failed" in out
+    assert gpu_check.main([*arguments, "--resume"]) == 1
+    assert ran == ["a/1", "broken", "broken", "b/1"]
+
+
+def test_reports_of_pytest_are_read(tmp_path: Path) -> None:
+    from gpu_workloads import read_junit
+
+    test = tmp_path / "test_three.py"
+    test.write_text(
+        "import pytest\n"
+        "def test_good(): pass\n"
+        "def test_bad(): assert 1 == 2, 'what is wrong'\n"
+        "def test_skipped(): pytest.skip('the reason')\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={tmp_path / 'junit.xml'}"]
+    environment = {**os.environ, "PYTEST_ADDOPTS": ""}
+    subprocess.run([*command, str(test)], cwd=tmp_path, env=environment, capture_output=True)
+    found = read_junit(tmp_path / "junit.xml")
+    assert (found["passed"], found["failed"], found["skipped"]) == (1, 1, 1)
+    assert found["skips"] == {"test_three::test_skipped": "the reason"}
+    assert "what is wrong" in " ".join(found["failures"]["test_three::test_bad"])
+
+
+def test_the_page_shows_what_is_measured_and_what_is_not() -> None:
+    from gpu_page import section
+
+    def candidate(rate: float) -> dict[str, Any]:
+        return {"clips_per_second": rate, "peak_gb": 1.5, "seconds": {"median": 1 / rate}}
+
+    empty = section({"cases": {}})
+    assert "Not measured yet. `make gpu` tests and measures" in empty
+    assert "| base, inference | 32 | not measured | – | – | – | – | – |" in empty
+    candidates = {"ours": candidate(900), "reference": candidate(250), "optim": candidate(600)}
+    case = {"candidates": candidates, "flops_per_clip": 2e11}
+    faster = {
+        "candidates": {
+            "ours+graph": candidate(1000),
+            "ours+sdpa": candidate(5000),
+            "ours+compile+graph": candidate(1200),
+        },
+        "flops_per_clip": 2e11,
+    }
+    cases = {
+        "ceilings": {
+            "matmul_tflops": 800.0,
+            "copy_gb_per_second": 3000,
+            "pinned_gb_per_second": 50,
+            "pageable_gb_per_second": 10,
+        },
+        "inference/base/32": case,
+        "inference/base/32+compile": faster,
+        "trainer/mae/base/pyav/model": {
+            "workers": 14,
+            "clips_per_second": 99.6,
+            "data_wait_share": 0.25,
+        },
+        "engine/base": {"share": 0.98},
+        "demo": {"total_seconds": 59.6, "top1": 94.4, "evaluated": 320},
+    }
+    text = section(
+        {
+            "device": {"name": "H", "cuda": "13.0"},
+            "date": "2026-01-02",
+            "versions": {"torch": "2.11"},
+            "machine": {"cores": 16},
+            "cases": cases,
+        }
+    )
+    assert "| base, inference | 32 | 1200 | 30% | 1.5 | 4.80 | 2.00 | compiled and graph |" in text
+    assert "| base, pre-training step, pyav, `augment.device=model` | 14 | 100 | 25% |" in text
+    assert "bare step's rate: 98.0%." in text and "60 s, 94.4 % of 320." in " ".join(text.split())
+    assert "A matrix product reaches 800 TFLOP/s" in text
+    assert "| large, inference | 32 | not measured | – | – | – | – | – |" in text
