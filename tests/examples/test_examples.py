@@ -38,9 +38,7 @@ def test_examples_are_short_and_documented() -> None:
         lines = file.read_text().splitlines()
         assert len(lines) <= 60, file.name
         assert f"examples/{file.name}" in page
-        assert any(line.startswith(f"    python examples/{file.name} ") for line in lines), (
-            file.name
-        )
+        assert any(f"python examples/{file.name} " in line for line in lines), file.name
 
 
 def test_classify_file(example: Callable, capsys: pytest.CaptureFixture[str]) -> None:
