@@ -1,4 +1,4 @@
-"""Compilation of a model's transformer blocks by `torch.compile`."""
+"""Compilation of a model by `torch.compile`, block by block."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def transformer_blocks(model: nn.Module) -> list[nn.Module]:
 
 
 def compile_blocks(model: nn.Module, backend: str | Callable[..., Any] = "inductor") -> None:
-    """Compile each transformer block in place; parameter names stay.
+    """Compile each transformer block, and the methods around them, in place; names stay.
 
     Equal blocks share their code, so that a network compiles in a fraction of the time that one
     graph of all blocks takes. Only `forward` is compiled, because the hooks of a sharded block
@@ -28,14 +28,17 @@ def compile_blocks(model: nn.Module, backend: str | Callable[..., Any] = "induct
     which blocks silently run uncompiled.
 
     Args:
-        model: The model on its device.
+        model: The model on its device; its `between_blocks` names the methods.
         backend: As in `torch.compile`.
     """
     limits: Any = torch._dynamo.config
     limits.recompile_limit = max(limits.recompile_limit, MAX_COMPILED_VARIANTS)
     # DDP's own splitting of graphs serves whole models; a block is smaller than its buckets
     limits.optimize_ddp = False
-    for block in transformer_blocks(model):
-        block.forward = torch.compile(
-            block.forward, backend=backend, dynamic=False, fullgraph=True
+    parts = [(block, "forward") for block in transformer_blocks(model)]
+    parts += [(model, name) for name in getattr(model, "between_blocks", ())]
+    for part, name in parts:
+        compiled = torch.compile(
+            getattr(part, name), backend=backend, dynamic=False, fullgraph=True
         )
+        setattr(part, name, compiled)

@@ -40,6 +40,8 @@ class HieraEncoder(nn.Module):
         checkpointing: Recompute each block in the backward pass to save memory.
     """
 
+    between_blocks: tuple[str, ...] = ("embed",)
+    """Methods that do the tensor work around the blocks; see `compile_blocks`."""
     _drop_rates: Tensor
 
     def __init__(self, config: HieraConfig, checkpointing: bool = False) -> None:

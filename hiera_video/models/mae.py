@@ -72,6 +72,7 @@ class MaskedAutoencoderHiera(HieraEncoder):
 
     unit_tokens: Tensor
     cell_tokens: Tensor
+    between_blocks = ("embed", "fuse", "fill_grid", "compare")
 
     def __init__(self, config: HieraConfig, mae: MaeConfig, checkpointing: bool = False) -> None:
         super().__init__(config, checkpointing)
@@ -193,11 +194,7 @@ class MaskedAutoencoderHiera(HieraEncoder):
             self._check_count(visible, expected if mask_ratio is not None else None, mask_ratio)
         latent = self.encode_visible(clips, keep, path_draws, visible)
         decoded, predicted = self.decode(latent, keep, decoder_draws)
-        pred = self.decoder_pred(self.decoder_norm(decoded))
-        with torch.no_grad():
-            patches = gather_rows(self.target.patches(clips.float()), predicted)
-            target = self.target.normalise(patches)
-        loss = F.mse_loss(pred.float(), target)
+        pred, target, loss = self.compare(decoded, clips, predicted)
         shape = (keep.shape[0], self.unit_tokens.numel())
         masked = torch.zeros(shape, dtype=torch.bool, device=clips.device)
         return MaeOutput(
@@ -208,6 +205,22 @@ class MaskedAutoencoderHiera(HieraEncoder):
             masked=masked.scatter(1, predicted, True),
             latent=latent.detach().flatten(1, 2),
         )
+
+    def compare(
+        self, decoded: Tensor, clips: Tensor, predicted: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return prediction and normalised target [B, M, size], and the mean squared error.
+
+        Args:
+            decoded: [B, M, width], the decoder's output at the predicted tokens.
+            clips: [B, C, (T,) H, W].
+            predicted: [B, M], positions in the final grid.
+        """
+        pred = self.decoder_pred(self.decoder_norm(decoded))
+        with torch.no_grad():
+            patches = gather_rows(self.target.patches(clips.float()), predicted)
+            target = self.target.normalise(patches)
+        return pred, target, F.mse_loss(pred.float(), target)
 
     def encode_visible(
         self,
@@ -221,7 +234,10 @@ class MaskedAutoencoderHiera(HieraEncoder):
         Returns:
             [B, visible units, tokens of a unit, C], fused and normalised.
         """
-        stages = self.encode(clips, keep, path_draws, visible)
+        return self.fuse(self.encode(clips, keep, path_draws, visible))
+
+    def fuse(self, stages: list[Tensor]) -> Tensor:
+        """Sum the maps of all stages on the final grid, and normalise them."""
         fused = stages[-1]
         for index in range(self.config.q_pool):
             fused = fused + self._fuse(index, stages[index])
@@ -265,6 +281,21 @@ class MaskedAutoencoderHiera(HieraEncoder):
             The decoder's output at the predicted tokens [B, M, width], and their ascending
             positions in the final grid [B, M].
         """
+        tokens, predicted = self.fill_grid(latent, keep, decoder_draws)
+        for block in self.decoder_blocks:
+            tokens = self.run_block(block, tokens, None)
+        if self.mae.decoder_tokens == "all":
+            return gather_rows(tokens, predicted), predicted
+        return tokens[:, -predicted.shape[1] :], predicted
+
+    def fill_grid(
+        self, latent: Tensor, keep: Tensor, decoder_draws: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the decoder's input and the positions to predict [B, M]; arguments as in `decode`.
+
+        The input is the final grid [B, N, width], with mask tokens at hidden places; where only
+        some are decoded, the visible tokens, then those to predict.
+        """
         batch, visible = latent.shape[:2]
         count = self.unit_tokens.numel()
         visible_tokens = self.unit_tokens[indices_of_true(keep, visible)].flatten(1)
@@ -273,14 +304,9 @@ class MaskedAutoencoderHiera(HieraEncoder):
         blank = self.mask_token.to(rows.dtype).view(1, -1).repeat(batch * count, 1)
         filled = blank.index_copy(0, flat_index(visible_tokens, count), rows.flatten(0, 2))
         tokens = filled.view(batch, count, -1) + self.decoder_pos_embed
-        decode_all = self.mae.decoder_tokens == "all"
-        if not decode_all:
+        if self.mae.decoder_tokens != "all":
             tokens = gather_rows(tokens, torch.cat([visible_tokens, predicted], dim=1))
-        for block in self.decoder_blocks:
-            tokens = self.run_block(block, tokens, None)
-        if decode_all:
-            return gather_rows(tokens, predicted), predicted
-        return tokens[:, visible_tokens.shape[1] :], predicted
+        return tokens, predicted
 
     def _predicted_positions(self, keep: Tensor, visible: int, draws: Tensor | None) -> Tensor:
         """Return the ascending positions [B, M] in the final grid of the tokens to predict."""
