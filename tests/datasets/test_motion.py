@@ -16,6 +16,7 @@ import av
 import numpy as np
 import pytest
 
+from hiera_video.data.prepare.motion import MotionOptions, list_clips, make_motion_set, write_tenth
 from hiera_video.errors import ConfigError
 
 SCRIPT = Path(__file__).parents[2] / "datasets" / "motion" / "prepare.py"
@@ -91,6 +92,24 @@ def test_annotations_agree(small: Path) -> None:
         labels = [int(label) for _, label in lines]
         assert {labels.count(label) for label in range(8)} == {count // 8}
     assert len(set(ids)) == len(list((small / "videos").iterdir())) == 24
+
+
+def test_a_tenth_of_the_training_videos_is_listed(small: Path, tmp_path: Path) -> None:
+    first = [f"videos/{number + 1}.mp4 {number}" for number in range(8)]
+    assert (small / "train_tenth.csv").read_text().splitlines() == first
+    clips = list_clips(MotionOptions(seed=0, hard=False, clips_per_class=21))
+    write_tenth(tmp_path, clips)
+    ids = [line.split()[0] for line in (tmp_path / "train_tenth.csv").read_text().splitlines()]
+    assert len(ids) == 24 and ids[8] == "videos/81.mp4" and ids[-1] == "videos/168.mp4"
+
+
+def test_a_set_of_an_earlier_version_gets_the_list(small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "set"
+    shutil.copytree(small, out)
+    before = (out / "train_tenth.csv").read_bytes()
+    (out / "train_tenth.csv").unlink()
+    assert not make_motion_set(out, MotionOptions(seed=0, hard=False, clips_per_class=2), workers=1)
+    assert (out / "train_tenth.csv").read_bytes() == before
 
 
 def test_videos_are_short_h264(small: Path, scenes: ModuleType) -> None:
@@ -202,5 +221,7 @@ def test_errors(tmp_path: Path, run: Run) -> None:
     with pytest.raises(ConfigError, match=r"exists and is not a motion set; choose a new folder"):
         run("--out", tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "precious" and not (tmp_path / "new").exists()
-    with pytest.raises(ConfigError, match=r"output=.*/thesis.txt/below: Not a directory; free disk"):
+    with pytest.raises(
+        ConfigError, match=r"output=.*/thesis.txt/below: Not a directory; free disk"
+    ):
         run("--out", tmp_path / "thesis.txt" / "below")
