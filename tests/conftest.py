@@ -177,7 +177,7 @@ def trained_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 for time in range(24):
                     place = 12 + step * (time - 12) // 2 + 12
                     frames[time, 10 + number : 22 + number, place : place + 12] = 240
-                path = folder / "videos" / split / name / f"{number}.mp4"
+                path = folder / "videos" / split / name / f"{split}_{name}_{number}.mp4"
                 copy = folder / "data/motion" / split / f"{label}_{number}.mp4"
                 for target in (path, copy):
                     target.parent.mkdir(parents=True, exist_ok=True)
