@@ -41,9 +41,15 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="RESULTS",
         help="print what changed between two results.json of the same videos",
     )
+    add(
+        "--page",
+        metavar="FILE",
+        help="with --compare, also write a page with the curves of both runs and the "
+        "reconstructions of their masked pre-training",
+    )
     parser.usage = (
         "%(prog)s (--cfg FILE | --run DIR) [--checkpoint WEIGHTS] [--dry-run] [key=value ...]\n"
-        "       %(prog)s --compare RESULTS RESULTS"
+        "       %(prog)s --compare RESULTS RESULTS [--page FILE]"
     )
     return parser
 
@@ -52,11 +58,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Check configuration and manifest, then import torch and test; return the exit code."""
     compare_parser = argparse.ArgumentParser(add_help=False)  # --compare needs no --cfg
     compare_parser.add_argument("--compare", nargs=2)
-    files = compare_parser.parse_known_args(argv)[0].compare
-    if files:
-        from hiera_video.eval.compare import compare
+    compare_parser.add_argument("--page", type=Path)
+    known = compare_parser.parse_known_args(argv)[0]
+    require(not known.page or known.compare, f"--page {known.page}: goes with --compare only")
+    if known.compare:
+        if known.page:
+            require_extra("train")
+        from hiera_video.workflows.compare import compare_tests
 
-        print(compare(*files).describe(*files))
+        print(compare_tests(*known.compare, known.page))
         return 0
     arguments = make_parser().parse_intermixed_args(argv)  # flags may stand between keys
     require_extra("train")

@@ -156,7 +156,7 @@ def predict_files(
         ConfigError: A file cannot be written.
     """
     for file in filter(None, (csv_file, json_file)):
-        _check_writable(file)
+        check_writable(file)
     run, rows, unreadable = source.load(), list[dict[str, Any]](), 0
     for path, found in _predict_all(run, paths, topk=topk, window=window, step=step):
         if isinstance(found, DecodeError):
@@ -166,9 +166,9 @@ def predict_files(
         print(printable(f"{path}  {_format(found)}"), flush=True)
         rows.append(_row(path, found))
     if json_file:
-        _write(json_file, encode_json(json.dumps(rows, indent=1, ensure_ascii=False)))
+        write_file(json_file, encode_json(json.dumps(rows, indent=1, ensure_ascii=False)))
     if csv_file:
-        _write(csv_file, encode_text(_csv(rows)))
+        write_file(csv_file, encode_text(_csv(rows)))
     if not unreadable:
         return DONE
     logger.error("%d of %d videos are unreadable", unreadable, len(paths))
@@ -269,7 +269,8 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _check_writable(path: str) -> None:
+def check_writable(path: str) -> None:
+    """Raise `ConfigError` unless the file can be written."""
     # os.path returns False for folders that may not be read, where Path raises
     folder = os.path.dirname(path) or "."  # noqa: PTH120
     if not os.path.isdir(folder):  # noqa: PTH112
@@ -282,7 +283,8 @@ def _check_writable(path: str) -> None:
         raise ConfigError(f"{path}: cannot be written; check the permissions")
 
 
-def _write(path: str, content: bytes) -> None:
+def write_file(path: str, content: bytes) -> None:
+    """Write a file, or raise `ConfigError`."""
     try:
         Path(path).write_bytes(content)
     except OSError as error:

@@ -19,7 +19,7 @@ WEBCAM = ["--run", "x", "--webcam", "/dev/video99"]
         (["--run", "x"], "no input: give videos, folders, lists or --webcam /dev/video0"),
         (
             ["a.mp4", "--model", "hiera_micro_16x32"],
-            "--model hiera_micro_16x32: needs --checkpoint: a file, folder, tag or hf-hub:owner/name",
+            "--model hiera_micro_16x32: needs --checkpoint: a file, folder, tag or hf-hub:owner",
         ),
         (
             ["a.mp4", "--model", "hiera_bse_16x224", "--pretrained", "x"],
