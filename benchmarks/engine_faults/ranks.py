@@ -189,7 +189,7 @@ def _record_samples(run: Path) -> None:
 
     def wrap(task: Task) -> Task:
         def recording(model: nn.Module, batch: ClipBatch, context: StepContext) -> TaskOutput:
-            given: dict[str, Tensor] = {}
+            given: dict[str, Any] = {}
             inner = getattr(model, "module", model)
             handle = inner.register_forward_pre_hook(
                 lambda module, arguments, named: given.update(clips=arguments[0], **named),
@@ -199,7 +199,11 @@ def _record_samples(run: Path) -> None:
             handle.remove()
             with (run / f"samples_{os.environ.get('RANK', '0')}.jsonl").open("a") as file:
                 for place, position in enumerate(batch.position.tolist()):
-                    hashes = {name: _hash(value[place]) for name, value in sorted(given.items())}
+                    hashes = {
+                        name: _hash(value[place])
+                        for name, value in sorted(given.items())
+                        if isinstance(value, Tensor)
+                    }
                     row = [context.step, position, batch.row[place].item(), hashes]
                     file.write(json.dumps(row) + "\n")
             return output
