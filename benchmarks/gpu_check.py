@@ -56,7 +56,7 @@ class Job:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the cases and print the table; return 1 if any of them failed."""
     arguments = parse(argv)
-    device = torch.device(arguments.device)
+    device = torch.device("cuda", 0) if arguments.device == "cuda" else torch.device("cpu")
     micro = arguments.size == "micro"
     setup = Setup(
         device=device,
@@ -144,6 +144,7 @@ def _model_jobs(setup: Setup) -> Iterator[Job]:
     yield _job("mae", "base", 32, "ours+compile ours ours+graph", 60, setup)
     yield _job("train", "large", 8, "ours+compile ours", 70, setup)
     yield Job("engine/base", 20, lambda _: measure_engine("train", "base", 16, setup))
+    yield Job("engine/large", 25, lambda _: measure_engine("train", "large", 16, setup))
 
 
 def _program_jobs(setup: Setup, work: Path) -> Iterator[Job]:

@@ -163,7 +163,7 @@ def _trainer_lines(cases: Result) -> Sequence[str]:
 
 def _programs(cases: Result) -> str:
     engine, demo = cases.get("engine/base", {}), cases.get("demo", {})
-    share = f"{engine['share']:.1%}" if "share" in engine else NONE
+    share = f"{engine['bytes_share']:.1%}" if "bytes_share" in engine else NONE
     text = (
         f"The trainer on batches in memory reaches this share of the bare step's rate: {share}. "
         "The demo (motion set, pre-training, fine-tuning, test): "

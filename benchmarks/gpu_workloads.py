@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -19,16 +20,20 @@ import torch
 from gpu_models import free_memory, measure
 from gpu_timing import Setup
 from speed_case import Case, Mode
+from torch import nn
 
 from hiera_video.data.config import AugmentConfig
 from hiera_video.data.loading.loader import ClipBatch
+from hiera_video.data.transforms.clip_sample import PendingCrop
+from hiera_video.data.transforms.on_device import PendingBatch
 from hiera_video.models.factory import create_model
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.runtime.distributed import World
 from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.config import OptimConfig, TrainConfig
+from hiera_video.train.context import StepContext
 from hiera_video.train.state import make_state
-from hiera_video.train.tasks import Classify, Pretrain, Task
+from hiera_video.train.tasks import Classify, Pretrain, Task, TaskOutput
 from hiera_video.train.trainer import RunInfo, Trainer
 
 ROOT = Path(__file__).parents[1]
@@ -140,11 +145,40 @@ def measure_engine(mode: Mode, size: str, batch: int, setup: Setup) -> dict[str,
     """Time the trainer on batches that are in memory, against the bare step.
 
     Returns:
-        `bare` and `engine` clips per second, and their `share`.
+        Clips per second of the `bare` step, of the trainer on finished clips in float32
+        (`floats`), and on crops in bytes as a loader gives them (`bytes`); and their shares.
     """
     bare = measure(mode, size, batch, ["ours"], setup)["candidates"]["ours"]["clips_per_second"]
     case = Case(mode=mode, size=size, batch=batch, resolution=32 if size == "micro" else 224)
+    found: dict[str, Any] = {"bare": bare}
+    for name, item in {"bytes": _crops(case), "floats": _clips(case)}.items():
+        rounds = [_time_fit(case, item, setup) for _ in range(1 if setup.micro else 3)]
+        found[name] = round(batch / median(rounds), 2)
+        found[f"{name}_share"] = round(found[name] / bare, 4)
+    free_memory(setup)
+    return found
+
+
+class TimedTask:
+    """A task that notes when its steps from `first` on begin, on an idle device."""
+
+    def __init__(self, task: Task, first: int, setup: Setup) -> None:
+        self.task, self.first, self.setup, self.calls, self.began = task, first, setup, 0, 0.0
+
+    def __call__(self, model: nn.Module, batch: ClipBatch, context: StepContext) -> TaskOutput:
+        if self.calls == self.first:
+            if self.setup.on_gpu:
+                torch.cuda.synchronize()
+            self.began = time.perf_counter()
+        self.calls += 1
+        return self.task(model, batch, context)
+
+
+def _time_fit(case: Case, item: ClipBatch, setup: Setup) -> float:
+    """Return the seconds of a step of the trainer."""
     world = World(0, 1, setup.device)
+    warm_up, steps = (2, 4) if setup.micro else (5, 30)
+    torch.manual_seed(0)
     model = create_model(case.name, drop_path_rate=0.0).to(setup.device)
     task: Task
     if isinstance(model, MaskedAutoencoderHiera):
@@ -155,53 +189,45 @@ def measure_engine(mode: Mode, size: str, batch: int, setup: Setup) -> dict[str,
         )
     else:
         task = Classify(num_classes=400, multi_label=False, augment=AugmentConfig())
-    train = TrainConfig(batch_size=batch, epochs=1, precision="bf16")
-    optim = OptimConfig(lr=1e-6)
-    seconds: list[float] = []
-    for _ in range(1 if setup.micro else 3):
-        warm_up, steps = 3, 4 if setup.micro else 30
-        trainer = Trainer(
-            make_state(model, optim, train, world),
-            task,
-            optim=optim,
-            train=train,
-            run=RunInfo(world=world, steps_per_epoch=10**6, num_videos=1, seed=0),
-            max_steps=warm_up + steps,
-        )
-        seconds.append(_time_fit(trainer, case, warm_up, steps, setup))
-    del trainer, model, task
-    free_memory(setup)
-    engine = round(batch / median(seconds), 2)
-    return {"bare": bare, "engine": engine, "share": round(engine / bare, 4)}
-
-
-def _time_fit(trainer: Trainer, case: Case, warm_up: int, steps: int, setup: Setup) -> float:
-    numbers = torch.arange(case.batch)
-    ring = [torch.randn(case.batch, 3, *case.input_size) for _ in range(2)]
-    began = 0.0
-
-    def batches() -> Iterator[list[ClipBatch]]:
-        nonlocal began
-        for step in range(warm_up + steps):
-            if step == warm_up:
-                if setup.on_gpu:
-                    torch.cuda.synchronize()
-                began = time.perf_counter()
-            yield [
-                ClipBatch(
-                    clips=ring[step % 2],
-                    labels=numbers % 400,
-                    row=numbers,
-                    view=numbers * 0,
-                    position=numbers,
-                    substituted=(),
-                )
-            ]
-
-    trainer.fit(batches(), StopSignal())
+    timed = TimedTask(task, warm_up, setup)
+    train = TrainConfig(batch_size=case.batch, epochs=1, precision="bf16")
+    trainer = Trainer(
+        make_state(model, OptimConfig(lr=1e-6), train, world),
+        timed,
+        optim=OptimConfig(lr=1e-6),
+        train=train,
+        run=RunInfo(world=world, steps_per_epoch=10**6, num_videos=1, seed=0),
+        max_steps=warm_up + steps,
+    )
+    trainer.fit(([item] for _ in range(warm_up + steps + 2)), StopSignal())
     if setup.on_gpu:
         torch.cuda.synchronize()
-    return (time.perf_counter() - began) / steps
+    return (time.perf_counter() - timed.began) / steps
+
+
+def _clips(case: Case) -> ClipBatch:
+    """Return finished clips, in float32."""
+    numbers = torch.arange(case.batch)
+    return ClipBatch(
+        clips=torch.randn(case.batch, 3, *case.input_size),
+        labels=numbers % 400,
+        row=numbers,
+        view=numbers * 0,
+        position=numbers,
+        substituted=(),
+    )
+
+
+def _crops(case: Case) -> ClipBatch:
+    """Return crops that the device finishes, in bytes."""
+    frames, side = case.input_size[:2]
+    shape = (frames, side, side * 5 // 4)
+    crop = PendingCrop(
+        shape=shape, size=side, flip=False, erasure=None, mean=(0.45,) * 3, std=(0.225,) * 3
+    )
+    count = case.batch * 3 * shape[0] * shape[1] * shape[2]
+    pixels = torch.randint(0, 255, (count,), dtype=torch.uint8)
+    return replace(_clips(case), clips=pixels, pending=PendingBatch.of([crop] * case.batch))
 
 
 def measure_kernels(setup: Setup, timeout: float) -> dict[str, Any]:

@@ -134,7 +134,7 @@ def test_the_page_shows_what_is_measured_and_what_is_not() -> None:
             "clips_per_second": 99.6,
             "data_wait_share": 0.25,
         },
-        "engine/base": {"share": 0.98},
+        "engine/base": {"bytes_share": 0.98},
         "demo": {"total_seconds": 59.6, "top1": 94.4, "evaluated": 320},
     }
     text = section(

@@ -74,8 +74,9 @@ def test_two_steps_equal_those_of_the_cpu(name: str, device: torch.device) -> No
         assert trainer.progress.step == 2
     moved = difference(weights(expected), before)
     assert moved > 1e-3
-    # AdamW divides by the gradient's size, so rounding shows where a gradient is almost zero
-    assert difference(weights(actual), weights(expected)) <= 0.05 * moved
+    # AdamW divides by the gradient's size: where that is rounding only, as for the keys' biases,
+    # the direction of the update is arbitrary
+    assert difference(weights(actual), weights(expected)) <= 0.15 * moved
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -112,6 +113,7 @@ def test_a_non_finite_step_leaves_the_weights(
 ) -> None:
     if device.type == "cpu" and precision == "fp16":
         pytest.skip("needs a CUDA device")
+    use_deterministic_kernels()
     kind = {"precision": precision, "ema": 0.9, **TASKS[name]}
     expected = make_trainer(device, **kind)
     assert train(expected, 2) == DONE
@@ -259,7 +261,7 @@ def test_compiled_steps(name: str, device: torch.device) -> None:
         assert counters["stats"]["unique_graphs"] == graphs
     before = weights(make_trainer(device, **kind))
     moved = difference(weights(expected), before)
-    assert difference(weights(trainer), weights(expected)) <= 0.05 * moved
+    assert difference(weights(trainer), weights(expected)) <= 0.15 * moved
 
 
 @pytest.mark.slow
