@@ -62,11 +62,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     known = compare_parser.parse_known_args(argv)[0]
     require(not known.page or known.compare, f"--page {known.page}: goes with --compare only")
     if known.compare:
+        from hiera_video.eval.compare import compare
+
+        comparison = compare(*known.compare)
         if known.page:
             require_extra("train")
-        from hiera_video.workflows.compare import compare_tests
+            from hiera_video.workflows.compare import write_page
 
-        print(compare_tests(*known.compare, known.page))
+            write_page(known.page, comparison, known.compare)
+        print(comparison.describe(*known.compare))
         return 0
     arguments = make_parser().parse_intermixed_args(argv)  # flags may stand between keys
     require_extra("train")

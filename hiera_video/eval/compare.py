@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hiera_video.errors import ConfigError
 from hiera_video.eval.metrics import bootstrap
@@ -36,6 +37,8 @@ class Comparison:
     """Videos that only one of the two tests read."""
     top1: tuple[float, float]
     """Percent."""
+    top1_intervals: tuple[tuple[float, float], tuple[float, float]]
+    """95 % bootstrap interval of each."""
     difference: float
     """Second minus first, in percentage points."""
     interval: tuple[float, float]
@@ -51,9 +54,12 @@ class Comparison:
     def describe(self, first: str, second: str) -> str:
         """Return the comparison as text; `first` and `second` name the two tests."""
         low, high = self.interval
+        tests = zip("AB", self.top1, self.top1_intervals, (first, second))
         lines = [
-            f"A {self.top1[0]:.2f}  {first}",
-            f"B {self.top1[1]:.2f}  {second}",
+            *(
+                f"{i} {top1:.2f} ({ends[0]:.2f} to {ends[1]:.2f})  {n}"
+                for i, top1, ends, n in tests
+            ),
             f"B - A: {self.difference:+.2f} points of top-1, "
             f"95 % interval {low:+.2f} to {high:+.2f}, over {self.videos} videos",
             f"correct only in A: {self.only_first}, only in B: {self.only_second}; "
@@ -100,6 +106,7 @@ def compare(first: str | Path, second: str | Path) -> Comparison:
         videos=len(videos),
         left_out=len(set(a) ^ set(b)),
         top1=(100 * float(correct[0].mean()), 100 * float(correct[1].mean())),
+        top1_intervals=(_interval(correct[0]), _interval(correct[1])),
         difference=100 * float(change.mean()),
         interval=(100 * low, 100 * high),
         only_first=only_first,
@@ -107,6 +114,11 @@ def compare(first: str | Path, second: str | Path) -> Comparison:
         p_value=mcnemar(only_first, only_second),
         classes=_class_changes(labels, change.tolist()),
     )
+
+
+def _interval(correct: NDArray[np.bool_]) -> tuple[float, float]:
+    low, high = bootstrap(lambda sample: correct[sample].mean(), len(correct))
+    return 100 * low, 100 * high
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -91,7 +91,7 @@ def write_report(
     matrix = None
     if not manifest.multi_label and len(names) <= MAX_MATRIX_CLASSES:
         counts = confusion(probabilities, single_labels(manifest, predictions.rows))
-        matrix = _data_url(confusion_matrix(counts, names))
+        matrix = data_url(confusion_matrix(counts, names))
     environment = Environment(
         loader=PackageLoader("hiera_video.eval", "."),
         autoescape=True,
@@ -121,7 +121,7 @@ def _plots(
     if any(row["split"] == "val" and metric in row for row in metrics):
         plots["Loss"] = loss_curve(metrics)
         plots["Validation during training"] = score_curve(metrics, metric)
-    return {title: _data_url(plot) for title, plot in plots.items()}
+    return {title: data_url(plot) for title, plot in plots.items()}
 
 
 def _hardest_first(rows: list[dict[str, Any]], metric: str) -> list[dict[str, Any]]:
@@ -178,7 +178,7 @@ def _example(
         return None
     top = np.argsort(-probabilities, kind="stable")[:3].tolist()
     return ReportExample(
-        strip=_data_url(film_strip(frames)),
+        strip=data_url(film_strip(frames)),
         file=Path(record.path).name,
         row=record.row,
         label=", ".join(names[label] for label in as_tuple(record.label)),
@@ -206,6 +206,7 @@ def _slowest(records: Sequence[Record], seconds: NDArray[np.float64] | None) -> 
     )
 
 
-def _data_url(picture: bytes) -> str:
+def data_url(picture: bytes) -> str:
+    """Return a PNG or JPEG as a URL that holds it."""
     kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,22 @@ def score_curve(rows: Sequence[dict[str, Any]], score: str) -> bytes:
     line = [row for row in rows if row["split"] == "val" and score in row]
     steps, scores = ([row[key] for row in line] for key in ("step", score))
     axes.plot(steps, scores, color=ORANGE, marker="o", ms=4)
+    return _png(figure)
+
+
+def compare_curves(curves: Mapping[str, Sequence[tuple[int, float]]], metric: str) -> bytes:
+    """Plot a metric over steps, with a line for each run.
+
+    Args:
+        curves: Name of the run → (step, value) pairs.
+        metric: Name of the metric, such as `loss`.
+    """
+    figure, axes = _figure("step", _display_name(metric))
+    for (name, line), colour in zip(curves.items(), (GREY, BLUE, ORANGE)):
+        steps, values = zip(*line)
+        axes.plot(steps, values, color=colour, marker="o" if len(line) < 60 else "", ms=4)
+        axes.lines[-1].set_label(textwrap.shorten(_plain(name), 40, placeholder="…"))
+    axes.legend(frameon=False)
     return _png(figure)
 
 
