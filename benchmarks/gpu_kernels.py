@@ -68,10 +68,10 @@ def attention_runs(shape: Attention, batch: int, setup: Setup) -> dict[str, Run]
             return F.scaled_dot_product_attention(query, key, value)
 
     def both(backend: SDPBackend) -> object:
-        leaves = [part.detach().requires_grad_() for part in (query, key, value)]
+        one, two, three = (part.detach().requires_grad_() for part in (query, key, value))
         with sdpa_kernel(backend):
-            out = F.scaled_dot_product_attention(*leaves)
-        return torch.autograd.grad(out, leaves, upstream)
+            out = F.scaled_dot_product_attention(one, two, three)
+        return torch.autograd.grad(out, (one, two, three), upstream)
 
     matrix = 4 * batch * shape.batch * shape.heads * shape.queries * shape.keys
     return {
@@ -126,8 +126,8 @@ def embed_blocks(embed: PatchEmbed, clips: Tensor) -> Tensor:
     kernel = [side for size, whole in zip(embed.kernel, sides) for side in (whole - size, 0)][::-1]
     weight = F.pad(embed.proj.weight, kernel)
     for axis in axes:  # b c (t p) (h q) (w r) -> b c t p h q w r
-        padded = padded.unflatten(2 + 2 * axis, (-1, embed.stride[axis]))
-        weight = weight.unflatten(2 + 2 * axis, (-1, embed.stride[axis]))
+        padded = torch.unflatten(padded, 2 + 2 * axis, (-1, embed.stride[axis]))
+        weight = torch.unflatten(weight, 2 + 2 * axis, (-1, embed.stride[axis]))
     inner, outer = [3 + 2 * axis for axis in axes], [2 + 2 * axis for axis in axes]
     # channels last in memory: b t h w (c p q r)
     blocks = padded.permute(0, *outer, 1, *inner).flatten(1 + len(outer)).movedim(-1, 1)
