@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from hiera_video.models.factory import create_model
 from hiera_video.models.hiera import Hiera
-from hiera_video.models.mae import MaskedAutoencoderHiera
+from hiera_video.models.mae import MaeOutput, MaskedAutoencoderHiera
 from hiera_video.models.registry import default_mae
 from hiera_video.train.tasks import collapse_monitors
 
@@ -46,21 +46,19 @@ def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 def move(model: nn.Module) -> None:
     """Replace parameters and buffers by tensors on the GPU, under `FakeTensorMode`."""
     for module in model.modules():
-        for values in (module._parameters, module._buffers):
-            for name, value in values.items():
-                if value is not None:
-                    fake = torch.empty(value.shape, dtype=value.dtype, device=GPU)
-                    is_parameter = isinstance(value, nn.Parameter)
-                    values[name] = nn.Parameter(fake) if is_parameter else fake
+        for name, value in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(torch.empty(value.shape, device=GPU)))
+        for name, value in module.named_buffers(recurse=False):
+            setattr(module, name, torch.empty(value.shape, dtype=value.dtype, device=GPU))
 
 
-def run_mae(model: MaskedAutoencoderHiera, **more: Any) -> Tensor:
-    """Return the loss on the GPU, in training with drop path."""
+def run_mae(model: MaskedAutoencoderHiera, **more: Any) -> MaeOutput:
+    """Run the forward pass on the GPU, in training with drop path."""
     count, tokens = model.config.num_units, model.unit_tokens.numel()
     with FakeTensorMode():
         move(model)
         with bf16():
-            output = model(
+            output: MaeOutput = model(
                 torch.empty(2, 3, 16, 32, 32, device=GPU),
                 keep=torch.empty(2, count, dtype=torch.bool, device=GPU),
                 path_draws=torch.empty(2, 4, 2, device=GPU),
@@ -70,7 +68,7 @@ def run_mae(model: MaskedAutoencoderHiera, **more: Any) -> Tensor:
             std, rank = collapse_monitors(output.latent)
     assert output.pred.dtype == torch.bfloat16 and output.loss.dtype == torch.float32
     assert {std.device, rank.device, output.masked.device} == {GPU}
-    return output.loss
+    return output
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -100,7 +98,7 @@ def test_masked_autoencoder(options: dict[str, Any]) -> None:
     mae = replace(default_mae(MAE), **options)
     model = create_model(MAE, mae=mae, drop_path_rate=0.2)
     assert isinstance(model, MaskedAutoencoderHiera)
-    assert run_mae(model, visible=model.num_visible_units()).device == GPU
+    assert run_mae(model, visible=model.num_visible_units()).loss.device == GPU
 
 
 def test_units_are_counted_on_the_host_unless_their_number_is_given() -> None:
