@@ -48,8 +48,8 @@ def move(model: nn.Module) -> None:
     for module in model.modules():
         for name, value in module.named_parameters(recurse=False):
             setattr(module, name, nn.Parameter(torch.empty(value.shape, device=GPU)))
-        for name, value in module.named_buffers(recurse=False):
-            setattr(module, name, torch.empty(value.shape, dtype=value.dtype, device=GPU))
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype, device=GPU))
 
 
 def run_mae(model: MaskedAutoencoderHiera, **more: Any) -> MaeOutput:
