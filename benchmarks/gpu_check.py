@@ -169,9 +169,9 @@ def _program_jobs(setup: Setup, work: Path) -> Iterator[Job]:
 
 
 def _more_jobs(setup: Setup) -> Iterator[Job]:
-    yield _job("mae", "base", 32, "ours ours+conv ours+sdpa ours+conv+sdpa", 12, setup)
-    yield _job("train", "base", 16, "ours ours+conv ours+sdpa", 12, setup)
-    yield _job("model", "base", 32, "ours ours+conv ours+sdpa", 12, setup)
+    yield _job("mae", "base", 32, "ours ours+conv ours+sdpa ours+cudnn", 12, setup)
+    yield _job("train", "base", 16, "ours ours+conv ours+sdpa ours+cudnn", 12, setup)
+    yield _job("model", "base", 32, "ours ours+conv ours+sdpa ours+cudnn", 12, setup)
     for batch in (1, 8):
         yield _job("model", "base", batch, SERVED, 12, setup)
         yield _job("model", "large", batch, SERVED, 15, setup)

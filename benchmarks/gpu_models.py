@@ -16,6 +16,7 @@ from speed_case import Case, Mode
 from speed_packages import import_package, missing_package, optimise, reference
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend
 
 from hiera_video.models.compiled import compile_blocks
 from hiera_video.models.hiera import Hiera
@@ -29,8 +30,13 @@ WARM_UP = 3
 OFF: dict[str, tuple[str, str, Any]] = {
     "conv": ("hiera_video.models.tokens", "PATCH_PRODUCT", False),
     "sdpa": ("hiera_video.models.blocks", "WINDOW_BACKENDS", ()),
+    "cudnn": (
+        "hiera_video.models.blocks",
+        "CLIP_BACKENDS",
+        (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.MATH),
+    ),
 }
-"""Switches that turn a choice of ours off: module, constant, and the constant's value then."""
+"""Switches that change a choice of ours: module, constant, and the constant's value then."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,8 +24,10 @@ WINDOW_BACKENDS: tuple[SDPBackend, ...] = (
     SDPBackend.EFFICIENT_ATTENTION,
     SDPBackend.MATH,
 )
-"""Kernels for many small windows on a GPU, best first. On Hopper torch prefers cuDNN's, which suit
-long sequences. Empty: torch's own order."""
+"""Kernels for many small windows on a GPU, best first: some versions of torch prefer cuDNN's on
+Hopper, which suit long sequences. Empty: torch's own order."""
+CLIP_BACKENDS: tuple[SDPBackend, ...] = ()
+"""The same for attention over more keys."""
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -40,8 +42,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def _fused_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    if query.is_cuda and key.shape[2] <= MAX_WINDOW_KEYS and WINDOW_BACKENDS:
-        with sdpa_kernel(list(WINDOW_BACKENDS), set_priority=True):
+    backends = WINDOW_BACKENDS if key.shape[2] <= MAX_WINDOW_KEYS else CLIP_BACKENDS
+    if query.is_cuda and backends:
+        with sdpa_kernel(list(backends), set_priority=True):
             return F.scaled_dot_product_attention(query, key, value)
     return F.scaled_dot_product_attention(query, key, value)
 
