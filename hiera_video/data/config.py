@@ -45,8 +45,8 @@ class DataConfig:
     frame_fps: float = 30.0
     """Frame rate of folders of pictures."""
     index: str | None = None
-    """Packet index written by `tools/check_data.py --index`; opens long videos in a fraction of the
-    time."""
+    """Packet index written by `hiera-video check-data --index`; opens long videos in a fraction of
+    the time."""
     workers: int = 2
     """Loader processes; 0 loads in the main process, where a hung decoder cannot be stopped."""
     on_broken: Literal["substitute", "error"] = "substitute"

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 BINS = 15
 LOG_TEMPERATURES = (-3.0, 3.0)
@@ -60,6 +59,8 @@ def calibration_error(probabilities: NDArray[np.float64], labels: NDArray[np.int
     It is the mean distance between confidence and accuracy over bins of confidence, weighted by
     the number of videos in each.
     """
+    from torchmetrics.functional.classification import multiclass_calibration_error  # 2 s
+
     scores, targets = torch.from_numpy(probabilities), torch.from_numpy(labels)
     return 100 * float(
         multiclass_calibration_error(scores, targets, scores.shape[1], n_bins=BINS, norm="l1")

@@ -1,4 +1,7 @@
-"""Metrics of per-video probabilities, computed by torchmetrics."""
+"""Metrics of per-video probabilities, computed by torchmetrics.
+
+It is imported where it is used: with scipy it takes two seconds, which no start should wait for.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torchmetrics.functional.classification import (
-    binary_average_precision,
-    multiclass_accuracy,
-    multiclass_confusion_matrix,
-    multilabel_average_precision,
-)
 
 Z = 1.959963984540054
 """97.5th percentile of the normal distribution."""
@@ -33,6 +30,8 @@ def accuracy(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> d
     Returns:
         `top1`, `top5` and `mean_class`, which is the mean recall of the classes that occur.
     """
+    from torchmetrics.functional.classification import multiclass_accuracy
+
     scores, targets = torch.from_numpy(probabilities), torch.from_numpy(labels)
     classes = scores.shape[1]
     # torchmetrics' macro average counts a class without videos as 0 % once it is predicted
@@ -57,6 +56,11 @@ def mean_average_precision(
         probabilities: [N, K].
         labels: [N, K] multi-hot.
     """
+    from torchmetrics.functional.classification import (
+        binary_average_precision,
+        multilabel_average_precision,
+    )
+
     targets = torch.from_numpy(labels).long()
     occurs = targets.sum(dim=0) > 0
     scores, targets = torch.from_numpy(probabilities)[:, occurs], targets[:, occurs]
@@ -84,6 +88,8 @@ def cross_entropy(probabilities: NDArray[np.float64], labels: NDArray[Any]) -> f
 
 def confusion(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the confusion matrix [K, K]: videos by label (row) and prediction (column)."""
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+
     scores, targets = torch.from_numpy(probabilities), torch.from_numpy(labels)
     return multiclass_confusion_matrix(scores.argmax(dim=1), targets, scores.shape[1]).numpy()
 

@@ -80,7 +80,7 @@ class ShardFiles(ShardFolder):
         except FileNotFoundError as error:
             raise FeatureError(
                 f"{self.folder}: no {METADATA} in this folder; give the output folder of "
-                "tools/extract_features.py"
+                "hiera-video extract"
             ) from error
         except (OSError, ValueError) as error:
             raise FeatureError(

@@ -1,4 +1,4 @@
-"""Read the features that `tools/extract_features.py` wrote.
+"""Read the features that `hiera-video extract` wrote.
 
 store = hv.FeatureStore("features/")
 store["/data/a.mp4"].features        # [n, 768], one row per window

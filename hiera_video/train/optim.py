@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from hiera_video.train.config import OptimConfig
-from hiera_video.train.parallel import gather_tensor
+from hiera_video.train.parallel import gather_tensor, is_sharded_tensor
 
 
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
@@ -60,7 +59,7 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
     groups = parameter_groups(model, config)
     if config.name == "sgd":
         tensors = [parameter for group in groups for parameter in group["params"]]
-        fused = all(tensor.is_cuda and not isinstance(tensor, DTensor) for tensor in tensors)
+        fused = all(tensor.is_cuda and not is_sharded_tensor(tensor) for tensor in tensors)
         nesterov = config.momentum > 0
         optimizer = torch.optim.SGD(
             groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=fused or None

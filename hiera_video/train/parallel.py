@@ -10,21 +10,36 @@ to and from plain tensors.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_leaves
 
 from hiera_video.errors import ConfigError
 from hiera_video.models.compiled import transformer_blocks
 from hiera_video.runtime.distributed import World
+
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
+    from torch.distributed.tensor import DTensor
+
+
+def is_sharded_model(model: nn.Module) -> TypeGuard[FSDPModule]:
+    """Return True for a model that `shard_model` has sharded."""
+    # torch.distributed.fsdp takes two seconds to import: only where a model is sharded
+    library: Any = sys.modules.get("torch.distributed.fsdp")
+    return library is not None and isinstance(model, library.FSDPModule)
+
+
+def is_sharded_tensor(tensor: Tensor) -> TypeGuard[DTensor]:
+    """Return True for a `DTensor`."""
+    library: Any = sys.modules.get("torch.distributed.tensor")
+    return library is not None and isinstance(tensor, library.DTensor)
 
 
 def shard_model(model: nn.Module, world: World) -> None:
@@ -34,6 +49,9 @@ def shard_model(model: nn.Module, world: World) -> None:
     would at every precision. Their half-precision copies live until the backward pass has used
     them, unless `model.checkpointing` is on.
     """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
     mesh = init_device_mesh(world.device.type, (world.size,))
     for block in transformer_blocks(model):
         fully_shard(block, mesh=mesh)
@@ -53,7 +71,7 @@ def wrap_ddp(model: nn.Module, world: World, *, static_graph: bool = False) -> n
     Returns:
         The wrapped model, or `model` itself.
     """
-    if world.size == 1 or isinstance(model, FSDPModule):
+    if world.size == 1 or is_sharded_model(model):
         return model
     ids = [world.device.index] if world.device.type == "cuda" else None
     if static_graph:
@@ -83,7 +101,7 @@ def no_sync(model: nn.Module) -> Iterator[None]:
     if isinstance(model, nn.parallel.DistributedDataParallel):
         with model.no_sync():
             yield
-    elif isinstance(model, FSDPModule):
+    elif is_sharded_model(model):
         model.set_requires_gradient_sync(False)
         yield
         model.set_requires_gradient_sync(True)
@@ -119,13 +137,15 @@ def unsharded_model(model: nn.Module, gather_into: nn.Module | None) -> Iterator
 
 def gather_tensor(value: Tensor) -> Tensor:
     """Return the full tensor; a sharded one is gathered, a collective that every rank must call."""
-    return value.full_tensor() if isinstance(value, DTensor) else value
+    return value.full_tensor() if is_sharded_tensor(value) else value
 
 
 def shard_like(value: Tensor, reference: Tensor) -> Tensor:
     """Return this rank's shard of the full tensor `value`, or `value` if `reference` is plain."""
-    if not isinstance(reference, DTensor):
+    if not is_sharded_tensor(reference):
         return value
+    from torch.distributed.tensor import distribute_tensor
+
     mesh, placements = reference.device_mesh, reference.placements
     return distribute_tensor(
         value.detach().to(reference.device), mesh, placements, src_data_rank=None

@@ -52,7 +52,7 @@ def report_unreadable(broken: int, epochs: int, num_videos: int, max_broken: flo
     """Log that `broken` samples in `epochs` epochs of `num_videos` videos exceed the limit."""
     logger.error(
         "%d unreadable samples in %d epochs of %d videos: more than data.max_broken=%g; "
-        "list the unreadable videos with tools/check_data.py, repair them or raise "
+        "list the unreadable videos with hiera-video check-data, repair them or raise "
         "data.max_broken, then run the same command again to resume",
         broken,
         epochs,

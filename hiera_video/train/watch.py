@@ -51,7 +51,7 @@ class UnreadableWatch:
             if len(self._paths) > NAMED_VIDEOS:
                 logger.warning(
                     "more videos are unreadable and are only counted from here on; "
-                    "tools/check_data.py lists them all"
+                    "hiera-video check-data lists them all"
                 )
             else:
                 logger.warning("%s: unreadable (%s); substituted by another video", path, reason)

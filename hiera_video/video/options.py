@@ -81,7 +81,7 @@ class IndexedPyAV:
     """The `pyav` backend with a packet index."""
 
     index: str
-    """File written by `tools/check_data.py --index`."""
+    """File written by `hiera-video check-data --index`."""
 
 
 Backend = str | FrameFolder | IndexedPyAV

@@ -1,7 +1,7 @@
 """Packet index: packet times of many videos, so that opening reads only a header.
 
-    python tools/check_data.py --train long.csv --out check --index        # check/packets.index
-    python tools/train_net.py … data.index=check/packets.index
+    hiera-video check-data --train long.csv --out check --index        # check/packets.index
+    hiera-video train … data.index=check/packets.index
 
 The index is an SQLite file with a row per video: path, size, modification time, and the times and
 kind of every packet. A video without a row, or whose size or time has changed, is scanned as
@@ -142,7 +142,7 @@ def _connection(index: str, process: int) -> sqlite3.Connection:
     """Open the index; once per process, as a connection must not cross a fork."""
     if not Path(index).is_file():
         raise ConfigError(
-            f"data.index={index}: no such file; tools/check_data.py --index writes it"
+            f"data.index={index}: no such file; hiera-video check-data --index writes it"
         )
     try:
         # immutable: an index is never modified, and network disks may lack locks
@@ -159,5 +159,5 @@ def _connection(index: str, process: int) -> sqlite3.Connection:
 def _damaged(index: str, error: Any) -> ConfigError:
     return ConfigError(
         f"data.index={index}: damaged, or not a packet index ({error}); "
-        "write it again with tools/check_data.py --index"
+        "write it again with hiera-video check-data --index"
     )

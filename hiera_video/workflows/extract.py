@@ -1,4 +1,4 @@
-"""Extract features of videos: `tools/extract_features.py` and `hv.extract_features`.
+"""Extract features of videos: `hiera-video extract` and `hv.extract_features`.
 
 Everything that needs no torch is checked before torch is imported.
 """

@@ -11,12 +11,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.models._meta import _KINETICS400_CATEGORIES
 
 from hiera_video.config.load import load_config
 from hiera_video.config.schema import Config
 from hiera_video.data.dataset import UnreadableVideo, VideoViews
 from hiera_video.data.loading.loader import test_loader
+from hiera_video.data.manifest.class_names import kinetics400_names
 from hiera_video.data.manifest.record import Manifest, Record
 from hiera_video.data.sampling import ClipConfig
 from hiera_video.data.transforms.train_eval import EvalTransform
@@ -160,9 +160,9 @@ def _load_weights(name: str | None, source: str) -> LoadedRun:
     config = Config(model=section, clip=ClipConfig(num_frames=input_size[0]))
     network = make_model(config, num_classes, pretrained=None)
     load_pretrained(network, weights, name=name)  # type: ignore[arg-type]
-    if class_names is None and num_classes == len(_KINETICS400_CATEGORIES):
+    if class_names is None and num_classes == len(kinetics400_names()):
         logger.info("%s: its 400 classes have no names; assuming Kinetics-400", source)
-        class_names = tuple(_KINETICS400_CATEGORIES)
+        class_names = kinetics400_names()
     return LoadedRun(
         model=network.eval(),
         transform=_test_transform(config),

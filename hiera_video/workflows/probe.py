@@ -1,4 +1,4 @@
-"""Train probes on frozen features: `tools/train_net.py` with `train.task=probe`."""
+"""Train probes on frozen features: `hiera-video train` with `train.task=probe`."""
 
 from __future__ import annotations
 

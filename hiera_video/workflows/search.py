@@ -1,4 +1,4 @@
-"""Search a feature store for windows that look like an example: `tools/search.py`."""
+"""Search a feature store for windows that look like an example: `hiera-video search`."""
 
 from __future__ import annotations
 

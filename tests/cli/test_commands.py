@@ -203,7 +203,7 @@ def test_bad_lines_and_unreadable_videos_are_named(
     done = tool(*common, "train.epochs=1")
     assert done.returncode == 3
     assert re.search(r"train_2.mp4: .*\(container\)", done.stderr)
-    assert "data.max_broken=0.05" in done.stderr and "tools/check_data.py" in done.stderr
+    assert "data.max_broken=0.05" in done.stderr and "hiera-video check-data" in done.stderr
     done = tool(*common, "train.epochs=1", "data.max_broken=0.5")
     assert done.returncode == 0, done.stderr  # resumed with a higher limit
 

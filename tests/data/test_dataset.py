@@ -216,10 +216,8 @@ def test_unreadable_videos_are_reported_in_tests(manifest: Manifest) -> None:
 def test_clips_that_exceed_the_memory_limit_together_are_decoded_apart(
     manifest: Manifest, videos: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hiera_video.video.reader import Limits
-
     # room for one clip of four frames, not for the nine different frames of three
-    monkeypatch.setattr("hiera_video.video.pyav.Limits", lambda: Limits(max_bytes=64 * 48 * 3 * 4))
+    monkeypatch.setattr("hiera_video.data.clip_frames.AT_ONCE_BYTES", 64 * 48 * 3 * 4)
     views = TestViews(manifest, CLIP, NegativeCrops, num_clips=3)[0]
     assert isinstance(views, VideoViews)
     assert [numbers_of(videos, views.views[2 * i])[0] for i in range(3)] == [0, 16, 32]

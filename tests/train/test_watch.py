@@ -28,7 +28,7 @@ def test_unreadable_videos_are_counted_once_they_are_too_many_to_name(
     watch = UnreadableWatch()
     watch.observe((f"{number}.mp4", "empty") for number in range(NAMED_VIDEOS + 5))
     assert caplog.text.count("substituted by another video") == NAMED_VIDEOS
-    assert caplog.text.count("tools/check_data.py lists them all") == 1
+    assert caplog.text.count("hiera-video check-data lists them all") == 1
 
 
 def test_collapsed_features_are_warned_of_again_only_after_they_recovered(

@@ -145,7 +145,7 @@ def test_a_file_that_is_not_an_index(content: bytes, videos: Any, tmp_path: Path
 
 
 def test_a_missing_index(videos: Any) -> None:
-    words = "data.index=gone: no such file; tools/check_data.py --index writes it"
+    words = "data.index=gone: no such file; hiera-video check-data --index writes it"
     with pytest.raises(ConfigError, match=words):
         open_video(videos.write("a.mp4", 5), IndexedPyAV(index="gone"))
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from hiera_video.data.manifest.record import Label, Manifest
@@ -14,6 +15,12 @@ from hiera_video.utils.atomic_files import write_atomic
 from hiera_video.utils.text_files import is_text, read_json, read_text
 
 CLASS_NAME_FILES = ("labels.txt", "labels.json")
+
+
+@cache
+def kinetics400_names() -> tuple[str, ...]:
+    """Return the classes of Kinetics-400 in the order of the published weights."""
+    return read_class_names(Path(__file__).with_name("kinetics400.txt"))
 
 
 def find_class_names(listing: Path) -> tuple[tuple[str, ...] | None, Path | None]:

@@ -38,7 +38,7 @@ DATASETS = {
     "ucf101": "ucf101_hmdb51",
     "hmdb51": "ucf101_hmdb51",
 }
-"""Word in a manifest's path → folder in datasets/ that explains how to make it."""
+"""Word in a manifest's path → data set of `hiera-video prepare` that explains how to make it."""
 
 
 def read_manifest(
@@ -75,7 +75,7 @@ def read_manifest(
         return _read_folder(path, SafeRoot(path, targets=root, follow_links=follow_links))
     if not path.is_file():
         raise ManifestError(
-            f"{source}: no such file or folder; {_readme_for(source)} explains how to make it"
+            f"{source}: no such file or folder; `{_command_for(source)}` explains how to make it"
         )
     if path.suffix.lower() in VIDEO_SUFFIXES:
         raise ManifestError(
@@ -98,9 +98,9 @@ def read_manifest(
     return read_list(path, options)
 
 
-def _readme_for(source: str) -> str:
-    words = (folder for word, folder in DATASETS.items() if word in source.lower())
-    return f"datasets/{next(words, 'folder')}/README.md"
+def _command_for(source: str) -> str:
+    words = (dataset for word, dataset in DATASETS.items() if word in source.lower())
+    return f"hiera-video prepare {next(words, 'folder')} --help"
 
 
 # -- folders -----------------------------------------------------------------------------------

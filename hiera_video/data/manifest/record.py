@@ -100,7 +100,7 @@ class Manifest:
                 raise ManifestError(
                     f"{self.source}: {record.path} has no label; write `path label` lines or put "
                     "the videos into one folder a class; masked pre-training "
-                    "(train.task=pretrain) and tools/predict.py need none"
+                    "(train.task=pretrain) and hiera-video predict need none"
                 )
 
     def require_labels_below(

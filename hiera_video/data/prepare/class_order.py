@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hiera_video.data.manifest.class_names import (
     find_class_names,
+    kinetics400_names,
     read_class_names,
     share_class_names,
 )
@@ -85,9 +86,7 @@ def check_class_order(
         return compare_class_order(names, known), str(reference)
     if reference is None and len(names) != 400:
         return None, "pass --classes with a file of class names in the right order"
-    from torchvision.models._meta import _KINETICS400_CATEGORIES as kinetics
-
-    return compare_class_order(names, kinetics), "Kinetics-400's order"
+    return compare_class_order(names, kinetics400_names()), "Kinetics-400's order"
 
 
 def compare_class_order(names: Sequence[str], reference: Sequence[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """Write tar shards that the webdataset library reads, with an index for random access.
 
     write_shards(read_manifest("train.csv"), Path("shards"), "train")   # train.index.json
-    python tools/train_net.py … data.train=shards/train.index.json
+    hiera-video train … data.train=shards/train.index.json
 
     train.index.json     the index (see manifest/tar_index.py), a function of the shards' content
     .train.sources.json  what they were made of, by which the next run skips finished shards
@@ -224,7 +224,7 @@ def _file_status(record: Record) -> os.stat_result:
     except OSError as error:
         raise ManifestError(
             f"{record.path}: cannot be put into a shard ({error.strerror}); "
-            "tools/check_data.py writes a list without such videos"
+            "hiera-video check-data writes a list without such videos"
         ) from error
     if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_FILE:
         raise ManifestError(

@@ -12,11 +12,11 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as kernels
 
 from hiera_video.data.transforms.clip_sample import Erasure
 from hiera_video.data.transforms.warp import Matrix, warp
@@ -61,9 +61,9 @@ def color_jitter(clip: Tensor, *, strength: float, generator: random.Random) -> 
         strength: Factors are drawn from [1 - strength, 1 + strength], one each for all frames.
         generator: Source of the random numbers.
     """
-    for name in generator.sample(list(JITTER), k=len(JITTER)):
+    for name in generator.sample(JITTER, k=len(JITTER)):
         factor = generator.uniform(1 - strength, 1 + strength)
-        clip = _by_frame(partial(JITTER[name], **{f"{name}_factor": factor}), clip)
+        clip = _by_frame(partial(_adjust, name, factor), clip)
     return clip
 
 
@@ -96,6 +96,14 @@ def draw_erasure(
     return None
 
 
+@cache
+def kernels() -> Any:
+    """Import torchvision's kernels, which takes three seconds: only runs that use them wait."""
+    from torchvision.transforms.v2 import functional
+
+    return functional
+
+
 Operation = Callable[[Tensor, float, float], Tensor]
 """(uint8 clip [T, 3, H, W], level in [0, 1], sign) → clip."""
 
@@ -123,12 +131,12 @@ def _by_frame(kernel: Callable[[Tensor], Tensor], clip: Tensor) -> Tensor:
 
 def _auto_contrast(clip: Tensor, level: float, sign: float) -> Tensor:
     # the extremes of each plane are found faster where planes are contiguous
-    return _by_frame(lambda frame: kernels.autocontrast(frame.contiguous()), clip)
+    return _by_frame(lambda frame: kernels().autocontrast(frame.contiguous()), clip)
 
 
 def _posterize(clip: Tensor, level: float, sign: float) -> Tensor:
     bits = max(1, 4 - int(4 * level))  # 0 bits at the top level would make a black clip
-    result: Tensor = kernels.posterize(clip, bits=bits)
+    result: Tensor = kernels().posterize(clip, bits=bits)
     return result
 
 
@@ -148,33 +156,35 @@ def _factor(level: float, sign: float) -> float:
     return max(0.1, 1.0 + 0.9 * level * sign)
 
 
-def _enhance(kernel: Callable[[Tensor, float], Tensor]) -> Operation:
-    """Make an operation of a kernel that takes a factor, where 1 changes nothing."""
+def _adjust(name: str, factor: float, frame: Tensor) -> Tensor:
+    """Change brightness, contrast or saturation by a factor, where 1 changes nothing."""
+    result: Tensor = getattr(kernels(), f"adjust_{name}")(frame, factor)
+    return result
+
+
+def _enhance(name: str) -> Operation:
+    """Return the operation of `_adjust`."""
 
     def operation(clip: Tensor, level: float, sign: float) -> Tensor:
-        return _by_frame(lambda frame: kernel(frame, _factor(level, sign)), clip)
+        return _by_frame(partial(_adjust, name, _factor(level, sign)), clip)
 
     return operation
 
 
-JITTER: dict[str, Callable[[Tensor, float], Tensor]] = {
-    "brightness": kernels.adjust_brightness,
-    "contrast": kernels.adjust_contrast,
-    "saturation": kernels.adjust_saturation,
-}
+JITTER = ("brightness", "contrast", "saturation")
 
 OPERATIONS: dict[str, Operation] = {
     "AutoContrast": _auto_contrast,
-    "Equalize": lambda clip, level, sign: kernels.equalize(clip),
-    "Invert": lambda clip, level, sign: kernels.invert(clip),
+    "Equalize": lambda clip, level, sign: kernels().equalize(clip),
+    "Invert": lambda clip, level, sign: kernels().invert(clip),
     "Rotate": _rotate,
     "PosterizeIncreasing": _posterize,
     "SolarizeIncreasing": _solarize,
     "SolarizeAdd": _solarize_add,
-    "ColorIncreasing": _enhance(kernels.adjust_saturation),
-    "ContrastIncreasing": _enhance(kernels.adjust_contrast),
-    "BrightnessIncreasing": _enhance(kernels.adjust_brightness),
-    "SharpnessIncreasing": lambda clip, level, sign: kernels.adjust_sharpness(
+    "ColorIncreasing": _enhance("saturation"),
+    "ContrastIncreasing": _enhance("contrast"),
+    "BrightnessIncreasing": _enhance("brightness"),
+    "SharpnessIncreasing": lambda clip, level, sign: kernels().adjust_sharpness(
         clip, _factor(level, sign)
     ),
     "ShearX": lambda clip, level, sign: _warp(clip, (1, 0.3 * level * sign, 0, 0, 1, 0)),

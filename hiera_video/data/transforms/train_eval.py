@@ -22,7 +22,12 @@ from einops import rearrange
 from torch import Tensor
 
 from hiera_video.data.config import AugmentConfig
-from hiera_video.data.transforms.augment import color_jitter, draw_erasure, random_augment
+from hiera_video.data.transforms.augment import (
+    color_jitter,
+    draw_erasure,
+    kernels,
+    random_augment,
+)
 from hiera_video.data.transforms.clip_sample import ClipSample, PendingCrop
 from hiera_video.data.transforms.multicrop import Crops, ReusedBuffer
 from hiera_video.data.transforms.resize import CropResizer
@@ -48,6 +53,8 @@ class TrainTransform:
         require(size > 0, f"crop size {size}: must be above 0")
         self.augment = augment
         self.size = size
+        if augment.rand_augment > 0 or augment.color_jitter > 0:
+            kernels()  # imported once, before workers are forked
 
     def __call__(self, frames: np.ndarray, generator: random.Random) -> ClipSample:
         """Return one augmented clip; the same generator state gives the same clip.

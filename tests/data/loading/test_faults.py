@@ -112,6 +112,54 @@ def test_a_video_that_hangs_or_crashes_its_decoder_is_reported_by_a_test(
     assert [(item.row, item.reason) for item in unreadable] == [(2, reason)]
 
 
+def test_a_disk_that_blocks_all_workers_beyond_the_deadline_quarantines_nothing(
+    manifest: Manifest, tmp_path: Path, block_reads: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Issue I, 4.6, with real reads that the kernel blocks."""
+    file = tmp_path / "quarantine.jsonl"
+    policy = QuarantinePolicy(deadline_seconds=1.0, file=str(file))
+    plan = BatchPlan(num_records=9, batch_size=3, seed=0)
+    clips = TrainClips(manifest, CLIP, CROP, seed=0, quarantine=policy)
+    steps = {"first_step": 0, "last_step": 6, "context": "fork"}
+    expected = [step[0].clips for step in train_loader(clips, plan, workers=0, **steps)]
+    release = block_reads([Path(record.path) for record in manifest.records])
+    waited: list[str] = []
+
+    def note(message: str, path: str) -> None:
+        waited.append(path)
+        if len(waited) == 2:
+            release()
+
+    monkeypatch.setattr("hiera_video.data.loading.storage.PROBE_SECONDS", 1.0)
+    monkeypatch.setattr("hiera_video.data.loading.pool.logger.warning", note)
+    found = [step[0].clips for step in train_loader(clips, plan, workers=2, **steps)]
+    assert len(waited) >= 2 and not file.exists()
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def kill_for_memory() -> None:
+    """End as the kernel ends a process at its memory limit."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_file_that_kills_workers_is_quarantined_and_training_goes_on(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Issue I, 4.8."""
+    bad, file = manifest.records[4].path, tmp_path / "quarantine.jsonl"
+    misbehave_at(monkeypatch, bad, kill_for_memory)
+    policy = QuarantinePolicy(file=str(file))
+    plan = BatchPlan(num_records=9, batch_size=3, seed=0)
+    substituted: list[Any] = []
+    for _ in range(2):  # the second is a restart
+        clips = TrainClips(manifest, CLIP, CROP, seed=0, quarantine=policy)
+        loader = train_loader(clips, plan, first_step=0, last_step=3, workers=2, context="fork")
+        substituted.append([pair for step in loader for pair in step[0].substituted])
+    assert substituted[0] == substituted[1] and set(substituted[0]) == {(bad, "crashed")}
+    (entry,) = [json.loads(line) for line in file.read_text().splitlines()]
+    assert (entry["path"], entry["message"]) == (bad, "ended a worker twice with SIGKILL")
+
+
 def losses(manifest: Manifest, workers: int, kills: Iterator[float] | None = None) -> list[str]:
     """Train a linear model for 12 steps; kill a worker after each of the times in `kills`."""
     clips = TrainClips(manifest, CLIP, CROP, seed=0)

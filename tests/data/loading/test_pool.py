@@ -15,13 +15,14 @@ import torch
 from hiera_video.data.loading.faults import MAX_DEATHS
 from hiera_video.data.loading.pool import (
     LOOK_SECONDS,
+    MAX_EXTENSIONS,
     PAUSE_SECONDS,
     START_SECONDS,
     TASKS_PER_WORKER,
     WorkerPool,
 )
 from hiera_video.data.loading.quarantine import OnOpen, Quarantine, QuarantinePolicy
-from hiera_video.errors import WorkerError
+from hiera_video.errors import StorageError, WorkerError
 
 HOUR = 3600.0
 Event = tuple[float, Any]
@@ -87,6 +88,7 @@ class World:
         self.workers: list[SimulatedWorker] = []
         self.pauses: dict[float, float] = {}
         """Time → seconds for which everything is stopped then."""
+        self.responds: Callable[[str], bool] = lambda path: True
 
     def start(self) -> tuple[SimulatedWorker, SimulatedWorker]:
         self.workers.append(SimulatedWorker(self))
@@ -113,6 +115,7 @@ class World:
             start=self.start,
             wait=self.wait,
             clock=lambda: self.now,
+            responds=self.responds,
         )
 
 
@@ -235,19 +238,110 @@ def test_a_crash_is_retried_once_and_the_file_then_quarantined(
     ]
 
 
+def killed_at(*bad: str) -> Callable[[Any, dict[str, str]], list[Event]]:
+    """Kill the worker at each file of an item that is in `bad` and not quarantined."""
+
+    def script(item: str, quarantined: dict[str, str]) -> list[Event]:
+        events: list[Event] = []
+        for path in item:
+            events.append((0.0, ("opening", path)))
+            if path in bad and path not in quarantined:
+                return [*events, (1.0, -signal.SIGKILL)]
+        return [*events, (1.0, ("result", item))]
+
+    return script
+
+
 def test_a_killed_worker_is_replaced_and_quarantines_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    deaths = iter([-signal.SIGKILL, -signal.SIGKILL, -signal.SIGKILL])
+    deaths = iter([-signal.SIGKILL, 0])
 
     def script(path: str, quarantined: dict[str, str]) -> list[Event]:
         assert not quarantined
-        death = next(deaths, None) if path == "b" else None
-        opening: Event = (0.0, ("opening", path))
-        return [opening, (1.0, ("result", path) if death is None else death)]
+        death = next(deaths, None) if path in "bc" else None
+        opening: Event = (0.0, ("opening", "same.mp4"))
+        return [opening, (1.0, death or ("result", path))]
 
     assert list(World(script).pool(workers=2).results("abc")) == ["a", "b", "c"]
-    assert caplog.messages == ["a loader worker died (SIGKILL); restarting it"] * 3
+    assert caplog.messages == ["a loader worker died (SIGKILL); restarting it"]
+
+
+def test_a_file_at_which_workers_are_killed_is_quarantined_whatever_the_signal(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Issue I, 4.8: the kernel kills workers at their memory limit with SIGKILL."""
+    file = str(tmp_path / "quarantine.jsonl")
+    world = World(killed_at("x", "y", "z"))
+    results = world.pool(file=file).results(["axbyczd", "e"])
+    assert next(results) == "axbyczd"  # six deaths on one item
+    assert len(world.workers) == 7
+    assert caplog.messages[:2] == [
+        "a loader worker died (SIGKILL); restarting it",
+        "x: ended a worker twice with SIGKILL, perhaps for lack of memory; skipped from now on",
+    ]
+    assert Quarantine(file).reasons == dict.fromkeys("xyz", "crashed")
+    # a restart skips the files
+    again = World(killed_at("x", "y", "z"))
+    assert list(again.pool(file=file).results(["axbyczd"])) == ["axbyczd"]
+    assert len(again.workers) == 1
+
+
+def test_files_are_not_quarantined_if_workers_are_killed_at_all_of_them(tmp_path: Path) -> None:
+    """The machine is short of memory, not the files at fault."""
+    file = str(tmp_path / "quarantine.jsonl")
+    results = World(killed_at(*"abcdefgh")).pool(file=file).results(["abcdefgh"])
+    with pytest.raises(
+        WorkerError,
+        match=r"^loader workers died twice at each of 5 files in a row, the last with SIGKILL "
+        r"reading e; if memory is short, lower data.workers or train.batch_size$",
+    ):
+        next(results)
+    assert not Path(file).exists()
+
+
+def test_a_worker_whose_storage_does_not_respond_gets_more_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Issue I, 4.6: both workers wait for the disk, for longer than the deadline."""
+    file = tmp_path / "quarantine.jsonl"
+    world = World(lambda item, _: reading(f"{item}.mp4", 150.0, item))
+    world.responds = lambda path: False
+    pool = world.pool(workers=2, deadline_seconds=60.0, file=str(file))
+    assert list(pool.results(range(4))) == [0, 1, 2, 3]
+    assert len(world.workers) == 2 and not file.exists()
+    assert caplog.messages[0] == "0.mp4: its storage does not respond; waiting"
+    assert len(caplog.messages) == 8
+
+
+def test_storage_that_has_just_returned_leaves_workers_another_deadline() -> None:
+    """The second worker's read goes on only when the storage is back."""
+    world = World(lambda item, _: reading(f"{item}.mp4", 100.0, item))
+    answers = iter([False, True])
+    world.responds = lambda path: next(answers)
+    pool = world.pool(workers=2, deadline_seconds=60.0)
+    assert list(pool.results(range(2))) == [0, 1] and next(answers, None) is None
+    assert len(world.workers) == 2
+    # a file that hangs all the same is quarantined later
+    world = World(hang_at("a"))
+    answers = iter([False, True, True])
+    world.responds = lambda path: next(answers)
+    assert list(world.pool(deadline_seconds=60.0).results("a")) == ["a"]
+    assert world.now == 3 * 60.0 + 1.0
+
+
+def test_storage_that_stays_away_stops_the_run(tmp_path: Path) -> None:
+    file = tmp_path / "quarantine.jsonl"
+    world = World(hang_at("a"))
+    world.responds = lambda path: False
+    pool = world.pool(deadline_seconds=60.0, file=str(file))
+    with pytest.raises(
+        StorageError,
+        match=r"^a: the storage fails \(it does not respond\); check that the disk with the videos "
+        r"is mounted, and data.root, then run the same command again$",
+    ):
+        next(pool.results("a"))
+    assert world.now == (MAX_EXTENSIONS + 1) * 60.0 and not file.exists()
 
 
 @pytest.mark.parametrize(

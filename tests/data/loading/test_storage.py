@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hiera_video.data.loading import storage
-from hiera_video.data.loading.storage import OWN_PAUSES, PAUSES, StorageGuard
+from hiera_video.data.loading.storage import OWN_PAUSES, PAUSES, StorageGuard, storage_responds
 from hiera_video.data.manifest.record import Record
 from hiera_video.errors import DecodeError, StorageError
 
@@ -181,3 +183,25 @@ def test_storage_that_does_not_respond_is_retried() -> None:
     with pytest.raises(StorageError, match="does not respond"):
         StorageGuard([record], clock).read(record, read)
     assert clock.seconds == sum(PAUSES)
+
+
+def test_storage_responds_with_files_folders_shards_and_errors(tmp_path: Path) -> None:
+    file = tmp_path / "shard.tar"
+    file.write_bytes(bytes(100_000))
+    for path in (file, tmp_path, tmp_path / "gone.mp4"):
+        assert storage_responds(str(path))
+    assert storage_responds(f"{file}!a.mp4") and storage_responds("s3://bucket/shard.tar!a.mp4")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="leases are Linux's")
+def test_storage_that_blocks_a_read_does_not_respond(
+    tmp_path: Path, block_reads: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a.mp4"
+    file.write_bytes(bytes(1000))
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "PROBE_SECONDS", 0.5)
+        release = block_reads([file])
+        assert not storage_responds(str(file))
+    release()
+    assert storage_responds(str(file))

@@ -9,6 +9,7 @@ import pytest
 
 from hiera_video.data.manifest.class_names import (
     find_class_names,
+    kinetics400_names,
     read_class_names,
     remap_labels,
     share_class_names,
@@ -84,3 +85,10 @@ def test_names_that_a_line_cannot_hold(tmp_path: Path, name: str) -> None:
     """I 4.3, 4.10: they moved the indices of all later classes, or ended the command."""
     write_class_names(tmp_path, ["x", name, "a"])
     assert find_class_names(tmp_path / "train.csv") == (("x", name, "a"), tmp_path / "labels.json")
+
+
+def test_kinetics_names_are_those_of_the_published_weights() -> None:
+    models = pytest.importorskip("torchvision.models.video")
+    names = kinetics400_names()
+    assert names == tuple(models.MViT_V2_S_Weights.KINETICS400_V1.meta["categories"])
+    assert (len(names), names[0], names[-1]) == (400, "abseiling", "zumba")

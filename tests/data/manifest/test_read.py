@@ -97,12 +97,14 @@ def test_something_something(tmp_path: Path) -> None:
         (
             {},
             "data/k400/train.csv",
-            "data/k400/train.csv: no such file or folder; datasets/kinetics/README.md explains how",
+            "data/k400/train.csv: no such file or folder; `hiera-video prepare kinetics --help` "
+            "explains how",
         ),
         (
             {},
             "my/train.csv",
-            "my/train.csv: no such file or folder; datasets/folder/README.md explains how",
+            "my/train.csv: no such file or folder; `hiera-video prepare folder --help`"
+            " explains how",
         ),
         (
             {},

@@ -189,7 +189,7 @@ def test_a_folder_with_other_shards(
 def test_records_that_are_not_video_files(shards_index: Path, tmp_path: Path) -> None:
     with pytest.raises(
         ManifestError,
-        match=r"gone.mp4: cannot be put into a shard .No such file .*tools/check_data.py writes",
+        match=r"gone.mp4: cannot be put into a shard .No such file .*hiera-video check-data writes",
     ):
         write_shards(one_video(tmp_path / "gone.mp4"), tmp_path, "y")
     (tmp_path / "frames").mkdir()
