@@ -28,14 +28,10 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# Videos, masked pre-training, fine-tuning, multi-view test, report. A second run reuses what is there.
+# Videos, masked pre-training, fine-tuning with all labels and with a tenth, tests, report. A second
+# run reuses what is there.
 demo: $(READY)
-	$(BIN)/python datasets/motion/prepare.py --out data/motion
-	$(BIN)/python tools/train_net.py --cfg configs/motion_hiera_micro_mae.yaml
-	$(BIN)/python tools/train_net.py --cfg configs/motion_hiera_micro.yaml model.pretrained=runs/motion_hiera_micro_mae
-	$(BIN)/python tools/test_net.py --cfg configs/motion_hiera_micro.yaml
-	@echo "report: runs/motion_hiera_micro/report.html"
-	@echo "reconstructions: runs/motion_hiera_micro_mae/reconstructions/latest.png"
+	$(BIN)/python -m hiera_video demo
 
 test: lint
 	$(BIN)/python -m pytest

@@ -1,237 +1,349 @@
-"""Compare masking random units with masking the future, in pre-training on the motion set.
+"""Find out what makes masked pre-training on the motion set fail, one change at a time.
 
-    python datasets/motion/prepare.py --out data/motion_hard --hard
-    python benchmarks/pretraining_why.py          # a quarter of an hour on one idle core
+    hiera-video prepare motion output=data/motion
+    python benchmarks/pretraining_why.py --device cuda      # on a CPU, ten minutes an experiment
 
-Pre-trains like `configs/motion_hard_hiera_micro_mae.yaml` with either masking, in memory and with
-one seed. Then measures accuracy on held-out videos: of a ridge regression on frozen features (mean
-over space, time steps separate), and of two epochs of fine-tuning at several learning rates, from
-each pre-training and from scratch.
+Each experiment pre-trains a micro Hiera on all training videos without labels, in memory, and
+measures features and fine-tuning on the held-out videos:
+
+- `loss`, `feature_std`, `effective_rank`: on held-out clips with masks;
+- `ridge`: top-1 of a ridge regression on frozen features, time steps apart;
+- `few`: top-1 after fine-tuning on 24 videos a class, 360 steps;
+- `few, layer decay`: the same with a higher learning rate and layer decay 0.75;
+- `short`: top-1 after two epochs of fine-tuning on all videos.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
+import json
 import random
 import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from pretraining_lab import (
+    CHUNK,
+    Clips,
+    classifier,
+    features,
+    held_out_loss,
+    optimise,
+    read_frames,
+    ridge,
+    seed_of,
+    shuffled_batches,
+    top1,
+)
 from record import record
 from torch import Tensor, nn
 
 import hiera_video as hv
 from hiera_video.data.manifest.read import read_manifest
-from hiera_video.data.transforms.train_eval import random_box
+from hiera_video.models.mae import MaeOutput, MaskedAutoencoderHiera
 from hiera_video.models.registry import MaeConfig
+from hiera_video.models.tokens import gather_rows, indices_of_true
+from hiera_video.train.tasks import collapse_monitors
 
-BATCH, CLASSES = 16, 8
-MEAN, DEVIATION = 0.45, 0.225  # of the pixels, as in the recipe
-MASKINGS: dict[str, dict[str, Any]] = {
-    # at ratios 0.5 and 0.75 the loss stays at 0.74 to 0.84
-    "random units, 0.3": {"masking": "random", "mask_ratio": 0.3},
-    "the future, 0.5": {"masking": "future", "mask_ratio": 0.5},
+SIZE, CLASSES, BATCH = 32, 8, 16
+Videos = tuple[Clips, Tensor]
+"""Clips of a split, and their labels on the same device."""
+
+SMALL_DECODER = {"decoder_embed_dim": 64, "decoder_depth": 1, "decoder_num_heads": 2}
+FUTURE = {"masking": "future", "mask_ratio": 0.5, "target_frames": "all", **SMALL_DECODER}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A pre-training: the demo's first recipe, with the changes that differ from the defaults."""
+
+    name: str
+    mae: dict[str, Any] = field(default_factory=dict)
+    steps: int = 480
+    """Optimizer steps; 0 starts from scratch."""
+    repeats: int = 2
+    """Clips of each of the batch's 16 videos."""
+    lr: float = 1e-3
+    warmup: int = 120
+    weight_decay: float = 0.05
+    clip_grad: float = 1.0
+    change: str = ""
+    """A change to the model or the loss, a key of `CHANGES`, or "moving ground"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuning:
+    """A fine-tuning that follows each pre-training."""
+
+    steps: int
+    lr: float
+    warmup: int
+    layer_decay: float = 1.0
+    videos: int | None = None
+    """Videos of each class; None for all."""
+
+
+FINE_TUNINGS = {
+    "few": FineTuning(steps=360, lr=1e-3, warmup=60, videos=24),
+    "few, layer decay": FineTuning(steps=360, lr=2e-3, warmup=60, layer_decay=0.75, videos=24),
+    "short": FineTuning(steps=240, lr=1e-3, warmup=48),
 }
-RECIPES = ((1e-3, 1.0), (1e-3, 0.6), (2e-3, 0.6), (4e-3, 0.6))  # lr, layer decay
-Videos = tuple[Tensor, Tensor]
-"""All frames, uint8 [N, 24, 3, H, W], and labels [N]."""
 
 
-def read_videos(path: str) -> Videos:
-    """Read all frames and labels of a list."""
-    records = read_manifest(path).records
-    frames = []
-    for item in records:
-        with hv.open_video(item.path) as video:
-            frames.append(torch.from_numpy(video.frames(range(24))))
-    labels = [item.label for item in records]
-    return torch.stack(frames).movedim(-1, 2).contiguous(), torch.tensor(labels)
+def plain_loss(output: MaeOutput, clips: Tensor, model: MaskedAutoencoderHiera) -> Tensor:
+    return output.loss
 
 
-def sample_clips(
-    frames: Tensor, generator: random.Random | None, scale: tuple[float, float] = (0.7, 1.0)
-) -> Tensor:
-    """Return random clips and crops [B, 3, 16, 32, 32], or central ones without a generator."""
-    clips = []
-    for video in frames:
-        if generator is None:
-            clips.append(resize(video[4:20], 36, 43)[..., 2:34, 6:38])
-            continue
-        start = generator.randint(0, 8)
-        top, left, height, width = random_box(
-            40, 48, scale=scale, ratio=(0.75, 4 / 3), generator=generator
-        )
-        clips.append(
-            resize(video[start : start + 16, :, top : top + height, left : left + width], 32, 32)
-        )
-    return ((torch.stack(clips) - MEAN) / DEVIATION).transpose(1, 2)
-
-
-def resize(frames: Tensor, height: int, width: int) -> Tensor:
-    """Resize uint8 [T, 3, H, W] to float [T, 3, height, width] in [0, 1]."""
-    return F.interpolate(
-        frames.float() / 255, (height, width), mode="bilinear", align_corners=False
-    )
-
-
-def optimize(
-    model: nn.Module,
-    rates: list[tuple[nn.Parameter, float]],
-    steps: int,
-    warmup: int,
-    lr: float,
-    loss: Any,
-) -> None:
-    """Train with AdamW, linear warm-up, a cosine and gradients clipped to norm 1.
-
-    Args:
-        model: Returned in eval mode.
-        rates: Parameters and the factors of their learning rates.
-        steps: Optimizer steps.
-        warmup: Steps of warm-up.
-        lr: Peak learning rate.
-        loss: Step → loss.
-    """
-    groups = [
-        {"params": [p], "lr": 0.0, "rate": rate, "weight_decay": 0.05 * (p.ndim > 1)}
-        for p, rate in rates
-    ]
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95))
-    model.train()
-    for step in range(steps):
-        progress = (step - warmup) / max(steps - warmup, 1)
-        now = lr * (
-            (step + 1) / warmup if step < warmup else 0.5 * (1 + math.cos(math.pi * progress))
-        )
-        for group in optimizer.param_groups:
-            group["lr"] = now * group["rate"]
-        optimizer.zero_grad()
-        loss(step).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-    model.eval()
-
-
-def shuffled_batches(count: int, seed: int) -> Any:
-    """Return a function from step to the indices of its batch; an epoch has every video once."""
-    generator = torch.Generator().manual_seed(seed)
-    orders: dict[int, Tensor] = {}
-    each = count // BATCH
-
-    def batch(step: int) -> Tensor:
-        order = orders.setdefault(step // each, torch.randperm(count, generator=generator))
-        return order[step % each * BATCH :][:BATCH]
-
-    return batch
-
-
-def pretrain(
-    masking: dict[str, Any], train: Videos, val: Videos, epochs: int
-) -> tuple[dict[str, Tensor], float]:
-    """Return weights and validation loss of a masked autoencoder."""
-    torch.manual_seed(0)
-    mae = MaeConfig(
-        target_frames="all", decoder_embed_dim=64, decoder_depth=1, decoder_num_heads=2, **masking
-    )
-    model = hv.create_model("mae_hiera_micro_16x32", mae=mae)
-    crops, batch = random.Random(0), shuffled_batches(len(train[0]), 0)
-    each = len(train[0]) // BATCH
-
-    def loss(step: int) -> Tensor:
-        return model(sample_clips(train[0][batch(step)], crops, (0.5, 1.0))).loss
-
-    optimize(model, [(p, 1.0) for p in model.parameters()], epochs * each, each, 1e-3, loss)
+def loss_by_variance(output: MaeOutput, clips: Tensor, model: MaskedAutoencoderHiera) -> Tensor:
+    """Weight each patch's error by the variance of its pixels."""
     with torch.no_grad():
-        losses = [model(sample_clips(part, None)).loss.item() for part in val[0].split(32)]
-    return model.state_dict(), sum(losses) / len(losses)
+        hidden = indices_of_true(output.masked, output.pred.shape[1])
+        patches = gather_rows(model.target.patches(clips.float()), hidden)
+        weights = patches.var(dim=-1) + 1e-4
+    errors = (output.pred.float() - output.target).square().mean(dim=-1)
+    return (errors * weights).sum() / weights.sum()
 
 
-def classifier(weights: dict[str, Tensor]) -> nn.Module:
-    """Return a micro Hiera initialised with the encoder in `weights`."""
-    torch.manual_seed(0)
-    model = hv.create_model("hiera_micro_16x32", num_classes=CLASSES)
-    names = model.state_dict().keys() & weights.keys()
-    model.load_state_dict({name: weights[name] for name in names}, strict=False)
-    return model
+def predict_raw_pixels(model: MaskedAutoencoderHiera) -> None:
+    model.target.normalise = lambda patches: patches  # type: ignore[method-assign]
 
 
-def fine_tune(
-    model: Any, train: Videos, val: Videos, epochs: int, lr: float, decay: float
-) -> float:
-    """Fine-tune and return top-1 on `val` in percent."""
-    frames, labels = train
-    crops, batch, each = random.Random(0), shuffled_batches(len(labels), 0), len(labels) // BATCH
-    rates = [
-        (p, decay ** (model.num_layers - model.layer_id(name)))
-        for name, p in model.named_parameters()
-    ]
-
-    def loss(step: int) -> Tensor:
-        rows = batch(step)
-        return F.cross_entropy(model(sample_clips(frames[rows], crops)), labels[rows])
-
-    optimize(model, rates, epochs * each, max(1, epochs * each // 5), lr, loss)
-    with torch.no_grad():
-        predicted = [model(sample_clips(part, None)).argmax(1) for part in val[0].split(32)]
-    return round((torch.cat(predicted) == val[1]).float().mean().item() * 100, 1)
+def drop_fusion(model: MaskedAutoencoderHiera) -> None:
+    """Encode with the last stage alone."""
+    model._fuse = lambda index, tokens: tokens.new_zeros(())  # type: ignore[method-assign]
 
 
-@torch.no_grad()
-def probe(model: Any, train: Videos, val: Videos) -> float:
-    """Return top-1 on `val` in percent of a ridge regression on the third stage's spatial means."""
-    features = []
-    for frames, _ in (train, val):
-        maps = [
-            model.eval().forward_intermediates(sample_clips(part, None))[2].mean((2, 3)).flatten(1)
-            for part in frames.split(32)
-        ]
-        features.append(torch.cat(maps))
-    mean, deviation = features[0].mean(0), features[0].std(0) + 1e-6
-    known, held_out = ((part - mean) / deviation for part in features)
-    targets = F.one_hot(train[1], CLASSES) - 1 / CLASSES
-    solution = torch.linalg.solve(
-        known.T @ known + 100 * torch.eye(known.shape[1]), known.T @ targets
-    )
-    return round(((held_out @ solution).argmax(1) == val[1]).float().mean().item() * 100, 1)
+def freeze_positions(model: MaskedAutoencoderHiera) -> None:
+    for embedding in (model.pos_embed_spatial, model.pos_embed_temporal):
+        nn.init.zeros_(embedding)
+        embedding.requires_grad_(False)
+
+
+def change_nothing(model: MaskedAutoencoderHiera) -> None:
+    pass
+
+
+CHANGES: dict[str, Callable[[MaskedAutoencoderHiera], None]] = {
+    "raw pixels": predict_raw_pixels,
+    "no fusion": drop_fusion,
+    "no positions": freeze_positions,
+}
+
+EXPERIMENTS = [
+    Experiment(name="from scratch", steps=0),
+    Experiment(name="first recipe: random units, 0.75"),
+    # flat patches
+    Experiment(name="variance floor 0.01", mae={"variance_floor": 0.01}),
+    Experiment(name="variance floor 0.1", mae={"variance_floor": 0.1}),
+    Experiment(name="loss weighted by variance", change="variance"),
+    Experiment(name="raw pixels", change="raw pixels"),
+    Experiment(name="moving, textured ground", change="moving ground"),
+    # positions, number of units
+    Experiment(name="no position embeddings", change="no positions"),
+    Experiment(name="mask ratio 0.5", mae={"mask_ratio": 0.5}),
+    Experiment(name="mask ratio 0.9", mae={"mask_ratio": 0.9}),
+    Experiment(name="tubes, 0.75", mae={"masking": "tube"}),
+    # architecture
+    Experiment(name="last stage alone, no fusion", change="no fusion"),
+    Experiment(name="decoder 64 wide, 1 block", mae=SMALL_DECODER),
+    Experiment(name="decoder 4 blocks", mae={"decoder_depth": 4}),
+    Experiment(name="both frames of a token", mae={"target_frames": "all"}),
+    # optimisation
+    Experiment(name="lr 3e-4", lr=3e-4),
+    Experiment(name="lr 3e-3", lr=3e-3),
+    Experiment(name="warm-up 24 steps", warmup=24),
+    Experiment(name="gradient clip 0.02", clip_grad=0.02),
+    Experiment(name="weight decay 0", weight_decay=0.0),
+    Experiment(name="weight decay 0.2", weight_decay=0.2),
+    Experiment(name="three times the steps", steps=1440),
+    # what has to be predicted
+    Experiment(name="the future", mae=FUTURE, repeats=1, steps=720),
+    Experiment(
+        name="the future, variance floor 0.05",
+        mae={**FUTURE, "variance_floor": 0.05},
+        repeats=1,
+        steps=720,
+    ),
+    Experiment(
+        name="the future, first frames, floor 0.05",
+        mae={**FUTURE, "target_frames": "first", "variance_floor": 0.05},
+        repeats=1,
+        steps=720,
+    ),
+]
 
 
 def main() -> None:
+    """Run the experiments that are not yet in the output, and record the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--data", default="data/motion_hard", help="the motion set's harder variant"
-    )
-    parser.add_argument("--passes", type=int, default=12, help="epochs of pre-training")
-    parser.add_argument("--budget", type=int, default=2, help="epochs of fine-tuning")
+    parser.add_argument("--data", default="data/motion", help="folder of the motion set")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", help="names of experiments")
+    parser.add_argument("--out", type=Path, help="output file instead of results/")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    train, val = (read_videos(f"{arguments.data}/{split}.csv") for split in ("train", "val"))
+    device = torch.device(arguments.device)
+    train, val = (read_split(f"{arguments.data}/{split}.csv", device) for split in ("train", "val"))
     rows = []
-    for name, masking in {"from scratch": None, **MASKINGS}.items():
-        weights, held_out = (
-            pretrain(masking, train, val, arguments.passes) if masking else ({}, None)
-        )
-        row: dict[str, Any] = {"start": name, "pretraining_loss": held_out and round(held_out, 4)}
-        row["probe_top1"] = probe(classifier(weights), train, val)
-        row["fine_tuned_top1"] = {
-            f"lr {lr:g}, layer decay {decay:g}": fine_tune(
-                classifier(weights), train, val, arguments.budget, lr, decay
-            )
-            for lr, decay in RECIPES
-        }
-        print(row, flush=True)
+    for experiment in EXPERIMENTS:
+        if arguments.only and experiment.name not in arguments.only:
+            continue
+        row = run(experiment, train, val, arguments.seed)
+        print(json.dumps(row), flush=True)
         rows.append(row)
     result = {
-        "what": "motion set, harder variant, seed 0, in memory, one centre view: held-out loss of "
-        "masked pre-training; top-1 of a ridge regression on frozen features; top-1 after "
-        f"{arguments.budget} epochs of fine-tuning",
+        "what": (__doc__ or "").partition("\n")[0],
         "command": " ".join(["python", *sys.argv]),
+        "seed": arguments.seed,
         "rows": rows,
     }
-    print(record("pretraining_why", result))
+    print(record("pretraining_why", result, arguments.out))
+
+
+def read_split(path: str, device: torch.device) -> Videos:
+    """Read all frames and labels of a list."""
+    records = read_manifest(path).records
+    frames = torch.stack([read_frames(item.path) for item in records])
+    labels = torch.tensor([item.label for item in records])
+    return Clips(frames.to(device), SIZE, consecutive=True), labels.to(device)
+
+
+def run(experiment: Experiment, train: Videos, val: Videos, seed: int) -> dict[str, Any]:
+    """Return the measurements of one experiment."""
+    weights, row = pretrain(experiment, train, val, seed) if experiment.steps else ({}, {})
+    row = {"experiment": asdict(experiment), **row}
+    model = start(weights, seed, train)
+    known, queries = (
+        features(model, centre(clips), range(len(labels))).flatten(1)
+        for clips, labels in (train, val)
+    )
+    row["ridge"] = top1(ridge(known, train[1], queries, CLASSES), val[1])
+    for name, tuning in FINE_TUNINGS.items():
+        row[name] = fine_tune(start(weights, seed, train), tuning, train, val, seed)
+    return row
+
+
+def centre(clips: Clips) -> Callable[[list[int]], Tensor]:
+    """Return the test's view: the middle clip, cropped from an enlarged frame."""
+    return lambda rows: clips.centre(rows, share=SIZE / 36)
+
+
+def pretrain(
+    experiment: Experiment, train: Videos, val: Videos, seed: int
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return weights and measurements of a masked autoencoder."""
+    clips, device = train[0], train[1].device
+    torch.manual_seed(seed)
+    decoder = {"decoder_embed_dim": 128, "decoder_depth": 2, "decoder_num_heads": 4}
+    mae = MaeConfig(**{"mask_ratio": 0.75, **decoder, **experiment.mae})
+    model = hv.create_model("mae_hiera_micro_16x32", mae=mae).to(device)
+    assert isinstance(model, MaskedAutoencoderHiera)
+    CHANGES.get(experiment.change, change_nothing)(model)
+    loss_of = loss_by_variance if experiment.change == "variance" else plain_loss
+    crops = random.Random(seed_of("crops", seed))
+    batch, _ = shuffled_batches(range(len(train[1])), BATCH, seed)
+    trace = []
+
+    def loss(step: int) -> Tensor:
+        rows = [row for row in batch(step) for _ in range(experiment.repeats)]
+        inputs = clips.train(rows, crops, scale=(0.5, 1.0), flip=False)
+        if experiment.change == "moving ground":
+            inputs = inputs + 0.5 * moving_ground(len(inputs), device)
+        output: MaeOutput = model(inputs)
+        if step % (experiment.steps // 12) == 0 or step == experiment.steps - 1:
+            std, rank = collapse_monitors(output.latent)
+            trace.append([step, *(round(float(n), 3) for n in (output.loss.detach(), std, rank))])
+        return loss_of(output, inputs, model)
+
+    optimise(
+        model,
+        loss,
+        steps=experiment.steps,
+        warmup=experiment.warmup,
+        lr=experiment.lr,
+        weight_decay=experiment.weight_decay,
+        clip_grad=experiment.clip_grad,
+    )
+    views = [centre(val[0])(rows) for rows in chunks(len(val[1]))]
+    with torch.no_grad():
+        latent = torch.cat([model(clips).latent for clips in views])
+    std, rank = collapse_monitors(latent)
+    return model.state_dict(), {
+        "loss": round(held_out_loss(model, views), 4),
+        "feature_std": round(float(std), 3),
+        "effective_rank": round(float(rank), 2),
+        "step, loss, feature_std, effective_rank": trace,
+    }
+
+
+def moving_ground(count: int, device: torch.device) -> Tensor:
+    """Return smooth random textures that shift by up to a pixel a frame, [B, 3, 16, 32, 32]."""
+    textures = F.interpolate(
+        torch.randn(count, 3, 12, 12, device=device), (64, 64), mode="bilinear"
+    )
+    shifts = torch.randint(-1, 2, (count, 2)).tolist()
+    clips = [
+        torch.stack(
+            [
+                texture[:, 16 + time * y :][:, :SIZE, 16 + time * x :][:, :, :SIZE]
+                for time in range(16)
+            ],
+            dim=1,
+        )
+        for texture, (y, x) in zip(textures, shifts)
+    ]
+    return torch.stack(clips)
+
+
+def chunks(count: int) -> list[list[int]]:
+    return [list(range(first, min(first + CHUNK, count))) for first in range(0, count, CHUNK)]
+
+
+def start(weights: dict[str, Tensor], seed: int, train: Videos) -> nn.Module:
+    torch.manual_seed(seed)
+    return classifier(weights, "hiera_micro_16x32", CLASSES, SIZE).to(train[1].device)
+
+
+def fine_tune(model: Any, tuning: FineTuning, train: Videos, val: Videos, seed: int) -> float:
+    """Fine-tune and return top-1 on `val` in percent."""
+    clips, labels = train
+    crops = random.Random(seed_of("tune", seed))
+    batch, _ = shuffled_batches(choose_videos(labels, tuning.videos, seed), BATCH, seed)
+
+    def loss(step: int) -> Tensor:
+        rows = batch(step)
+        logits = model(clips.train(rows, crops, scale=(0.7, 1.0), flip=False))
+        return F.cross_entropy(logits, labels[rows])
+
+    optimise(
+        model,
+        loss,
+        steps=tuning.steps,
+        warmup=tuning.warmup,
+        lr=tuning.lr,
+        layer_decay=tuning.layer_decay,
+    )
+    with torch.no_grad():
+        scores = torch.cat([model(centre(val[0])(rows)) for rows in chunks(len(val[1]))])
+    return top1(scores, val[1])
+
+
+def choose_videos(labels: Tensor, each: int | None, seed: int) -> list[int]:
+    """Return rows of `each` random videos of each class, or all rows."""
+    if each is None:
+        return list(range(len(labels)))
+    generator = random.Random(f"few/{seed}")
+    rows = []
+    for label in range(CLASSES):
+        rows += sorted(generator.sample((labels == label).nonzero().flatten().tolist(), each))
+    return rows
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
-"""Generate videos, pre-train and fine-tune a micro Hiera on them, test it and write a report.
+"""Pre-train and fine-tune a micro Hiera on generated videos, with all labels and with a tenth.
 
 hiera-video demo                      # in this folder: data/ and runs/; minutes on two CPU cores
 hiera-video demo --quick output=try   # a few videos and epochs, to check an installation
 
-The same command resumes after an interruption and reuses what is complete.
+The last two lines compare fine-tuning from masked pre-training with training from scratch, both
+with a tenth of the labels. The same command resumes after an interruption and reuses what is
+complete.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import subprocess
 import sys
@@ -18,7 +21,10 @@ from pathlib import Path
 from hiera_video.cli.arguments import command_parser, refuse_rest, single, split_paths
 from hiera_video.utils.extras import require_extra
 
-MAE, FINE_TUNED = "motion_hiera_micro_mae", "motion_hiera_micro"
+MAE, FINE_TUNED = "motion_hard_hiera_micro_mae", "motion_hard_hiera_micro"
+TENTH = "motion_tenth_hiera_micro"
+SCRATCH, PRETRAINED = "motion_tenth_scratch", "motion_tenth_pretrained"
+"""Runs with a tenth of the labels."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -28,6 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
         "paths", nargs="*", metavar="output=DIR", help="folder for data/ and runs/ (this one)"
     )
     parser.add_argument("--quick", action="store_true", help="a few videos and epochs")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the trainings (0)")
     return parser
 
 
@@ -39,35 +46,76 @@ def main(argv: Sequence[str] | None = None) -> int:
     require_extra("train")
     require_extra("demo")
     folder = Path(single(outputs, "output", "output=") or ".")
-    for command in commands(folder, quick=arguments.quick):
+    for command in commands(folder, quick=arguments.quick, seed=arguments.seed):
         print(f"$ hiera-video {shlex.join(command)}", flush=True)
         code = subprocess.run([sys.executable, "-m", "hiera_video", *command]).returncode
         if code:
             return code
-    print(f"report: {folder / 'runs' / _name(FINE_TUNED, arguments.quick) / 'report.html'}")
-    pictures = folder / "runs" / _name(MAE, arguments.quick) / "reconstructions" / "latest.png"
-    print(f"reconstructions: {pictures}")
+    print("\n".join(summary(folder / "runs", quick=arguments.quick)))
     return 0
 
 
-def commands(folder: Path, *, quick: bool) -> list[list[str]]:
+def commands(folder: Path, *, quick: bool, seed: int) -> list[list[str]]:
     """Return the commands of the demo, without `hiera-video`."""
-    data = folder / "data" / _name("motion", quick)
-    pretrained, run = (folder / "runs" / _name(name, quick) for name in (MAE, FINE_TUNED))
-    lists = [f"data.train={data / 'train.csv'}", f"data.val={data / 'val.csv'}"]
-    few, short, views = [], [], []
+    data = folder / "data" / _name("motion_hard", quick)
+    runs = folder / "runs"
+    mae, full = (runs / _name(name, quick) for name in (MAE, FINE_TUNED))
+    few, short, views = [], [f"seed={seed}"], []
     if quick:
-        few, short = ["--clips-per-class", "12"], ["train.epochs=2"]
+        few, short = ["--clips-per-class", "12"], [*short, "train.epochs=2"]
+        short += ["optim.warmup_epochs=1"]
         views = ["test.clips=1", "test.crops=1"]
+
+    def train(config: str, run: Path, start: Path | None, labels: str = "train.csv") -> list[str]:
+        weights = [f"model.pretrained={start}"] if start else []
+        lists = [f"data.train={data / labels}", f"data.val={data / 'val.csv'}"]
+        return ["train", "--cfg", config, *weights, *lists, f"out_dir={run}", *short]
+
+    scratch, pretrained = (runs / _name(name, quick) for name in (SCRATCH, PRETRAINED))
+    tenth = "train_tenth.csv"
     return [
-        ["prepare", "motion", f"output={data}", *few],
-        ["train", "--cfg", MAE, *lists, f"out_dir={pretrained}", *short],
+        ["prepare", "motion", f"output={data}", "--hard", *few],
+        train(MAE, mae, None),
+        train(FINE_TUNED, full, mae),
+        ["test", "--run", str(full), *views],
+        train(TENTH, scratch, None, tenth),
+        ["test", "--run", str(scratch), *views],
+        train(TENTH, pretrained, mae, tenth),
+        ["test", "--run", str(pretrained), *views],
         [
-            *("train", "--cfg", FINE_TUNED, f"model.pretrained={pretrained}", *lists),
-            *(f"out_dir={run}", *short),
+            *("test", "--compare", str(scratch / "results.json")),
+            *(str(pretrained / "results.json"), "--page", str(_page(runs, quick))),
         ],
-        ["test", "--run", str(run), *views],
     ]
+
+
+def summary(runs: Path, *, quick: bool) -> list[str]:
+    """Return the last lines of the demo: where the pages are, and the accuracies."""
+    mae, full, *tenths = (
+        runs / _name(name, quick) for name in (MAE, FINE_TUNED, PRETRAINED, SCRATCH)
+    )
+    lines = [
+        f"reconstructions: {mae / 'reconstructions' / 'latest.png'}",
+        f"report: {full / 'report.html'}",
+        f"comparison: {_page(runs, quick)}",
+        f"all labels, pre-trained:     {_accuracy(full)}",
+    ]
+    for name, run in zip(("pre-trained:    ", "from scratch:   "), tenths):
+        lines.append(f"tenth of labels, {name} {_accuracy(run)}")
+    return lines
+
+
+def _accuracy(run: Path) -> str:
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    low, high = results["intervals"]["top1"]
+    return (
+        f"{results['top1']:.1f} % top-1 (95 % interval {low:.1f} to {high:.1f}), "
+        f"{results['views']} views of {results['evaluated']} videos"
+    )
+
+
+def _page(runs: Path, quick: bool) -> Path:
+    return runs / f"{_name('motion_comparison', quick)}.html"
 
 
 def _name(name: str, quick: bool) -> str:

@@ -1,0 +1,309 @@
+"""Masked pre-training on real clips of fixed cameras, tested on places that no model has seen.
+
+    python benchmarks/pretraining_real.py clips/ --device cuda
+    python benchmarks/pretraining_real.py clips/ --split random --arms scratch random
+
+`clips/groups.csv` has the columns path, label and group; a group is a place and a camera, such as
+`gate-0`. Each fold holds out one place (the small ones together), so every clip is tested once by
+models that never saw its place, labelled or not. `--split random` ignores places, to show by how
+much that flatters.
+
+Arms, each with three seeds:
+
+- `majority`, `mean frame`: the most frequent class; a linear classifier on the average of a clip's
+  frames, reduced to 16x16 pixels;
+- `scratch`: a micro Hiera on 16 frames of 64x64 pixels, 30 epochs;
+- `random`, `future`: the same after masked pre-training on the training places' clips without
+  labels, with random units hidden, or the second half of the clip.
+
+Every arm weights classes by their frequency. Three crops of a clip are averaged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import random
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pretraining_lab import (
+    CHUNK,
+    Clips,
+    classifier,
+    features,
+    optimise,
+    read_frames,
+    ridge,
+    seed_of,
+    shuffled_batches,
+)
+from record import record
+from torch import Tensor
+
+import hiera_video as hv
+from hiera_video.models.mae import MaeOutput
+from hiera_video.models.registry import MaeConfig
+from hiera_video.train.tasks import collapse_monitors
+
+SIZE, FRAMES, STORED = 64, 32, (84, 112)
+"""Side of a clip; frames kept of a video; their height and width."""
+LARGE = 100
+"""Clips of a place that is a fold of its own."""
+DECODER = {"decoder_embed_dim": 128, "decoder_depth": 2, "decoder_num_heads": 4}
+MASKINGS: dict[str, dict[str, Any]] = {
+    "random": {"mask_ratio": 0.75},
+    "future": {"masking": "future", "mask_ratio": 0.5, "target_frames": "all"},
+}
+ARMS = ("cheap", "scratch", *MASKINGS)
+
+
+@dataclass(frozen=True)
+class RealSet:
+    """Clips of all places in memory."""
+
+    clips: Clips
+    labels: Tensor
+    places: list[str]
+    classes: list[str]
+
+    @property
+    def folds(self) -> list[str]:
+        """Places with many clips, then "other"."""
+        large = sorted({one for one in self.places if self.places.count(one) >= LARGE})
+        return [*large, "other"]
+
+    def split(self, kind: str, fold: int, seed: int) -> tuple[list[int], list[int]]:
+        """Return training and test rows of a fold."""
+        names, count = self.folds, len(self.places)
+        if kind == "place":
+            assigned = [place if place in names else "other" for place in self.places]
+            held_out = [place == names[fold] for place in assigned]
+        else:
+            order = list(range(count))
+            random.Random(f"random/{seed}").shuffle(order)
+            part = {row: index % len(names) for index, row in enumerate(order)}
+            held_out = [part[row] == fold for row in range(count)]
+        rows = range(count)
+        return [r for r in rows if not held_out[r]], [r for r in rows if held_out[r]]
+
+    def class_weights(self, rows: list[int]) -> Tensor:
+        """Return the weight of each class in the loss, by the inverse of its frequency."""
+        counts = self.labels[rows].bincount(minlength=len(self.classes)).clamp(min=1)
+        return len(rows) / (len(self.classes) * counts.float())
+
+
+def main() -> None:
+    """Run every fold and seed of the chosen arms, and record the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="folder with groups.csv and the clips")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--split", choices=("place", "random"), default="place")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=800, help="steps of pre-training, 32 clips")
+    parser.add_argument("--epochs", type=int, default=30, help="epochs of fine-tuning")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=2, help="processes that read the videos")
+    parser.add_argument("--out", type=Path, help="output file instead of results/")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    real = read_set(arguments.folder, torch.device(arguments.device), arguments.workers)
+    answers: dict[str, dict[int, np.ndarray]] = {}
+    for seed in arguments.seeds:
+        for fold in range(len(real.folds)):
+            train, test = real.split(arguments.split, fold, seed)
+            for arm in arguments.arms:
+                found, details = run(arm, real, train, test, seed, arguments)
+                print(json.dumps({"seed": seed, "fold": fold, "arm": arm, **details}), flush=True)
+                for name, predicted in found.items():
+                    per_seed = answers.setdefault(name, {})
+                    whole = per_seed.setdefault(seed, np.full(len(real.labels), -1))
+                    whole[test] = predicted
+    labels = real.labels.cpu().numpy()
+    result = {
+        "what": (__doc__ or "").partition("\n")[0],
+        "command": " ".join(["python", *sys.argv]),
+        "clips": len(labels),
+        "folds": real.folds if arguments.split == "place" else "random",
+        "rows": summarise(answers, labels),
+    }
+    print(record(f"pretraining_real_{arguments.split}", result, arguments.out))
+
+
+def read_set(folder: Path, device: torch.device, workers: int) -> RealSet:
+    """Read 32 frames of every clip, evenly spread over it."""
+    with (folder / "groups.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    classes = sorted({row["label"] for row in rows})
+    read = partial(read_frames, count=FRAMES, size=STORED)
+    with ProcessPoolExecutor(workers) as pool:
+        frames = list(pool.map(read, [str(folder / row["path"]) for row in rows], chunksize=8))
+    return RealSet(
+        Clips(torch.stack(frames).to(device), SIZE, consecutive=False),
+        torch.tensor([classes.index(row["label"]) for row in rows], device=device),
+        [row["group"].rpartition("-")[0] for row in rows],
+        classes,
+    )
+
+
+def run(
+    arm: str,
+    real: RealSet,
+    train: list[int],
+    test: list[int],
+    seed: int,
+    arguments: argparse.Namespace,
+) -> tuple[dict[str, list[int]], dict[str, Any]]:
+    """Return the predicted classes of the test rows by method, and details of pre-training."""
+    if arm == "cheap":
+        most = int(real.labels[train].bincount().argmax())
+        linear = mean_frame_classifier(real, train, test)
+        return {"majority": [most] * len(test), "mean frame": linear}, {}
+    torch.manual_seed(seed)
+    weights, details = {}, {}
+    if arm in MASKINGS:
+        weights, details = pretrain(real, train, MASKINGS[arm], arguments.steps, seed)
+    torch.manual_seed(seed)
+    model: Any = classifier(weights, "hiera_micro_16x32", len(real.classes), SIZE)
+    model = model.to(real.labels.device)
+    known, queries = (features(model, real.clips.centre, rows).flatten(1) for rows in (train, test))
+    scores = ridge(known, real.labels[train], queries, len(real.classes))
+    tuned = fine_tune(model, real, train, test, arguments.epochs, seed)
+    return {f"{arm}, frozen": scores.argmax(1).tolist(), arm: tuned}, details
+
+
+def mean_frame_classifier(real: RealSet, train: list[int], test: list[int]) -> list[int]:
+    """Classify the average of a clip's frames, 16x16 pixels, by logistic regression."""
+
+    def averages(rows: list[int]) -> Tensor:
+        parts = [real.clips.centre(rows[i : i + CHUNK]).mean(2) for i in range(0, len(rows), CHUNK)]
+        return F.adaptive_avg_pool2d(torch.cat(parts), 16).flatten(1)
+
+    known, queries = averages(train), averages(test)
+    mean_, deviation = known.mean(0), known.std(0) + 1e-6
+    known, queries = (known - mean_) / deviation, (queries - mean_) / deviation
+    layer = torch.nn.Linear(known.shape[1], len(real.classes)).to(known.device)
+    torch.nn.init.zeros_(layer.weight)
+    optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+    weights = real.class_weights(train)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(layer(known), real.labels[train], weight=weights)
+        loss = loss + 0.01 * layer.weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    answers: list[int] = layer(queries).argmax(1).tolist()
+    return answers
+
+
+def pretrain(
+    real: RealSet, rows: list[int], masking: dict[str, Any], steps: int, seed: int
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return weights, and the loss and collapse monitors at the end, of a masked autoencoder."""
+    mae = MaeConfig(variance_floor=0.01, **DECODER, **masking)
+    model = hv.create_model("mae_hiera_micro_16x32", mae=mae, input_size=(16, SIZE, SIZE))
+    model = model.to(real.labels.device)
+    crops = random.Random(seed_of("w", seed))
+    batch, _ = shuffled_batches(rows, 32, seed)
+    trace = []
+
+    def loss(step: int) -> Tensor:
+        output: MaeOutput = model(real.clips.train(batch(step), crops, (0.3, 1.0), flip=True))
+        if step % max(1, steps // 10) == 0 or step == steps - 1:
+            std, rank = collapse_monitors(output.latent)
+            trace.append([step, *(round(float(n), 3) for n in (output.loss.detach(), std, rank))])
+        return output.loss
+
+    optimise(model, loss, steps=steps, warmup=steps // 10, lr=1e-3)
+    return model.state_dict(), {"step, loss, feature_std, effective_rank": trace}
+
+
+def fine_tune(
+    model: Any, real: RealSet, train: list[int], test: list[int], epochs: int, seed: int
+) -> list[int]:
+    """Fine-tune and return the predicted classes of the test rows, over three crops."""
+    generator = random.Random(seed_of("wt", seed))
+    batch, each = shuffled_batches(train, 16, seed)
+    weights = real.class_weights(train)
+
+    def loss(step: int) -> Tensor:
+        rows = batch(step)
+        clips = jitter(real.clips.train(rows, generator, (0.3, 1.0), flip=True), generator)
+        return F.cross_entropy(model(clips), real.labels[rows], weight=weights, label_smoothing=0.1)
+
+    optimise(model, loss, steps=epochs * each, warmup=epochs * each // 6, lr=1e-3)
+    answers = []
+    with torch.no_grad():
+        for first in range(0, len(test), CHUNK):
+            views = [real.clips.centre(test[first : first + CHUNK], place) for place in (0, 0.5, 1)]
+            answers += sum(model(view).softmax(1) for view in views).argmax(1).tolist()
+    return answers
+
+
+def jitter(clips: Tensor, generator: random.Random) -> Tensor:
+    """Change each clip's brightness, and the contrast of each channel."""
+    draw = generator.uniform
+    gains = [[draw(0.7, 1.3) * draw(0.9, 1.1) for _ in range(3)] for _ in clips]
+    shifts = [draw(-0.4, 0.4) for _ in clips]
+    average = clips.mean((2, 3, 4), keepdim=True)
+    gain = torch.tensor(gains, device=clips.device).view(-1, 3, 1, 1, 1)
+    shift = torch.tensor(shifts, device=clips.device).view(-1, 1, 1, 1, 1)
+    return (clips - average) * gain + average + shift
+
+
+def macro_f1(labels: np.ndarray, predicted: np.ndarray) -> float:
+    """Return the mean over classes of the F1 score, in percent."""
+    scores = []
+    for label in np.unique(labels):
+        hits = int(((predicted == label) & (labels == label)).sum())
+        total = int((predicted == label).sum() + (labels == label).sum())
+        scores.append(2 * hits / total)
+    return 100 * float(np.mean(scores))
+
+
+def accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
+    return 100 * float((labels == predicted).mean())
+
+
+def summarise(
+    answers: dict[str, dict[int, np.ndarray]], labels: np.ndarray
+) -> list[dict[str, Any]]:
+    """Return macro F1 and top-1 of each method: the seeds', their mean and its 95 % interval.
+
+    The interval is a bootstrap over clips, of the mean over seeds.
+    """
+    rows = []
+    draws = np.random.default_rng(0).integers(0, len(labels), (1000, len(labels)))
+    for name, per_seed in answers.items():
+        row: dict[str, Any] = {"method": name}
+        for metric, score in (("macro_f1", macro_f1), ("top1", accuracy)):
+            values = [score(labels, predicted) for predicted in per_seed.values()]
+            samples = [
+                mean(score(labels[draw], predicted[draw]) for predicted in per_seed.values())
+                for draw in draws
+            ]
+            row[metric] = {
+                "seeds": [round(value, 1) for value in values],
+                "mean": round(mean(values), 1),
+                "interval": [round(float(p), 1) for p in np.percentile(samples, (2.5, 97.5))],
+            }
+        rows.append(row)
+    return rows
+
+
+if __name__ == "__main__":
+    main()
