@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
 
 from hiera_video.data.manifest.record import Record
 from hiera_video.data.sampling import FrameRange, frame_range_of
+from hiera_video.data.transforms.multicrop import Crops
 from hiera_video.errors import DecodeError
+from hiera_video.video.pyav import PyAVReader
 from hiera_video.video.reader import Frames, VideoReader, unreadable
+from hiera_video.video.sequential import FramesRenumbered
+
+AT_ONCE_BYTES = 128 << 20
+"""Frames of clips that are decoded in one array; more are made into crops one by one."""
+
+
+class ViewTransform(Protocol):
+    """Turns the frames of a video into the views of a test, each frame by itself."""
+
+    def views_of(self, frames: Frames, clips: Sequence[Sequence[int]]) -> Crops:
+        """Return the crops of each clip.
+
+        Args:
+            frames: Distinct frames of the video, uint8 [N, H, W, 3].
+            clips: For each clip, the places of its T frames among the N.
+        """
 
 
 def record_frame_range(video: VideoReader, record: Record) -> FrameRange:
@@ -63,3 +86,69 @@ def decode_clips(
         return [*decode_clips(video, clips[:middle]), *decode_clips(video, clips[middle:])]
     place = {index: position for position, index in enumerate(distinct)}
     return [(frames, [[place[index] for index in clip] for clip in clips])]
+
+
+def crops_of_clips(
+    video: VideoReader, clips: Sequence[Sequence[int]], transform: ViewTransform
+) -> Crops:
+    """Decode clips of a video and return their crops; each distinct frame is decoded once.
+
+    Memory for frames is bounded by `AT_ONCE_BYTES` or by the frames of one clip, however many clips
+    there are.
+
+    Args:
+        video: The open video.
+        clips: Frame numbers of each clip, all of the same length.
+        transform: Makes crops of frames.
+
+    Raises:
+        DecodeError: A frame is damaged.
+    """
+    distinct = sorted({index for clip in clips for index in clip})
+    at_once = max(AT_ONCE_BYTES // _frame_bytes(video), 1)
+    if len(distinct) <= at_once:
+        place = {index: position for position, index in enumerate(distinct)}
+        places = [[place[index] for index in clip] for clip in clips]
+        return transform.views_of(video.frames(distinct), places)
+    while True:
+        try:
+            return _crops_frame_by_frame(_iter_at(video, distinct, at_once), clips, transform)
+        except FramesRenumbered:
+            continue
+
+
+def _crops_frame_by_frame(
+    frames: Iterable[tuple[int, Frames]], clips: Sequence[Sequence[int]], transform: ViewTransform
+) -> Crops:
+    uses: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for clip, indices in enumerate(clips):
+        for time, index in enumerate(indices):
+            uses[index].append((clip, time))
+    out: Tensor | None = None
+    for index, frame in frames:
+        crops = transform.views_of(frame[None], [[0]])
+        picture = crops.clips[0, :, 0]
+        if out is None:
+            channels, height, width = picture.shape
+            out = torch.empty(len(clips), channels, len(clips[0]), height, width)
+        for clip, time in uses[index]:
+            out[clip, :, time] = picture
+    assert out is not None
+    return Crops(clips=out, boxes=crops.boxes)
+
+
+def _iter_at(
+    video: VideoReader, indices: Sequence[int], at_once: int
+) -> Iterator[tuple[int, Frames]]:
+    if isinstance(video, PyAVReader):
+        yield from video.iter_at(indices)
+        return
+    for start in range(0, len(indices), at_once):
+        chunk = indices[start : start + at_once]
+        yield from zip(chunk, video.frames(chunk))
+
+
+def _frame_bytes(video: VideoReader) -> int:
+    if isinstance(video, PyAVReader):
+        return video.frame_bytes
+    return video.info.width * video.info.height * 3

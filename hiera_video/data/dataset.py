@@ -13,12 +13,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from hiera_video.data.clip_frames import decode_clips, record_frame_range
+from hiera_video.data.clip_frames import (
+    ViewTransform,
+    crops_of_clips,
+    decode_clips,
+    record_frame_range,
+)
 from hiera_video.data.loading.quarantine import OnOpen, QuarantinePolicy
 from hiera_video.data.loading.storage import StorageGuard
 from hiera_video.data.manifest.record import Label, Manifest, Record
@@ -42,18 +47,6 @@ SUBSTITUTES = 10
 
 ClipTransform = Callable[[Frames, random.Random], ClipSample]
 """Turns uint8 frames [T, H, W, 3] into a training clip, with random numbers from the generator."""
-
-
-class ViewTransform(Protocol):
-    """Turns the frames of a video into the views of a test."""
-
-    def views_of(self, frames: Frames, clips: Sequence[Sequence[int]]) -> Crops:
-        """Return the crops of each clip.
-
-        Args:
-            frames: Distinct frames of the video, uint8 [N, H, W, 3].
-            clips: For each clip, the places of its T frames among the N.
-        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,14 +312,11 @@ class TestViews:
             with _name_video_in_errors(record.path):
                 clips = test_clips(window, self.clip, self.num_clips)
             clips = [[window.first + index for index in clip] for clip in clips]
-            crops = [
-                self.transform.views_of(frames, places)
-                for frames, places in decode_clips(video, clips)
-            ]
+            crops = crops_of_clips(video, clips, self.transform)
             times, frame_seconds = video.times, 1 / video.fps
         return VideoViews(
             row=record.row,
-            crops=Crops.concatenate(crops),
+            crops=crops,
             clip_seconds=tuple(
                 (times[min(clip)], times[max(clip)] + frame_seconds) for clip in clips
             ),

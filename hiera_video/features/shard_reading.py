@@ -17,19 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hiera_video.data.clip_frames import decode_clips, record_frame_range
-from hiera_video.data.dataset import UnreadableVideo, ViewTransform
+from hiera_video.data.clip_frames import ViewTransform, crops_of_clips, record_frame_range
+from hiera_video.data.dataset import UnreadableVideo
 from hiera_video.data.loading.quarantine import OnOpen
 from hiera_video.data.loading.storage import StorageGuard
 from hiera_video.data.manifest.record import Record
-from hiera_video.data.transforms.multicrop import Crops
 from hiera_video.errors import ConfigError, DecodeError
 from hiera_video.features.windows import Window, WindowRule
 from hiera_video.video import open_video
 from hiera_video.video.options import Backend
 from hiera_video.video.reader import VideoReader
 
-PART_BYTES = 256 << 20
+PART_BYTES = 128 << 20
 """Size of the clips in one part: bounds the memory of what is read ahead."""
 
 Position = tuple[int, int, int]
@@ -140,10 +139,7 @@ class ReadWindows:
             return VideoPart(
                 row=record.row, path=record.path, clips=torch.empty(0), windows=(), total=0
             )
-        decoded = decode_clips(video, [window.frames for window in wanted])
-        crops = Crops.concatenate(
-            [self.transform.views_of(frames, clips) for frames, clips in decoded]
-        )
+        crops = crops_of_clips(video, [window.frames for window in wanted], self.transform)
         count = len(crops.boxes)
         return VideoPart(
             row=record.row,

@@ -32,6 +32,10 @@ class Orientation(NamedTuple):
         return turned[:, ::-1] if self.mirrored else turned
 
 
+class LayoutUnknown(Exception):
+    """The first frame must be decoded to know the layout."""
+
+
 class FrameLayout(NamedTuple):
     """Size and orientation of all frames of a video; those of its first frame."""
 

@@ -9,7 +9,8 @@ promise, it decodes the whole file from the start.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from fractions import Fraction
 from typing import Any
 
@@ -17,7 +18,6 @@ import av
 import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
-from av.video.stream import VideoStream
 
 from hiera_video.errors import DecodeError
 from hiera_video.utils.profiler import stage
@@ -31,10 +31,16 @@ from hiera_video.video.frame_index import (
     pts_to_seconds,
 )
 from hiera_video.video.options import ShardVideo
-from hiera_video.video.orientation import FrameLayout, frame_orientation
+from hiera_video.video.orientation import FrameLayout, LayoutUnknown, frame_orientation
 from hiera_video.video.packet_index import Stamp, find_packets
 from hiera_video.video.packets import KEPT_BYTES, PacketSource, StreamFacts
 from hiera_video.video.reader import Closeable, Frames, Limits, VideoInfo, unreadable
+from hiera_video.video.sequential import (
+    FramesRenumbered,
+    TimesDescend,
+    ascending,
+    decode_in_order,
+)
 from hiera_video.video.sources import byte_source
 
 ONE_FRAME_PER_PACKET = {
@@ -45,26 +51,6 @@ nothing, frames are counted by decoding."""
 SKIPS_NONREF = {"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"}
 """Decoders that drop non-reference frames on request; tests show the other frames unchanged."""
 FALLBACK_FPS = 30.0
-
-TakeFrame = Callable[[int, VideoFrame], None]
-
-
-class LayoutUnknown(Exception):
-    """The first frame must be decoded to know the layout."""
-
-
-class TimesDescend(Exception):
-    """The decoder shows frames in another order than their times."""
-
-
-def ascending(frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
-    """Yield the frames; raise `TimesDescend` if one is earlier than the frame before it."""
-    latest: int | None = None
-    for frame in frames:
-        if latest is not None and frame.pts is not None and frame.pts < latest:
-            raise TimesDescend
-        latest = frame.pts if frame.pts is not None else latest
-        yield frame
 
 
 class PyAVReader(Closeable):
@@ -120,6 +106,11 @@ class PyAVReader(Closeable):
     def fps(self) -> float:
         """Average frame rate."""
         return self._fps
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of an RGB frame, by the file's header until a frame is decoded."""
+        return self._width * self._height * 3
 
     @property
     def codec(self) -> str:
@@ -181,11 +172,13 @@ class PyAVReader(Closeable):
 
     def frames(self, indices: Sequence[int]) -> Frames:
         """Decode the frames at `indices`; see `reader.VideoReader.frames`."""
-        try:
-            return self._read_frames(indices)
-        except LayoutUnknown:
-            self._read_layout()
-            return self._read_frames(indices)
+        while True:
+            try:
+                return self._read_frames(indices)
+            except LayoutUnknown:
+                self._read_layout()
+            except FramesRenumbered:
+                continue
 
     def _read_frames(self, indices: Sequence[int]) -> Frames:
         check_request(
@@ -194,20 +187,31 @@ class PyAVReader(Closeable):
         positions: dict[int, list[int]] = {}
         for position, index in enumerate(indices):
             positions.setdefault(index, []).append(position)
-        out: list[Frames] = []  # one array, allocated when the first frame gives the layout
+        out: Frames | None = None  # allocated when the first frame gives the layout
         reformatter = VideoReformatter()
+        with closing(self._decode(list(positions))) as frames:
+            for index, frame in frames:
+                if self._layout is None:
+                    self._guess_layout(frame)
+                with stage("convert"):
+                    picture = self._to_upright_rgb(frame, reformatter)
+                if out is None:
+                    out = np.empty((len(indices), *picture.shape), np.uint8)
+                out[positions[index]] = picture
+        return np.empty((0, self.info.height, self.info.width, 3), np.uint8) if out is None else out
 
-        def convert(index: int, frame: VideoFrame) -> None:
-            if self._layout is None:
-                self._guess_layout(frame)
-            with stage("convert"):
-                picture = self._to_upright_rgb(frame, reformatter)
-            if not out:
-                out.append(np.empty((len(indices), *picture.shape), np.uint8))
-            out[0][positions[index]] = picture
+    def iter_at(self, indices: Iterable[int]) -> Generator[tuple[int, Frames]]:
+        """Yield each of `indices` and its frame, uint8 [H, W, 3], in bounded memory.
 
-        self._decode(list(positions), convert)
-        return out[0] if out else np.empty((0, self.info.height, self.info.width, 3), np.uint8)
+        Raises:
+            DecodeError: A frame is damaged.
+            FramesRenumbered: The decoder contradicts the times in the file. Start again.
+        """
+        self._read_layout()
+        reformatter = VideoReformatter()
+        with closing(self._decode(sorted(set(indices)))) as frames:
+            for index, frame in frames:
+                yield index, self._to_upright_rgb(frame, reformatter)
 
     def _guess_layout(self, frame: VideoFrame) -> None:
         """Take the layout of any frame for that of the first, if nothing speaks against it."""
@@ -217,9 +221,10 @@ class PyAVReader(Closeable):
         self._set_layout(frame)
 
     def _read_layout(self) -> FrameLayout:
-        if self._layout is None:
-            self._decode([0], lambda _, frame: self._set_layout(frame))
-        assert self._layout is not None
+        while self._layout is None:
+            with suppress(FramesRenumbered):
+                for _, frame in self._decode([0]):
+                    self._set_layout(frame)
         return self._layout
 
     def _set_layout(self, frame: VideoFrame) -> None:
@@ -229,9 +234,7 @@ class PyAVReader(Closeable):
         self._layout = FrameLayout(frame.height, frame.width, orientation)
 
     def iter_frames(self) -> Iterator[Frames]:
-        """Yield all frames in order, one at a time: uint8 [H, W, 3].
-
-        Memory does not grow with the length of the video.
+        """Yield all frames in order, in bounded memory: uint8 [H, W, 3].
 
         Raises:
             DecodeError: A frame is damaged.
@@ -266,34 +269,29 @@ class PyAVReader(Closeable):
         assert self._layout is not None
         return self._layout.orientation.apply(picture)
 
-    def _decode(self, indices: list[int], take: TakeFrame) -> None:
-        """Call `take` once for each of the distinct `indices`, in any order.
+    def _decode(self, indices: list[int]) -> Generator[tuple[int, VideoFrame]]:
+        """Yield each of the distinct `indices` with its frame, in any order.
 
         Raises:
             DecodeError: One of the frames cannot be decoded.
+            FramesRenumbered: What was yielded before is not valid.
         """
         missing = set(indices)
-
-        def take_missing(index: int, frame: VideoFrame) -> None:
-            if index in missing:
-                take(index, frame)
-                missing.discard(index)
-
         try:
             if self._index is not None:
-                number_of = {self._index.pts[i]: i for i in missing}
-                ranges = self._index.ranges(indices)
-                intact = all(self._decode_range(each, number_of, take_missing) for each in ranges)
-                if intact and not missing:
+                number_of = {self._index.pts[i]: i for i in indices}
+                for packets in self._index.ranges(indices):
+                    if not (yield from self._decode_range(packets, number_of, missing)):
+                        break
+                if not missing:
                     return
             # frames that failed above get a second chance before the error
             with decode_errors(self._path, "corrupt", "cannot be decoded"):
-                self._decode_from_start(missing, take_missing)
-        except TimesDescend:
-            missing |= set(indices)
+                yield from self._decode_from_start(missing)
+        except TimesDescend as error:
             with decode_errors(self._path, "corrupt", "cannot be decoded"):
                 self._renumber()
-                self._decode_from_start(missing, take_missing)
+            raise FramesRenumbered from error
         if missing:
             raise self._undecodable(min(missing))
 
@@ -306,15 +304,16 @@ class PyAVReader(Closeable):
             raise self._undecodable(min(count, len(self._times)))
 
     def _decode_range(
-        self, packets: PacketRange, number_of: dict[int, int], take: TakeFrame
-    ) -> bool:
-        """Decode a range of packets; return False if a frame is damaged."""
+        self, packets: PacketRange, number_of: dict[int, int], missing: set[int]
+    ) -> Generator[tuple[int, VideoFrame], None, bool]:
+        """Yield the missing frames of a range of packets; return False if a frame is damaged."""
         try:
             for frame in ascending(self._frames_of(packets)):
                 if frame.is_corrupt:
                     return False
-                if frame.pts in packets.wanted:
-                    take(number_of[frame.pts], frame)
+                if frame.pts in packets.wanted and (index := number_of[frame.pts]) in missing:
+                    missing.discard(index)
+                    yield index, frame
         except (av.FFmpegError, OSError):  # from the decoder, or from the disk under a shard
             return False
         finally:
@@ -344,45 +343,22 @@ class PyAVReader(Closeable):
         formats = ("yuv444", "gbr")
         return self._codec == "h264" and (self._decoder.pix_fmt or "").startswith(formats)
 
-    def _decode_from_start(self, missing: set[int], take: TakeFrame) -> None:
-        """Decode all frames in order until none is missing."""
+    def _decode_from_start(self, missing: set[int]) -> Generator[tuple[int, VideoFrame]]:
+        """Decode all frames in order and yield the missing ones, until none is left."""
         number_of = self._number_of_pts()
         frames = self._decode_all()
         for ordinal, frame in enumerate(frames if number_of is None else ascending(frames)):
             index = ordinal if number_of is None else number_of.get(frame.pts or 0, -1)
-            take(index, frame)
+            if index in missing:
+                missing.discard(index)
+                yield index, frame
             if not missing:
                 return
 
     def _decode_all(self) -> Iterator[VideoFrame]:
-        """Yield every frame of the reopened file in presentation order.
-
-        Damaged frames before the first intact one are skipped: a stream that was cut out of another
-        begins with frames whose references are missing.
-        """
+        """Yield every frame of the reopened file in presentation order."""
         with self._file.open(self._limits) as container:
-            stream = container.streams[self._source.index]
-            assert isinstance(stream, VideoStream)
-            decoder = single_threaded(stream.codec_context, self._limits)
-            started = False
-            for packet in container.demux(stream):
-                is_end = packet.size == 0 and packet.dts is None
-                if packet.size == 0 and not is_end:
-                    continue  # AVI's "repeat the last frame"; the decoder would take it as the end
-                try:
-                    frames = decoder.decode(None if is_end else packet)
-                except av.error.InvalidDataError:
-                    if started:
-                        raise
-                    continue
-                for frame in frames:
-                    if frame.is_corrupt and not started:
-                        continue
-                    if frame.is_corrupt:
-                        message = f"the frame at {frame.time} s is damaged"
-                        raise unreadable(self._path, "corrupt", message)
-                    started = True
-                    yield frame
+            yield from decode_in_order(container, self._source.index, self._path, self._limits)
 
     def _number_of_pts(self) -> dict[int, int] | None:
         return None if self._index is None else {pts: i for i, pts in enumerate(self._index.pts)}

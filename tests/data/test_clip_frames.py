@@ -17,7 +17,8 @@ from hiera_video.data.clip_frames import crops_of_clips
 from hiera_video.data.transforms.train_eval import EvalTransform
 from hiera_video.video import open_video
 from hiera_video.video.encode import write_video
-from hiera_video.video.pyav import FramesRenumbered, PyAVReader
+from hiera_video.video.pyav import PyAVReader
+from hiera_video.video.sequential import FramesRenumbered
 
 FRAME = 64 * 48 * 3
 CLIPS = [[0, 4, 8, 12], [6, 10, 14, 18], [30, 34, 38, 38]]

@@ -29,7 +29,6 @@ from hiera_video.features.shard_reading import (
 from hiera_video.features.windows import Window, sliding_windows, view_windows
 from hiera_video.video import open_video
 from hiera_video.video.encode import write_video
-from hiera_video.video.reader import unreadable
 from hiera_video.workflows.extract import read_input
 from hiera_video.workflows.extraction_plan import make_encoder, make_plan
 
@@ -205,28 +204,31 @@ def test_a_video_without_a_sampling_rule_is_named(ramp: Record) -> None:
         read(request(ramp), print)
 
 
-def test_windows_too_large_for_memory_are_decoded_in_halves(
+def test_windows_too_large_for_memory_are_decoded_in_parts(
     reader: ReadWindows, ramp: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Limited:
+    class Counting:
         def __init__(self, path: str, backend: Any) -> None:
             self.video = open_video(path, backend)
-            self.times, self.fps = self.video.times, self.video.fps
+            self.times, self.fps, self.info = self.video.times, self.video.fps, self.video.info
 
         def frames(self, indices: list[int]) -> Any:
-            if len(indices) > 4:
-                raise unreadable("", "too_large", "needs too much memory")
+            counts.append(len(indices))
             return self.video.frames(indices)
 
         def close(self) -> None:
             self.video.close()
 
+    counts: list[int] = []
     whole = reader(request(ramp), print)
     reader._close()
-    monkeypatch.setattr(shard_reading, "open_video", Limited)
-    halves = reader(request(ramp), print)
-    assert isinstance(whole, VideoPart) and isinstance(halves, VideoPart)
-    assert torch.equal(whole.clips, halves.clips)
+    monkeypatch.setattr(shard_reading, "open_video", Counting)
+    with open_video(ramp.path) as video:
+        room = 4 * video.info.width * video.info.height * 3
+    monkeypatch.setattr("hiera_video.data.clip_frames.AT_ONCE_BYTES", room)
+    parts = reader(request(ramp), print)
+    assert isinstance(whole, VideoPart) and isinstance(parts, VideoPart)
+    assert torch.equal(whole.clips, parts.clips) and max(counts) == 4 and len(counts) > 1
 
 
 def test_an_unreadable_video_is_returned_with_its_reason(
@@ -258,4 +260,4 @@ def test_a_part_is_as_many_windows_as_fit_into_memory(
 ) -> None:
     config = make_config(tmp_path)
     plan = make_plan(config, read_input(config), make_encoder(config))
-    assert plan.read.windows_per_part == (256 << 20) // (4 * 3 * 16 * 32 * 32)
+    assert plan.read.windows_per_part == (128 << 20) // (4 * 3 * 16 * 32 * 32)

@@ -6,12 +6,14 @@ torch's DataLoader has neither a deadline nor a way to replace one worker, and i
 raises wherever the main thread happens to be when a worker dies. Here the parent supervises its
 workers while it waits for a result. A worker that is busy with one file beyond the deadline is
 killed (SIGKILL: a decoder may hold the interpreter's lock and ignore everything else), the file is
-quarantined, and a new worker retries the item. A worker that died is replaced in the same way; two
-crashes on one file quarantine that file too.
+quarantined, and a new worker retries the item. If the file's storage does not respond, though, the
+worker gets more time, and the run stops past a limit. A worker that died is replaced; two deaths at
+one file quarantine that file too, whatever the signal (the kernel kills for lack of memory).
 """
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import threading
@@ -29,8 +31,11 @@ from typing import Any, Generic, TypeVar
 from hiera_video.data.loading.faults import WorkerFaults
 from hiera_video.data.loading.quarantine import OnOpen, QuarantinePolicy
 from hiera_video.data.loading.shared_memory import receive, send
+from hiera_video.data.loading.storage import storage_advice, storage_responds
 from hiera_video.data.loading.worker import run_worker
+from hiera_video.errors import StorageError
 
+logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -42,6 +47,10 @@ EXIT_SECONDS = 2.0
 """Time that workers get to exit, idle ones by themselves and others after SIGKILL."""
 LOOK_SECONDS = 1.0
 """The pool looks at its workers at least this often while it waits for a result."""
+MAX_EXTENSIONS = 3
+"""Deadlines in a row for which a worker may wait for storage that does not respond."""
+SLOW_SECONDS = 1.0
+"""Storage that takes longer to deliver a sample of a file was away."""
 PAUSE_SECONDS = 5.0
 """A longer time without a look does not count towards deadlines: the process was suspended, perhaps
 with its workers (Ctrl-Z, preemption), or busy elsewhere."""
@@ -61,6 +70,8 @@ class WorkerHandle:
     """File that it has open; None before the first of an item."""
     is_new: bool = True
     """True until it opens its first file."""
+    extensions: int = 0
+    """Deadlines that it has exceeded in its current file because the storage did not respond."""
 
     def overdue_at(self, deadline_seconds: float) -> float:
         """Return the time at which the worker exceeds the deadline; infinity if it is idle."""
@@ -85,6 +96,7 @@ class WorkerPool(Generic[Item, Result]):
         start: Starts a process and returns it with the pool's end of its pipe; for tests.
         wait: Waits for messages, as `multiprocessing.connection.wait` does; for tests.
         clock: Returns the time in seconds; for tests.
+        responds: Returns False if a file cannot be read at the moment; for tests.
     """
 
     def __init__(
@@ -97,11 +109,15 @@ class WorkerPool(Generic[Item, Result]):
         start: Callable[[], tuple[Any, Any]] | None = None,
         wait: Callable[..., list[Any]] = pipes.wait,
         clock: Callable[[], float] = time.monotonic,
+        responds: Callable[[str], bool] = storage_responds,
     ) -> None:
         self._start_process = start or partial(start_process, function, context)
         self._wait = wait
         self._clock = clock
+        self._responds = responds
         self._last_look = clock()
+        self._last_fault = float("-inf")
+        """When the storage last did not respond."""
         self._faults = WorkerFaults(quarantine)
         self._ready: dict[int, Result | _Failure] = {}
         self._workers: list[WorkerHandle] = []
@@ -119,6 +135,7 @@ class WorkerPool(Generic[Item, Result]):
 
         Raises:
             WorkerError: Several workers died on one item.
+            StorageError: The storage of a file does not respond.
         """
         waiting, assigned = enumerate(items), 0
         for number in count():
@@ -164,7 +181,7 @@ class WorkerPool(Generic[Item, Result]):
     def _receive(self, worker: WorkerHandle) -> None:
         kind, content = receive(worker.connection)
         # by this process's clock: while it was busy elsewhere, the message may have waited
-        worker.busy_since = self._clock()
+        worker.busy_since, worker.extensions = self._clock(), 0
         if kind == "opening":
             worker.path, worker.is_new = content, False
             return
@@ -188,8 +205,30 @@ class WorkerPool(Generic[Item, Result]):
                     self._receive(worker)
                 except (EOFError, OSError):
                     self._replace(place, hung=False)
-            elif now >= worker.overdue_at(deadline):
+            elif now >= worker.overdue_at(deadline) and not self._extend(worker):
                 self._replace(place, hung=True)
+
+    def _extend(self, worker: WorkerHandle) -> bool:
+        """Give a worker more time, and return True, if its file's storage does not respond.
+
+        Also if it was away less than two deadlines ago: the worker may read again only now.
+        """
+        if worker.path is None:
+            return False
+        started = self._clock()
+        responds = self._responds(worker.path)
+        now = self._clock()
+        if not responds or now - started > SLOW_SECONDS:
+            self._last_fault = now
+        elif now - self._last_fault >= 2 * self._faults.deadline_seconds:
+            return False
+        worker.extensions += 1
+        if not responds:
+            if worker.extensions > MAX_EXTENSIONS:
+                raise StorageError(storage_advice(worker.path, "it does not respond"))
+            logger.warning("%s: its storage does not respond; waiting", worker.path)
+        worker.busy_since = now
+        return True
 
     def _excuse_pause(self, waited: float) -> float:
         """Shift the deadlines by a time without a look, and return the current time."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import subprocess
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +41,20 @@ ENVIRONMENT = frozenset(
     if hasattr(errno, name)
 )
 """Error numbers that say something about the machine rather than about a file."""
+PROBE_SECONDS = 8.0
+"""Storage that cannot deliver samples of a file in this time does not respond."""
+PROBE = """
+import os, sys
+path = os.fsencode(sys.argv[1])
+if os.path.isdir(path):
+    path = os.path.join(path, next(iter(sorted(os.listdir(path)))))
+file = os.open(path, os.O_RDONLY)
+size = os.fstat(file).st_size
+if hasattr(os, "posix_fadvise"):
+    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)  # what is cached says nothing
+for number in range(17):
+    os.pread(file, 4096, size * number // 16)
+"""
 FINAL = ("hung", "crashed", "empty_window", "too_large", "backend")
 """Reasons that the storage cannot cause."""
 
@@ -64,7 +80,7 @@ class StorageGuard:
         """The last files that were read of each folder."""
         self._recent: deque[str] = deque(maxlen=3)
         if fault := self._probe_root():
-            raise StorageError(_advice(records[0].path, fault))
+            raise StorageError(storage_advice(records[0].path, fault))
 
     def read(
         self, record: Record, attempt: Callable[[], Result], on_open: OnOpen | None = None
@@ -99,9 +115,9 @@ class StorageGuard:
                 if pause is None:
                     if scope == "none" or (scope == "file" and isinstance(error, DecodeError)):
                         raise
-                    raise StorageError(_advice(record.path, fault)) from error
+                    raise StorageError(storage_advice(record.path, fault)) from error
                 if scope == "storage" and pause == PAUSES[0]:
-                    logger.warning("%s; trying for %g s", _advice(path, fault), sum(PAUSES))
+                    logger.warning("%s; trying for %g s", storage_advice(path, fault), sum(PAUSES))
                 self._wait(pause, record.path, on_open)
             else:
                 self._remember(path)
@@ -153,6 +169,29 @@ class StorageGuard:
             return f"{root}: {error.strerror}" if error.errno in ENVIRONMENT else None
 
 
+def storage_responds(path: str) -> bool:
+    """Return False if samples of a file take over `PROBE_SECONDS`; an error is a response.
+
+    Reads in another process, as a read from a dead disk cannot be interrupted.
+    """
+    shard, mark, _ = path.rpartition("!")
+    if mark and not os.path.lexists(path):
+        path = shard
+    if _is_remote(path):
+        return True
+    command, nowhere = [sys.executable, "-ISc", PROBE, path], subprocess.DEVNULL
+    try:
+        process = subprocess.Popen(command, stdin=nowhere, stdout=nowhere, stderr=nowhere)
+    except OSError:  # too few processes, descriptors or memory: no fault of the file either
+        return False
+    try:
+        process.wait(PROBE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()  # it ends when the storage lets it
+        return False
+    return True
+
+
 def _is_remote(path: str) -> bool:
     return "://" in path
 
@@ -190,7 +229,8 @@ def _environment_error(error: BaseException | None) -> int | None:
     return None
 
 
-def _advice(path: str, fault: str) -> str:
+def storage_advice(path: str, fault: str) -> str:
+    """Return the message for a fault of the storage that holds `path`."""
     if os.strerror(errno.EMFILE) in fault:
         remedy = "raise the limit (ulimit -n)"
     elif os.strerror(errno.ENOMEM) in fault:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 import torch
@@ -58,12 +57,3 @@ class Crops:
     def stack(self) -> Tensor:
         """Return all views in one tensor [V, 3, T, S, S]."""
         return torch.stack(list(self))
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """Join the clips of `parts`, which have the same boxes."""
-        first = parts[0]
-        if len(parts) == 1:
-            return first
-        assert all(part.boxes == first.boxes for part in parts)
-        return cls(clips=torch.cat([part.clips for part in parts]), boxes=first.boxes)
