@@ -54,8 +54,8 @@ def advice(times: LoadingTimes) -> list[str]:
         words.append(f"crop-bound: crop, resize, normalise, erase and collate take {share}")
     if times.on_device is not None and whole / times.on_device >= MIN_GAIN:
         words.append(
-            "a run on a GPU crops, flips, normalises and erases there (augment.device=auto): workers "
-            f"×{whole / times.on_device:.1f}"
+            "a run on a GPU crops, flips, normalises and erases there (augment.device=auto): "
+            f"workers ×{whole / times.on_device:.1f}"
         )
     return [*words, *_workers(times)]
 
@@ -65,13 +65,11 @@ def _reencoding(times: LoadingTimes, reading: float, whole: float) -> str:
         return "fewer pixels or more data.workers help"
     gain = 1 / times.reencoded
     if gain < MIN_GAIN:
-        return (
-            f"re-encoding with prepare.py would not help (×{gain:.1f}); raise data.workers instead"
-        )
+        return f"re-encoding would not help (×{gain:.1f}); raise data.workers instead"
     rest = whole - reading * (1 - times.reencoded)
     return (
-        f"re-encode with keyframe interval 32 (prepare.py --reencode): reading ×{gain:.1f}, whole "
-        f"clips ×{whole / rest:.1f}"
+        "re-encode with keyframe interval 32 (hiera-video prepare folder --reencode): "
+        f"reading ×{gain:.1f}, whole clips ×{whole / rest:.1f}"
     )
 
 

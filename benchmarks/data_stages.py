@@ -1,10 +1,10 @@
 """Measure the loader by stage and by number of workers, and advise how to make it faster.
 
-    python tools/benchmark.py data --cfg configs/motion_hiera_micro.yaml
-    python tools/benchmark.py data --cfg configs/k400_hiera_b.yaml data.train=videos/train \\
+    hiera-video benchmark data --cfg motion_hiera_micro
+    hiera-video benchmark data --cfg k400_hiera_b data.train=videos/train \\
         --workers 0 4 8 --demand 25
 
-With `--demand`, the clips a second that your model takes (`tools/benchmark.py train`), it also
+With `--demand`, the clips a second that your model takes (`hiera-video benchmark train`), it also
 measures how long the model would wait. Files are read from their disk, or from memory if an earlier
 run has left them there. The machine should otherwise be idle.
 """
@@ -83,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
         print(
             record(
                 "",
-                {"command": "tools/benchmark.py data " + " ".join(argv), **asdict(times)},
+                {"command": "hiera-video benchmark data " + " ".join(argv), **asdict(times)},
                 arguments.json,
             )
         )
@@ -183,7 +183,8 @@ def by_workers(
 def reencoded(config: Config, manifest: Manifest, folder: Path) -> float | None:
     """Return the time of reading re-encoded videos as a share of the time now.
 
-    Re-encodes a few videos as `prepare.py --reencode` does. None if that is not possible.
+    Re-encodes a few videos as `hiera-video prepare folder --reencode` does. None if that is not
+    possible.
     """
     from hiera_video.data.loading.quarantine import QuarantinePolicy
     from hiera_video.data.manifest.read import read_manifest

@@ -1,10 +1,10 @@
 """Compare speed and memory with other packages and with a lower bound of the same computation.
 
-    python tools/benchmark.py model --size tiny base         # inference
-    python tools/benchmark.py model --images --size base     # image models, also timm, transformers
-    python tools/benchmark.py train --size base              # a fine-tuning step
-    python tools/benchmark.py mae --size base                # a masked pre-training step
-    python tools/benchmark.py mae --clock cpu --rounds 2     # a quick look on a busy machine
+    hiera-video benchmark model --size tiny base         # inference
+    hiera-video benchmark model --images --size base     # image models, also timm, transformers
+    hiera-video benchmark train --size base              # a fine-tuning step
+    hiera-video benchmark mae --size base                # a masked pre-training step
+    hiera-video benchmark mae --clock cpu --rounds 2     # a quick look on a busy machine
 
 All implementations run in one process with the same weights. Their results are compared first; then
 each runs once a round, and ratios are taken within a round. The lower bound is the model's matrix

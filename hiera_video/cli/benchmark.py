@@ -20,7 +20,9 @@ from hiera_video.cli.arguments import command_parser
 from hiera_video.cli.run import run_tool
 from hiera_video.errors import ConfigError
 
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
+PACKAGE = Path(__file__).resolve().parents[1]
+FOLDERS = (PACKAGE / "benchmarks", PACKAGE.parent / "benchmarks")
+"""Where the scripts are: inside an installed package, beside it in a checkout."""
 SCRIPTS = {"model": "speed", "train": "speed", "mae": "speed", "data": "data_stages"}
 """Subject → module in benchmarks/; modules with several subjects take the subject first."""
 
@@ -37,13 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
     given = list(sys.argv[1:] if argv is None else argv)
     subject = parser.parse_args(given[:1]).subject
-    if not FOLDER.is_dir():
-        raise ConfigError(
-            f"{FOLDER}: no such folder; benchmarks are not installed, run this from a checkout"
-        )
-    sys.path.insert(0, str(FOLDER))
+    folder = next((folder for folder in FOLDERS if folder.is_dir()), None)
+    if folder is None:
+        raise ConfigError(f"{FOLDERS[0]}: no such folder; install hiera-video again")
+    sys.path.insert(0, str(folder))
     script = SCRIPTS[subject]
     takes_subject = list(SCRIPTS.values()).count(script) > 1
+    if script == "speed" and folder == FOLDERS[0] and "--out" not in given:
+        given += ["--out", "speed.json"]  # in this folder, not in the installed package
     code: int = importlib.import_module(script).main(given if takes_subject else given[1:])
     return code
 

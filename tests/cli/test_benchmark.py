@@ -87,7 +87,8 @@ MEASURED: dict[str, Any] = {
             {},
             [
                 "decode-bound: reading takes 67% of a clip's time; re-encode with keyframe "
-                "interval 32 (prepare.py --reencode): reading ×2.0, whole clips ×1.5",
+                "interval 32 (hiera-video prepare folder --reencode): reading ×2.0, whole clips "
+                "×1.5",
                 "a run on a GPU crops, flips, normalises and erases there (augment.device=auto): "
                 "workers ×1.1",
                 "throughput is highest with data.workers=2: 30.0 clips a second on 2 cores; "
@@ -102,8 +103,8 @@ MEASURED: dict[str, Any] = {
                 "waits": {0: 0.5, 1: 0.2, 2: 0.01},
             },
             [
-                "decode-bound: reading takes 67% of a clip's time; re-encoding with prepare.py "
-                "would not help (×1.1); raise data.workers instead",
+                "decode-bound: reading takes 67% of a clip's time; re-encoding would "
+                "not help (×1.1); raise data.workers instead",
                 "the loader keeps up: with data.workers=2 a model of 20 clips a second waits 1.0% "
                 "of its time",
             ],
