@@ -161,8 +161,8 @@ class StagingBuffer:
     """End of the last copy from it."""
 
     def write(self, copy: Callable[[], object], link: DeviceLink) -> None:
-        """Have `copy` write into the tensors."""
-        self.filling.append(link.submit(torch.inference_mode()(copy)))
+        """Submit `copy`, which writes into the tensors."""
+        self.filling.append(link.submit(copy))
 
     def wait(self) -> None:
         """Wait until the buffer has been filled, and raise what went wrong."""
@@ -194,13 +194,13 @@ class StagingRing:
         starts = [0]
         for size in sizes:
             starts.append(starts[-1] + -(-size // ALIGNMENT) * ALIGNMENT)
-        if buffer.memory is None or len(buffer.memory) < starts[-1]:
-            with torch.inference_mode(False):  # later batches may need gradients
+        with torch.inference_mode(False):  # the thread cannot write to inference tensors
+            if buffer.memory is None or len(buffer.memory) < starts[-1]:
                 buffer.memory = self.link.allocate(max(starts[-1], ALIGNMENT))
-        buffer.tensors = [
-            buffer.memory[start : start + size].view(dtype).view(shape)
-            for start, size, (shape, dtype) in zip(starts, sizes, shapes)
-        ]
+            buffer.tensors = [
+                buffer.memory[start : start + size].view(dtype).view(shape)
+                for start, size, (shape, dtype) in zip(starts, sizes, shapes)
+            ]
         return buffer
 
     def send(self, buffer: StagingBuffer) -> list[Tensor]:

@@ -99,10 +99,25 @@ def test_a_buffer_starts_every_tensor_at_a_multiple_of_64_bytes() -> None:
     assert not any(tensor.is_inference() for tensor in buffer.tensors)
 
 
-def test_buffers_of_evaluation_can_be_used_in_training() -> None:
+class ThreadLink(FakeLink):
+    """A fake device with a real thread."""
+
+    thread = ThreadPoolExecutor(1)
+
+    def submit(self, copy: Callable[[], object]) -> Future[object]:
+        return self.thread.submit(copy)
+
+
+@pytest.mark.parametrize("make_link", [FakeLink, ThreadLink])
+def test_buffers_of_evaluation_can_be_used_in_training(make_link: type[FakeLink]) -> None:
     with torch.inference_mode():
-        ring = StagingRing(FakeLink(computes=True))
-        ring.send(ring.open([((4,), torch.float32)]))
+        ring = StagingRing(make_link(computes=True))
+        buffer = ring.open([((2, 3), torch.float32)])
+        views = [torch.ones(3), torch.ones(3)]
+        buffer.write(partial(torch.stack, views, out=buffer.tensors[0]), ring.link)
+        buffer.write(partial(buffer.tensors[0][0].copy_, torch.full((3,), 5.0)), ring.link)
+        (moved,) = ring.send(buffer)
+        assert moved.tolist() == [[5.0] * 3, [1.0] * 3]
     weight = torch.ones(4, requires_grad=True)
     for _ in range(2):
         buffer = ring.open([((4,), torch.float32)])
@@ -146,13 +161,7 @@ def test_an_error_of_the_thread_comes_with_its_batch() -> None:
         good = torch.zeros(2)
         return [[good, torch.zeros(3) if number == 1 else good]]
 
-    class Link(FakeLink):
-        thread = ThreadPoolExecutor(1)
-
-        def submit(self, copy: Callable[[], object]) -> Future[object]:
-            return self.thread.submit(copy)
-
-    feed = DeviceFeed(iter([[0], [1]]), GPU, parts, link=Link())
+    feed = DeviceFeed(iter([[0], [1]]), GPU, parts, link=ThreadLink())
     ((_, transfer),) = next(feed)
     assert transfer()[0].shape == (2, 2)
     ((_, transfer),) = next(feed)
