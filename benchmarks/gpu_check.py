@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from gpu_models import describe, free_memory, measure
+from gpu_profile import profile_step
 from gpu_table import table
 from gpu_timing import Setup, measure_ceilings
 from gpu_workloads import (
@@ -112,7 +113,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def make_jobs(setup: Setup, work: Path, tests: str) -> Iterator[Job]:
     """Yield all cases, the most valuable first."""
     yield Job(
-        "tests", 100, lambda left: run_tests(setup, work, timeout=min(240, left), keyword=tests)
+        "tests", 100, lambda left: run_tests(setup, work, timeout=min(300, left), keyword=tests)
     )
     yield Job("ceilings", 5, lambda _: measure_ceilings(setup))
     yield from _micro_jobs(setup) if setup.micro else _model_jobs(setup)
@@ -129,22 +130,31 @@ def _job(mode: Mode, size: str, batch: int, names: str, seconds: float, setup: S
 
 
 EAGER = "ours reference optim"
+COMPILED = "ours+autocast+compile+graph ours+compile+graph ours+autocast ours"
 SERVED = "ours+graph ours+autocast+graph ours ours+autocast reference optim"
 
 
 def _model_jobs(setup: Setup) -> Iterator[Job]:
-    yield _job("model", "base", 32, SERVED, 12, setup)
-    yield _job("model", "large", 32, SERVED, 15, setup)
-    yield Job("kernels", 60, lambda left: measure_kernels(setup, timeout=min(90, left)))
+    yield _job("model", "base", 32, SERVED, 20, setup)
+    yield _job("model", "large", 32, SERVED, 20, setup)
     yield _job("mae", "base", 32, EAGER, 12, setup)
     yield _job("train", "large", 8, EAGER, 20, setup)
     yield _job("train", "base", 16, EAGER, 15, setup)
-    yield _job("mae", "large", 32, EAGER, 20, setup)
-    yield _job("model", "base", 32, "ours+autocast+compile+graph ours+autocast ours", 40, setup)
-    yield _job("mae", "base", 32, "ours+compile ours ours+graph", 60, setup)
-    yield _job("train", "large", 8, "ours+compile ours", 70, setup)
-    yield Job("engine/base", 20, lambda _: measure_engine("train", "base", 16, setup))
-    yield Job("engine/large", 25, lambda _: measure_engine("train", "large", 16, setup))
+    for mode, batch in (("model", 32), ("mae", 32), ("train", 16)):
+        yield _profile(mode, "base", batch, "ours", 6, setup)
+    yield _job("model", "large", 32, COMPILED, 35, setup)
+    yield _job("mae", "base", 32, "ours+compile ours ours+graph ours+compile+graph", 70, setup)
+    yield _job("train", "large", 8, "ours+compile ours", 60, setup)
+    yield Job("engine/base", 25, lambda _: measure_engine("train", "base", 16, setup))
+
+
+def _profile(mode: Mode, size: str, batch: int, name: str, seconds: float, setup: Setup) -> Job:
+    kind = {"model": "inference", "train": "fine_tune", "mae": "mae"}[mode]
+    return Job(
+        f"profile/{kind}/{size}/{batch}/{name}",
+        seconds,
+        lambda _: profile_step(mode, size, batch, name, setup),
+    )
 
 
 def _program_jobs(setup: Setup, work: Path) -> Iterator[Job]:
@@ -169,9 +179,15 @@ def _program_jobs(setup: Setup, work: Path) -> Iterator[Job]:
 
 
 def _more_jobs(setup: Setup) -> Iterator[Job]:
-    yield _job("mae", "base", 32, "ours ours+conv ours+sdpa ours+cudnn", 12, setup)
-    yield _job("train", "base", 16, "ours ours+conv ours+sdpa ours+cudnn", 12, setup)
-    yield _job("model", "base", 32, "ours ours+conv ours+sdpa ours+cudnn", 12, setup)
+    yield _job("mae", "large", 32, EAGER, 20, setup)
+    yield _job("model", "base", 32, COMPILED, 35, setup)
+    yield _profile("model", "base", 32, "ours+compile", 25, setup)
+    yield Job("engine/large", 25, lambda _: measure_engine("train", "large", 16, setup))
+    yield _job("mae", "base", 32, "ours ours+conv ours+sdpa ours+conv+sdpa", 12, setup)
+    yield _job("train", "base", 16, "ours ours+conv ours+sdpa", 12, setup)
+    yield Job("kernels", 60, lambda left: measure_kernels(setup, timeout=min(90, left)))
+    optim = partial(measure, "mae", "base", 32, ["ours", "optim+graph"], setup)
+    yield Job("mae/base/32+optim_graph", 120, lambda _: optim())
     for batch in (1, 8):
         yield _job("model", "base", batch, SERVED, 12, setup)
         yield _job("model", "large", batch, SERVED, 15, setup)
@@ -179,15 +195,16 @@ def _more_jobs(setup: Setup) -> Iterator[Job]:
     yield _job("train", "large", 16, "ours", 12, setup)
     yield _job("train", "large", 32, "ours", 15, setup)
     yield _job("mae", "base", 128, "ours", 12, setup)
+    yield _job("model", "base", 32, "ours ours+conv ours+sdpa", 12, setup)
+    yield _job("train", "base", 16, "ours+compile ours", 60, setup)
     yield _job("mae", "large", 32, "ours+compile ours", 90, setup)
-    optim = partial(measure, "mae", "base", 32, ["ours", "optim+graph"], setup)
-    yield Job("mae/base/32+optim_graph", 120, lambda _: optim())
 
 
 def _micro_jobs(setup: Setup) -> Iterator[Job]:
     yield _job("model", "micro", 2, "ours ours+autocast ours+sdpa ours+conv reference", 2, setup)
     yield _job("train", "micro", 2, "ours reference optim", 2, setup)
     yield _job("mae", "micro", 2, "ours ours+conv reference optim", 2, setup)
+    yield _profile("mae", "micro", 2, "ours", 2, setup)
 
 
 def run_job(job: Job, left: float, setup: Setup) -> dict[str, Any]:

@@ -71,20 +71,9 @@ def measure(
         that of the first candidate, relative), or its error in `errors`; and the arithmetic of a
         clip, `flops_per_clip`.
     """
-    case = Case(
-        mode=mode,
-        size=size,
-        batch=batch,
-        resolution=32 if size == "micro" else 224,
-        dtype="bfloat16",
-        device=setup.device.type,
-    )
+    case = make_case(mode, size, batch, setup)
     inputs = make_batch(case, setup.device)
-    model = _ours(case, setup.device)
-    redraw(model)
-    state = {name: value.clone() for name, value in model.state_dict().items()}
-    macs = count_macs(model, (3, *case.input_size))
-    del model
+    state, macs = make_state(case, setup)
     found: dict[str, Any] = {
         "case": {"mode": mode, "size": size, "batch": batch},
         "flops_per_clip": (2 if mode == "model" else 6) * macs,
@@ -120,6 +109,26 @@ def measure(
     torch._dynamo.reset()
     free_memory(setup)
     return found
+
+
+def make_case(mode: Mode, size: str, batch: int, setup: Setup) -> Case:
+    """Return a case in bfloat16."""
+    return Case(
+        mode=mode,
+        size=size,
+        batch=batch,
+        resolution=32 if size == "micro" else 224,
+        dtype="bfloat16",
+        device=setup.device.type,
+    )
+
+
+def make_state(case: Case, setup: Setup) -> tuple[dict[str, Tensor], int]:
+    """Return weights for all candidates, and the multiply-accumulates of a clip."""
+    model = _ours(case, setup.device)
+    redraw(model)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    return state, count_macs(model, (3, *case.input_size))
 
 
 def make_batch(case: Case, device: torch.device) -> Batch:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 Result = dict[str, Any]
-FAILURES, LENGTH = 12, 130
-"""Failed tests in the short table, and characters of a line."""
+FAILURES, PROFILED, LENGTH = 12, 8, 130
+"""Failed tests and kernels in the short table, and characters of a line."""
 
 
 def table(result: Result) -> str:
@@ -33,6 +33,10 @@ def _lines(name: str, case: Result, result: Result) -> Iterator[str]:
         yield f"{name}:"
         for row in rows(case, ceiling):
             yield "  " + row
+    elif "kernels" in case:
+        yield f"{name}: {case['device_ms']:.1f} ms on the device"
+        for milliseconds, count, kernel in case["kernels"][:PROFILED]:
+            yield f"  {milliseconds:8.2f} ms {count:5} × {kernel}"
     else:
         shown = {key: value for key, value in case.items() if key not in ("rows", "took", "lines")}
         yield f"{name}: " + _one_line(", ".join(f"{key} {value}" for key, value in shown.items()))

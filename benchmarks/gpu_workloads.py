@@ -102,16 +102,20 @@ def run_tests(setup: Setup, work: Path, timeout: float, keyword: str = "") -> di
     """
     junit = work / "junit.xml"
     junit.unlink(missing_ok=True)
-    files = sorted(
-        str(path.relative_to(ROOT))
-        for path in (ROOT / "tests").rglob("test_*.py")
+    paths = [
+        path.relative_to(ROOT)
+        for path in sorted((ROOT / "tests").rglob("test_*.py"))
         if "mark.gpu" in path.read_text(encoding="utf-8")
-    )
-    options = ["-m", "gpu", "-q", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
+    ]
+    # compilation takes most of the time
+    files = list(map(str, sorted(paths, key=lambda path: "compiled" in path.name)))
+    options = ["-m", "gpu", "-v", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
     options += ["--tb=short", "-rfE", f"--junitxml={junit}", "--durations=8"]
     options += ["-k", keyword] if keyword else []
     if importlib.util.find_spec("pytest_timeout"):
-        options.append("--timeout=100")
+        options.append("--timeout=150")
+    if setup.on_gpu and importlib.util.find_spec("xdist"):
+        options += ["-n", "4", "--dist", "worksteal"]
     environ = {"HIERA_TEST_DEVICE": setup.device.type}
     try:
         done = _launch(["-m", "pytest", *options, *files], setup, timeout, environ)

@@ -31,6 +31,7 @@ def test_the_whole_check_at_micro_size(tmp_path: Path) -> None:
         "inference/micro/2+switches",
         "fine_tune/micro/2",
         "mae/micro/2+switches",
+        "profile/mae/micro/2/ours",
         "engine/micro",
         "trainer/mae/micro/pyav/model",
         "demo",

@@ -17,6 +17,7 @@ from hiera_video.data.loading.loader import ClipBatch
 from hiera_video.models.factory import create_model
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.runtime.distributed import World
+from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.config import OptimConfig, TrainConfig
 from hiera_video.train.state import TrainState, make_state
 from hiera_video.train.tasks import Classify, Pretrain, Task
@@ -147,3 +148,23 @@ def train_arguments(movies: Path, run: Path, *more: str) -> list[str]:
         *("data.workers=0", "train.epochs=1", "train.batch_size=4", "optim.warmup_epochs=0"),
         *("train.log_every=1", "train.precision=fp32", *more),
     ]
+
+
+def weights_of(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """Return the weights on the CPU."""
+    return {
+        name: value.detach().cpu().clone()
+        for name, value in trainer.state.model.state_dict().items()
+    }
+
+
+def difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    """Return the norm of the difference of all weights."""
+    return float(sum((one[name] - other[name]).square().sum() for name in other)) ** 0.5
+
+
+def train(trainer: Trainer, steps: int, **kind: Any) -> int:
+    """Train `steps` steps."""
+    first = trainer.progress.step
+    trainer.last_step = first + steps
+    return trainer.fit(batches_from(first, **kind), StopSignal())

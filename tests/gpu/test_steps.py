@@ -6,17 +6,23 @@ import itertools
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from gpu_helpers import batches_from, make_batch, make_state_on, make_trainer
+from gpu_helpers import (
+    batches_from,
+    difference,
+    make_batch,
+    make_state_on,
+    make_trainer,
+    train,
+    weights_of,
+)
 from torch import nn
 
 from hiera_video.errors import DeviceMemoryError
-from hiera_video.models.factory import create_model
 from hiera_video.runtime.distributed import World
 from hiera_video.runtime.log import MetricLog, read_metrics
 from hiera_video.runtime.seed import use_deterministic_kernels
@@ -43,40 +49,20 @@ TASKS: dict[str, dict[str, Any]] = {
 SYNC_FREE = ("classify", "mixed", "multi_label", "sgd", "pretrain", "pretrain_half_decoder")
 
 
-def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
-    """Return the weights on the CPU."""
-    return {
-        name: value.detach().cpu().clone()
-        for name, value in trainer.state.model.state_dict().items()
-    }
-
-
-def difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
-    """Return the norm of the difference of all weights."""
-    return float(sum((one[name] - other[name]).square().sum() for name in other)) ** 0.5
-
-
-def train(trainer: Trainer, steps: int, **kind: Any) -> int:
-    """Train `steps` steps."""
-    first = trainer.progress.step
-    trainer.last_step = first + steps
-    return trainer.fit(batches_from(first, **kind), StopSignal())
-
-
 @pytest.mark.parametrize("name", TASKS)
 def test_two_steps_equal_those_of_the_cpu(name: str, device: torch.device) -> None:
     kind = dict(TASKS[name])
     multi_label = {"multi_label": True} if kind.get("multi_label") else {}
     actual, expected = (make_trainer(one, **kind) for one in (device, torch.device("cpu")))
-    before = weights(expected)
+    before = weights_of(expected)
     for trainer in (actual, expected):
         assert train(trainer, 2, **multi_label) == DONE
         assert trainer.progress.step == 2
-    moved = difference(weights(expected), before)
+    moved = difference(weights_of(expected), before)
     assert moved > 1e-3
     # AdamW divides by the gradient's size: where that is rounding only, as for the keys' biases,
     # the direction of the update is arbitrary
-    assert difference(weights(actual), weights(expected)) <= 0.15 * moved
+    assert difference(weights_of(actual), weights_of(expected)) <= 0.15 * moved
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -125,7 +111,7 @@ def test_a_non_finite_step_leaves_the_weights(
     assert "step 2: loss nan" in caplog.text
     facts = json.loads((tmp_path / "non_finite.json").read_text())
     assert facts["step"] == 2 and facts["rows_by_rank"] == [[[20, 21, 22, 23]]]
-    assert difference(weights(trainer), weights(expected)) == 0
+    assert difference(weights_of(trainer), weights_of(expected)) == 0
     averages = [one.state.eval_model for one in (trainer, expected)]
     assert averages[0] is not trainer.state.model
     pairs = zip(*(model.parameters() for model in averages), strict=True)
@@ -135,9 +121,9 @@ def test_a_non_finite_step_leaves_the_weights(
 def test_averaged_weights(device: torch.device) -> None:
     trainer = make_trainer(device, ema=0.5)
     train(trainer, 1)
-    first = weights(trainer)
+    first = weights_of(trainer)
     train(trainer, 1)
-    second, averages = weights(trainer), trainer.state.eval_model
+    second, averages = weights_of(trainer), trainer.state.eval_model
     assert averages is not trainer.state.model
     for name, value in averages.state_dict().items():
         if value.is_floating_point():
@@ -190,7 +176,7 @@ def test_resuming_gives_the_same_bits(name: str, device: torch.device, tmp_path:
             assert trainer.fit(batches_from(first), StopSignal()) == DONE
             log.close()
         runs[resume] = (
-            weights(trainer),
+            weights_of(trainer),
             [row["loss_hex"] for row in read_metrics(folder / "metrics.jsonl")],
         )
     assert len(runs[False][1]) == 6
@@ -229,55 +215,3 @@ def test_automatic_accumulation(cuda: torch.device, caplog: Any) -> None:
         step(videos)
 
     assert choose_accumulation(limited, 8, world, sharded=False) == 4
-
-
-@contextmanager
-def count_compiled() -> Iterator[Any]:
-    """Count dynamo's graphs and breaks in the block."""
-    counters: Any = torch._dynamo.utils.counters
-    torch._dynamo.reset()
-    counters.clear()
-    yield counters
-    torch._dynamo.reset()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["hiera_micro_16x32", "mae_hiera_micro_16x32"])
-def test_compiled_steps(name: str, device: torch.device) -> None:
-    """Compiled blocks have no graph breaks, do not compile again, and compute the same."""
-    from hiera_video.models.compiled import compile_blocks
-
-    backend = "inductor" if device.type == "cuda" else "aot_eager"
-    kind: dict[str, Any] = {"mae": {}} if name.startswith("mae") else {}
-    expected = make_trainer(device, **kind)
-    assert train(expected, 4) == DONE
-    with count_compiled() as counters:
-        trainer = make_trainer(device, **kind)
-        compile_blocks(trainer.state.model, backend=backend)
-        assert train(trainer, 2) == DONE
-        graphs = counters["stats"]["unique_graphs"]
-        assert graphs > 0 and not counters["graph_break"]
-        assert train(trainer, 2) == DONE
-        assert counters["stats"]["unique_graphs"] == graphs
-    before = weights(make_trainer(device, **kind))
-    moved = difference(weights(expected), before)
-    assert difference(weights(trainer), weights(expected)) <= 0.15 * moved
-
-
-@pytest.mark.slow
-def test_compiled_inference(device: torch.device) -> None:
-    from hiera_video.models.compiled import compile_blocks
-
-    torch.manual_seed(0)
-    model = create_model("hiera_micro_16x32").to(device).eval()
-    clips = make_batch().clips.to(device)
-    backend = "inductor" if device.type == "cuda" else "aot_eager"
-    with torch.inference_mode():
-        expected = model(clips)
-        with count_compiled() as counters:
-            compile_blocks(model, backend=backend)
-            torch.testing.assert_close(model(clips), expected, rtol=1e-4, atol=1e-5)
-            graphs = counters["stats"]["unique_graphs"]
-            model(clips)
-            assert counters["stats"]["unique_graphs"] == graphs > 0
-            assert not counters["graph_break"]
