@@ -29,6 +29,9 @@ class TestConfig:
     """Precision of the forward pass in `test`, `predict` and validation while training; bf16 and
     fp16 use autocast. Published numbers use fp32. The validation loss of pre-training and the
     features of probes are always computed in fp32."""
+    compile: bool | None = None
+    """Compile the model's blocks (`torch.compile`) for `test`, which takes a minute. Unset: on a
+    GPU, in half precision, for 100,000 views or more."""
     remap_classes: bool = False
     """Map labels by class name if the manifest lists the checkpoint's classes in another order."""
     max_broken: float = 0.05

@@ -10,6 +10,7 @@ from torch import Tensor
 from hiera_video.errors import ConfigError, FeatureError
 from hiera_video.features.config import FeaturesConfig
 from hiera_video.features.store import DTYPES
+from hiera_video.models.compiled import compile_blocks
 from hiera_video.models.hiera import HieraEncoder
 from hiera_video.runtime.device_feed import (
     DeviceLink,
@@ -35,6 +36,8 @@ class ClipEncoder:
 
     def __init__(self, model: HieraEncoder, config: FeaturesConfig, device: torch.device) -> None:
         self.model = model.eval().to(device)
+        if config.compile:
+            compile_blocks(model, reproducible=True)
         self.device = device
         self.pooling = config.pooling
         self.dtype = DTYPES[config.dtype]

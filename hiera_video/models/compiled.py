@@ -18,7 +18,12 @@ def transformer_blocks(model: nn.Module) -> list[nn.Module]:
     return list(blocks)
 
 
-def compile_blocks(model: nn.Module, backend: str | Callable[..., Any] = "inductor") -> None:
+def compile_blocks(
+    model: nn.Module,
+    backend: str | Callable[..., Any] = "inductor",
+    *,
+    reproducible: bool = False,
+) -> None:
     """Compile each transformer block, and the methods around them, in place; names stay.
 
     Equal blocks share their code, so that a network compiles in a fraction of the time that one
@@ -30,6 +35,8 @@ def compile_blocks(model: nn.Module, backend: str | Callable[..., Any] = "induct
     Args:
         model: The model on its device; its `between_blocks` names the methods.
         backend: As in `torch.compile`.
+        reproducible: Let no timing on the device choose a kernel whose result depends on the
+            choice, so that every process computes the same bits.
     """
     limits: Any = torch._dynamo.config
     limits.recompile_limit = max(limits.recompile_limit, MAX_COMPILED_VARIANTS)
@@ -37,8 +44,9 @@ def compile_blocks(model: nn.Module, backend: str | Callable[..., Any] = "induct
     limits.optimize_ddp = False
     parts = [(block, "forward") for block in transformer_blocks(model)]
     parts += [(model, name) for name in getattr(model, "between_blocks", ())]
+    options: dict[str, Any] | None = {"deterministic": True} if reproducible else None
     for part, name in parts:
         compiled = torch.compile(
-            getattr(part, name), backend=backend, dynamic=False, fullgraph=True
+            getattr(part, name), backend=backend, options=options, dynamic=False, fullgraph=True
         )
         setattr(part, name, compiled)

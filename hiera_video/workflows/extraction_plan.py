@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 SAMPLE = 32
 """Most videos to open when estimating how many make `features.shard_clips` clips."""
-NOT_IN_IDENTITY = {"input", "output", "max_broken"}
-"""Keys of `features` that do not change a byte of a shard."""
+NOT_IN_IDENTITY = {"input", "output", "max_broken", "compile"}
+"""Keys of `features` that do not change a byte of a shard, or count apart."""
 PACKAGES = ("torch", "torchvision", "av", "numpy")
 
 
@@ -154,6 +154,7 @@ def extraction_identity(
         **{f"clip.{key}": value for key, value in clip.items()},
         **{f"features.{key}": features[key] for key in features if key not in NOT_IN_IDENTITY},
         "features.stages": list(encoder.stages),
+        **({"features.compile": True} if config.features.compile else {}),
         **({"views": list(views)} if views else {}),
         "device": encoder.device.type,
         **{f"version of {name}": version(name) for name in PACKAGES},

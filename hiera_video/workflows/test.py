@@ -17,11 +17,13 @@ from hiera_video.config.schema import Config
 from hiera_video.data.manifest.record import Manifest
 from hiera_video.errors import CheckpointError, ManifestError
 from hiera_video.eval.class_names import align_classes, align_label_count
+from hiera_video.eval.config import TestConfig
 from hiera_video.eval.evaluate import predict_views
 from hiera_video.eval.report import write_report
 from hiera_video.eval.results import EvalSetup, write_results
 from hiera_video.eval.shards import EvalShardStore
 from hiera_video.eval.views import Predictions
+from hiera_video.models.compiled import compile_blocks
 from hiera_video.models.weights.digest import weights_digest
 from hiera_video.models.weights.load import Weights, find_checkpoint, load_pretrained, read_weights
 from hiera_video.runtime.distributed import World, init_distributed
@@ -33,6 +35,8 @@ logger = logging.getLogger(__name__)
 DONE, TOO_MANY_UNREADABLE = 0, 3
 PARTIAL = ".test.partial"
 """Folder in `out_dir` with the finished shards of a test that is not complete."""
+MIN_COMPILED_VIEWS = 100_000
+"""Views from which on compilation gains more time than it takes, where `test.compile` is unset."""
 
 
 def run_test(config: Config, manifest: Manifest, *, dry_run: bool) -> int:
@@ -60,9 +64,14 @@ def run_test(config: Config, manifest: Manifest, *, dry_run: bool) -> int:
     with init_distributed() as world:
         model = make_model(config, num_classes, pretrained=None)
         load_pretrained(model, weights, name=config.model.name)  # type: ignore[arg-type]
-        store = None if dry_run else _make_store(config, model, world, manifest)
+        num_views = len(manifest.records) * config.test.clips * config.test.crops
+        compiled = should_compile(config.test, world.device, num_views=num_views)
+        store = None if dry_run else _make_store(config, model, world, manifest, compiled)
+        model = model.to(world.device)
+        if compiled:
+            compile_blocks(model, reproducible=True)
         predictions = predict_views(
-            model.to(world.device),
+            model,
             views,
             batch_size=config.test.batch_size,
             workers=config.data.workers,
@@ -90,6 +99,13 @@ def run_test(config: Config, manifest: Manifest, *, dry_run: bool) -> int:
         logger.error("%d unreadable videos are over test.max_broken=%g", unreadable, limit)
         return TOO_MANY_UNREADABLE
     return DONE
+
+
+def should_compile(test: TestConfig, device: torch.device, *, num_views: int) -> bool:
+    """Return True if the model is to be compiled for a test of `num_views` views."""
+    if test.compile is not None:
+        return test.compile
+    return device.type == "cuda" and test.precision != "fp32" and num_views >= MIN_COMPILED_VIEWS
 
 
 def _find_checkpoint(config: Config) -> str:
@@ -128,10 +144,12 @@ def _check_classes(config: Config, weights: Weights, manifest: Manifest) -> int:
 
 
 def _make_store(
-    config: Config, model: nn.Module, world: World, manifest: Manifest
+    config: Config, model: nn.Module, world: World, manifest: Manifest, compiled: bool
 ) -> EvalShardStore:
     views = [config.test.clips, config.test.crops]
     key = {**identity(config, model, world, views), "precision": config.test.precision}
+    if compiled:
+        key["compiled"] = True
     return EvalShardStore(Path(config.out_dir) / PARTIAL, key, manifest.records)
 
 

@@ -11,16 +11,20 @@ import numpy as np
 import pytest
 import torch
 from fake_link import FakeLink
+from torch import nn
 
 import hiera_video as hv
 from hiera_video.config.schema import Config
+from hiera_video.data.manifest.record import Manifest
 from hiera_video.features.config import FeaturesConfig
 from hiera_video.features.extract import BatchRunner, ClipEncoder, check_finite, device_for
+from hiera_video.models.compiled import compile_blocks
 from hiera_video.models.hiera import Hiera
+from hiera_video.models.registry import ModelConfig
 from hiera_video.models.weights.digest import weights_digest
 from hiera_video.runtime.device_feed import HostCopy
 from hiera_video.video.encode import write_video
-from hiera_video.workflows.extraction_plan import make_encoder
+from hiera_video.workflows.extraction_plan import extraction_identity, make_encoder
 
 CPU = torch.device("cpu")
 CLIP_SHAPE = (3, 16, 32, 32)
@@ -97,6 +101,33 @@ def test_a_marked_corner_is_at_that_corner_of_the_map(
     assert (t >= change.shape[0] / 2) == late
     assert (h < change.shape[1] / 2) == top and (w < change.shape[2] / 2) == left
     assert store.matrix("stage3").shape[0] == 2
+
+
+@pytest.mark.slow
+def test_compiled_features_differ_by_rounding_and_have_their_own_identity(
+    weights: Path, clips: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a backend that starts faster."""
+    reproducible: list[bool] = []
+
+    def compile_fast(model: nn.Module, **options: bool) -> None:
+        reproducible.append(options["reproducible"])
+        compile_blocks(model, backend="aot_eager")
+
+    monkeypatch.setattr("hiera_video.features.extract.compile_blocks", compile_fast)
+    found = {}
+    manifest = Manifest(source="list.csv", records=(), class_names=None, multi_label=False)
+    for compiled in (False, True):
+        model = hv.create_model("hiera_micro_16x32", pretrained=str(weights))
+        assert isinstance(model, Hiera)
+        features = FeaturesConfig(compile=compiled)
+        config = Config(model=ModelConfig(name="hiera_micro_16x32"), features=features)
+        ours = ClipEncoder(model, config.features, CPU)
+        (found[compiled],) = ours(clips).values()
+        identity = extraction_identity(config, manifest, ours, None)
+        assert identity.get("features.compile") is (True if compiled else None)
+    assert reproducible == [True]
+    assert torch.allclose(found[True], found[False], atol=1e-5)
 
 
 def test_batches_have_one_shape_and_keep_the_order(model: Hiera, clips: torch.Tensor) -> None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,10 @@ from hiera_video.config.load import load_config
 from hiera_video.data.manifest.record import Manifest
 from hiera_video.errors import CheckpointError, ManifestError
 from hiera_video.eval import forward
+from hiera_video.eval.config import TestConfig
+from hiera_video.eval.shards import EvalShardStore
 from hiera_video.eval.views import Predictions
+from hiera_video.models.compiled import compile_blocks
 from hiera_video.models.factory import create_model
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.weights.load import Weights, from_pretrained
@@ -313,3 +317,45 @@ def test_a_checkpoint_of_one_class_is_refused() -> None:
     manifest = Manifest(records=(), class_names=None, multi_label=False, source="val.csv")
     with pytest.raises(CheckpointError, match="runs/one: has one class, so its accuracy says noth"):
         workflow._check_classes(config, weights, manifest)
+
+
+@pytest.mark.parametrize(
+    ("test", "device", "views", "expected"),
+    [
+        ({"precision": "bf16"}, "cuda", 100_000, True),
+        ({"precision": "bf16"}, "cuda", 99_999, False),
+        ({}, "cuda", 100_000, False),
+        ({"precision": "bf16"}, "cpu", 100_000, False),
+        ({"precision": "bf16", "compile": False}, "cuda", 100_000, False),
+        ({"compile": True}, "cpu", 1, True),
+    ],
+)
+def test_long_tests_on_a_gpu_are_compiled(
+    test: dict[str, Any], device: str, views: int, expected: bool
+) -> None:
+    config = TestConfig(**test)
+    assert workflow.should_compile(config, torch.device(device), num_views=views) is expected
+
+
+@pytest.mark.slow
+def test_a_compiled_test_differs_by_rounding_and_keeps_its_own_shards(
+    reference: Path, common: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a backend that starts faster."""
+    reproducible: list[bool] = []
+
+    def compile_fast(model: nn.Module, **options: bool) -> None:
+        reproducible.append(options["reproducible"])
+        compile_blocks(model, backend="aot_eager")
+
+    monkeypatch.setattr(workflow, "compile_blocks", compile_fast)
+    keys: list[dict[str, Any]] = []
+
+    def make_store(folder: Path, key: dict[str, Any], records: Any) -> EvalShardStore:
+        keys.append(key)
+        return EvalShardStore(folder, key, records)
+
+    monkeypatch.setattr(workflow, "EvalShardStore", make_store)
+    evaluate(tmp_path, common, "test.compile=true")
+    assert np.abs(probabilities(tmp_path) - probabilities(reference)).max() <= 1e-6
+    assert reproducible == [True] and keys[0]["compiled"] is True
