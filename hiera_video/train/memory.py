@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from hiera_video.data.loading.batch_plan import is_divisible
 from hiera_video.data.loading.loader import ClipBatch
 from hiera_video.errors import ConfigError, DeviceMemoryError
 from hiera_video.runtime.distributed import World
@@ -32,8 +33,10 @@ RECORD = "memory.json"
 """File in the run folder with the choice, reused by restarts on the same kind of machine."""
 
 
-def micro_batch_sizes(batch_size: int, num_processes: int) -> dict[int, int]:
+def micro_batch_sizes(batch_size: int, num_processes: int, *, pairs: bool = True) -> dict[int, int]:
     """Return the possible micro-batch sizes, ascending, with the accumulation that each needs.
+
+    `pairs` is as in `BatchPlan`.
 
     >>> micro_batch_sizes(16, 2)
     {2: 4, 4: 2, 8: 1}
@@ -41,8 +44,7 @@ def micro_batch_sizes(batch_size: int, num_processes: int) -> dict[int, int]:
     sizes = {}
     for accumulate in range(batch_size // num_processes, 0, -1):
         chunks = num_processes * accumulate
-        # the rule of `BatchPlan`: each chunk holds both videos of mixup's pairs
-        if batch_size % chunks == 0 and (chunks == 1 or batch_size // chunks % 2 == 0):
+        if is_divisible(batch_size, chunks, pairs=pairs):
             sizes[batch_size // chunks] = accumulate
     return sizes
 
@@ -79,7 +81,12 @@ def require_gpu(device: torch.device) -> None:
 
 
 def choose_accumulation(
-    step: Callable[[int], None], batch_size: int, world: World, *, sharded: bool
+    step: Callable[[int], None],
+    batch_size: int,
+    world: World,
+    *,
+    sharded: bool,
+    pairs: bool = True,
 ) -> int:
     """Return the smallest `train.accumulate` whose micro-batches fit the memory of every GPU.
 
@@ -88,11 +95,12 @@ def choose_accumulation(
         batch_size: Videos of an optimizer step over all ranks.
         world: The ranks.
         sharded: The model is sharded over the ranks.
+        pairs: As in `BatchPlan`.
 
     Raises:
         DeviceMemoryError: Not even the smallest micro-batch fits.
     """
-    sizes = micro_batch_sizes(batch_size, world.size)
+    sizes = micro_batch_sizes(batch_size, world.size, pairs=pairs)
     if not sizes:
         return 1  # `BatchPlan` reports the problem
     try:

@@ -38,6 +38,7 @@ from hiera_video.workflows.train_components import (
     make_loader,
     make_task,
     make_trainer,
+    mixes_clips,
 )
 
 logger = logging.getLogger(__name__)
@@ -154,7 +155,9 @@ def resolve_accumulation(
             num_labels=num_classes if train.multi_label else None,
         )
         sharded = config.train.parallel == "fsdp" and world.size > 1
-        accumulate = choose_accumulation(step, batch_size, world, sharded=sharded)
+        accumulate = choose_accumulation(
+            step, batch_size, world, sharded=sharded, pairs=mixes_clips(config)
+        )
         if world.is_main:
             write_choice(folder, batch_size, world, accumulate)
     return replace(config, train=replace(config.train, accumulate=accumulate))

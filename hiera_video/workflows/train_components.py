@@ -200,8 +200,15 @@ def make_plan(config: Config, train: Manifest, world: World) -> BatchPlan:
         world=world.size,
         rank=world.rank,
         accumulate=config.train.accumulate,
+        pairs=mixes_clips(config),
         class_of=classes_to_balance(train) if config.train.balanced_sampling else None,
     )
+
+
+def mixes_clips(config: Config) -> bool:
+    """Return True if training mixes each clip with a partner."""
+    augment = config.augment
+    return config.train.task == "classify" and (augment.mixup > 0 or augment.cutmix > 0)
 
 
 def make_clips(

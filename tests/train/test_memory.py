@@ -98,6 +98,7 @@ def test_every_micro_batch_size_makes_a_plan(batch_size: int, processes: int) ->
 
 def test_batches_that_cannot_be_divided() -> None:
     assert micro_batch_sizes(16, 2) == {2: 4, 4: 2, 8: 1}
+    assert micro_batch_sizes(16, 2, pairs=False) == {1: 8, 2: 4, 4: 2, 8: 1}
     assert micro_batch_sizes(5, 1) == {5: 1} and micro_batch_sizes(5, 2) == {}
 
 
@@ -194,7 +195,7 @@ def test_auto_on_a_cpu_is_an_error(tmp_path: Path) -> None:
 def test_a_run_records_its_choice_and_reuses_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def choose(step: object, batch_size: int, world: World, *, sharded: bool) -> int:
+    def choose(step: object, batch_size: int, world: World, **_: bool) -> int:
         return 4
 
     monkeypatch.setattr("hiera_video.workflows.train.choose_accumulation", choose)

@@ -34,6 +34,8 @@ class BatchPlan:
     from the back, and reversing a chunk reverses the whole batch:
 
         B = 8, 2 chunks    chunk 0: 0 1 | 6 7    chunk 1: 2 3 | 4 5
+
+    Without mixup and cutmix, a chunk may also have an odd number of videos, such as one.
     """
 
     num_records: int
@@ -47,6 +49,8 @@ class BatchPlan:
     """This process's rank."""
     accumulate: int = 1
     """Micro-batches of each rank in one step."""
+    pairs: bool = True
+    """Clips are mixed: every chunk must hold both videos of each of mixup's pairs."""
     class_of: tuple[int, ...] | None = None
     """Class of each record, to balance the classes of an epoch; None: each record comes once."""
 
@@ -65,12 +69,15 @@ class BatchPlan:
                 "not enough for one step; lower train.batch_size"
             )
         chunks = self.world * self.accumulate
-        if self.batch_size % chunks or (chunks > 1 and self.batch_size // chunks % 2):
+        if not is_divisible(self.batch_size, chunks, pairs=self.pairs):
+            multiple = 2 * chunks if self.pairs else chunks
+            reason = ", so that each part holds mixup's pairs" if self.pairs else ""
+            divisible = self.batch_size % chunks == 0  # odd parts
             raise ConfigError(
                 f"train.batch_size={self.batch_size}: {self.world} processes x "
-                f"train.accumulate={self.accumulate} need a multiple of {2 * chunks}, so that each "
-                "part holds mixup's pairs; set it to one, "
-                f"{max(self.batch_size // (2 * chunks), 1) * 2 * chunks} for example"
+                f"train.accumulate={self.accumulate} need a multiple of {multiple}{reason}; set it "
+                f"to one, {max(self.batch_size // multiple, 1) * multiple} for example"
+                + (", or set augment.mixup=0 augment.cutmix=0" if divisible else "")
             )
 
     @property
@@ -98,9 +105,24 @@ class BatchPlan:
         chunks = self.world * self.accumulate
         if chunks == 1:
             return list(range(self.batch_size))  # may be odd: the middle video is its own partner
-        half = self.batch_size // chunks // 2
+        size = self.batch_size // chunks
+        if size % 2:  # only where nothing is mixed
+            return list(range(chunk * size, (chunk + 1) * size))
+        half = size // 2
         front = range(chunk * half, (chunk + 1) * half)
         return [*front, *(self.batch_size - 1 - position for position in reversed(front))]
+
+
+def is_divisible(batch_size: int, chunks: int, *, pairs: bool) -> bool:
+    """Return True if a batch can be divided into so many chunks.
+
+    Args:
+        batch_size: Videos of a step.
+        chunks: Parts of equal size.
+        pairs: Each part must hold both videos of mixup's pairs. The only part may be odd: its
+            middle video is its own partner.
+    """
+    return batch_size % chunks == 0 and not (pairs and chunks > 1 and batch_size // chunks % 2)
 
 
 @lru_cache(maxsize=2)

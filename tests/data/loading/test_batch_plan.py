@@ -45,6 +45,27 @@ def test_every_small_plan_covers_the_batch_once_and_mirrors_locally(repeats: int
     assert tried == 57
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "world", "accumulate", "expected"),
+    [
+        (4, 4, 1, [[0], [1], [2], [3]]),
+        (4, 2, 2, [[0], [1], [2], [3]]),
+        (6, 2, 1, [[0, 1, 2], [3, 4, 5]]),
+        (8, 2, 1, [[0, 1, 6, 7], [2, 3, 4, 5]]),  # even: as with mixup
+    ],
+)
+def test_without_mixup_a_part_may_be_one_video(
+    batch_size: int, world: int, accumulate: int, expected: list[list[int]]
+) -> None:
+    """Issue I, section 5."""
+    options = {"num_records": 8, "batch_size": batch_size, "seed": 0, "accumulate": accumulate}
+    plans = [BatchPlan(**options, world=world, rank=r, pairs=False) for r in range(world)]  # type: ignore[arg-type]
+    chunks = [chunk for plan in plans for chunk in plan.micro_batches(0)]
+    assert [[slot.position for slot in chunk] for chunk in chunks] == expected
+    alone = BatchPlan(num_records=8, batch_size=batch_size, seed=0).micro_batches(0)[0]
+    assert sorted(slot for chunk in chunks for slot in chunk) == sorted(alone)
+
+
 def check_plan(batch_size: int, world: int, accumulate: int, repeats: int) -> None:
     alone = BatchPlan(num_records=50, batch_size=batch_size, seed=1)
     step = alone.steps_per_epoch + 1 if alone.steps_per_epoch > 1 else 1
@@ -100,11 +121,18 @@ def test_epochs_are_different_permutations() -> None:
         ),
         (
             {"batch_size": 6, "world": 2},
-            "train.batch_size=6: 2 processes x train.accumulate=1 need a multiple of 4",
+            "train.batch_size=6: 2 processes x train.accumulate=1 need a multiple of 4, so that "
+            "each part holds mixup's pairs; set it to one, 4 for example, or set augment.mixup=0 "
+            "augment.cutmix=0",
         ),
         (
             {"batch_size": 10, "accumulate": 4},
-            "need a multiple of 8, so that each part holds mixup's pairs; set it to one, 8",
+            "need a multiple of 8, so that each part holds mixup's pairs; set it to one, 8 for ex",
+        ),
+        (
+            {"batch_size": 7, "world": 2, "pairs": False},
+            "train.batch_size=7: 2 processes x train.accumulate=1 need a multiple of 2; set it to "
+            "one, 6 for example",
         ),
     ],
 )
