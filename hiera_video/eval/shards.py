@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from hiera_video.data.dataset import UnreadableVideo
 from hiera_video.data.manifest.record import Record
 from hiera_video.eval.views import Predictions
+from hiera_video.utils.archives import check_stored
 from hiera_video.utils.atomic_files import write_atomic
 from hiera_video.utils.resumable import ShardFolder, file_state, identity_folder
 
@@ -100,6 +101,7 @@ class EvalShardStore:
         """
         path = self._path(videos)
         try:
+            check_stored(path)
             with np.load(path, allow_pickle=False) as arrays:
                 if json.loads(arrays["files"].tobytes()) != self._states(videos):
                     return None

@@ -22,6 +22,7 @@ from torch.export import Dim, ExportedProgram
 
 from hiera_video.errors import ExportError
 from hiera_video.models.hiera import Hiera
+from hiera_video.utils.archives import check_stored
 
 Output = Literal["logits", "features"]
 Program = Callable[[Tensor], Tensor]
@@ -130,6 +131,7 @@ def load_program(path: Path) -> Program:
         _require_packages("onnxruntime")
     try:
         if path.suffix == ".pt2":
+            check_stored(path)
             module = torch.export.load(path).module()
             return lambda clips: module(clips)
         import onnxruntime

@@ -35,6 +35,10 @@ from hiera_video.utils.text_files import escape_names
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 OPEN_SHARDS = 32
+MAX_INDEX_BYTES = 256 << 20
+"""Size of the largest index of a shard in memory."""
+ROW_BYTES = 64
+"""Bytes of a row of an index without its texts."""
 """Shard files that a store keeps open."""
 
 
@@ -294,11 +298,11 @@ class FeatureStore(Dataset[VideoFeatures]):
 def _read_index(files: ShardFiles, number: int) -> pa.Table:
     path, summary = files.path(number, "parquet"), files.read_summary(number)
     try:
-        table = parquet.read_table(path)
+        table = _read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise _damaged(path, str(error)) from error
-    if not table.schema.equals(INDEX):
-        raise _damaged(path, "has other columns")
+    except KeyError as error:  # of `read_dictionary`
+        raise _damaged(path, "has other columns") from error
     videos = compute.count_distinct(table.column("row")).as_py()
     offsets = table.filter(compute.equal(table.column("status"), "ok")).column("offset")
     complete = np.array_equal(offsets.to_numpy(), np.arange(summary["clips"]))
@@ -309,6 +313,40 @@ def _read_index(files: ShardFiles, number: int) -> pa.Table:
             f"{summary['videos']}",
         )
     return table
+
+
+def _read_table(path: Path) -> pa.Table:
+    """Read an index; its sizes are checked first, as Parquet stores a repeated value once."""
+    texts = [field.name for field in INDEX if pa.types.is_string(field.type)]
+    with parquet.ParquetFile(path, read_dictionary=texts) as file:
+        declared = file.metadata
+        groups = (declared.row_group(number) for number in range(declared.num_row_groups))
+        size = max(sum(group.total_byte_size for group in groups), declared.num_rows * ROW_BYTES)
+        if size > MAX_INDEX_BYTES:
+            raise _damaged(path, f"takes {size >> 20} MiB in memory")
+        if not file.schema_arrow.names == INDEX.names:
+            raise _damaged(path, "has other columns")
+        table = file.read()  # each distinct text once
+    fields = [field for field in table.schema if pa.types.is_dictionary(field.type)]
+    size = sum(_text_bytes(table.column(field.name)) for field in fields)
+    if size > MAX_INDEX_BYTES:
+        raise _damaged(path, f"takes {size >> 20} MiB in memory")
+    for field in fields:
+        place = table.schema.get_field_index(field.name)
+        plain = table.column(place).cast(field.type.value_type)
+        table = table.set_column(place, field.with_type(plain.type), plain)
+    if not table.schema.equals(INDEX):
+        raise _damaged(path, "has other columns")
+    return table
+
+
+def _text_bytes(column: pa.ChunkedArray) -> int:
+    """Return the bytes of a column of texts, each of which is stored once."""
+    total = 0
+    for chunk in column.chunks:
+        lengths = compute.binary_length(chunk.dictionary).take(chunk.indices)
+        total += compute.sum(lengths).as_py() or 0
+    return total
 
 
 def _damaged(path: Path, detail: str) -> FeatureError:

@@ -29,6 +29,7 @@ import numpy.typing as npt
 from hiera_video.errors import ConfigError
 from hiera_video.utils.atomic_files import atomic_path
 from hiera_video.video.frame_index import FrameIndex
+from hiera_video.video.reader import Limits
 
 FORMAT = 1
 NONE = np.iinfo(np.int64).min
@@ -76,9 +77,10 @@ class PacketTable:
     @classmethod
     def from_bytes(cls, content: bytes) -> PacketTable:
         """Load a table that `to_bytes` wrote; `ValueError` or `zlib.error` if it is damaged."""
-        raw = zlib.decompress(content)
+        unpacker = zlib.decompressobj()
+        raw = unpacker.decompress(content, 17 * Limits().max_packets)
         count, rest = divmod(len(raw), 17)
-        if rest or not count:
+        if rest or not count or not unpacker.eof:
             raise ValueError(f"{len(raw)} bytes are not a packet table")
         pts, dts = (
             np.frombuffer(raw, np.int64, count, offset).cumsum() for offset in (0, 8 * count)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader
 
 import hiera_video as hv
 from hiera_video.errors import FeatureError
+from hiera_video.features import store as store_module
 from hiera_video.features.shard_files import INDEX, ShardFiles, checksum, write_file
 
 NAMES = {"stage3": [4], "stage4": [2, 3]}
@@ -250,3 +252,25 @@ def test_damaged_settings_are_an_error_that_names_the_file(
         file.write_text(json.dumps(content))
         with pytest.raises(FeatureError, match=r"features\.json: damaged \("):
             hv.FeatureStore(written[0])
+
+
+def test_an_index_that_fills_the_memory_is_refused(
+    reference_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Issue I, 4.8: Parquet stores a repeated text once."""
+    path = tmp_path / "store"
+    shutil.copytree(reference_store, path)
+    index = path / "shards" / "00000" / "00000000.parquet"
+    table = parquet.read_table(index)
+    place = table.schema.get_field_index("message")
+    text = pa.array(["x" * 100_000] * len(table), pa.string())
+    parquet.write_table(table.set_column(place, table.schema.field("message"), text), index)
+    assert index.stat().st_size < 30_000
+    hv.FeatureStore(path).clips()
+    monkeypatch.setattr(store_module, "MAX_INDEX_BYTES", 100_000 * len(table) - 1)
+    words = r"0\.parquet: cannot be read \(takes \d+ MiB in memory\); delete its .json"
+    with pytest.raises(FeatureError, match=words):
+        hv.FeatureStore(path).clips()
+    monkeypatch.setattr(store_module, "MAX_INDEX_BYTES", 64 * len(table) - 1)
+    with pytest.raises(FeatureError, match=words):
+        hv.FeatureStore(path).clips()

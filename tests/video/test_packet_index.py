@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -166,3 +167,10 @@ def test_an_index_needs_the_pyav_decoder() -> None:
     with pytest.raises(ConfigError, match=words):
         DataConfig(index="x", decoder="decord")
     assert DataConfig(index="x").backend == IndexedPyAV(index="x")
+
+
+def test_a_row_that_expands_is_damaged() -> None:
+    """Issue I, 4.8."""
+    bomb = zlib.compress(bytes(17 * ((1 << 22) + 1)), 9)
+    with pytest.raises(ValueError, match="bytes are not a packet table"):
+        PacketTable.from_bytes(bomb)

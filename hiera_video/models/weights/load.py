@@ -30,6 +30,7 @@ from hiera_video.models.weights.inflate import Inflation, State
 from hiera_video.models.weights.published import PUBLISHED, checkpoint_tags
 from hiera_video.models.weights.state_dict import extract_state_dict
 from hiera_video.models.weights.transformers_names import class_names_from_transformers
+from hiera_video.utils.archives import check_stored
 from hiera_video.utils.hashing import file_sha256
 
 logger = logging.getLogger(__name__)
@@ -328,6 +329,7 @@ def _read_file(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        check_stored(path)
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors, zip and the unpickler each raise their own types

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import urllib.error
+import zipfile
 from dataclasses import replace
 from unittest import mock
 
@@ -340,3 +341,15 @@ def test_values_that_are_not_finite_are_logged(model, tmp_path, caplog):
     with caplog.at_level(logging.WARNING, logger="hiera_video"):
         load_pretrained(model, tmp_path / "x.pth")
     assert "x.pth: 2 tensors have values that are not finite, such as blocks.0" in caplog.text
+
+
+def test_a_compressed_archive_is_refused_by_its_directory(tmp_path):
+    """Issue I, 4.2: 26 MB took 6.7 GB."""
+    path = tmp_path / "bomb.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data/0", bytes(10_000_000))
+    with pytest.raises(
+        CheckpointError,
+        match=r"bomb.pth: cannot be read \(ValueError: its members take 10000000 bytes",
+    ):
+        create_model("hiera_micro_16x32", pretrained=str(path))
