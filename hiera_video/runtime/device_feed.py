@@ -61,8 +61,8 @@ class DeviceLink(Protocol):
     def allocate(self, size: int) -> Tensor:
         """Return a buffer of `size` bytes."""
 
-    def submit(self, copy: Callable[[], object]) -> Future[Any]:
-        """Run `copy`, perhaps in a thread."""
+    def submit(self, copy: Callable[[], object]) -> Future[Any] | None:
+        """Run `copy` in a thread, or at once and return None."""
 
     def send(self, tensors: Sequence[Tensor]) -> tuple[list[Tensor], CopyEvent | None]:
         """Return `tensors` on the device, for the work that is queued next, and when they are."""
@@ -85,10 +85,8 @@ class CpuLink:
     def allocate(self, size: int) -> Tensor:
         return torch.empty(size, dtype=torch.uint8)
 
-    def submit(self, copy: Callable[[], object]) -> Future[Any]:
-        done = Future[Any]()
-        done.set_result(copy())
-        return done
+    def submit(self, copy: Callable[[], object]) -> None:
+        copy()
 
     def send(self, tensors: Sequence[Tensor]) -> tuple[list[Tensor], None]:
         return list(tensors), None
@@ -156,13 +154,14 @@ class StagingBuffer:
     tensors: list[Tensor] = field(default_factory=list)
     """Views of the memory."""
     filling: list[Future[Any]] = field(default_factory=list)
-    """Copies into it."""
+    """Copies into it by the thread."""
     sent: CopyEvent | None = None
     """End of the last copy from it."""
 
     def write(self, copy: Callable[[], object], link: DeviceLink) -> None:
         """Submit `copy`, which writes into the tensors."""
-        self.filling.append(link.submit(copy))
+        if (filling := link.submit(copy)) is not None:
+            self.filling.append(filling)
 
     def wait(self) -> None:
         """Wait until the buffer has been filled, and raise what went wrong."""
