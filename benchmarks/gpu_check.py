@@ -28,6 +28,8 @@ from gpu_profile import profile_step
 from gpu_table import table
 from gpu_timing import Setup, measure_ceilings
 from gpu_workloads import (
+    Decoder,
+    Place,
     measure_engine,
     measure_kernels,
     measure_trainer,
@@ -161,21 +163,28 @@ def _program_jobs(setup: Setup, work: Path) -> Iterator[Job]:
     base, large = ("micro", "micro") if setup.micro else ("base", "large")
     if setup.micro:
         yield Job("engine/micro", 5, lambda _: measure_engine("train", "micro", 4, setup))
-    trainer = partial(measure_trainer, setup=setup, work=work)
-    cases: list[tuple[Mode, str, Any, Any]] = [("mae", base, "pyav", "model")]
+    yield _trainer("mae", base, "pyav", "model", setup, work)
     if not setup.micro:
-        cases = [("train", large, "pyav", "model"), *cases]
-        cases += [("train", large, "pyav", "worker"), ("mae", base, "pyav", "worker")]
-        cases += [("mae", base, decoder, "model") for decoder in ("decord", "torchcodec")]
-    for mode, size, decoder, place in cases:
-        kind = {"train": "fine_tune", "mae": "mae"}[mode]
-        run = partial(trainer, mode, size, decoder=decoder, device=place)
-        yield Job(
-            f"trainer/{kind}/{size}/{decoder}/{place}",
-            35,
-            lambda left, run=run: run(timeout=min(120, left)),  # type: ignore[misc]
-        )
-    yield Job("demo", 80, lambda left: run_demo(setup, work, timeout=min(200, left)))
+        yield _trainer("train", large, "pyav", "model", setup, work)
+        optim = partial(measure, "mae", "base", 32, ["ours", "optim+graph"], setup)
+        yield Job("mae/base/32+optim_graph", 100, lambda _: optim())
+    yield Job("demo", 60, lambda left: run_demo(setup, work, timeout=min(200, left)))
+    if not setup.micro:
+        yield _trainer("mae", base, "pyav", "worker", setup, work)
+        yield _trainer("train", large, "pyav", "worker", setup, work)
+        yield _trainer("mae", base, "decord", "model", setup, work)
+        yield _trainer("mae", base, "torchcodec", "model", setup, work)
+
+
+def _trainer(
+    mode: Mode, size: str, decoder: Decoder, place: Place, setup: Setup, work: Path
+) -> Job:
+    kind = {"train": "fine_tune", "mae": "mae"}[mode]
+    run = partial(
+        measure_trainer, mode, size, decoder=decoder, device=place, setup=setup, work=work
+    )
+    name = f"trainer/{kind}/{size}/{decoder}/{place}"
+    return Job(name, 25, lambda left: run(timeout=min(120, left)))
 
 
 def _more_jobs(setup: Setup) -> Iterator[Job]:
@@ -186,8 +195,6 @@ def _more_jobs(setup: Setup) -> Iterator[Job]:
     yield _job("mae", "base", 32, "ours ours+conv ours+sdpa ours+conv+sdpa", 12, setup)
     yield _job("train", "base", 16, "ours ours+conv ours+sdpa", 12, setup)
     yield Job("kernels", 60, lambda left: measure_kernels(setup, timeout=min(90, left)))
-    optim = partial(measure, "mae", "base", 32, ["ours", "optim+graph"], setup)
-    yield Job("mae/base/32+optim_graph", 120, lambda _: optim())
     for batch in (1, 8):
         yield _job("model", "base", batch, SERVED, 12, setup)
         yield _job("model", "large", batch, SERVED, 15, setup)

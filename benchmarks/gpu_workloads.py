@@ -36,6 +36,8 @@ from hiera_video.train.state import make_state
 from hiera_video.train.tasks import Classify, Pretrain, Task, TaskOutput
 from hiera_video.train.trainer import RunInfo, Trainer
 
+Decoder = Literal["pyav", "decord", "torchcodec"]
+Place = Literal["worker", "model"]
 ROOT = Path(__file__).parents[1]
 TAIL = 3000
 """Characters kept of the end of a program's output."""
@@ -258,8 +260,8 @@ def measure_trainer(
     mode: Mode,
     size: str,
     *,
-    decoder: Literal["pyav", "decord", "torchcodec"],
-    device: Literal["worker", "model"],
+    decoder: Decoder,
+    device: Place,
     setup: Setup,
     work: Path,
     timeout: float,
