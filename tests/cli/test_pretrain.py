@@ -106,6 +106,17 @@ def test_fine_tuning_from_a_pretrained_run(
         hv.predict(loaded, videos / "train.csv")
 
 
+def test_continued_pretraining_starts_from_the_weights_of_a_run(
+    pretrained: Path, command: list[str], tmp_path: Path, tool: Any
+) -> None:
+    run = tmp_path / "run"
+    done = tool(*command, f"model.pretrained={pretrained}", f"out_dir={run}", "train.epochs=1")
+    assert done.returncode == 0, done.stderr
+    assert "none newly initialised" in done.stderr
+    first, before = rows(run, "train")[0], rows(pretrained, "train")
+    assert first["loss"] < (before[0]["loss"] + before[-1]["loss"]) / 2
+
+
 def test_a_masked_autoencoder_cannot_classify(tool: Any) -> None:
     done = tool("train_net.py", "--cfg", CONFIG, "train.task=classify")
     assert done.returncode == 2
