@@ -7,10 +7,12 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from hiera_video.data.clip_frames import record_frame_range
 from hiera_video.data.loading.map_videos import map_videos
 from hiera_video.data.loading.quarantine import OnOpen, QuarantinePolicy
+from hiera_video.data.loading.storage import StorageGuard
 from hiera_video.data.manifest.record import Manifest, Record
 from hiera_video.errors import DecodeError
 from hiera_video.utils.remote_files import fetch, is_url
@@ -45,37 +47,56 @@ class ScannedVideo:
     """Row for the packet index, if one was requested and the video's container profits from it."""
 
 
-@dataclass(frozen=True)
 class VideoScanner:
-    """Reads the video at an index of `records`."""
+    """Reads the video at an index of `records`.
 
-    records: tuple[Record, ...]
-    decoder: Backend
-    quick: bool
-    """Decode a few frames instead of all."""
-    index_packets: bool
-    """Collect rows for a packet index."""
+    Args:
+        records: The videos.
+        decoder: The decoder, as `open_video` takes it.
+        quick: Decode a few frames of each instead of all.
+        index_packets: Collect rows for a packet index.
+
+    Raises:
+        StorageError: The folder that all videos lie in is missing or empty.
+    """
+
+    def __init__(
+        self, records: tuple[Record, ...], decoder: Backend, quick: bool, index_packets: bool
+    ) -> None:
+        self.records = records
+        self.decoder = decoder
+        self.quick = quick
+        self.index_packets = index_packets
+        self._storage = StorageGuard(records)
 
     def __call__(self, index: int, on_open: OnOpen) -> ScannedVideo:
-        record = self.records[index]
-        digest = packets = None
+        """Read a video; an unreadable one raises no error.
+
+        Raises:
+            StorageError: The storage of the videos fails for longer than the guard waits.
+        """
+        record, digests = self.records[index], list[str | None]()
         try:
-            on_open(record.path)
-            with open_video(record.source, self.decoder) as video:
-                digest = content_digest(record)
-                record_frame_range(video, record)  # raises where training would find no frame
-                info = video.info
-                self._decode(video)
-                if self.index_packets and isinstance(video, PyAVReader):
-                    packets = video.packet_index_row()
+            return self._storage.read(record, partial(self._scan, record, digests), on_open)
         except DecodeError as error:
             return ScannedVideo(
                 row=record.row,
                 path=record.path,
                 reason=error.reason,
                 message=str(error),
-                digest=digest,
+                digest=digests[-1] if digests else None,
             )
+
+    def _scan(self, record: Record, digests: list[str | None]) -> ScannedVideo:
+        """Read a video; append the digest of its bytes to `digests` once it could be opened."""
+        packets = None
+        with open_video(record.source, self.decoder) as video:
+            digests.append(content_digest(record))
+            record_frame_range(video, record)  # raises where training would find no frame
+            info = video.info
+            self._decode(video)
+            if self.index_packets and isinstance(video, PyAVReader):
+                packets = video.packet_index_row()
         return ScannedVideo(
             row=record.row,
             path=record.path,
@@ -84,7 +105,7 @@ class VideoScanner:
             seconds=info.duration_seconds,
             width=info.width,
             height=info.height,
-            digest=digest,
+            digest=digests[-1],
             packets=packets,
         )
 
@@ -123,6 +144,9 @@ def scan(
         quarantine: Deadline of one video, and the list of those that exceeded it.
         quick: Decode a few frames of each video instead of all.
         index_packets: Also collect what a packet index needs.
+
+    Raises:
+        StorageError: The storage of the videos fails: it is missing, or stays away.
     """
     scanner = VideoScanner(manifest.records, decoder, quick, index_packets)
     rows = range(len(manifest.records))

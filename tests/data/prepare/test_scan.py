@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hiera_video.data.loading.quarantine import QuarantinePolicy
+from hiera_video.data.loading.storage import StorageGuard
 from hiera_video.data.manifest.read import read_manifest
 from hiera_video.data.manifest.record import Manifest, Record
 from hiera_video.data.prepare import scan as module
 from hiera_video.data.prepare.clean_list import plan_clean_lists
 from hiera_video.data.prepare.scan import ScannedVideo
 from hiera_video.data.prepare.tar_writer import write_shards
-from hiera_video.errors import DecodeError
+from hiera_video.errors import DecodeError, StorageError
 from hiera_video.video.pyav import PyAVReader
 from hiera_video.video.reader import Limits
 
@@ -121,3 +125,48 @@ def test_a_segment_without_frames_is_unreadable(videos: Any, tmp_path: Path) -> 
     assert "a.mp4: has no frame from 100.0 to 110.0 s; its frames are at 0.00 to 1.97 s" in str(
         scanned[1].message
     )
+
+
+def test_storage_that_is_away_is_waited_for(
+    videos: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Issue I, 4.6: a check never lists healthy videos as missing."""
+    folder, away = tmp_path / "set", tmp_path / "away"
+    for number in range(3):
+        videos.write(f"set/{number}.mp4", 12)
+    manifest = read_manifest(str(folder))
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            away.rename(folder)
+
+    monkeypatch.setattr(module, "StorageGuard", partial(StorageGuard, sleep=sleep))
+    results = module.scan(manifest, decoder="pyav", workers=0, quarantine=QuarantinePolicy())
+    found = [next(results)]
+    folder.rename(away)
+    found += results
+    assert [(video.reason, video.num_frames) for video in found] == [(None, 12)] * 3
+    folder.rename(away)
+    with pytest.raises(StorageError, match=r"set: no such folder\); check that the disk with the"):
+        scan(manifest)
+
+
+@pytest.mark.fault
+def test_a_file_that_kills_its_worker_is_named(
+    videos: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Issue I, 4.8: as the kernel does at a limit on memory."""
+    paths = [str(videos.write(f"set/{number}.mp4", 12)) for number in range(4)]
+    opened = module.open_video
+
+    def open_video(path: str, backend: Any) -> Any:
+        if path == paths[2]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return opened(path, backend)
+
+    monkeypatch.setattr(module, "open_video", open_video)  # forked workers inherit this
+    scanned = scan(read_manifest(str(tmp_path / "set")), workers=2)
+    assert [video.reason for video in scanned] == [None, None, "crashed", None]
+    assert str(scanned[2].message).startswith(f"{paths[2]}: crashed a decoder twice")
