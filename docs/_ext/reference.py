@@ -99,19 +99,16 @@ def as_markdown(paragraph: str) -> str:
 def parsers() -> Iterator[tuple[str, argparse.ArgumentParser]]:
     """Yield each command and its parser."""
     for name in COMMANDS:
-        try:
-            yield name, command_module(name).make_parser()
-        except (ImportError, AttributeError):
-            continue
+        yield name, command_module(name).make_parser()
 
 
 def option_name(action: argparse.Action) -> str:
     """Return an option with its value, as in `--topk TOPK`."""
     value = ""
     if action.nargs != 0:
-        value = str(action.metavar or (action.dest if not action.option_strings else ""))
-        if not value:
-            value = "|".join(map(str, action.choices)) if action.choices else action.dest.upper()
+        choices = "|".join(map(str, action.choices or ()))
+        name = action.dest.upper() if action.option_strings else action.dest
+        value = str(action.metavar or choices or name)
     names = [f"{name} {value}".strip() for name in action.option_strings]
     return ", ".join(names) or value
 
