@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
+import os
 import platform
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -40,7 +42,7 @@ MIN_COMPILED_VIEWS = 100_000
 
 
 def run_test(config: Config, manifest: Manifest, *, dry_run: bool) -> int:
-    """Test a checkpoint and write results, predictions and a report into `out_dir`.
+    """Test a checkpoint and write results, predictions and a report into `results_folder`.
 
     Args:
         config: `test.checkpoint` names the weights; by default the best of `out_dir`, or its last.
@@ -54,7 +56,8 @@ def run_test(config: Config, manifest: Manifest, *, dry_run: bool) -> int:
         CheckpointError: The checkpoint cannot be read or does not fit the configuration.
         ManifestError: The classes do not match the checkpoint's, or no video can be read.
     """
-    folder, checkpoint = Path(config.out_dir), _find_checkpoint(config)
+    folder = results_folder(Path(config.out_dir), manifest)
+    checkpoint = _find_checkpoint(config)
     weights = read_weights(checkpoint, config.model.name)
     manifest = _align(manifest, weights, checkpoint, config)
     num_classes = _check_classes(config, weights, manifest)
@@ -66,7 +69,7 @@ def run_test(config: Config, manifest: Manifest, *, dry_run: bool) -> int:
         load_pretrained(model, weights, name=config.model.name)  # type: ignore[arg-type]
         num_views = len(manifest.records) * config.test.clips * config.test.crops
         compiled = should_compile(config.test, world.device, num_views=num_views)
-        store = None if dry_run else _make_store(config, model, world, manifest, compiled)
+        store = None if dry_run else _make_store(folder, config, model, world, manifest, compiled)
         model = model.to(world.device)
         if compiled:
             compile_blocks(model, reproducible=True)
@@ -89,7 +92,7 @@ def run_test(config: Config, manifest: Manifest, *, dry_run: bool) -> int:
         return DONE
     setup = _setup(config, checkpoint, manifest)
     results = write_results(folder, setup, predictions, manifest)
-    metrics = read_metrics(folder / "metrics.jsonl")
+    metrics = read_metrics(Path(config.out_dir) / "metrics.jsonl")
     report = write_report(folder, results, predictions, manifest, metrics, config.data.backend)
     if store:
         store.clear()
@@ -106,6 +109,27 @@ def should_compile(test: TestConfig, device: torch.device, *, num_views: int) ->
     if test.compile is not None:
         return test.compile
     return device.type == "cuda" and test.precision != "fp32" and num_views >= MIN_COMPILED_VIEWS
+
+
+def results_folder(out_dir: Path, manifest: Manifest) -> Path:
+    """Return the folder for the results of a list: `out_dir`, if it has none of another list.
+
+    Otherwise it is a folder there that is named after the list.
+    """
+    name = f"test_{Path(manifest.source).stem.removesuffix('.index')}"
+    numbered = (out_dir / f"{name}_{number}" for number in itertools.count(2))
+    folders = itertools.chain([out_dir, out_dir / name], numbered)
+    tested = os.path.abspath(manifest.source)  # noqa: PTH100 (links stay)
+    return next(folder for folder in folders if _tested_list(folder) in (None, tested))
+
+
+def _tested_list(folder: Path) -> str | None:
+    """Return the list whose results a folder has; None if there are no intact ones."""
+    try:
+        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        return str(os.path.abspath(results["manifest"]))  # noqa: PTH100
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _find_checkpoint(config: Config) -> str:
@@ -144,13 +168,13 @@ def _check_classes(config: Config, weights: Weights, manifest: Manifest) -> int:
 
 
 def _make_store(
-    config: Config, model: nn.Module, world: World, manifest: Manifest, compiled: bool
+    folder: Path, config: Config, model: nn.Module, world: World, manifest: Manifest, compiled: bool
 ) -> EvalShardStore:
     views = [config.test.clips, config.test.crops]
     key = {**identity(config, model, world, views), "precision": config.test.precision}
     if compiled:
         key["compiled"] = True
-    return EvalShardStore(Path(config.out_dir) / PARTIAL, key, manifest.records)
+    return EvalShardStore(folder / PARTIAL, key, manifest.records)
 
 
 def identity(config: Config, model: nn.Module, world: World, views: list[int]) -> dict[str, Any]:

@@ -49,6 +49,7 @@ def test_multi_view_test_with_an_unreadable_video(
     (tmp_path / lines[2].split()[0]).write_bytes(b"no video at all")
     listing = tmp_path / "val.csv"
     listing.write_text("\n".join(lines))
+    (trained / "results.json").unlink(missing_ok=True)  # of another list
     results = []
     for _ in range(2):
         options = (f"data.test={listing}", f"out_dir={trained}", "test.batch_size=4")
@@ -80,6 +81,7 @@ def test_multi_view_test_with_an_unreadable_video(
 def test_selection_on_the_tested_list_is_reported(
     trained: Path, videos: Path, tool: Any, checkpoint: str | None, chosen: bool
 ) -> None:
+    (trained / "results.json").unlink(missing_ok=True)  # of another list
     given = [f"test.checkpoint={checkpoint.format(run=trained)}"] if checkpoint else []
     options = (f"data.val={videos / 'val.csv'}", f"out_dir={trained}", *given)
     done = tool("test_net.py", "--cfg", CONFIG, *options, "test.clips=1", "test.crops=1")
@@ -97,6 +99,7 @@ def test_selection_is_decided_by_the_videos_of_the_validation_list(
 ) -> None:
     """Issue I, 3.2: the test's configuration decided, wrong both ways."""
     lines = (videos / "val.csv").read_text().splitlines(keepends=True)
+    (trained / "results.json").unlink(missing_ok=True)  # of another list
     listing = trained / "other.csv"
     listing.write_text("".join(reversed(edit(lines))))
     names = (f"data.test={listing}", f"data.val={videos / 'train.csv' if chosen else listing}")
@@ -105,6 +108,37 @@ def test_selection_is_decided_by_the_videos_of_the_validation_list(
     assert done.returncode == 0, done.stderr
     assert ("was selected by its accuracy on the same list" in done.stderr) is chosen
     assert json.loads((trained / "results.json").read_text())["chosen_here"] is chosen
+
+
+def test_a_run_is_tested_by_its_folder_and_a_second_list_gets_its_own(
+    trained: Path, videos: Path, tool: Any, tmp_path: Path
+) -> None:
+    """Issue I, section 5."""
+    run = tmp_path / "moved"
+    shutil.copytree(trained, run, symlinks=True)
+    (run / "results.json").unlink(missing_ok=True)
+    views = ("test.clips=1", "test.crops=1", "data.workers=0")
+    done = tool("test_net.py", "--run", str(run), *views)
+    assert done.returncode == 0, done.stderr
+    assert f"report: {run}/report.html" in done.stderr
+    first = (run / "results.json").read_bytes()
+    assert json.loads(first)["checkpoint"] == f"{run}/checkpoints/best"
+    other = (f"data.test={videos / 'train.csv'}", "--checkpoint", "last")
+    done = tool("test_net.py", "--run", str(run), *views, *other)
+    assert done.returncode == 0, done.stderr
+    assert f"report: {run}/test_train/report.html" in done.stderr
+    assert (run / "results.json").read_bytes() == first
+    second = json.loads((run / "test_train" / "results.json").read_text())
+    assert second["of"] == 12 and second["checkpoint"] == f"{run}/checkpoints/last"
+    namesake = tmp_path / "train.csv"
+    shutil.copy(videos / "train.csv", namesake)
+    done = tool(
+        "test_net.py", "--run", str(run), *views, f"data.test={namesake}", f"data.root={videos}"
+    )
+    assert f"report: {run}/test_train_2/report.html" in done.stderr, done.stderr
+    done = tool("test_net.py", "--run", str(videos))
+    assert done.returncode == 2
+    assert f"--run {videos}: contains no config.yaml; give the out_dir of a run" in done.stderr
 
 
 def test_dry_run_of_a_recipe_writes_nothing(videos: Path, tool: Any, tmp_path: Path) -> None:
