@@ -131,7 +131,7 @@ def _job(mode: Mode, size: str, batch: int, names: str, seconds: float, setup: S
     return Job(f"{kind}/{size}/{batch}{switched}", seconds, lambda _: run())
 
 
-EAGER = "ours reference optim"
+EAGER = "ours ours+flash reference optim"
 COMPILED = "ours+autocast+compile+graph ours+compile+graph ours+autocast ours"
 SERVED = "ours+graph ours+autocast+graph ours ours+autocast reference optim"
 

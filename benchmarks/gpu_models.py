@@ -16,7 +16,6 @@ from speed_case import Case, Mode
 from speed_packages import import_package, missing_package, optimise, reference
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend
 
 from hiera_video.models.compiled import compile_blocks
 from hiera_video.models.hiera import Hiera
@@ -30,11 +29,7 @@ WARM_UP = 3
 OFF: dict[str, tuple[str, str, Any]] = {
     "conv": ("hiera_video.models.tokens", "PATCH_PRODUCT", False),
     "sdpa": ("hiera_video.models.blocks", "WINDOW_BACKENDS", ()),
-    "cudnn": (
-        "hiera_video.models.blocks",
-        "CLIP_BACKENDS",
-        (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.MATH),
-    ),
+    "flash": ("hiera_video.models.blocks", "HOPPER_BACKENDS", ()),
 }
 """Switches that change a choice of ours: module, constant, and the constant's value then."""
 

@@ -5,7 +5,9 @@ from unittest import mock
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend
 
+from hiera_video.models import blocks
 from hiera_video.models.blocks import attend, attend_in_chunks
 from hiera_video.models.factory import create_model
 
@@ -79,3 +81,28 @@ def test_branch_scale_columns_are_attention_and_mlp():
     attention, mlp = block.attn(block.norm1(tokens)), block.mlp(block.norm2(tokens))
     assert torch.allclose(found[0], (tokens + 2 * attention)[0], atol=1e-6)
     assert torch.allclose(found[1], (tokens + 3 * mlp)[1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "hopper", "expected"),
+    [
+        (64, False, blocks.WINDOW_BACKENDS),
+        (64, True, blocks.WINDOW_BACKENDS),
+        (65, False, ()),
+        (65, True, (SDPBackend.CUDNN_ATTENTION, *blocks.WINDOW_BACKENDS)),
+    ],
+)
+def test_kernels_of_a_gpu(
+    tokens: int, hopper: bool, expected: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "_is_hopper", lambda device: hopper)
+    assert blocks._preferred_backends(torch.empty(1, 1, tokens, 1)) == expected
+
+
+@pytest.mark.parametrize(("major", "expected"), [(8, False), (9, True), (10, False)])
+def test_hopper_is_compute_capability_9(
+    major: int, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (major, 0))
+    assert blocks._is_hopper(0) is expected
