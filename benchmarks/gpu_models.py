@@ -291,6 +291,7 @@ def graphed(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
         result = run()
 
     def replay() -> Tensor:
+        assert run is not None  # keeps model and optimizer, whose memory the graph uses
         graph.replay()
         return result
 
