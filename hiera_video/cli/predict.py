@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         window = _seconds(window)
     from hiera_video.workflows.predict import (
         ModelSource,
-        find_videos,
+        find_records,
         predict_files,
         predict_webcam,
     )
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.webcam, source, topk=arguments.topk, window=window, step=arguments.step
         )
     return predict_files(
-        find_videos(arguments.paths, source.backend(), follow_links=arguments.follow_links),
+        find_records(arguments.paths, source.backend(), follow_links=arguments.follow_links),
         source,
         topk=arguments.topk,
         window=window,

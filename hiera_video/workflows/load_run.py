@@ -99,21 +99,41 @@ def load(
     checkpoint = find_checkpoint(Path(run), which)
     config = load_config(Path(run) / "config.yaml")
     folder = checkpoint.resolve()  # once: a training beside this may point the link elsewhere
+    meta = _read_meta(folder, checkpoint)
+    return LoadedRun(
+        model=make_model(config, meta.num_classes, pretrained=str(folder)).eval(),
+        transform=_test_transform(config),
+        class_names=meta.class_names,
+        config=config,
+        multi_label=meta.multi_label,
+    )
+
+
+@dataclass(frozen=True)
+class _RunMeta:
+    """What inference needs of a checkpoint's `meta.json`."""
+
+    num_classes: int | None
+    class_names: tuple[str, ...] | None
+    multi_label: bool
+
+
+def _read_meta(folder: Path, checkpoint: Path) -> _RunMeta:
     try:
         meta = json.loads((folder / "meta.json").read_text())
-        num_classes, class_names = meta["model"]["num_classes"], meta["class_names"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        count, names = meta["model"]["num_classes"], meta["class_names"] or None
+        if count is not None and (type(count) is not int or count < 1):
+            raise ValueError(f"num_classes={count!r}")
+        if names is not None and not (isinstance(names, list) and all(map(is_text, names))):
+            raise ValueError("class_names: must be a list of texts")
+        if names is not None and len(names) != count:
+            raise ValueError(f"{len(names)} class_names, num_classes={count}")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         other = "best" if checkpoint.name == "last" else "last"
         raise CheckpointError(
             f"{checkpoint}: its meta.json is damaged ({error}); load the run's {other}"
         ) from error
-    return LoadedRun(
-        model=make_model(config, num_classes, pretrained=str(folder)).eval(),
-        transform=_test_transform(config),
-        class_names=tuple(class_names) if class_names else None,
-        config=config,
-        multi_label=bool(meta.get("multi_label")),
-    )
+    return _RunMeta(count, tuple(names) if names else None, bool(meta.get("multi_label")))
 
 
 def _is_weights(source: str | Path) -> bool:
@@ -216,14 +236,14 @@ def predict(run: LoadedRun | str | Path, path: str | Path, topk: int = 5) -> lis
 
 @torch.inference_mode()
 def predict_videos(
-    run: LoadedRun, paths: Sequence[str | Path], topk: int = 5
+    run: LoadedRun, videos: Sequence[str | Path | Record], topk: int = 5
 ) -> Iterator[list[Prediction] | DecodeError]:
     """Yield what `predict` returns for each video, or the error of an unreadable one.
 
     The videos are read in a worker process, which is killed if it spends more than
     `data.deadline_seconds` on one of them.
     """
-    records = tuple(Record(path=str(path), label=None, row=row) for row, path in enumerate(paths))
+    records = tuple(as_record(video, row) for row, video in enumerate(videos))
     manifest = Manifest(records=records, class_names=None, multi_label=False, source="predict")
     test = run.config.test
     views = make_views(run.config, manifest, clips=test.clips, crops=test.crops)
@@ -233,6 +253,13 @@ def predict_videos(
             yield _classify(run, video, topk)
         except DecodeError as error:
             yield error
+
+
+def as_record(video: str | Path | Record, row: int = 0) -> Record:
+    """Return the record at `row` of a video: a path, or a record of a list."""
+    if isinstance(video, Record):
+        return replace(video, row=row)
+    return Record(path=str(video), label=None, row=row)
 
 
 def _classify(run: LoadedRun, video: VideoViews | UnreadableVideo, topk: int) -> list[Prediction]:

@@ -9,13 +9,13 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hiera_video.config.load import load_config, run_config_file
-from hiera_video.data.manifest.read import is_video
-from hiera_video.data.manifest.record import VIDEO_SUFFIXES
+from hiera_video.data.manifest.read import is_video, read_manifest
+from hiera_video.data.manifest.record import VIDEO_SUFFIXES, Record
 from hiera_video.errors import ConfigError, DecodeError
 from hiera_video.models.registry import config_for
 from hiera_video.utils.safe_paths import walk_folders
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 DONE, NOTHING_READ, SOME_UNREADABLE = 0, 2, 3
 
+LIST_SUFFIXES = (".csv", ".txt", ".tsv", ".lst", ".list", ".json")
+"""Suffixes of files that are lists of videos."""
+MIN_UNSEEN = 0.1
+"""Seconds of a segment without frames that the model saw, from which on they are printed."""
 Window = float | Literal["clip"]
 """Length of a segment in seconds, or that of the model's clip."""
 
@@ -98,6 +102,34 @@ def find_videos(
     return list(found)
 
 
+def find_records(
+    paths: Sequence[str], backend: Backend = "pyav", *, follow_links: bool = False
+) -> list[Record]:
+    """Return the videos at `paths`: those of lists in their order, the others as `find_videos`.
+
+    Raises:
+        ConfigError: As for `find_videos`.
+        ManifestError: A list has an error.
+    """
+    records: list[Record] = []
+    others: list[str] = []
+
+    def flush() -> None:
+        if others:
+            found = find_videos(others, backend, follow_links=follow_links)
+            records.extend(Record(path=str(path), label=None, row=0) for path in found)
+            others.clear()
+
+    for path in paths:
+        if Path(path).suffix.lower() in LIST_SUFFIXES and Path(path).is_file():
+            flush()
+            records.extend(read_manifest(path, follow_links=follow_links).records)
+        else:
+            others.append(path)
+    flush()
+    return [replace(record, row=row) for row, record in enumerate(records)]
+
+
 def _videos_in(folder: Path, backend: Backend, root: str | None, follow_links: bool) -> list[Path]:
     skipped: list[str] = []
 
@@ -129,7 +161,7 @@ def _videos_in(folder: Path, backend: Backend, root: str | None, follow_links: b
 
 
 def predict_files(
-    paths: Sequence[Path],
+    videos: Sequence[Path | Record],
     source: ModelSource,
     *,
     topk: int,
@@ -141,7 +173,7 @@ def predict_files(
     """Print the predictions for videos, one line for each video or segment, and write the files.
 
     Args:
-        paths: Videos.
+        videos: Videos, or records of lists.
         source: The model.
         topk: Number of classes.
         window: Predict each segment of this length; None predicts whole videos.
@@ -158,7 +190,7 @@ def predict_files(
     for file in filter(None, (csv_file, json_file)):
         check_writable(file)
     run, rows, unreadable = source.load(), list[dict[str, Any]](), 0
-    for path, found in _predict_all(run, paths, topk=topk, window=window, step=step):
+    for path, found in _predict_all(run, videos, topk=topk, window=window, step=step):
         if isinstance(found, DecodeError):
             unreadable += 1
             logger.error("error: %s", found)
@@ -171,7 +203,7 @@ def predict_files(
         write_file(csv_file, encode_text(_csv(rows)))
     if not unreadable:
         return DONE
-    logger.error("%d of %d videos are unreadable", unreadable, len(paths))
+    logger.error("%d of %d videos are unreadable", unreadable, len(videos))
     return SOME_UNREADABLE if rows else NOTHING_READ
 
 
@@ -207,35 +239,38 @@ def predict_webcam(
 
 def _predict_all(
     run: LoadedRun,
-    paths: Sequence[Path],
+    videos: Sequence[Path | Record],
     *,
     topk: int,
     window: Window | None,
     step: float | None,
-) -> Iterator[tuple[Path, SegmentPrediction | DecodeError]]:
+) -> Iterator[tuple[str, SegmentPrediction | DecodeError]]:
     """Yield the predictions of each video, and the error of each unreadable one."""
     from hiera_video.workflows.load_run import predict_videos
     from hiera_video.workflows.sliding_window import SegmentPrediction, predict_windows
 
+    paths = [video.path if isinstance(video, Record) else str(video) for video in videos]
     if window is not None:
         seconds = None if window == "clip" else window
-        for path in paths:
+        for path, video in zip(paths, videos):
             try:
-                for segment in predict_windows(run, path, window=seconds, step=step, topk=topk):
+                for segment in predict_windows(run, video, window=seconds, step=step, topk=topk):
                     yield path, segment
             except DecodeError as error:
                 yield path, error
         return
-    for path, found in zip(paths, predict_videos(run, paths, topk)):
+    for path, found in zip(paths, predict_videos(run, videos, topk)):
         if isinstance(found, DecodeError):
             yield path, found
             continue
         clips = found[0].clip_seconds
+        start, end = min(start for start, _ in clips), max(end for _, end in clips)
         yield (
             path,
             SegmentPrediction(
-                start_seconds=min(start for start, _ in clips),
-                end_seconds=max(end for _, end in clips),
+                start_seconds=start,
+                end_seconds=end,
+                seen_seconds=(start, end),
                 top_classes=tuple((item.label, item.probability) for item in found),
             ),
         )
@@ -243,14 +278,19 @@ def _predict_all(
 
 def _format(prediction: SegmentPrediction) -> str:
     classes = ", ".join(f"{label} {value:.1%}" for label, value in prediction.top_classes)
-    return f"{prediction.start_seconds:z.2f}–{prediction.end_seconds:.2f} s  {classes}"
+    start, end = prediction.start_seconds, prediction.end_seconds
+    first, last = prediction.seen_seconds
+    longer = end - start - (last - first) > MIN_UNSEEN
+    seen = f" (frames of {first:z.2f}–{last:.2f} s)" if longer else ""
+    return f"{start:z.2f}–{end:.2f} s{seen}  {classes}"
 
 
-def _row(path: Path, prediction: SegmentPrediction) -> dict[str, Any]:
+def _row(path: str, prediction: SegmentPrediction) -> dict[str, Any]:
     return {
-        "path": str(path),
+        "path": path,
         "start_seconds": round(prediction.start_seconds, 3),
         "end_seconds": round(prediction.end_seconds, 3),
+        "seen_seconds": [round(seconds, 3) for seconds in prediction.seen_seconds],
         "answers": [
             {"label": label, "probability": round(probability, 6)}
             for label, probability in prediction.top_classes
@@ -261,11 +301,13 @@ def _row(path: Path, prediction: SegmentPrediction) -> dict[str, Any]:
 def _csv(rows: Sequence[dict[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "start_seconds", "end_seconds", "rank", "label", "probability"])
+    columns = ("path", "start_seconds", "end_seconds", "rank", "label", "probability")
+    writer.writerow([*columns, "seen_start_seconds", "seen_end_seconds"])
     for row in rows:
         segment = (csv_cell(row["path"]), row["start_seconds"], row["end_seconds"])
         for rank, item in enumerate(row["answers"], 1):
-            writer.writerow([*segment, rank, csv_cell(item["label"]), item["probability"]])
+            answer = (rank, csv_cell(item["label"]), item["probability"])
+            writer.writerow([*segment, *answer, *row["seen_seconds"]])
     return text.getvalue()
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hiera_video.data.clip_frames import record_frame_range
+from hiera_video.data.manifest.record import Record
 from hiera_video.data.sampling import FrameRange, clip_span, frame_range_of, test_clips
 from hiera_video.errors import ConfigError
 from hiera_video.eval.forward import check_logits, forward_logits
@@ -21,6 +23,7 @@ from hiera_video.video import open_video
 from hiera_video.video.reader import Frames
 from hiera_video.workflows.load_run import (
     LoadedRun,
+    as_record,
     classify_views,
     require_classes,
     top_classes,
@@ -37,6 +40,9 @@ class SegmentPrediction:
     start_seconds: float
     """Seconds since the first frame of the video."""
     end_seconds: float
+    seen_seconds: tuple[float, float]
+    """Start of the first and end of the last frame that the model saw: a window longer than a clip
+    is seen in its middle, as in a test."""
     top_classes: tuple[tuple[str, float], ...]
     """(label, probability), most likely first."""
 
@@ -60,7 +66,7 @@ def window_starts(duration: float, window: float, step: float) -> list[float]:
 @torch.inference_mode()
 def predict_windows(
     run: LoadedRun,
-    path: str | Path,
+    video: str | Path | Record,
     *,
     window: float | None = None,
     step: float | None = None,
@@ -72,7 +78,7 @@ def predict_windows(
 
     Args:
         run: A run from `load`.
-        path: Video file, or folder of frames if the run was trained on those.
+        video: Video file, folder of frames if the run was trained on those, or record of a list.
         window: Length of a segment in seconds; by default the length of the model's clip.
         step: Seconds from the start of a segment to the next; by default `window`.
         topk: Number of classes.
@@ -87,7 +93,7 @@ def predict_windows(
     """
     require_classes(run)
     device, precision = next(run.model.parameters()).device, run.config.test.precision
-    feed = DeviceFeed(_segments(run, path, window, step), device, Segment.parts)
+    feed = DeviceFeed(_segments(run, as_record(video), window, step), device, Segment.parts)
 
     def queue() -> Iterator[tuple[Segment, HostCopy]]:
         for ((segment, transfer),) in feed:
@@ -102,6 +108,7 @@ def predict_windows(
             yield SegmentPrediction(
                 start_seconds=segment.start_seconds,
                 end_seconds=segment.end_seconds,
+                seen_seconds=segment.seen_seconds,
                 top_classes=top_classes(run, logits, topk),
             )
 
@@ -112,6 +119,7 @@ class Segment:
 
     start_seconds: float
     end_seconds: float
+    seen_seconds: tuple[float, float]
     views: Tensor
     """[crops, 3, T, S, S], normalised."""
 
@@ -121,11 +129,11 @@ class Segment:
 
 
 def _segments(
-    run: LoadedRun, path: str | Path, window: float | None, step: float | None
+    run: LoadedRun, record: Record, window: float | None, step: float | None
 ) -> Iterator[list[Segment]]:
     """Decode each segment, for `predict_windows`."""
     clip = run.config.clip
-    with open_video(path, run.config.data.backend) as video:
+    with open_video(record.source, run.config.data.backend) as video:
         times, fps = video.times, video.fps
         if window is None:
             if clip.sampling == "segments":
@@ -137,14 +145,20 @@ def _segments(
         for name, value in (("window", window), ("step", step)):
             if not 0 < value < math.inf:
                 raise ConfigError(f"--{name} {value}: must be above 0 seconds and finite")
-        first, duration = times[0], times[-1] - times[0] + 1 / fps
+        whole = record_frame_range(video, record)
+        first, last = times[whole.first], times[whole.first + whole.num_frames - 1]
+        zero, duration = times[0], last - first + 1 / fps
         for start in window_starts(duration, window, step):
-            segment = frame_range_of(times, fps, first + start, first + start + window)
+            stop = min(start + window, duration)
+            segment = frame_range_of(times, fps, first + start, first + stop)
             if segment.num_frames < 1:  # a gap in a video of variable frame rate
                 continue
             (indices,) = test_clips(segment, clip, 1)
-            frames = video.frames([segment.first + index for index in indices])
-            yield [Segment(start, min(start + window, duration), run.transform(frames))]
+            chosen = [segment.first + index for index in indices]
+            seen = (times[chosen[0]] - zero, times[chosen[-1]] - zero + 1 / fps)
+            views = run.transform(video.frames(chosen))
+            skipped = first - zero  # before the record's segment
+            yield [Segment(skipped + start, skipped + stop, seen, views)]
 
 
 @torch.inference_mode()
@@ -191,6 +205,7 @@ def predict_live(
             yield SegmentPrediction(
                 start_seconds=start,
                 end_seconds=start + window,
+                seen_seconds=(segment[indices[0]][0], segment[indices[-1]][0] + 1 / fps),
                 top_classes=classify_views(run, run.transform(clip), topk),
             )
         start += step

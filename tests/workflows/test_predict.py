@@ -20,7 +20,7 @@ from hiera_video.data import dataset as dataset_module
 from hiera_video.errors import ConfigError, DecodeError
 from hiera_video.workflows import load_run
 from hiera_video.workflows.extract import read_input
-from hiera_video.workflows.predict import ModelSource, find_videos, predict_files
+from hiera_video.workflows.predict import ModelSource, find_records, find_videos, predict_files
 
 CONFIG = Path(__file__).parents[2] / "configs/motion_hiera_micro.yaml"
 
@@ -231,3 +231,39 @@ def test_a_hung_decoder_costs_one_video(
     first, second = found
     assert isinstance(first, DecodeError) and first.reason == "hung"
     assert not isinstance(second, DecodeError) and second == hv.predict(run, films / "a.mp4", 1)
+
+
+def test_a_list_is_predicted_in_its_order_and_segments(
+    run_folder: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Issue I, section 5."""
+    listing = films / "list.csv"
+    listing.write_text("deep/b.mp4 0\na.mp4 1 0.5 1.5\n")
+    records = find_records([str(listing), str(films / "a.mp4")])
+    assert [(Path(record.path).name, record.row, record.start_seconds) for record in records] == [
+        ("b.mp4", 0, None),
+        ("a.mp4", 1, 0.5),
+        ("a.mp4", 2, None),
+    ]
+    assert predict(records, run_folder, topk=1) == 0
+    times = [line.split("  ")[1] for line in capsys.readouterr().out.splitlines()]
+    assert times == ["0.00–1.50 s", "0.50–1.50 s", "0.00–2.00 s"]
+    assert predict(records[1:2], run_folder, window=0.5, topk=1) == 0
+    times = [line.split("  ")[1] for line in capsys.readouterr().out.splitlines()]
+    assert times == ["0.50–1.00 s", "1.00–1.50 s"]
+    listing.unlink()
+
+
+def test_times_of_the_frames_that_were_seen(
+    run_folder: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Issue I, section 5: a clip of 1 s in the middle of a window of 2 s."""
+    files = {"json_file": str(tmp_path / "p.json"), "csv_file": str(tmp_path / "p.csv")}
+    assert predict([films / "a.mp4"], run_folder, window=2.0, topk=1, **files) == 0
+    line = capsys.readouterr().out
+    assert line.startswith(f"{films / 'a.mp4'}  0.00–2.00 s (frames of 0.50–1.50 s)  ")
+    (row,) = json.loads((tmp_path / "p.json").read_text())
+    assert row["seen_seconds"] == [0.5, 1.5]
+    with (tmp_path / "p.csv").open() as file:
+        (answer,) = csv.DictReader(file)
+    assert (answer["seen_start_seconds"], answer["seen_end_seconds"]) == ("0.5", "1.5")
