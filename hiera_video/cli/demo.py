@@ -76,12 +76,12 @@ def commands(folder: Path, *, quick: bool, seed: int) -> list[list[str]]:
     return [
         ["prepare", "motion", f"output={data}", "--hard", *few],
         train(MAE, mae, None),
-        train(FINE_TUNED, full, mae),
-        ["test", "--run", str(full), *views],
         train(TENTH, scratch, None, tenth),
         ["test", "--run", str(scratch), *views],
         train(TENTH, pretrained, mae, tenth),
         ["test", "--run", str(pretrained), *views],
+        train(FINE_TUNED, full, mae),
+        ["test", "--run", str(full), *views],
         [
             *("test", "--compare", str(scratch / "results.json")),
             *(str(pretrained / "results.json"), "--page", str(_page(runs, quick))),

@@ -20,14 +20,14 @@ def test_commands(tmp_path: Path) -> None:
         "prepare motion output=x/data/motion_hard --hard",
         f"train --cfg motion_hard_hiera_micro_mae {every} "
         "out_dir=x/runs/motion_hard_hiera_micro_mae seed=3",
-        f"train --cfg motion_hard_hiera_micro {mae} {every} "
-        "out_dir=x/runs/motion_hard_hiera_micro seed=3",
-        "test --run x/runs/motion_hard_hiera_micro",
         f"train --cfg motion_tenth_hiera_micro {tenth} out_dir=x/runs/motion_tenth_scratch seed=3",
         "test --run x/runs/motion_tenth_scratch",
         f"train --cfg motion_tenth_hiera_micro {mae} {tenth} "
         "out_dir=x/runs/motion_tenth_pretrained seed=3",
         "test --run x/runs/motion_tenth_pretrained",
+        f"train --cfg motion_hard_hiera_micro {mae} {every} "
+        "out_dir=x/runs/motion_hard_hiera_micro seed=3",
+        "test --run x/runs/motion_hard_hiera_micro",
         "test --compare x/runs/motion_tenth_scratch/results.json "
         "x/runs/motion_tenth_pretrained/results.json --page x/runs/motion_comparison.html",
     ]
