@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from hiera_video.cli.arguments import command_parser, refuse_rest, set_outputs, split_paths
 from hiera_video.errors import ConfigError
@@ -79,8 +80,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Check the arguments before torch is imported, then search."""
     arguments = parse(argv)
     require_extra("features")
-    # it logs which of its builds it tries
-    logging.getLogger("faiss.loader").setLevel(logging.WARNING)
+    with warnings_only("hiera_video", "faiss.loader"):
+        return print_results(arguments)
+
+
+@contextmanager
+def warnings_only(*names: str) -> Iterator[None]:
+    """Silence what loggers say below a warning: the answer is printed alone."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
+
+
+def print_results(arguments: argparse.Namespace) -> int:
+    """Search, print a line for each window and write the files."""
     listed = read_names(arguments.list) if arguments.list else []
     from hiera_video.features.store import FeatureStore
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from hiera_video.eval.evaluate import single_labels
 from hiera_video.eval.metrics import confusion
 from hiera_video.eval.views import Predictions
 from hiera_video.utils.atomic_files import write_atomic
+from hiera_video.utils.short_paths import short_paths
 from hiera_video.video import open_video
 from hiera_video.video.options import Backend
 from hiera_video.video.reader import Frames
@@ -88,6 +89,7 @@ def write_report(
     probabilities = predictions.probabilities(multi_label=manifest.multi_label)
     records = [manifest.records[row] for row in predictions.rows.tolist()]
     metric = "mAP" if manifest.multi_label else "top1"
+    files = short_paths(record.path for record in records)
     matrix = None
     if not manifest.multi_label and len(names) <= MAX_MATRIX_CLASSES:
         counts = confusion(probabilities, single_labels(manifest, predictions.rows))
@@ -105,8 +107,8 @@ def write_report(
         matrix=matrix,
         matrix_width=min(240 + 36 * len(names), 1040),
         classes=_hardest_first(results["classes"], metric),
-        examples=_examples(records, probabilities, names, decoder),
-        slow=_slowest(records, predictions.seconds),
+        examples=_examples(records, probabilities, names, files, decoder),
+        slow=_slowest(records, predictions.seconds, files),
     )
     write_atomic(folder / "report.html", html)
     return folder / "report.html"
@@ -133,16 +135,25 @@ def _examples(
     records: Sequence[Record],
     probabilities: NDArray[np.float64],
     names: Sequence[str],
+    files: Mapping[str, str],
     decoder: Backend,
 ) -> dict[str, list[ReportExample]]:
-    """Return the videos of each of the page's two sections, by its title."""
+    """Return the videos of each of the page's two sections, by its title.
+
+    Args:
+        records: The tested videos.
+        probabilities: [N, K].
+        names: Name of each class.
+        files: Path → what the page shows of it.
+        decoder: Backend that decodes the film strips.
+    """
     mistakes, others = _choose_examples(records, probabilities)
     sections = {"Most confident mistakes": mistakes, "Other predictions, drawn at random": others}
     return {
         title: [
             example
             for index in indices
-            if (example := _example(records[index], probabilities[index], names, decoder))
+            if (example := _example(records[index], probabilities[index], names, files, decoder))
         ]
         for title, indices in sections.items()
     }
@@ -166,7 +177,11 @@ def _is_label(index: int, record: Record) -> bool:
 
 
 def _example(
-    record: Record, probabilities: NDArray[np.float64], names: Sequence[str], decoder: Backend
+    record: Record,
+    probabilities: NDArray[np.float64],
+    names: Sequence[str],
+    files: Mapping[str, str],
+    decoder: Backend,
 ) -> ReportExample | None:
     """Return the report's entry for a video; None if its frames cannot be decoded.
 
@@ -179,7 +194,7 @@ def _example(
     top = np.argsort(-probabilities, kind="stable")[:3].tolist()
     return ReportExample(
         strip=data_url(film_strip(frames)),
-        file=Path(record.path).name,
+        file=files[record.path],
         row=record.row,
         label=", ".join(names[label] for label in as_tuple(record.label)),
         top_classes=[(names[index], float(probabilities[index])) for index in top],
@@ -196,13 +211,15 @@ def _strip_frames(record: Record, decoder: Backend) -> Frames:
         return video.frames([frames.first + round(last * i / (STRIP_FRAMES - 1)) for i in steps])
 
 
-def _slowest(records: Sequence[Record], seconds: NDArray[np.float64] | None) -> SlowVideos | None:
+def _slowest(
+    records: Sequence[Record], seconds: NDArray[np.float64] | None, files: Mapping[str, str]
+) -> SlowVideos | None:
     if seconds is None or not len(seconds):
         return None
     slowest = np.argsort(-seconds, kind="stable")[:MAX_SLOWEST].tolist()
     return SlowVideos(
         median=float(np.median(seconds)),
-        videos=[(float(seconds[index]), Path(records[index].path).name) for index in slowest],
+        videos=[(float(seconds[index]), files[records[index].path]) for index in slowest],
     )
 
 

@@ -23,6 +23,7 @@ from hiera_video.errors import ConfigError, DecodeError, FeatureError
 from hiera_video.features.config import FeaturesConfig
 from hiera_video.models.registry import ModelConfig, is_mae
 from hiera_video.train.config import TrainConfig
+from hiera_video.utils.short_paths import short_paths
 from hiera_video.utils.text_files import csv_cell, read_text
 from hiera_video.video.options import Backend
 
@@ -321,14 +322,16 @@ def result_sheet(results: Sequence[SearchResult], decoder: Backend = "pyav") -> 
     from hiera_video.viz.sheet import Strip, contact_sheet
 
     strips, last = list[Strip](), None
+    names = short_paths(result.path for result in results)
     for result in results:
         if result.example != last:
             last = result.example
             frames = _frames(last, decoder, *result.example_seconds)
             strips.append(Strip(title=last, frames=frames, heading=True))
         start, end = result.start_seconds, result.end_seconds
-        name = Path(result.path).name
-        title = f"{result.rank}  {result.similarity:.3f}  {name}  {start:.1f}–{end:.1f} s"
+        title = (
+            f"{result.rank}  {result.similarity:.3f}  {names[result.path]}  {start:.1f}–{end:.1f} s"
+        )
         strips.append(Strip(title=title, frames=_frames(result.path, decoder, start, end)))
     return contact_sheet(strips)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import math
 import shutil
 from dataclasses import asdict, replace
@@ -18,7 +19,7 @@ import torch
 from PIL import Image
 
 import hiera_video as hv
-from hiera_video.cli.search import main
+from hiera_video.cli.search import main, warnings_only
 from hiera_video.errors import ConfigError, FeatureError
 from hiera_video.features.search import EXTRA_CANDIDATES, SearchIndex, unit_vectors
 from hiera_video.features.shard_files import INDEX, ShardFiles
@@ -296,10 +297,27 @@ def test_the_command_prints_and_writes_results(
     assert results[0]["path"] in printed[0] and Path(names["png"]).stat().st_size > 1000
 
 
+def test_the_answer_is_printed_alone(
+    reference_store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Issue I, section 5: what a search logs of weights and extraction is no part of it."""
+    caplog.set_level("INFO")
+    names = [str(tmp_path / f"found.{kind}") for kind in ("csv", "json", "png")]
+    outputs = [f"output={name}" for name in names]
+    arguments = ["--store", str(reference_store), "--row", "0", *outputs]
+    assert main(arguments) == 0
+    assert all(Path(name).stat().st_size for name in names)
+    with warnings_only("hiera_video"):
+        logging.getLogger("hiera_video.models").info("loaded 60 tensors")
+        logging.getLogger("hiera_video.models").warning("not on the contact sheet")
+    assert caplog.messages == ["not on the contact sheet"]
+    assert logging.getLogger("hiera_video").level == logging.NOTSET
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "no example: give --video, --path, --row or --list"),
+        ([], "no example: give input=VIDEO, --path, --row or --list"),
         (["--row", "0", "--topk", "0"], "--topk 0: must be 1 or more"),
         (["--list", "gone.txt"], "--list gone.txt: no such file"),
     ],
