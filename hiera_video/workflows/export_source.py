@@ -89,6 +89,7 @@ def export_source_from_weights(name: str, pretrained: str, output: Output) -> Ex
         CheckpointError: If the weights cannot be read.
     """
     from hiera_video.models.factory import create_model
+    from hiera_video.models.weights.architecture import rebuild_configs
     from hiera_video.models.weights.load import load_pretrained, read_weights
 
     weights = None if pretrained == "none" else read_weights(pretrained, name)
@@ -96,11 +97,12 @@ def export_source_from_weights(name: str, pretrained: str, output: Output) -> Ex
         raise ConfigError(
             f"{pretrained}: has no classifier head; export its features: --output-of features"
         )
-    size = weights.config.get("input_size") if weights else None
+    size = None
+    if weights is not None and "input_size" in weights.config:
+        parts = weights.config, weights.extras, weights.state, weights.source
+        size = rebuild_configs(*parts)[0].input_size
     model = create_model(
-        name,
-        num_classes=weights.num_classes if weights else None,
-        input_size=tuple(size) if size else None,
+        name, num_classes=weights.num_classes if weights else None, input_size=size
     )
     if weights is not None:
         load_pretrained(model, weights, name=name)

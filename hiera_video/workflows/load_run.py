@@ -32,6 +32,7 @@ from hiera_video.models.weights.load import (
     read_weights,
 )
 from hiera_video.models.weights.published import checkpoint_tags
+from hiera_video.utils.text_files import is_text
 from hiera_video.workflows.build import make_model, make_views
 
 logger = logging.getLogger(__name__)
@@ -126,7 +127,7 @@ def _read_meta(folder: Path, checkpoint: Path) -> _RunMeta:
             raise ValueError(f"num_classes={count!r}")
         if names is not None and not (isinstance(names, list) and all(map(is_text, names))):
             raise ValueError("class_names: must be a list of texts")
-        if names is not None and len(names) != count:
+        if names is not None and len(names) > (count or 0):
             raise ValueError(f"{len(names)} class_names, num_classes={count}")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         other = "best" if checkpoint.name == "last" else "last"

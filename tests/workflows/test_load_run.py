@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -13,11 +15,14 @@ import torch
 
 import hiera_video as hv
 from hiera_video.config.load import load_config, save_config
-from hiera_video.errors import CheckpointError, ConfigError, DecodeError
+from hiera_video.errors import CheckpointError, ConfigError, DecodeError, HieraVideoError
+from hiera_video.models.factory import create_model
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.registry import config_for
+from hiera_video.models.weights.save import save_pretrained
 from hiera_video.train.checkpoint import CheckpointStore
-from hiera_video.workflows.load_run import LoadedRun, top_classes
+from hiera_video.workflows.export_source import export_source_from_weights
+from hiera_video.workflows.load_run import LoadedRun, load, top_classes
 from hiera_video.workflows.sliding_window import predict_live, predict_windows
 
 MICRO = "hiera_micro_16x32"
@@ -193,3 +198,38 @@ def test_folders_that_hv_load_cannot_test(tmp_path: Path) -> None:
     mae = hv.save_pretrained(hv.create_model(f"mae_{MICRO}"), tmp_path / "mae")
     with pytest.raises(ConfigError, match="has no classification head"):
         hv.load(mae)
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        *([], 3, "x", None, {}),
+        *({"model": value, "class_names": None} for value in ([], 3, None, {"num_classes": "3"})),
+        *({"model": {"num_classes": count}, "class_names": None} for count in (-1, True, 1.5, [3])),
+        *(
+            {"model": {"num_classes": 3}, "class_names": names}
+            for names in (3, "abc", [1], {"a": 1})
+        ),
+        {"model": {"num_classes": 1}, "class_names": ["a", "b"]},
+    ],
+)
+def test_a_tampered_meta_json_is_one_line(run_folder: Path, tmp_path: Path, meta: Any) -> None:
+    """Issue I, 4.2."""
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder, symlinks=True)
+    (folder / "checkpoints/best/meta.json").write_text(json.dumps(meta))
+    words = r"checkpoints/best: its meta.json is damaged \(.*\); load the run's last"
+    with pytest.raises(CheckpointError, match=words):
+        load(folder)
+
+
+@pytest.mark.parametrize("size", [3, "x", [1], [[1]], None, [16, 0, 32], {"a": 1}, 10**12])
+def test_a_tampered_config_json_is_one_line(tmp_path: Path, size: Any) -> None:
+    """Issue I, 4.2: `input_size` of any type, also where a program is exported."""
+    save_pretrained(create_model("hiera_micro_16x32", num_classes=3), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "input_size": size}))
+    with pytest.raises(HieraVideoError, match=r"input_size|config\.json"):
+        load(tmp_path)
+    with pytest.raises(HieraVideoError, match=r"input_size|config\.json"):
+        export_source_from_weights("hiera_micro_16x32", str(tmp_path), "logits")
