@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from gpu_models import describe, free_memory, measure
@@ -31,9 +32,9 @@ from gpu_workloads import (
     Decoder,
     Place,
     measure_engine,
-    measure_kernels,
     measure_trainer,
     run_demo,
+    run_script,
     run_tests,
 )
 from record import facts
@@ -43,6 +44,9 @@ PACKAGES = (
     *("torch", "torchvision", "triton", "av", "numpy", "hiera-transformer", "hiera-optim"),
     "timm",
 )
+
+
+UNFINISHED = {"type": "Unfinished", "message": "the process ended within this case"}
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,8 @@ class Job:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the cases and print the table; return 1 if any of them failed."""
-    arguments = parse(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    arguments = parse(given)
     device = torch.device("cuda", 0) if arguments.device == "cuda" else torch.device("cpu")
     micro = arguments.size == "micro"
     setup = Setup(
@@ -76,17 +81,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     prefixes = tuple(filter(None, arguments.only.split(",")))
     began = time.monotonic()
     for job in make_jobs(setup, work, arguments.tests):
-        done = has_result(result["cases"].get(job.name))
+        done = has_result(result["cases"].get(job.name), keep_errors=arguments.keep_errors)
         if done or (prefixes and not job.name.startswith(prefixes)):
             continue
         left = 60 * arguments.minutes - (time.monotonic() - began)
         if left < (0 if micro else job.seconds):
             result["cases"].setdefault(job.name, {"skipped": f"{left:.0f} s were left"})
             continue
-        result["cases"][job.name] = run_job(job, left, setup)
+        result["cases"][job.name] = {"error": UNFINISHED}
+        write(out, result)
+        result["cases"][job.name] = run_job(job, left)
         write(out, result)
         taken = result["cases"][job.name]["took"]
         print(f"{job.name}: {taken:.1f} s, {60 * arguments.minutes - left + taken:.0f} s in all")
+        if not is_usable(setup):
+            restart(given, minutes=(left - taken) / 60)
     write(out, result)
     print(table(result))
     return int(any("error" in case or case.get("failed") for case in result["cases"].values()))
@@ -105,6 +114,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--minutes", type=float, default=8.0, help="no case starts that would end later (8)")
     add("--only", default="", help="comma-separated beginnings of case names")
     add("--resume", action="store_true", help="keep the cases that are in gpu_check.json")
+    add("--keep-errors", action="store_true", help="with --resume: failed cases are not repeated")
     add("--tests", default="", help="pytest's -k for the tests")
     arguments = parser.parse_args(argv)
     if arguments.device == "cuda" and not torch.cuda.is_available():
@@ -115,7 +125,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def make_jobs(setup: Setup, work: Path, tests: str) -> Iterator[Job]:
     """Yield all cases, the most valuable first."""
     yield Job(
-        "tests", 100, lambda left: run_tests(setup, work, timeout=min(300, left), keyword=tests)
+        "tests",
+        100,
+        lambda left: run_tests(
+            setup, work, timeout=left if setup.micro else min(300, left), keyword=tests
+        ),
     )
     yield Job("ceilings", 5, lambda _: measure_ceilings(setup))
     yield from _micro_jobs(setup) if setup.micro else _model_jobs(setup)
@@ -144,10 +158,13 @@ def _model_jobs(setup: Setup) -> Iterator[Job]:
     yield _job("train", "base", 16, EAGER, 15, setup)
     for mode, batch in (("model", 32), ("mae", 32), ("train", 16)):
         yield _profile(mode, "base", batch, "ours", 6, setup)
-    yield _job("model", "large", 32, COMPILED, 35, setup)
-    yield _job("mae", "base", 32, "ours+compile ours ours+graph ours+compile+graph", 70, setup)
-    yield _job("train", "large", 8, "ours+compile ours", 60, setup)
-    yield Job("engine/base", 25, lambda _: measure_engine("train", "base", 16, setup))
+    yield _job("model", "large", 32, COMPILED, 45, setup)
+    yield _job("mae", "base", 32, "ours+compile ours ours+graph", 50, setup)
+    yield _job("train", "large", 16, "ours+compile ours", 50, setup)
+    yield _job("train", "base", 16, "ours+compile ours", 40, setup)
+    finish = partial(run_script, "gpu_finish.py", setup=setup)
+    yield Job("finish", 12, lambda left: finish(timeout=min(40, left)))
+    yield Job("engine/base", 20, lambda _: measure_engine("train", "base", 16, setup))
 
 
 def _profile(mode: Mode, size: str, batch: int, name: str, seconds: float, setup: Setup) -> Job:
@@ -167,8 +184,12 @@ def _program_jobs(setup: Setup, work: Path) -> Iterator[Job]:
     if not setup.micro:
         yield _trainer("train", large, "pyav", "model", setup, work)
         optim = partial(measure, "mae", "base", 32, ["ours", "optim+graph"], setup)
-        yield Job("mae/base/32+optim_graph", 100, lambda _: optim())
-    yield Job("demo", 60, lambda left: run_demo(setup, work, timeout=min(200, left)))
+        yield Job("mae/base/32+optim_graph", 80, lambda _: optim())
+    yield Job(
+        "demo",
+        60,
+        lambda left: run_demo(setup, work, timeout=left if setup.micro else min(200, left)),
+    )
     if not setup.micro:
         yield _trainer("mae", base, "pyav", "worker", setup, work)
         yield _trainer("train", large, "pyav", "worker", setup, work)
@@ -184,7 +205,7 @@ def _trainer(
         measure_trainer, mode, size, decoder=decoder, device=place, setup=setup, work=work
     )
     name = f"trainer/{kind}/{size}/{decoder}/{place}"
-    return Job(name, 25, lambda left: run(timeout=min(120, left)))
+    return Job(name, 25, lambda left: run(timeout=left if setup.micro else min(120, left)))
 
 
 def _more_jobs(setup: Setup) -> Iterator[Job]:
@@ -194,7 +215,8 @@ def _more_jobs(setup: Setup) -> Iterator[Job]:
     yield Job("engine/large", 25, lambda _: measure_engine("train", "large", 16, setup))
     yield _job("mae", "base", 32, "ours ours+conv ours+sdpa ours+conv+sdpa", 12, setup)
     yield _job("train", "base", 16, "ours ours+conv ours+sdpa", 12, setup)
-    yield Job("kernels", 60, lambda left: measure_kernels(setup, timeout=min(90, left)))
+    kernels = partial(run_script, "gpu_kernels.py", "--minutes", "1", setup=setup)
+    yield Job("kernels", 60, lambda left: kernels(timeout=min(90, left)))
     for batch in (1, 8):
         yield _job("model", "base", batch, SERVED, 12, setup)
         yield _job("model", "large", batch, SERVED, 15, setup)
@@ -203,7 +225,6 @@ def _more_jobs(setup: Setup) -> Iterator[Job]:
     yield _job("train", "large", 32, "ours", 15, setup)
     yield _job("mae", "base", 128, "ours", 12, setup)
     yield _job("model", "base", 32, "ours ours+conv ours+sdpa", 12, setup)
-    yield _job("train", "base", 16, "ours+compile ours", 60, setup)
     yield _job("mae", "large", 32, "ours+compile ours", 90, setup)
 
 
@@ -214,20 +235,39 @@ def _micro_jobs(setup: Setup) -> Iterator[Job]:
     yield _profile("mae", "micro", 2, "ours", 2, setup)
 
 
-def run_job(job: Job, left: float, setup: Setup) -> dict[str, Any]:
+def run_job(job: Job, left: float) -> dict[str, Any]:
     """Run a case; return its result or its error, with the seconds it `took`."""
     began = time.monotonic()
     try:
         found = job.run(left)
     except Exception as error:  # recorded; the other cases run
         found = {"error": describe(error)}
-    free_memory(setup)
     return {**found, "took": round(time.monotonic() - began, 1)}
 
 
-def has_result(case: dict[str, Any] | None) -> bool:
+def is_usable(setup: Setup) -> bool:
+    """Free memory; return False if a fault, such as an illegal access, ended the CUDA context."""
+    try:
+        if setup.on_gpu:
+            torch.cuda.synchronize()
+        free_memory(setup)
+    except RuntimeError:
+        return False
+    return True
+
+
+def restart(argv: Sequence[str], minutes: float) -> NoReturn:
+    """Replace this process by one that runs the rest."""
+    print("the CUDA context is lost: the rest runs in another process", flush=True)
+    rest = ["--resume", "--keep-errors", "--minutes", f"{minutes:.2f}"]
+    os.execv(sys.executable, [sys.executable, __file__, *argv, *rest])
+
+
+def has_result(case: dict[str, Any] | None, *, keep_errors: bool) -> bool:
     """Return True if a case need not run again."""
-    return case is not None and "error" not in case and not isinstance(case.get("skipped"), str)
+    if case is None or isinstance(case.get("skipped"), str):
+        return False
+    return keep_errors or "error" not in case
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:

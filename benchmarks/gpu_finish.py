@@ -6,6 +6,7 @@ python benchmarks/gpu_finish.py --out results/gpu_finish.json
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import time
 import traceback
@@ -19,84 +20,63 @@ import torch
 from gpu_timing import Setup, time_candidates
 from record import record
 from torch import Tensor
-from torch.nn import functional as F
 
 from hiera_video.data.config import AugmentConfig
-from hiera_video.data.transforms import on_device
 from hiera_video.data.transforms.clip_sample import PendingCrop, collate
-from hiera_video.data.transforms.on_device import PendingBatch, finish_batch
+from hiera_video.data.transforms.on_device import (
+    PendingBatch,
+    finish_batch,
+    finish_by_interpolation,
+)
+from hiera_video.data.transforms.resize import bilinear_taps
 from hiera_video.data.transforms.train_eval import TrainTransform
 from hiera_video.runtime.device_feed import DeviceFeed
 
 
 def crops(count: int, frames: int, size: int) -> tuple[Tensor, tuple[PendingCrop, ...]]:
     """Return random crops of noise, as workers send them."""
-    augment = AugmentConfig(device="model", erase=0.25, scale=(0.08, 1.0))
+    augment = AugmentConfig(device="model", scale=(0.08, 1.0))
     transform = TrainTransform(augment, size)
     noise = np.random.default_rng(0).integers(0, 255, (frames, 240, 320, 3), dtype=np.uint8)
     return collate([transform(noise, random.Random(number)) for number in range(count)])
 
 
-def erase(clips: Tensor, pending: PendingBatch) -> Tensor:
-    for (clip, top, left), noise in zip(pending.boxes, pending.noise):
-        height, width = noise.shape[-2:]
-        box = clips[clip, :, :, top : top + height, left : left + width]
-        box.copy_(noise.transpose(0, 1))
+def gather(pixels: Tensor, pending: PendingBatch, at_once: int = 8) -> Tensor:
+    """Resize eight clips at a time by gathering the four pixels around each output pixel."""
+    colours, crops, device = pixels.view(-1, 3), pending.crops, pixels.device
+    size, frames = crops[0].size, crops[0].shape[0]
+    rows, row_weights = taps([crop.shape[1] for crop in crops], size)
+    columns, column_weights = taps([crop.shape[2] for crop in crops], size)
+    for number, crop in enumerate(crops):
+        if crop.flip:
+            columns[:, number] = columns[:, number].flip(-1)
+            column_weights[number] = column_weights[number].flip(-1)
+    counts = [math.prod(crop.shape) for crop in crops]
+    starts = torch.tensor([sum(counts[:number]) for number in range(len(crops))])[:, None]
+    frame_pixels = torch.tensor([crop.shape[1] * crop.shape[2] for crop in crops])[:, None]
+    starts = (starts + torch.arange(frames) * frame_pixels)[:, :, None].to(device)
+    widths = torch.tensor([crop.shape[2] for crop in crops])[:, None].to(device)
+    rows, columns = rows.to(device), columns[:, :, None, None].to(device)
+    across = column_weights[:, None, None, :, None].to(device)
+    down = row_weights[:, None, :, None, None].to(device)
+    mean, std = pending.colours * 255
+    clips = torch.empty(len(crops), 3, frames, size, size, device=device)
+    for first in range(0, len(crops), at_once):
+        part = slice(first, first + at_once)
+        lines = []
+        for line in rows[:, part]:
+            place = (starts[part] + (line * widths[part])[:, None])[..., None]
+            left, right = (colours[place + column].float() for column in columns[:, part])
+            lines.append(left * (1 - across[part]) + right * across[part])
+        resized = lines[0] * (1 - down[part]) + lines[1] * down[part]
+        clips[part] = ((resized - mean) / std).permute(0, 4, 1, 2, 3)
     return clips
 
 
-def separable(pixels: Tensor, pending: PendingBatch, crops: tuple[PendingCrop, ...]) -> Tensor:
-    """Resize one clip at a time, columns first and then rows."""
-    size = crops[0].size
-    clips = torch.empty(len(crops), 3, crops[0].shape[0], size, size, device=pixels.device)
-    mean, std = (values[:, None, None, None] * 255 for values in pending.colours)
-    start = 0
-    for number, (clip, crop) in enumerate(zip(clips, crops)):
-        frames, height, width = crop.shape
-        count = 3 * frames * height * width
-        planes = pixels[start : start + count].view((*crop.shape, 3)).permute(3, 0, 1, 2)
-        planes = planes.contiguous()
-        start += count
-        above, below, left, right = pending.lines[:, number]
-        down, across = pending.weights[0, number][:, None], pending.weights[1, number]
-        wide = planes.index_select(3, left) * (1 - across) + planes.index_select(3, right) * across
-        tall = wide.index_select(2, above) * (1 - down) + wide.index_select(2, below) * down
-        torch.sub(tall, mean, out=clip).div_(std)
-    return erase(clips, pending)
-
-
-def interpolated(pixels: Tensor, pending: PendingBatch, crops: tuple[PendingCrop, ...]) -> Tensor:
-    """Resize one clip at a time by torch's `interpolate`."""
-    size = crops[0].size
-    clips = torch.empty(len(crops), 3, crops[0].shape[0], size, size, device=pixels.device)
-    mean, std = (values[:, None, None, None] * 255 for values in pending.colours)
-    start = 0
-    for clip, crop in zip(clips, crops):
-        count = 3 * crop.shape[0] * crop.shape[1] * crop.shape[2]
-        planes = pixels[start : start + count].view((*crop.shape, 3)).permute(3, 0, 1, 2)
-        start += count
-        planes = planes.to(torch.float32, memory_format=torch.contiguous_format)
-        resized = F.interpolate(planes, (size, size), mode="bilinear", align_corners=False)
-        torch.sub(resized.flip(-1) if crop.flip else resized, mean, out=clip).div_(std)
-    return erase(clips, pending)
-
-
-def all_at_once(pixels: Tensor, pending: PendingBatch) -> Tensor:
-    """Resize as `finish_batch` does, compiled: one kernel, whose sizes do not matter."""
-    clips = _resize_compiled(pixels.view(-1, 3), pending.lines, pending.weights, pending.frames,
-                             pending.widths, pending.colours)  # fmt: skip
-    return erase(clips, pending)
-
-
-@torch.compile(dynamic=True)
-def _resize_compiled(
-    colours: Tensor, lines: Tensor, weights: Tensor, frames: Tensor, widths: Tensor, norm: Tensor
-) -> Tensor:
-    pending = PendingBatch(
-        lines=lines, weights=weights, frames=frames, widths=widths, colours=norm, boxes=(), noise=()
-    )
-    resized = on_device._resize(colours, pending, slice(0, len(widths)))
-    return resized.permute(0, 4, 1, 2, 3).contiguous()
+def taps(lengths: list[int], size: int) -> tuple[Tensor, Tensor]:
+    """Return the two source pixels of each output pixel [2, B, S], and the second's weight."""
+    places, weights = zip(*(bilinear_taps(length, size) for length in lengths))
+    return torch.stack(places).permute(2, 0, 1).clone(), torch.stack(weights)[..., 1].clone()
 
 
 def feed(parts: list[Tensor], device: torch.device, count: int) -> dict[str, float]:
@@ -124,10 +104,8 @@ def measure(setup: Setup, count: int, frames: int, size: int) -> dict[str, Any]:
     moved = pending.on_device([tensor.to(device) for tensor in pending.tensors()])
     on_gpu = pixels.to(device)
     candidates = {
-        "gather": partial(finish_batch, on_gpu, moved),
-        "separable": partial(separable, on_gpu, moved, pending_crops),
-        "interpolate": partial(interpolated, on_gpu, moved, pending_crops),
-        "compiled": partial(all_at_once, on_gpu, moved),
+        "interpolate": partial(finish_by_interpolation, on_gpu, moved),
+        "gather": partial(gather, on_gpu, moved),
     }
     result: dict[str, Any] = {"clips": count, "bytes": pixels.numel()}
     expected = finish_batch(pixels, pending)

@@ -236,13 +236,11 @@ def _crops(case: Case) -> ClipBatch:
     return replace(_clips(case), clips=pixels, pending=PendingBatch.of([crop] * case.batch))
 
 
-def measure_kernels(setup: Setup, timeout: float) -> dict[str, Any]:
-    """Run gpu_kernels.py: attention and patch embedding by every available kernel."""
+def run_script(name: str, *options: str, setup: Setup, timeout: float) -> dict[str, Any]:
+    """Run another benchmark of this folder and return its result."""
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "kernels.json"
-        run_program(
-            ["benchmarks/gpu_kernels.py", "--minutes", "1", "--out", str(out)], setup, timeout
-        )
+        out = Path(folder) / "result.json"
+        run_program([f"benchmarks/{name}", *options, "--out", str(out)], setup, timeout)
         return {"lines": json.loads(out.read_text())}
 
 

@@ -70,7 +70,7 @@ def test_cases_that_are_there_or_do_not_fit_are_not_run(
     monkeypatch.setattr(gpu_check, "make_jobs", jobs)
     monkeypatch.setattr(gpu_check.torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(gpu_check, "describe_device", lambda _: {"name": "a GPU"})
-    monkeypatch.setattr(gpu_check, "free_memory", lambda _: None)
+    monkeypatch.setattr(gpu_check, "is_usable", lambda _: True)
     arguments = ["--out", str(tmp_path), "--minutes", "1"]
     assert gpu_check.main([*arguments, "--only", "a,broken,long"]) == 1
     cases = json.loads((tmp_path / "gpu_check.json").read_text())["cases"]
@@ -81,6 +81,44 @@ def test_cases_that_are_there_or_do_not_fit_are_not_run(
     assert "broken: ERROR ValueError: why it failed" in out
     assert gpu_check.main([*arguments, "--resume"]) == 1
     assert ran == ["a/1", "broken", "broken", "b/1"]
+    assert gpu_check.main([*arguments, "--resume", "--keep-errors"]) == 1
+    assert ran == ["a/1", "broken", "broken", "b/1"]
+
+
+def test_a_lost_cuda_context_starts_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gpu_check
+
+    class Restarted(Exception):
+        pass
+
+    commands: list[list[str]] = []
+
+    def execute(program: str, command: list[str]) -> None:
+        commands.append(command)
+        # a case that ends the process without an exception is marked beforehand
+        cases = json.loads((tmp_path / "gpu_check.json").read_text())["cases"]
+        assert cases["one"]["value"] == 1 and "two" not in cases
+        raise Restarted
+
+    def run(left: float) -> dict[str, Any]:
+        cases = json.loads((tmp_path / "gpu_check.json").read_text())["cases"]
+        assert cases["one"]["error"]["message"] == "the process ended within this case"
+        return {"value": 1}
+
+    jobs = [gpu_check.Job("one", 1, run), gpu_check.Job("two", 1, run)]
+    monkeypatch.setattr(gpu_check, "make_jobs", lambda *_: jobs)
+    monkeypatch.setattr(gpu_check.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gpu_check, "describe_device", lambda _: {"name": "a GPU"})
+    monkeypatch.setattr(gpu_check, "is_usable", lambda _: False)
+    monkeypatch.setattr(gpu_check.os, "execv", execute)
+    with pytest.raises(Restarted):
+        gpu_check.main(["--out", str(tmp_path), "--minutes", "1"])
+    (command,) = commands
+    assert command[0] == sys.executable and command[1].endswith("gpu_check.py")
+    assert command[2:7] == ["--out", str(tmp_path), "--minutes", "1", "--resume"]
+    assert command[7:9] == ["--keep-errors", "--minutes"] and float(command[9]) <= 1
 
 
 def test_reports_of_pytest_are_read(tmp_path: Path) -> None:
