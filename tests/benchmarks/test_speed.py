@@ -57,6 +57,27 @@ def test_a_case_is_measured_written_and_plotted(mode: str, tmp_path: Path) -> No
         assert (tmp_path / "speed.png").stat().st_size > 5000
 
 
+def test_summary_has_a_line_for_each_size() -> None:
+    case = {"mode": "model", "size": "base", "dtype": "float32", "frames": 16, "resolution": 224}
+    case |= {"images": False, "device": "cpu", "batch": 1}
+    row = {
+        "case": case,
+        "macs": 101.7e9,
+        "seconds": {"ours": {"median": 1.2641}},
+        "times_ours": {"reference": {"median": 1.634}},
+        "memory": {"ours": {"peak": 0.5}},
+        "machine": {"cpu": "A CPU", "cores": 2},
+        "date": "2026-01-02",
+    }
+    half = {**row, "case": {**case, "dtype": "bfloat16"}}
+    _, _, *lines = speed_page.summary([half, row]).splitlines()
+    assert lines == [
+        "| base | 102 | 1.26 | 1.63 | 0.50 | – | – | – | – | – | – |",
+        "",
+        "Measured on A CPU, 2 cores, 2026-01-02.",
+    ]
+
+
 def test_another_result_fails_the_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
