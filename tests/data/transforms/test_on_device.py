@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +25,7 @@ from hiera_video.data.transforms.flip_labels import LabelFlip
 from hiera_video.data.transforms.on_device import (
     PendingBatch,
     finish_batch,
+    finish_by_interpolation,
     place_augmentation,
 )
 from hiera_video.data.transforms.train_eval import TrainTransform
@@ -51,7 +53,9 @@ def noise(index: int, height: int, width: int) -> np.ndarray:
     return np.random.default_rng(index).integers(0, 2, (3, height, width, 3)).astype(np.uint8) * 255
 
 
-def both(size: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def both(
+    size: int, device: torch.device, finish: Callable[..., torch.Tensor] = finish_batch
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return clips of all `SIZES`, finished by workers and on `device`."""
     on_worker = TrainTransform(EVERYTHING, size)
     on_model = TrainTransform(replace(EVERYTHING, device="model"), size)
@@ -68,7 +72,7 @@ def both(size: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     assert nothing == ()
     batch = PendingBatch.of(pending)
     moved = batch.on_device([tensor.to(device) for tensor in batch.tensors()])
-    return expected, finish_batch(pixels.to(device), moved)
+    return expected, finish(pixels.to(device), moved)
 
 
 # torch has two kernels, for small and for large pictures
@@ -77,6 +81,14 @@ def test_clips_equal_those_of_workers(size: int) -> None:
     expected, finished = both(size, CPU)
     assert finished.shape == (20, 3, 3, size, size) and finished.is_contiguous()
     torch.testing.assert_close(finished, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("size", [56, 160])
+def test_the_code_for_gpus_gives_the_same_clips(size: int) -> None:
+    """Within 1e-4 on a CPU, whose `interpolate` rounds the places of pixels twice."""
+    expected, finished = both(size, CPU, finish=finish_by_interpolation)
+    assert finished.is_contiguous()
+    torch.testing.assert_close(finished, expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.gpu
