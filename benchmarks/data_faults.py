@@ -1,4 +1,4 @@
-"""Faults of the data layer (V1–V5, W1, W2 of RELIABILITY.md): its tests at full counts.
+"""Faults of the data layer (V1–V5, W1–W3, F2 of RELIABILITY.md): its tests at full counts.
 
     python benchmarks/data_faults.py      # part of `make faults`; about five minutes on two cores
 
@@ -25,6 +25,17 @@ FILES = (
     "tests/video/test_third_party.py",
     "tests/data/loading/test_faults.py",
     "tests/data/loading/test_loader.py",
+    "tests/data/loading/test_storage.py",
+    "tests/data/prepare/test_scan.py",
+)
+PASSING_FAULTS = (
+    "test_a_folder_that_returns",
+    "test_an_empty_mount_point",
+    "test_lack_of_file_descriptors",
+    "test_a_bad_sector",
+    "test_short_memory",
+    "test_storage_that",
+    "test_a_disk_that_blocks_all_workers",
 )
 FAULTS: dict[str, tuple[tuple[str, ...], int]] = {
     "V1": (("test_every_frame_is_exact", "test_unreadable_files_"), 1),
@@ -34,6 +45,8 @@ FAULTS: dict[str, tuple[tuple[str, ...], int]] = {
     "V5": (("test_a_hung_decoder_is_killed",), 1),
     "W1": (("test_killed_workers_change_no_loss",), 1),
     "W2": (("test_batches_do_not_depend_on_workers", "test_spawned_workers_yield_the_same"), 1),
+    "W3": (("test_a_process_group_that_is_stopped",), 1),
+    "F2": (PASSING_FAULTS, 1),
 }
 """Fault → prefixes of its tests' names, and the trials in each test."""
 

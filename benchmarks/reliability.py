@@ -20,9 +20,16 @@ WIDTH = 98
 HEAD = """# Reliability
 
 Faults injected into real runs, and the results. `make faults` repeats all of them and regenerates
-this page; `make test-all` runs the same code with smaller counts.
+this page; `make test-all` runs the same code with smaller counts. Half of the runs of R1, R2, R6,
+R7 and N1 read the statistics of a step one step later, as a GPU's runs do.
 """
-GROUPS = {"V": "Videos", "W": "Loader workers", "R": "Training", "N": "Training", "F": "Features"}
+GROUPS = {
+    "V": "Videos",
+    "W": "Loader workers",
+    "R": "Training",
+    "N": "Training",
+    "F": "Features and storage",
+}
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,14 @@ FAULTS = {
         "the worker is killed within deadline + 2 s, the file is quarantined, training continues, "
         "and a restart reads the same batches",
     ),
+    "V6": Fault(
+        "FFmpeg's containers and codecs",
+        "37 codecs in 13 containers, with and without B-frames, packing, variable rates, edit "
+        "lists, orientations, fragments and wrong flags, each with PyAV, decord and torchcodec",
+        "exact frames, order, count and orientation by FFmpeg 5.1's own sequential decode, or "
+        "refused with a reason; of two files, FFmpeg 8.1, which PyAV contains, shows other frames "
+        "than 5.1",
+    ),
     "W1": Fault(
         "Killed worker",
         "SIGKILL of one of two workers, four times a run",
@@ -71,6 +86,11 @@ FAULTS = {
         "Number of workers",
         "0, 1, 2 and 4 workers, by fork and by spawn",
         "the same hash of every batch",
+    ),
+    "W3": Fault(
+        "Stopped processes",
+        "SIGSTOP and SIGCONT of the whole process group, for longer than the deadline",
+        "no file quarantined, the same batches",
     ),
     "R1": Fault(
         "kill -9",
@@ -121,8 +141,8 @@ FAULTS = {
     ),
     "N1": Fault(
         "NaN or infinity",
-        "{trials} runs: in the loss, the gradient or the input; on rank 0 or 1 of two (gloo, DDP "
-        "and FSDP2), and in a single process",
+        "{trials} runs with AdamW or SGD: in the loss, the gradient or the input; on rank 0 or 1 "
+        "of two (gloo, DDP and FSDP2), and in a single process",
         "every rank stops at that step with exit code 4 and unchanged weights; the manifest rows "
         "of the step are written to a file; earlier checkpoints load",
     ),
@@ -132,6 +152,13 @@ FAULTS = {
         "workers; after each, the same command again",
         "each clip once, every shard and index byte-identical to the uninterrupted run's, no "
         "temporary files left",
+    ),
+    "F2": Fault(
+        "Passing faults of the storage",
+        "the videos' folder away or its mount point empty, no file descriptors or memory left, a "
+        "bad sector, a disk that blocks every read for longer than the deadline; while batches are "
+        "loaded and videos are checked",
+        "waited for or stopped with an error; no healthy video recorded as unreadable",
     ),
 }
 
