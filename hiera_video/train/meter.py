@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Protocol
+
+import torch
 
 from hiera_video.runtime.distributed import World
 from hiera_video.train.devices import device_name, peak_flops, peak_memory_gb
@@ -43,6 +47,45 @@ class RunTimer:
         return timedelta(seconds=round(per_step * (self._total_steps - step)))
 
 
+class TimeMark(Protocol):
+    """A point in the work of a device."""
+
+    def has_passed(self) -> bool:
+        """Return True if the device has reached it."""
+
+    def seconds_until(self, later: TimeMark) -> float:
+        """Return the time from this mark to a later one; both must have passed."""
+
+
+class ClockMark:
+    """The time of its creation, by a clock."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.time = clock()
+
+    def has_passed(self) -> bool:
+        return True
+
+    def seconds_until(self, later: TimeMark) -> float:
+        assert isinstance(later, ClockMark)
+        return later.time - self.time
+
+
+class CudaMark:
+    """The end of all work that a GPU has been given until its creation."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        self.event.record(torch.cuda.current_stream(device))
+
+    def has_passed(self) -> bool:
+        return bool(self.event.query())  # type: ignore[no-untyped-call]
+
+    def seconds_until(self, later: TimeMark) -> float:
+        assert isinstance(later, CudaMark)
+        return float(self.event.elapsed_time(later.event)) / 1000
+
+
 class Meter:
     """Averages and throughput between two log rows.
 
@@ -50,10 +93,20 @@ class Meter:
         world: The ranks.
         flops_per_clip: Floating-point operations of forward and backward pass.
         clock: Source of the time.
+        mark: Returns the current end of the device's work; for tests.
     """
 
-    def __init__(self, world: World, flops_per_clip: float, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        world: World,
+        flops_per_clip: float,
+        clock: Clock = time.monotonic,
+        *,
+        mark: Callable[[], TimeMark] | None = None,
+    ) -> None:
         self._world, self._flops_per_clip, self._clock = world, flops_per_clip, clock
+        self._mark = mark or self._device_mark
+        self._waits: deque[tuple[TimeMark, TimeMark]] = deque()
         self._peak = peak_flops(device_name(world.device))
         self._reset()
 
@@ -69,26 +122,41 @@ class Meter:
         yield
         self._started += self._clock() - started
 
+    def _device_mark(self) -> TimeMark:
+        device = self._world.device
+        return CudaMark(device) if device.type == "cuda" else ClockMark(self._clock)
+
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Count the block as time spent waiting for data."""
-        started = self._clock()
+        """Count the block as time spent waiting for data, as far as the device has no other work.
+
+        A GPU that is still computing when the host has its data has not waited.
+        """
+        started = self._mark()
         yield
-        self._waited += self._clock() - started
+        self._waits.append((started, self._mark()))
 
     def add(self, averages: dict[str, float], clips: int) -> None:
         """Add one step's averages over `clips` clips."""
         self._sums = {name: self._sums.get(name, 0.0) + value for name, value in averages.items()}
         self._steps, self._clips = self._steps + 1, self._clips + clips
 
+    def _add_waits(self) -> None:
+        """Add the waits that the device has reached; others count in the next row."""
+        while self._waits and self._waits[0][1].has_passed():
+            started, ended = self._waits.popleft()
+            self._waited += started.seconds_until(ended)
+
     def summarise(self) -> dict[str, float]:
         """Return the numbers of a log row, and start the next one.
 
         Returns:
             The mean of each metric since the last call; `clips_per_second`; `data_wait_share`, the
-            share of the time spent waiting for data; `memory_gb`, the peak so far; and on devices
-            of known peak speed `mfu`, the share of it that the model's arithmetic achieved.
+            share of the time for which the device waited for data; `memory_gb`, the peak so far;
+            and on devices of known peak speed `mfu`, the share of it that the model's arithmetic
+            achieved.
         """
+        self._add_waits()
         seconds = self._clock() - self._started
         numbers = {name: total / self._steps for name, total in self._sums.items()}
         numbers |= {
