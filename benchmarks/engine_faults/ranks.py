@@ -234,9 +234,9 @@ def not_finite(lab: Lab, count: int) -> Result:
         recipe = RECIPES[number % 2]
         run = lab.place() / "run"
         hook = _poison(run, where, value, rank)
-        forks = torchrun(
-            lab.arguments(recipe, run, f"train.parallel={parallel}"), world, run, hook=hook
-        )
+        optim = "optim.name=sgd" if number % 3 == 2 else "optim.name=adamw"
+        arguments = lab.arguments(recipe, run, f"train.parallel={parallel}", optim)
+        forks = torchrun(arguments, world, run, hook=hook)
         problems = _ended(run, forks, 4)
         if not problems:
             report = json.loads((run / "non_finite.json").read_text())
@@ -252,7 +252,8 @@ def not_finite(lab: Lab, count: int) -> Result:
             found = CheckpointStore(run / "checkpoints", keep=2).latest()
             if found is None or found.meta["step"] != BAD_STEP:
                 problems.append("the previous checkpoint does not load")
-        result.add(f"{where} {value} on rank {rank} of {world} ({recipe}, {parallel})", problems)
+        what = f"{where} {value} on rank {rank} of {world} ({recipe}, {parallel}, {optim})"
+        result.add(what, problems)
     return result
 
 
