@@ -124,12 +124,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def make_jobs(setup: Setup, work: Path, tests: str) -> Iterator[Job]:
     """Yield all cases, the most valuable first."""
+    limit = float("inf") if setup.micro else 300.0
     yield Job(
         "tests",
-        100,
-        lambda left: run_tests(
-            setup, work, timeout=left if setup.micro else min(300, left), keyword=tests
-        ),
+        30 if tests else 100,
+        lambda left: run_tests(setup, work, timeout=min(limit, left), keyword=tests),
     )
     yield Job("ceilings", 5, lambda _: measure_ceilings(setup))
     yield from _micro_jobs(setup) if setup.micro else _model_jobs(setup)
