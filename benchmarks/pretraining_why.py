@@ -123,6 +123,12 @@ def freeze_positions(model: MaskedAutoencoderHiera) -> None:
         embedding.requires_grad_(False)
 
 
+def strengthen_positions(model: MaskedAutoencoderHiera) -> None:
+    """Draw position embeddings 25 times as large as the authors' initial ones."""
+    for name in ("pos_embed_spatial", "pos_embed_temporal", "decoder_pos_embed"):
+        nn.init.normal_(model.get_parameter(name), std=0.5)
+
+
 def change_nothing(model: MaskedAutoencoderHiera) -> None:
     pass
 
@@ -131,6 +137,7 @@ CHANGES: dict[str, Callable[[MaskedAutoencoderHiera], None]] = {
     "raw pixels": predict_raw_pixels,
     "no fusion": drop_fusion,
     "no positions": freeze_positions,
+    "strong positions": strengthen_positions,
 }
 
 EXPERIMENTS = [
@@ -144,6 +151,7 @@ EXPERIMENTS = [
     Experiment(name="moving, textured ground", change="moving ground"),
     # positions, number of units
     Experiment(name="no position embeddings", change="no positions"),
+    Experiment(name="strong initial position embeddings", change="strong positions"),
     Experiment(name="mask ratio 0.5", mae={"mask_ratio": 0.5}),
     Experiment(name="mask ratio 0.9", mae={"mask_ratio": 0.9}),
     Experiment(name="tubes, 0.75", mae={"masking": "tube"}),

@@ -13,6 +13,7 @@ NAMED_VIDEOS = 20
 MIN_EFFECTIVE_RANK = 2.0
 MIN_FEATURE_STD = 0.05
 """Features below either of these have collapsed; see `collapse_monitors`."""
+RECOVERED_RANK = 3.0
 
 
 class LoaderWatch:
@@ -68,15 +69,17 @@ class CollapseWatch:
         if "effective_rank" not in numbers:
             return
         rank, std = numbers["effective_rank"], numbers["feature_std"]
-        if rank >= MIN_EFFECTIVE_RANK and std >= MIN_FEATURE_STD:
+        if self._warned and rank >= RECOVERED_RANK and std >= MIN_FEATURE_STD:
             self._warned = False
-        elif not self._warned:
+            logger.info("step %d: features recover: effective_rank %.2f", step, rank)
+        elif not self._warned and (rank < MIN_EFFECTIVE_RANK or std < MIN_FEATURE_STD):
             self._warned = True
             logger.warning(
                 "warning: step %d: features collapse: effective_rank %.2f (limit %g), feature_std "
-                "%.3f (limit %g); check that probe_top1 of the validation rises; where it does "
-                "not, try mae.masking=future (still scenes), mae.variance_floor=0.05 (flat or dark "
-                "pictures), a lower mae.mask_ratio (few mask units) or a lower optim.lr",
+                "%.3f (limit %g); small models pass through this after the warm-up and need some "
+                "hundred steps to recover; a run that ends in it needs more train.epochs, or "
+                "mae.masking=future (still scenes), mae.variance_floor=0.05 (flat or dark "
+                "pictures) or a lower mae.mask_ratio (few mask units); judge by probe_top1",
                 step,
                 rank,
                 MIN_EFFECTIVE_RANK,
