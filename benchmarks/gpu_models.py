@@ -28,7 +28,7 @@ from hiera_video.runtime.precision import autocast
 WARM_UP = 3
 OFF: dict[str, tuple[str, str, Any]] = {
     "conv": ("hiera_video.models.tokens", "PATCH_PRODUCT", False),
-    "sdpa": ("hiera_video.models.blocks", "WINDOW_BACKENDS", ()),
+    "sdpa": ("hiera_video.models.blocks", "WINDOW_KERNEL", False),
     "flash": ("hiera_video.models.blocks", "HOPPER_BACKENDS", ()),
 }
 """Switches that change a choice of ours: module, constant, and the constant's value then."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from hiera_video.models.layout import BlockLayout
 from hiera_video.models.linear import FusedLinear
 from hiera_video.models.tokens import pool_units
+from hiera_video.models.window_attention import fits_kernel, window_attention
 
 NORM_EPS = 1e-6
 MAX_CUDA_WINDOWS = 2**16 - 1
@@ -18,14 +21,18 @@ MAX_CUDA_WINDOW_HEADS = 2**17
 """Largest windows × heads: above it, the fused kernel's backward pass, at 128 queries of 128
 channels each, overflows its 2**31 index (flash-attention#1500)."""
 MAX_WINDOW_KEYS = 64
-"""Largest number of keys of a window whose attention `WINDOW_BACKENDS` computes."""
+"""Largest number of keys of a window whose attention our kernel or `WINDOW_BACKENDS` computes."""
+WINDOW_KERNEL = importlib.util.find_spec("triton") is not None
+"""On a GPU, compute attention within windows by the kernel of `window_attention.py`."""
 WINDOW_BACKENDS: tuple[SDPBackend, ...] = (
     SDPBackend.FLASH_ATTENTION,
     SDPBackend.EFFICIENT_ATTENTION,
     SDPBackend.MATH,
 )
-"""Kernels for many small windows on a GPU, best first: some versions of torch prefer cuDNN's on
+"""Torch's kernels for many small windows on a GPU, best first: some versions prefer cuDNN's on
 Hopper, which suit long sequences. Empty: torch's own order."""
+AMPERE, HOPPER = 8, 9
+"""Major compute capability of a generation of GPUs."""
 HOPPER_BACKENDS = (SDPBackend.CUDNN_ATTENTION, *WINDOW_BACKENDS)
 """The same for attention over more keys on Hopper, where cuDNN's kernels are the fastest in
 training. Torch prefers them too, but only from 2.13 on. Other GPUs: torch's own order."""
@@ -36,6 +43,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
     On a GPU, batches that are too large for its kernels are processed in chunks.
     """
+    if _takes_kernel(query, key):
+        out: Tensor = window_attention(query, key, value)
+        return out
     max_windows = min(MAX_CUDA_WINDOWS, MAX_CUDA_WINDOW_HEADS // query.shape[1])
     if query.is_cuda and len(query) > max_windows:
         return attend_in_chunks(query, key, value, max_windows)
@@ -50,16 +60,27 @@ def _fused_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(query, key, value)
 
 
+def _takes_kernel(query: Tensor, key: Tensor) -> bool:
+    """Return True if `window_attention` computes this; exported programs do not contain it."""
+    return (
+        WINDOW_KERNEL
+        and key.is_cuda
+        and fits_kernel(query, key)
+        and not torch.compiler.is_exporting()
+        and _capability(key.device.index) >= AMPERE
+    )
+
+
 def _preferred_backends(key: Tensor) -> tuple[SDPBackend, ...]:
     """Return the kernels for attention over `key` on a GPU, best first; none: torch's order."""
     if key.shape[2] <= MAX_WINDOW_KEYS:
         return WINDOW_BACKENDS
-    return HOPPER_BACKENDS if _is_hopper(key.device.index) else ()
+    return HOPPER_BACKENDS if _capability(key.device.index) == HOPPER else ()
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _is_hopper(device: int) -> bool:
-    return torch.cuda.is_available() and torch.cuda.get_device_capability(device)[0] == 9
+def _capability(device: int) -> int:
+    return torch.cuda.get_device_capability(device)[0] if torch.cuda.is_available() else 0
 
 
 def attend_in_chunks(query: Tensor, key: Tensor, value: Tensor, max_windows: int) -> Tensor:

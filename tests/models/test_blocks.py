@@ -84,25 +84,52 @@ def test_branch_scale_columns_are_attention_and_mlp():
 
 
 @pytest.mark.parametrize(
-    ("tokens", "hopper", "expected"),
+    ("tokens", "capability", "expected"),
     [
-        (64, False, blocks.WINDOW_BACKENDS),
-        (64, True, blocks.WINDOW_BACKENDS),
-        (65, False, ()),
-        (65, True, (SDPBackend.CUDNN_ATTENTION, *blocks.WINDOW_BACKENDS)),
+        (64, 8, blocks.WINDOW_BACKENDS),
+        (64, 9, blocks.WINDOW_BACKENDS),
+        (65, 8, ()),
+        (65, 9, (SDPBackend.CUDNN_ATTENTION, *blocks.WINDOW_BACKENDS)),
+        (65, 10, ()),
     ],
 )
-def test_kernels_of_a_gpu(
-    tokens: int, hopper: bool, expected: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+def test_torchs_kernels_of_a_gpu(
+    tokens: int, capability: int, expected: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blocks, "_is_hopper", lambda device: hopper)
+    monkeypatch.setattr(blocks, "_capability", lambda device: capability)
     assert blocks._preferred_backends(torch.empty(1, 1, tokens, 1)) == expected
 
 
-@pytest.mark.parametrize(("major", "expected"), [(8, False), (9, True), (10, False)])
-def test_hopper_is_compute_capability_9(
-    major: int, expected: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("queries", "keys", "dtype", "capability", "expected"),
+    [
+        (64, 64, torch.bfloat16, 8, True),
+        (4, 16, torch.float16, 9, True),
+        (64, 64, torch.float32, 9, False),
+        (64, 64, torch.bfloat16, 7, False),
+        (2, 16, torch.bfloat16, 9, False),  # 8 rows are too few for tensor cores
+        (98, 98, torch.bfloat16, 9, False),
+    ],
+)
+def test_windows_of_a_gpu_take_our_kernel(
+    queries: int,
+    keys: int,
+    dtype: torch.dtype,
+    capability: int,
+    expected: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(blocks, "WINDOW_KERNEL", True)
+    monkeypatch.setattr(blocks, "_capability", lambda device: capability)
+    query, key = (torch.empty(1, 1, tokens, 96, dtype=dtype) for tokens in (queries, keys))
+    assert not blocks._takes_kernel(query, key)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    assert blocks._takes_kernel(query, key) is expected
+
+
+def test_the_capability_is_the_major_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (major, 0))
-    assert blocks._is_hopper(0) is expected
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    assert blocks._capability(0) == blocks.HOPPER
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert blocks._capability(0) == 0
