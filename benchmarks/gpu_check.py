@@ -157,10 +157,10 @@ def _model_jobs(setup: Setup) -> Iterator[Job]:
     yield _job("train", "base", 16, EAGER, 15, setup)
     for mode, batch in (("model", 32), ("mae", 32), ("train", 16)):
         yield _profile(mode, "base", batch, "ours", 6, setup)
-    yield _job("model", "large", 32, COMPILED, 45, setup)
+    yield _job("model", "large", 32, "ours+compile+graph ours ours+sdpa", 25, setup)
     yield _job("mae", "base", 32, "ours+compile ours ours+graph", 50, setup)
     yield _job("train", "large", 16, "ours+compile ours", 50, setup)
-    yield _job("train", "base", 16, "ours+compile ours", 40, setup)
+    yield _job("train", "base", 16, "ours+compile ours ours+sdpa", 40, setup)
     finish = partial(run_script, "gpu_finish.py", setup=setup)
     yield Job("finish", 12, lambda left: finish(timeout=min(40, left)))
     yield Job("engine/base", 20, lambda _: measure_engine("train", "base", 16, setup))
