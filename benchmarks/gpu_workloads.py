@@ -118,7 +118,9 @@ def run_tests(setup: Setup, work: Path, timeout: float, keyword: str = "") -> di
         options.append("--timeout=150")
     if setup.on_gpu and importlib.util.find_spec("xdist"):
         options += ["-n", "4", "--dist", "worksteal"]
-    environ = {"HIERA_TEST_DEVICE": setup.device.type}
+    # threads that spin slow each other down by much where processes share the cores
+    threads = {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}
+    environ = {"HIERA_TEST_DEVICE": setup.device.type, **threads}
     try:
         done = _launch(["-m", "pytest", *options, *files], setup, timeout, environ)
         code, output = done.returncode, done.stdout
