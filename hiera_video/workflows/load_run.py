@@ -25,6 +25,7 @@ from hiera_video.eval.class_names import output_names
 from hiera_video.eval.forward import compute_logits
 from hiera_video.models.registry import ModelConfig, config_for, name_of
 from hiera_video.models.weights.architecture import rebuild_configs
+from hiera_video.models.weights.link import read_through_link
 from hiera_video.models.weights.load import (
     Weights,
     find_checkpoint,
@@ -99,7 +100,12 @@ def load(
         return _load_weights(model, str(run))
     checkpoint = find_checkpoint(Path(run), which)
     config = load_config(Path(run) / "config.yaml")
-    folder = checkpoint.resolve()  # once: a training beside this may point the link elsewhere
+    return read_through_link(
+        checkpoint, lambda folder: _load_checkpoint(folder, checkpoint, config)
+    )
+
+
+def _load_checkpoint(folder: Path, checkpoint: Path, config: Config) -> LoadedRun:
     meta = _read_meta(folder, checkpoint)
     return LoadedRun(
         model=make_model(config, meta.num_classes, pretrained=str(folder)).eval(),

@@ -7,7 +7,6 @@ command-line arguments (`argparse.Namespace`, a bare record) beside tensors, num
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import re
 from collections.abc import Mapping
@@ -27,6 +26,8 @@ from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.models.weights.architecture import constructor_arguments, rebuild_configs
 from hiera_video.models.weights.convert import LoadReport, adapt_state_dict
 from hiera_video.models.weights.inflate import Inflation, State
+from hiera_video.models.weights.json_object import as_object, read_object
+from hiera_video.models.weights.link import read_through_link
 from hiera_video.models.weights.published import PUBLISHED, checkpoint_tags
 from hiera_video.models.weights.state_dict import extract_state_dict
 from hiera_video.models.weights.transformers_names import class_names_from_transformers
@@ -251,10 +252,14 @@ def find_checkpoint(run: Path, which: Literal["best", "last"] | None = None) -> 
 def _read_folder(folder: Path, source: str) -> Weights:
     if (folder / "checkpoints").is_dir():
         folder = find_checkpoint(folder)
+    return read_through_link(folder, lambda found: _read_files(found, source))
+
+
+def _read_files(folder: Path, source: str) -> Weights:
     files = _weight_files(folder, source)
-    config = _read_json(folder / "config.json")
-    extras = _read_json(folder / "hiera_video.json")
-    meta = _read_json(folder / "meta.json")
+    config = read_object(folder / "config.json")
+    extras = read_object(folder / "hiera_video.json")
+    meta = read_object(folder / "meta.json")
     names = (
         extras.get("class_names")
         or meta.get("class_names")
@@ -266,7 +271,7 @@ def _read_folder(folder: Path, source: str) -> Weights:
         raise CheckpointError(f"{source}: its class_names are not a list of texts")
     for file in files:
         # checkpoints of runs record the digests of their files
-        recorded = _object(_object(meta.get("files")).get(file.name)).get("sha256")
+        recorded = as_object(as_object(meta.get("files")).get(file.name)).get("sha256")
         if recorded is not None and recorded != file_sha256(file):
             raise CheckpointError(
                 f"{file}: damaged (sha256 differs from the recorded one); use another checkpoint "
@@ -287,7 +292,10 @@ def _weight_files(folder: Path, source: str) -> list[Path]:
     """Return the file of the weights, or the parts that an index lists."""
     if (folder / _INDEX).is_file():
         names = sorted(
-            {str(name) for name in _object(_read_json(folder / _INDEX).get("weight_map")).values()}
+            {
+                str(name)
+                for name in as_object(read_object(folder / _INDEX).get("weight_map")).values()
+            }
         )
         missing = [
             name for name in names if Path(name).name != name or not (folder / name).is_file()
@@ -307,22 +315,6 @@ def _weight_files(folder: Path, source: str) -> list[Path]:
             "checkpoints/)"
         )
     return [file]
-
-
-def _object(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _read_json(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path}: is not valid JSON ({error})") from error
-    if not isinstance(contents, dict):
-        raise CheckpointError(f"{path}: contains a {type(contents).__name__} instead of an object")
-    return contents
 
 
 def _read_file(path: Path) -> Any:

@@ -353,3 +353,11 @@ def test_a_compressed_archive_is_refused_by_its_directory(tmp_path):
         match=r"bomb.pth: cannot be read \(ValueError: its members take 10000000 bytes",
     ):
         create_model("hiera_micro_16x32", pretrained=str(path))
+
+
+def test_nested_json_beside_weights_is_one_line(model, tmp_path):
+    """Issue I, 4.2."""
+    save_pretrained(model, tmp_path)
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(CheckpointError, match=r"config.json: is not valid JSON \(maximum recursion"):
+        create_model("hiera_micro_16x32", pretrained=str(tmp_path))
