@@ -87,7 +87,8 @@ def test_a_hung_decoder_is_killed_and_its_file_quarantined(
         steps = [step[0] for step in loader]
     assert len(killed) == 1 and killed[0] - began < deadline + (2 if FULL else 60)
     substituted = [pair for batch in steps for pair in batch.substituted]
-    assert len(substituted) >= 3 and set(substituted) == {(bad, "hung")}  # in most of four epochs
+    # each of four epochs leaves one of the nine videos out
+    assert len(substituted) >= 2 and set(substituted) == {(bad, "hung")}
     (entry,) = [json.loads(line) for line in file.read_text().splitlines()]
     assert (entry["path"], entry["reason"]) == (bad, "hung")
     assert f"data.deadline_seconds={deadline:g}; it was killed" in entry["message"]

@@ -359,5 +359,6 @@ def test_nested_json_beside_weights_is_one_line(model, tmp_path):
     """Issue I, 4.2."""
     save_pretrained(model, tmp_path)
     (tmp_path / "config.json").write_text("[" * 100_000)
-    with pytest.raises(CheckpointError, match=r"config.json: is not valid JSON \(maximum recursion"):
+    words = r"config.json: is not valid JSON \(maximum recursion"
+    with pytest.raises(CheckpointError, match=words):
         create_model("hiera_micro_16x32", pretrained=str(tmp_path))
