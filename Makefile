@@ -4,11 +4,12 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help env demo test test-all test-torchcodec test-browser test-ray faults bench gpu lint docs
+.PHONY: help env demo test test-all test-matrix test-torchcodec test-browser test-ray faults bench gpu lint docs
 help:
 	@echo "make demo             generate the motion set, pre-train and fine-tune a micro Hiera, test it, write a report"
 	@echo "make test             lint, type check, default tests (under five minutes on two cores)"
 	@echo "make test-all         make test, then the slow and fault tests"
+	@echo "make test-matrix      default tests with Python 3.11 to 3.13, and the oldest and newest torch"
 	@echo "make test-torchcodec  install FFmpeg and torchcodec, test that decoder"
 	@echo "make test-browser     install chromium, check report and website at desktop and phone width"
 	@echo "make test-ray         feature extraction on a local Ray cluster of two nodes"
@@ -22,7 +23,7 @@ help:
 env: $(READY)
 
 # One resolve for all packages, so that torch and torchvision match.
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
@@ -38,6 +39,17 @@ test: lint
 
 test-all: test
 	$(BIN)/python -m pytest tests -m "slow or fault"
+
+# uv makes an environment for each, in .matrix; OLDEST is the oldest torch that pyproject.toml allows.
+OLDEST := torch==2.10.* torchvision==0.25.*
+test-matrix: $(READY)
+	set -e; for case in "3.11:$(OLDEST)" "3.11:" "3.12:" "3.13:"; do \
+	  python=$${case%%:*}; torch=$${case#*:}; venv=.matrix/$$python$${torch:+-oldest}; \
+	  echo "Python $$python, $${torch:-newest torch}"; \
+	  $(BIN)/uv venv --quiet --clear --python $$python $$venv; \
+	  $(BIN)/uv pip install --quiet --python $$venv/bin/python $$torch --editable '.[all]' pytest hiera-transformer==0.1.4 'timm>=1.0'; \
+	  $$venv/bin/python -m pytest tests/models tests/data tests/video tests/config tests/cli; \
+	done
 
 # torchcodec uses the system's FFmpeg, which is installed as root if it is missing.
 test-torchcodec: $(READY)

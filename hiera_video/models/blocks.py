@@ -78,8 +78,8 @@ def _preferred_backends(key: Tensor) -> tuple[SDPBackend, ...]:
     return HOPPER_BACKENDS if _capability(key.device.index) == HOPPER else ()
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _capability(device: int) -> int:
+    """Return the major number of a GPU's generation; `compile_blocks` marks it as constant."""
     return torch.cuda.get_device_capability(device)[0] if torch.cuda.is_available() else 0
 
 
