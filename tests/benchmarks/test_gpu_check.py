@@ -185,7 +185,7 @@ def test_the_page_shows_what_is_measured_and_what_is_not() -> None:
             "cases": cases,
         }
     )
-    assert "| base, inference | 32 | 1200 | 30% | 1.5 | 4.80 | 2.00 | compiled and graph |" in text
+    assert "| base, inference | 32 | 1200 | 30% | 1.5 | 4.80 | 2.00 | compiled, graph |" in text
     assert "| base, pre-training step, pyav, `augment.device=model` | 14 | 100 | 25% |" in text
     assert "bare step's rate: 98.0%." in text and "60 s, 94.4 % of 320." in " ".join(text.split())
     assert "A matrix product reaches 800 TFLOP/s" in text
