@@ -60,8 +60,8 @@ def section(result: Result) -> str:
         "where that is named; training has autocast, fused AdamW and no activation checkpointing. "
         "MFU is the model's arithmetic over what a bf16 matrix product of 8192³ reaches on the "
         "same GPU. × is the rate over that of `hiera-transformer`, and over that with "
-        "`hiera-optim`, both in bf16 and not compiled. The last column is how ours ran fastest: as it is "
-        "(eager), compiled by block, or replayed as a CUDA graph."
+        "`hiera-optim`, both in bf16 and not compiled. The last column is how ours ran fastest: "
+        "as it is (eager), compiled by block, or replayed as a CUDA graph."
     )
     lines = [
         "| | batch | clips/s | MFU | GB | × hiera-transformer | × hiera-optim | ours |",
