@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hiera_video.config.schema import LIMITS, Config
-from hiera_video.data.manifest.read import read_manifest
+from hiera_video.data.manifest.read import prepare_command, read_manifest
 from hiera_video.data.manifest.record import Manifest
 from hiera_video.errors import ConfigError, ManifestError
 from hiera_video.eval.class_names import align_classes, align_label_count, quote_names
+from hiera_video.utils.remote_files import is_url
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,6 +41,12 @@ def read_split(config: Config, split: str) -> Manifest:
         raise ConfigError(
             f"data.{split} is not set; set it to a manifest (`path label` lines) or a folder of "
             "videos"
+        )
+    if not is_url(source) and not Path(source).exists():
+        without = ", or to null to train without validation" if split == "val" else ""
+        raise ManifestError(
+            f"data.{split}={source}: no such file or folder; set data.{split} to a list or folder "
+            f"of your own{without}, or make it: `{prepare_command(source)}`"
         )
     return read_manifest(source, **config.data.list_options)
 

@@ -55,6 +55,7 @@ def test_the_core_needs_no_extra(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-3:] == [
         "error: pyarrow, fsspec are not installed; pip install 'hiera-video[features]'",
-        "error: torchmetrics, matplotlib, jinja2 are not installed; pip install 'hiera-video[train]'",
+        "error: torchmetrics, matplotlib, jinja2 are not installed; "
+        "pip install 'hiera-video[train]'",
         "pyarrow is not installed; pip install 'hiera-video[features]'",
     ]

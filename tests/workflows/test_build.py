@@ -13,7 +13,12 @@ from hiera_video.data.manifest.record import Label, Manifest, Record
 from hiera_video.errors import ManifestError
 from hiera_video.models.factory import create_model
 from hiera_video.models.weights.save import save_pretrained
-from hiera_video.workflows.build import align_val, make_initial_model, resolve_num_classes
+from hiera_video.workflows.build import (
+    align_val,
+    make_initial_model,
+    read_split,
+    resolve_num_classes,
+)
 
 
 def manifest(source: str, names: tuple[str, ...] | None, *labels: Label) -> Manifest:
@@ -148,3 +153,25 @@ def test_a_head_for_other_class_names_is_newly_initialised(
         "'cook', 'eat', 'wash'"
     )
     assert words in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("split", "remedy"),
+    [
+        ("train", "set data.train to a list or folder of your own, or make it: "),
+        (
+            "val",
+            "set data.val to a list or folder of your own, or to null to train without validation, "
+            "or make it: ",
+        ),
+    ],
+)
+def test_a_missing_list_names_the_likely_cause(split: str, remedy: str) -> None:
+    """Issue I, section 5: the recipe's own list, where one's own was meant to be set."""
+    recipe = load_config("k400_hiera_b", ["data.root=null"])
+    with pytest.raises(ManifestError) as error:
+        read_split(recipe, split)
+    assert str(error.value) == (
+        f"data.{split}=data/kinetics400/{split}.csv: no such file or folder; {remedy}"
+        "`hiera-video prepare kinetics --help`"
+    )

@@ -75,7 +75,7 @@ def read_manifest(
         return _read_folder(path, SafeRoot(path, targets=root, follow_links=follow_links))
     if not path.is_file():
         raise ManifestError(
-            f"{source}: no such file or folder; `{_command_for(source)}` explains how to make it"
+            f"{source}: no such file or folder; `{prepare_command(source)}` explains how to make it"
         )
     if path.suffix.lower() in VIDEO_SUFFIXES:
         raise ManifestError(
@@ -98,7 +98,8 @@ def read_manifest(
     return read_list(path, options)
 
 
-def _command_for(source: str) -> str:
+def prepare_command(source: str) -> str:
+    """Return the command that explains how to make the list or folder that a path names."""
     words = (dataset for word, dataset in DATASETS.items() if word in source.lower())
     return f"hiera-video prepare {next(words, 'folder')} --help"
 
