@@ -127,6 +127,9 @@ def stop_signals(lab: Lab, count: int) -> Result:
         fork.kill(signal_)
         fork.kill(signal.SIGCONT)
         started = time.monotonic()
+        wait(lambda: fork.poll() is not None, seconds=5)  # noqa: B023
+        if fork.poll() is None:  # a worker that was just being started may have stopped only now
+            fork.kill(signal.SIGCONT)
         code = fork.wait()
         seconds = time.monotonic() - started
         problems = []
