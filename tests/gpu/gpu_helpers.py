@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -160,7 +161,7 @@ def weights_of(trainer: Trainer) -> dict[str, torch.Tensor]:
 
 def difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
     """Return the norm of the difference of all weights."""
-    return float(sum((one[name] - other[name]).square().sum() for name in other)) ** 0.5
+    return math.sqrt(sum(float((one[name] - other[name]).square().sum()) for name in other))
 
 
 def train(trainer: Trainer, steps: int, **kind: Any) -> int:

@@ -72,6 +72,8 @@ def test_features_of_many_batches(device: torch.device) -> None:
         if number % 5 == 0:
             busy(device)
     features = runner.finish()
-    expected = torch.cat([encoder(part.to(device))["stage3"].cpu() for part in clips.split(1)])
+    expected = torch.cat(
+        [encoder(part.to(device))["stage3"].cpu() for part in torch.split(clips, 1)]
+    )
     assert features["stage3"].shape == expected.shape == (27, 256)
     torch.testing.assert_close(features["stage3"], expected, rtol=1e-4, atol=1e-5)

@@ -95,7 +95,7 @@ def gradients(model: nn.Module, loss: Callable[[nn.Module], Tensor]) -> dict[str
     """Return the loss and all gradients by name."""
     model.zero_grad(set_to_none=True)
     value = loss(model)
-    value.backward()
+    value.backward()  # type: ignore[no-untyped-call]
     found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     return {"loss": value.detach(), **found}
 

@@ -35,7 +35,9 @@ def weights(device: torch.device, tmp_path_factory: pytest.TempPathFactory) -> P
     """A model of two classes whose outputs depend on the video."""
     folder = tmp_path_factory.mktemp("weights") / "model"
     torch.manual_seed(0)
-    save_pretrained(redrawn(create_model("hiera_micro_16x32", num_classes=2), std=0.1), folder)  # type: ignore[arg-type]
+    model = create_model("hiera_micro_16x32", num_classes=2)
+    redrawn(model, std=0.1)
+    save_pretrained(model, folder)
     return folder
 
 
