@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from hiera_video.errors import ManifestError
 
 CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+ESCAPED = re.compile(r"\\u(dc[89a-f][0-9a-f])")
+"""An escaped byte of a name that is not UTF-8."""
 FORMULA = ("=", "+", "-", "@")
 NUL = "holds a NUL character; is this a text file?"
 
@@ -36,6 +39,11 @@ def encode_json(text: str) -> bytes:
 def escape_names(text: str) -> str:
     r"""Return text that is UTF-8, with the bytes of names that are not as `\udcff`."""
     return encode_json(text).decode()
+
+
+def unescape_names(text: str) -> str:
+    r"""Return the text that `escape_names` was given, with bytes as `os.fsdecode` returns them."""
+    return ESCAPED.sub(lambda found: chr(int(found[1], 16)), text)
 
 
 def printable(text: str) -> str:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import logging
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, fields, replace
@@ -24,7 +25,7 @@ from hiera_video.features.config import FeaturesConfig
 from hiera_video.models.registry import ModelConfig, is_mae
 from hiera_video.train.config import TrainConfig
 from hiera_video.utils.short_paths import short_paths
-from hiera_video.utils.text_files import csv_cell, read_text
+from hiera_video.utils.text_files import csv_cell, read_text, unescape_names
 from hiera_video.video.options import Backend
 
 if TYPE_CHECKING:
@@ -353,6 +354,8 @@ def write_output(path: str, content: bytes) -> None:
 def _frames(path: str, decoder: Backend, start: float, end: float) -> NDArray[np.uint8] | None:
     from hiera_video.video import open_video
 
+    if not os.path.lexists(path):  # the index escapes names that are not UTF-8
+        path = unescape_names(path)
     try:
         with open_video(path, decoder) as video:
             times = np.asarray(video.times)

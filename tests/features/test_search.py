@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import math
+import os
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from hiera_video.features.search import EXTRA_CANDIDATES, SearchIndex, unit_vect
 from hiera_video.features.shard_files import INDEX, ShardFiles
 from hiera_video.models.factory import create_model
 from hiera_video.models.weights.save import save_pretrained
+from hiera_video.utils.text_files import escape_names
 from hiera_video.video.encode import write_video
 from hiera_video.video.options import FrameFolder
 from hiera_video.workflows.search import (
@@ -267,6 +269,17 @@ def test_results_as_csv_json_and_contact_sheet(tmp_path: Path) -> None:
         ConfigError, match=r"no/s.png: cannot be written \(No such file or directory\); choose an"
     ):
         write_output(str(tmp_path / "no" / "s.png"), b"")
+
+
+def test_contact_sheet_of_names_that_are_not_utf8(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Issue I, 4.3: the index of a store escapes such names."""
+    name = os.fsdecode(bytes(tmp_path) + b"/a\xff.mp4")
+    write_video(tmp_path / "a.mp4", np.full((24, 32, 32, 3), 80, np.uint8), fps=12)
+    (tmp_path / "a.mp4").rename(name)
+    found = result(example=name, path=escape_names(name))
+    assert result_sheet([found]).startswith(b"\x89PNG") and not caplog.messages
 
 
 def test_contact_sheet_of_frame_folders(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

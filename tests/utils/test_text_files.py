@@ -17,6 +17,7 @@ from hiera_video.utils.text_files import (
     printable,
     read_json,
     read_lines,
+    unescape_names,
 )
 
 NAME = os.fsdecode(b"caf\xe9")
@@ -70,3 +71,9 @@ def test_endless_numbers_and_deep_json(tmp_path: Path) -> None:
     path.write_bytes(b"\xff")
     with pytest.raises(ManifestError, match=r"a.json:1: is not UTF-8 text"):
         read_json(path)
+
+
+def test_escaped_names_are_restored() -> None:
+    for name in ("a\udcff\udc80.mp4", "plain ü.mp4"):
+        assert unescape_names(escape_names(name)) == name
+    assert escape_names("a\udcff.mp4") == r"a\udcff.mp4"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,7 @@ from hiera_video.errors import CheckpointError
 from hiera_video.models.layout import HieraConfig, stage_table
 from hiera_video.models.registry import MaeConfig
 
+logger = logging.getLogger(__name__)
 PATCHES = "embeddings.patch_embeddings.projection."
 """Prefix of the patch embedding's weights, below `hiera.` in models with a head."""
 
@@ -136,6 +138,12 @@ def arguments_from_transformers(config: Mapping[str, Any], source: str) -> dict[
             f"{source}: has masked_unit_attention={units}; global stages must come last, because "
             "transformers computes the first block of the others in another way"
         )
+    if config.get("normalize_pixel_loss", True) is not True:
+        logger.warning(
+            "warning: %s: was pre-trained with normalize_pixel_loss=%s; this package's loss "
+            "normalises the pixels of each patch, so losses and predicted pixels differ in scale",
+            source, config["normalize_pixel_loss"],
+        )  # fmt: skip
     labels = config.get("id2label")
     if isinstance(labels, dict):
         arguments["num_classes"] = len(labels)

@@ -21,6 +21,7 @@ from hiera_video.models.registry import MaeConfig, config_for
 from hiera_video.models.weights.load import from_pretrained, load_pretrained, read_weights
 from hiera_video.models.weights.save import save_pretrained
 from hiera_video.models.weights.transformers_names import (
+    arguments_from_transformers,
     rename_from_transformers,
     rename_to_transformers,
 )
@@ -118,6 +119,17 @@ def test_a_folder_of_theirs_is_rebuilt(is_mae: bool, tmp_path: Path) -> None:
     assert all(
         torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items()
     )
+
+
+def test_a_loss_on_pixels_as_they_are_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    """Issue I, 2.3."""
+    arguments_from_transformers({"normalize_pixel_loss": True}, "x")
+    assert not caplog.messages
+    arguments_from_transformers({"normalize_pixel_loss": False}, "x")
+    assert caplog.messages == [
+        "warning: x: was pre-trained with normalize_pixel_loss=False; this package's loss "
+        "normalises the pixels of each patch, so losses and predicted pixels differ in scale"
+    ]
 
 
 def test_absent_keys_have_their_defaults(tmp_path: Path) -> None:
