@@ -72,7 +72,8 @@ def run(words: list[Any], typed: str, folder: Path) -> dict[str, Any]:
     seconds = round(time.perf_counter() - started, 1)
     cpu = round(cpu_seconds() - cpu_before, 1)
     bars = re.compile(r"\d+%\|")  # progress
-    lines = [line for line in done.stdout.splitlines() if line and not bars.search(line)]
+    printed = done.stdout.replace(f"{folder}/", "").splitlines()
+    lines = [line for line in printed if line and not bars.search(line)]
     kept = lines if len(lines) <= 2 * KEPT else [*lines[:KEPT], "…", *lines[-KEPT:]]
     print(f"{seconds:7.1f} s ({cpu} s CPU)  {typed}", *kept, sep="\n    ", flush=True)
     numbers = {"seconds": seconds, "cpu_seconds": cpu, "exit": done.returncode}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 import shlex
 import subprocess
@@ -121,6 +122,18 @@ def test_commands_parse(page: Path) -> None:
                 assert argument.partition("=")[0] in known, f"{tool}.py {argument}"
             elif re.match(r"[a-z]+\.[a-z_]+=", argument):
                 assert argument.partition("=")[0] in keys(), f"{tool}.py {argument}"
+
+
+def test_times_of_the_tutorial_are_the_measured_ones() -> None:
+    result = json.loads((ROOT / "benchmarks/results/first_steps.json").read_text())
+    page = (ROOT / "docs/tutorial.md").read_text()
+    rows = re.findall(r"^\| `([\w .-]+)`.* \| ([\d.]+) \|$", page, flags=re.MULTILINE)
+    measured = {row["command"]: row["cpu_seconds"] for row in result["commands"]}
+    assert len(rows) == 7
+    for command, seconds in rows:
+        (found,) = [value for typed, value in measured.items() if typed.startswith(command)]
+        assert found == float(seconds), command
+    assert all(row["exit"] == 0 for row in result["commands"])
 
 
 def test_faults_of_the_reliability_page_have_tests(monkeypatch: pytest.MonkeyPatch) -> None:
