@@ -71,7 +71,7 @@ def run(words: list[Any], typed: str, folder: Path) -> dict[str, Any]:
     )
     seconds = round(time.perf_counter() - started, 1)
     cpu = round(cpu_seconds() - cpu_before, 1)
-    bars = re.compile(r"\d+%\|")  # progress
+    bars = re.compile(r"\d+%\||machine ")  # progress, and the name of the operating system
     printed = done.stdout.replace(f"{folder}/", "").splitlines()
     lines = [line for line in printed if line and not bars.search(line)]
     kept = lines if len(lines) <= 2 * KEPT else [*lines[:KEPT], "…", *lines[-KEPT:]]
