@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
-from hiera_video.errors import HieraVideoError
+from hiera_video.errors import ConfigError, HieraVideoError, ManifestError
 from hiera_video.utils.extras import explain_missing
 from hiera_video.utils.text_files import printable
 
@@ -49,6 +49,11 @@ def exit_code(main: Callable[[], int]) -> int:
             sys.stdout.flush()  # at exit, a reader that has gone would cost a message
     except HieraVideoError as error:
         message = str(error)
+        if (
+            isinstance(error, ConfigError | ManifestError)
+            and os.environ.get("LOCAL_RANK", "0") != "0"
+        ):
+            return USER_ERROR  # of the input: the node's first process says the same
     except BrokenPipeError:
         return _end_quietly()
     except OSError as error:

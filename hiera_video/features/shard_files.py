@@ -30,6 +30,8 @@ from hiera_video.utils.resumable import ENTRIES_PER_FOLDER, ShardFolder, file_st
 METADATA = "features.json"
 FORMAT = 1
 """Version of the file formats."""
+DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""Errors of reading a damaged JSON file."""
 METADATA_TYPES = {"identity": dict, "names": dict, "dtype": str, "videos": int}
 """Keys of `features.json` without which a store cannot be read."""
 
@@ -82,7 +84,7 @@ class ShardFiles(ShardFolder):
                 f"{self.folder}: no {METADATA} in this folder; give the output folder of "
                 "hiera-video extract"
             ) from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise FeatureError(
                 f"{path}: cannot be read ({error}); extract into another folder"
             ) from error
@@ -125,7 +127,7 @@ class ShardFiles(ShardFolder):
             if not all(isinstance(count, int) for count in counts):
                 raise ValueError(f"counts {counts}")
             [entry["sha256"] for entry in summary["files"].values()]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except DAMAGE as error:
             raise FeatureError(
                 f"{path}: damaged ({error}); delete it and extract again to recompute the shard"
             ) from error

@@ -24,7 +24,7 @@ from hiera_video.features.config import FeaturesConfig
 from hiera_video.features.extract import BatchRunner, check_finite
 from hiera_video.features.shard_files import INDEX, ShardFiles, checksum, video_state, write_file
 from hiera_video.features.shard_reading import ReadWindows, VideoPart
-from hiera_video.utils.resumable import shard_ranges
+from hiera_video.utils.resumable import folder_deleted, shard_ranges
 from hiera_video.utils.text_files import escape_names
 
 
@@ -121,6 +121,7 @@ def compute_shard(
         PartlyUnreadableError: A video became unreadable after its first part. All `parts` have been
             consumed; compute the shard again with the video in `unreadable`.
         FeatureError: A feature is not finite, or a file cannot be written.
+        HieraVideoError: The output folder was deleted.
     """
     rows: list[dict[str, Any]] = []
     failed: UnreadableVideo | None = None
@@ -148,6 +149,8 @@ def compute_shard(
         row |= {"offset": offset, "checksum": digest}
     records = plan.shard(number)
     check_finite(features, plan.config, f"shard {number} ({records[0].path} … {records[-1].path})")
+    if not plan.files.exists:  # a write would create it again, without its metadata
+        raise folder_deleted(plan.files.folder)
     if plan.config.format != "safetensors":
         _write_arrays(plan, computed, features)
     return plan.files.write(number, pa.Table.from_pylist(rows, schema=INDEX), features, states)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from hiera_video.errors import HieraVideoError
 from hiera_video.utils.hashing import json_sha256
 
 ENTRIES_PER_FOLDER = 1000
@@ -84,6 +85,9 @@ class ShardClaims(Iterator[int]):
         numbers: Shards in the order in which to try them; see `claim_order`.
         rank: Rank of this process.
         world_size: Number of processes.
+
+    Raises:
+        HieraVideoError: The folder was deleted; raised by `next`.
     """
 
     def __init__(
@@ -117,7 +121,10 @@ class ShardClaims(Iterator[int]):
             lock.close()
 
     def _claim(self, number: int) -> bool:
-        lock = (self._locks / f"{number:08d}").open("a")
+        try:
+            lock = (self._locks / f"{number:08d}").open("a")
+        except FileNotFoundError as error:
+            raise folder_deleted(self._shards.folder) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -129,6 +136,11 @@ class ShardClaims(Iterator[int]):
             return number % self._world_size == self._rank
         self._held[number] = lock
         return True
+
+
+def folder_deleted(folder: Path) -> HieraVideoError:
+    """Return the error for an output folder that was deleted while shards are computed."""
+    return HieraVideoError(f"{folder}: was deleted meanwhile; run the same command again")
 
 
 def claim_order(num_shards: int, rank: int, world_size: int) -> Iterator[int]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hiera_video.cli.run import run_tool
-from hiera_video.errors import ConfigError
+from hiera_video.errors import ConfigError, StorageError
 
 
 def code_and_stderr(
@@ -30,6 +30,18 @@ def code_and_stderr(
 def test_user_errors_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     found = code_and_stderr(capsys, ConfigError("optim.lr=-1: must be above 0"))
     assert found == (2, "error: optim.lr=-1: must be above 0\n")
+
+
+def test_errors_of_the_input_are_printed_once_a_node(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Issue I, 4.2: torchrun starts several processes, which find the same."""
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert code_and_stderr(capsys, ConfigError("optim.lr=-1: must be above 0")) == (2, "")
+    found = code_and_stderr(capsys, StorageError("/data: the storage fails"))
+    assert found == (2, "error: /data: the storage fails\n")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert code_and_stderr(capsys, ConfigError("lr=-1")) == (2, "error: lr=-1\n")
 
 
 def test_a_full_disk_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

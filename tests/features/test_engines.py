@@ -17,7 +17,7 @@ import torch
 import hiera_video as hv
 from hiera_video.config.schema import Config
 from hiera_video.data.dataset import UnreadableVideo
-from hiera_video.errors import FeatureError
+from hiera_video.errors import FeatureError, HieraVideoError
 from hiera_video.features import shard_reading
 from hiera_video.features.engines import (
     ExtractionStats,
@@ -119,6 +119,29 @@ def test_interrupted_extraction_resumes(
     assert f"{out}: complete" in caplog.text
     assert contents(out) == contents(reference_store)
     assert (shards / "00000000.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("place", ["claim", "write"])
+def test_an_output_that_is_deleted_meanwhile_is_one_line(
+    make_config: MakeConfig, tmp_path: Path, place: str
+) -> None:
+    """Issue I, 4.2: a write would create the folder again, without its metadata."""
+    out = tmp_path / "out"
+    config = make_config(out)
+    encoder = make_encoder(config)
+    plan = make_plan(config, read_input(config), encoder)
+    claims: Any = ShardClaims(plan.files, range(3))
+    if place == "write":
+        claims = iter([next(claims)])
+    shutil.rmtree(out)
+
+    def read(requests: Iterable[WindowRequest]) -> Iterator[Any]:
+        yield from (plan.read(request, lambda path: None) for request in requests)
+
+    words = rf"^{out}: was deleted meanwhile; run the same command again$"
+    with pytest.raises(HieraVideoError, match=words):
+        list(compute_shards(plan, encoder, claims, read, ExtractionStats()))
+    assert not out.exists()
 
 
 def test_other_settings_or_weights_are_refused(
