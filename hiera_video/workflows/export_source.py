@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from hiera_video.config.load import load_config
+from hiera_video.config.schema import MAX_CLIP_PIXELS
 from hiera_video.data.config import AugmentConfig, DataConfig
 from hiera_video.data.sampling import ClipConfig
 from hiera_video.errors import ConfigError
 from hiera_video.models.registry import config_for, is_mae
+from hiera_video.utils.checks import require
 
 if TYPE_CHECKING:
     from hiera_video.export.program import Output
@@ -101,6 +104,11 @@ def export_source_from_weights(name: str, pretrained: str, output: Output) -> Ex
     if weights is not None and "input_size" in weights.config:
         parts = weights.config, weights.extras, weights.state, weights.source
         size = rebuild_configs(*parts)[0].input_size
+        require(
+            math.prod(size) <= MAX_CLIP_PIXELS,
+            f"{pretrained}: its config.json has input_size={list(size)}, more than "
+            f"{MAX_CLIP_PIXELS:,} pixels a clip; copy the folder again",
+        )
     model = create_model(
         name, num_classes=weights.num_classes if weights else None, input_size=size
     )
