@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -215,3 +217,21 @@ def random_model() -> Callable[[], Hiera]:
         return model
 
     return make
+
+
+@pytest.fixture
+def full_disk() -> Callable[[int], contextlib.AbstractContextManager[None]]:
+    """`with full_disk(1000):` lets files grow to 1,000 bytes; larger writes fail in the middle."""
+
+    @contextlib.contextmanager
+    def limit(size: int) -> Iterator[None]:
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, handler)
+
+    return limit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,15 @@ def test_an_error_keeps_the_old_file_and_leaves_nothing_behind(tmp_path: Path) -
         raise RuntimeError("the writer failed")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_keeps_the_old_file_and_is_named(tmp_path: Path, full_disk: Any) -> None:
+    path = tmp_path / "a.json"
+    write_atomic(path, "old")
+    with full_disk(1000), pytest.raises(OSError, match="File too large") as error:
+        write_atomic(path, "x" * 2000)
+    assert error.value.filename == str(path)
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_replace_false_keeps_an_existing_file(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,6 +108,25 @@ def test_a_failed_check_leaves_nothing(
     with pytest.raises(
         ExportError,
         match=r"output differs from the model's by .* at batch size 1, more than 1e-05; nothing",
+    ):
+        export(source, tmp_path / "m.pt2")
+    assert [path.name for path in tmp_path.iterdir()] == ["m.pt2"]
+    assert (tmp_path / "m.pt2").read_text() == "previous"
+
+
+def test_a_full_disk_leaves_nothing(
+    source: ExportSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_disk: Any
+) -> None:
+    """Issue I, 4.11: torch aborts the process if it writes a .pt2 file itself."""
+    (tmp_path / "m.pt2").write_text("previous")
+    monkeypatch.setattr(programs, "capture", lambda model, output: bytes(200_000))
+    monkeypatch.setattr(torch.export, "save", lambda program, file: file.write(program))
+    with (
+        full_disk(100_000),
+        pytest.raises(
+            ExportError,
+            match=r"m.pt2: cannot be written \(File too large\); choose another --output",
+        ),
     ):
         export(source, tmp_path / "m.pt2")
     assert [path.name for path in tmp_path.iterdir()] == ["m.pt2"]
