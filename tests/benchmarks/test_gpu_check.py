@@ -160,6 +160,7 @@ def test_the_page_shows_what_is_measured_and_what_is_not() -> None:
         "flops_per_clip": 2e11,
     }
     cases = {
+        "tests": {"passed": 70, "failed": 0, "skipped": 1, "took": 9},
         "ceilings": {
             "matmul_tflops": 800.0,
             "copy_gb_per_second": 3000,
@@ -173,6 +174,11 @@ def test_the_page_shows_what_is_measured_and_what_is_not() -> None:
             "clips_per_second": 99.6,
             "data_wait_share": 0.25,
         },
+        "mae/base/32": {"candidates": {"ours": candidate(10)}, "flops_per_clip": 2e11},
+        "mae/base/32+compile": {
+            "candidates": {"ours": candidate(10), "ours+graph": candidate(20)},
+            "flops_per_clip": 2e11,
+        },
         "engine/base": {"bytes_share": 0.98},
         "demo": {"total_seconds": 59.6, "top1": 94.4, "evaluated": 320},
     }
@@ -185,8 +191,13 @@ def test_the_page_shows_what_is_measured_and_what_is_not() -> None:
             "cases": cases,
         }
     )
-    assert "| base, inference | 32 | 1200 | 30% | 1.5 | 4.80 | 2.00 | compiled, graph |" in text
+    assert "| base, inference | 32 | 1200 | 30% | 1.5 | 3.60 | 1.50 | compiled, graph |" in text
     assert "| base, pre-training step, pyav, `augment.device=model` | 14 | 100 | 25% |" in text
-    assert "bare step's rate: 98.0%." in text and "60 s, 94.4 % of 320." in " ".join(text.split())
+    assert "bare step's rate: 98.0%." in " ".join(
+        text.split()
+    ) and "60 s, 94.4 % of 320." in " ".join(text.split())
+    assert "Tests that need a GPU: 70 passed, 1 skipped." in text
+    assert "| base, pre-training step | 32 | 10 | 0% | 1.5 | – | – | eager |" in text
+    assert "takes 50 ms instead of 100 ms at 32 clips" in " ".join(text.split())
     assert "A matrix product reaches 800 TFLOP/s" in text
     assert "| large, inference | 32 | not measured | – | – | – | – | – |" in text
