@@ -23,7 +23,9 @@ class GraphedForward:
 
     The function must do the same work for every tensor of a shape, read no value on the host, and
     draw no random numbers; the weights that it uses must stay where they are, and may change their
-    values. Where capture fails, and on a CPU, the function itself is called.
+    values. Autocast belongs into the function: it keeps half-precision copies of the weights until
+    its block ends, and the graph would use them afterwards. Where capture fails, and on a CPU, the
+    function itself is called.
 
     Args:
         function: Maps a tensor to tensors, in lists, tuples and dicts or alone; its results are

@@ -97,7 +97,10 @@ def test_torchs_kernels_of_a_gpu(
     tokens: int, capability: int, expected: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(blocks, "_capability", lambda device: capability)
-    assert blocks._preferred_backends(torch.empty(1, 1, tokens, 1)) == expected
+    key = torch.empty(1, 1, tokens, 1)
+    assert blocks._preferred_backends(key) == expected
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    assert blocks._preferred_backends(key) == blocks.WINDOW_BACKENDS
 
 
 @pytest.mark.parametrize(
