@@ -80,7 +80,6 @@ def one_seed(seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     data = [f"data.train={arguments.data}/train.csv", f"data.val={arguments.data}/val.csv"]
     masked = f"{arguments.runs}/mae_{seed}"
     pretraining = [*data, f"seed={seed}", f"out_dir={masked}", "train.eval_every=2"]
-    pretraining += ["train.epochs=12"]
     run_tool("train_net.py", "configs/motion_hard_hiera_micro_mae.yaml", *pretraining)
     row: dict[str, Any] = {
         "seed": seed,

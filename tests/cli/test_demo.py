@@ -13,31 +13,29 @@ from hiera_video.cli import demo
 def test_commands(tmp_path: Path) -> None:
     found = demo.commands(Path("x"), quick=False, seed=3)
     lines = [" ".join(command) for command in found]
-    lists = "data.train=x/data/motion_hard/{} data.val=x/data/motion_hard/val.csv"
-    tenth, every = lists.format("train_tenth.csv"), lists.format("train.csv")
+    lists = "data.train=x/data/motion_hard/train.csv data.val=x/data/motion_hard/val.csv"
     mae = "model.pretrained=x/runs/motion_hard_hiera_micro_mae"
+    tune, short = "train --cfg motion_hard_hiera_micro", "train.epochs=2 optim.warmup_epochs=0.4"
     assert lines == [
         "prepare motion output=x/data/motion_hard --hard",
-        f"train --cfg motion_hard_hiera_micro_mae {every} "
+        f"train --cfg motion_hard_hiera_micro_mae {lists} "
         "out_dir=x/runs/motion_hard_hiera_micro_mae seed=3",
-        f"train --cfg motion_tenth_hiera_micro {tenth} out_dir=x/runs/motion_tenth_scratch seed=3",
-        "test --run x/runs/motion_tenth_scratch",
-        f"train --cfg motion_tenth_hiera_micro {mae} {tenth} "
-        "out_dir=x/runs/motion_tenth_pretrained seed=3",
-        "test --run x/runs/motion_tenth_pretrained",
-        f"train --cfg motion_hard_hiera_micro {mae} {every} "
-        "out_dir=x/runs/motion_hard_hiera_micro seed=3",
+        f"{tune} {mae} {lists} out_dir=x/runs/motion_hard_hiera_micro seed=3",
         "test --run x/runs/motion_hard_hiera_micro",
-        "test --compare x/runs/motion_tenth_scratch/results.json "
-        "x/runs/motion_tenth_pretrained/results.json --page x/runs/motion_comparison.html",
+        f"{tune} {lists} out_dir=x/runs/motion_hard_scratch seed=3 {short}",
+        "test --run x/runs/motion_hard_scratch",
+        f"{tune} {mae} {lists} out_dir=x/runs/motion_hard_pretrained seed=3 {short}",
+        "test --run x/runs/motion_hard_pretrained",
+        "test --compare x/runs/motion_hard_scratch/results.json "
+        "x/runs/motion_hard_pretrained/results.json --page x/runs/motion_comparison.html",
     ]
 
 
 def test_last_lines(tmp_path: Path) -> None:
     for name, top1 in (
         ("motion_hard_hiera_micro", 95.0),
-        ("motion_tenth_pretrained", 80.0),
-        ("motion_tenth_scratch", 60.25),
+        ("motion_hard_pretrained", 80.0),
+        ("motion_hard_scratch", 60.25),
     ):
         (tmp_path / name).mkdir()
         results = {
@@ -48,11 +46,11 @@ def test_last_lines(tmp_path: Path) -> None:
         }
         (tmp_path / name / "results.json").write_text(json.dumps(results))
     assert demo.summary(tmp_path, quick=False)[-3:] == [
-        "all labels, pre-trained:     95.0 % top-1 (95 % interval 90.0 to 99.0), "
+        "pre-trained,  all epochs: 95.0 % top-1 (95 % interval 90.0 to 99.0), "
         "2×3 views of 320 videos",
-        "tenth of labels, pre-trained:     80.0 % top-1 (95 % interval 75.0 to 84.0), "
+        "pre-trained,  two epochs: 80.0 % top-1 (95 % interval 75.0 to 84.0), "
         "2×3 views of 320 videos",
-        "tenth of labels, from scratch:    60.2 % top-1 (95 % interval 55.2 to 64.2), "
+        "from scratch, two epochs: 60.2 % top-1 (95 % interval 55.2 to 64.2), "
         "2×3 views of 320 videos",
     ]
 

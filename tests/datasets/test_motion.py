@@ -16,7 +16,6 @@ import av
 import numpy as np
 import pytest
 
-from hiera_video.data.prepare.motion import MotionOptions, list_clips, make_motion_set, write_tenth
 from hiera_video.errors import ConfigError
 
 SCRIPT = Path(__file__).parents[2] / "datasets" / "motion" / "prepare.py"
@@ -92,24 +91,6 @@ def test_annotations_agree(small: Path) -> None:
         labels = [int(label) for _, label in lines]
         assert {labels.count(label) for label in range(8)} == {count // 8}
     assert len(set(ids)) == len(list((small / "videos").iterdir())) == 24
-
-
-def test_a_tenth_of_the_training_videos_is_listed(small: Path, tmp_path: Path) -> None:
-    first = [f"videos/{number + 1}.mp4 {number}" for number in range(8)]
-    assert (small / "train_tenth.csv").read_text().splitlines() == first
-    clips = list_clips(MotionOptions(seed=0, hard=False, clips_per_class=21))
-    write_tenth(tmp_path, clips)
-    ids = [line.split()[0] for line in (tmp_path / "train_tenth.csv").read_text().splitlines()]
-    assert len(ids) == 24 and ids[8] == "videos/81.mp4" and ids[-1] == "videos/168.mp4"
-
-
-def test_a_set_of_an_earlier_version_gets_the_list(small: Path, tmp_path: Path) -> None:
-    out = tmp_path / "set"
-    shutil.copytree(small, out)
-    before = (out / "train_tenth.csv").read_bytes()
-    (out / "train_tenth.csv").unlink()
-    assert not make_motion_set(out, MotionOptions(seed=0, hard=False, clips_per_class=2), workers=1)
-    assert (out / "train_tenth.csv").read_bytes() == before
 
 
 def test_videos_are_short_h264(small: Path, scenes: ModuleType) -> None:

@@ -32,13 +32,11 @@ from hiera_video.video.encode import write_video
 LOOK = 1
 """Version of the pictures; raise it when they change, so that existing sets are made again."""
 MARKER, UNFINISHED = "prepared.json", "unfinished.json"
-TENTH = "train_tenth.csv"
-"""List of a tenth of the training videos, for experiments with few labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MotionOptions:
-    """Options of the set; equal options give equal bytes."""
+    """MotionOptions of the set; equal options give equal bytes."""
 
     seed: int
     hard: bool
@@ -79,12 +77,10 @@ def make_motion_set(out: Path, options: MotionOptions, workers: int) -> bool:
         ConfigError: `out` has files that are not a motion set.
     """
     wanted = options.as_json()
-    clips = list_clips(options)
     if read_marker(out / MARKER) == wanted:
-        if not (out / TENTH).exists():  # a set that an earlier version made
-            write_tenth(out, clips)
         return False
     videos = claim_folder(out, wanted)
+    clips = list_clips(options)
     load_digit_images()  # slow imports happen once, before the workers are forked
     count = len(clips)
     with ProcessPoolExecutor(workers, initializer=init_worker, initargs=(os.getpid(),)) as pool:
@@ -92,7 +88,6 @@ def make_motion_set(out: Path, options: MotionOptions, workers: int) -> bool:
         hidden = not sys.stderr.isatty()
         names = list(tqdm(made, total=count, desc="making clips", unit="clip", disable=hidden))
     write_annotations(out, clips, names)
-    write_tenth(out, clips)
     write_atomic(out / MARKER, json.dumps(wanted) + "\n")
     (out / UNFINISHED).unlink()
     return True
@@ -161,13 +156,6 @@ def write_annotations(out: Path, clips: list[MotionClip], names: list[str]) -> N
         write_atomic(out / f"{split}.json", json.dumps(entries, indent=1) + "\n")
         lines = [f"videos/{clip.id}.mp4 {clip.label}\n" for clip, _ in chosen]
         write_atomic(out / listing, "".join(lines))
-
-
-def write_tenth(out: Path, clips: list[MotionClip]) -> None:
-    """Write the list of every tenth training video of each class, from the first one on."""
-    chosen = [clip for clip in clips if clip.split == "train" and clip.number % 10 == 0]
-    lines = [f"videos/{clip.id}.mp4 {clip.label}\n" for clip in chosen]
-    write_atomic(out / TENTH, "".join(lines))
 
 
 def read_marker(path: Path) -> Any:
