@@ -22,6 +22,7 @@ from hiera_video.models.macs import count_macs, count_parameters
 from hiera_video.models.registry import MaeConfig
 from hiera_video.models.step_memory import count_saved_bytes
 from hiera_video.utils.extras import EXTRAS
+from hiera_video.video.versions import pyav_version
 
 STATE_BYTES = 16
 """Bytes a parameter takes in float32 training with AdamW: weight, gradient and two moments."""
@@ -112,8 +113,6 @@ def describe_run(folder: Path, config: Config) -> tuple[str, int | None]:
 
 def describe_installation() -> str:
     """Return versions, devices, decoders and extras, for a bug report."""
-    import av
-
     lines = [
         ("hiera-video", f"{__version__} in {Path(__file__).resolve().parents[1]}"),
         ("python", platform.python_version()),
@@ -121,7 +120,7 @@ def describe_installation() -> str:
         ("torch", f"{torch.__version__}, CUDA {torch.version.cuda or 'not built in'}"),
         *_devices(),
         *((name, _version(name)) for name in ("torchvision", "numpy", "omegaconf", "safetensors")),
-        ("pyav", f"{av.__version__} with FFmpeg {av.ffmpeg_version_info}"),
+        ("pyav", pyav_version()),
         *((name, _version(name)) for name in ("decord", "torchcodec")),
         *(
             (f"[{extra}]", ", ".join(f"{name} {_version(name)}" for name in modules))
