@@ -80,8 +80,12 @@ def _preferred_backends(key: Tensor) -> tuple[SDPBackend, ...]:
 
 
 def _capability(device: int) -> int:
-    """Return the major number of a GPU's generation; `compile_blocks` marks it as constant."""
+    """Return the major number of a GPU's generation, a constant to `torch.compile`."""
     return torch.cuda.get_device_capability(device)[0] if torch.cuda.is_available() else 0
+
+
+# all that `torch.compiler.assume_constant_result` does, which would import the compiler: seconds
+_capability._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def attend_in_chunks(query: Tensor, key: Tensor, value: Tensor, max_windows: int) -> Tensor:

@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from hiera_video.models import blocks
-
 MAX_COMPILED_VARIANTS = 64
 """Compiled variants of a block's code; Hiera-B's masked autoencoder has 17, with validation."""
 
@@ -40,8 +38,6 @@ def compile_blocks(
         reproducible: Let no timing on the device choose a kernel whose result depends on the
             choice, so that every process computes the same bits.
     """
-    # not a decorator, which would import the compiler, four seconds, wherever a model is made
-    torch.compiler.assume_constant_result(blocks._capability)
     limits: Any = torch._dynamo.config
     limits.recompile_limit = max(limits.recompile_limit, MAX_COMPILED_VARIANTS)
     # DDP's own splitting of graphs serves whole models; a block is smaller than its buckets

@@ -136,3 +136,11 @@ def test_the_capability_is_the_major_number(monkeypatch: pytest.MonkeyPatch) -> 
     assert blocks._capability(0) == blocks.HOPPER
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert blocks._capability(0) == 0
+
+
+@pytest.mark.slow
+def test_the_capability_is_a_constant_to_the_compiler() -> None:
+    def marked() -> None: ...
+
+    torch.compiler.assume_constant_result(marked)
+    assert vars(marked) == vars(blocks._capability)
