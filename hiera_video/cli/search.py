@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def warnings_only(*names: str) -> Iterator[None]:
-    """Silence what loggers say below a warning: the answer is printed alone."""
+    """Drop messages below a warning, so that the answer is printed alone."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -140,7 +140,7 @@ def test_entries_are_lossless_and_small(videos: Any) -> None:
 @pytest.mark.parametrize("content", [b"not a database" * 100, b""])
 def test_a_file_that_is_not_an_index(content: bytes, videos: Any, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(content)
-    words = r"data.index=.*x: damaged, or not a packet index .*write it again with hiera-video check-data"
+    words = r"data.index=.*x: damaged, or not a packet index .*again with hiera-video check-data"
     with pytest.raises(ConfigError, match=words):
         open_video(videos.write("a.mp4", 5), IndexedPyAV(index=str(tmp_path / "x")))
 
