@@ -7,20 +7,26 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import count, takewhile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hiera_video.config.schema import Config
 from hiera_video.data.clip_frames import record_frame_range
+from hiera_video.data.loading.map_videos import map_videos
+from hiera_video.data.loading.quarantine import OnOpen, QuarantinePolicy
 from hiera_video.data.manifest.record import Record
 from hiera_video.data.sampling import FrameRange, clip_span, frame_range_of, test_clips
+from hiera_video.data.transforms.train_eval import EvalTransform
 from hiera_video.errors import ConfigError
 from hiera_video.eval.forward import check_logits, forward_logits
 from hiera_video.runtime.device_feed import DeviceFeed, HostCopy, one_behind
 from hiera_video.video import open_video
-from hiera_video.video.reader import Frames
+from hiera_video.video.reader import Frames, VideoReader
 from hiera_video.workflows.load_run import (
     LoadedRun,
     as_record,
@@ -29,6 +35,7 @@ from hiera_video.workflows.load_run import (
     top_classes,
 )
 
+END, GAP = "end", "gap"
 EPSILON = 1e-6
 """Tolerance, in seconds, when times of frames are compared."""
 
@@ -131,34 +138,72 @@ class Segment:
 def _segments(
     run: LoadedRun, record: Record, window: float | None, step: float | None
 ) -> Iterator[list[Segment]]:
-    """Decode each segment, for `predict_windows`."""
-    clip = run.config.clip
-    with open_video(record.source, run.config.data.backend) as video:
+    """Decode each segment in a worker, which is killed if one takes over the deadline."""
+    policy = QuarantinePolicy(deadline_seconds=run.config.data.deadline_seconds)
+    reader = _SegmentReader(run.config, run.transform, record, window, step)
+    segments: Any = map_videos(reader, count(), workers=1, quarantine=policy)
+    with closing(segments):
+        for segment in takewhile(lambda segment: segment != END, segments):
+            if segment != GAP:
+                yield [segment]
+
+
+class _SegmentReader:
+    """Decodes a segment of a video by its number, for `_segments`."""
+
+    def __init__(
+        self,
+        config: Config,
+        transform: EvalTransform,
+        record: Record,
+        window: float | None,
+        step: float | None,
+    ) -> None:
+        self._config, self._transform, self._record = config, transform, record
+        self._window, self._step = window, step
+        self._video: VideoReader | None = None
+
+    def __call__(self, number: int, on_open: OnOpen) -> Segment | str:
+        """Return segment `number`, `GAP` if no frame lies in it, or `END`."""
+        on_open(self._record.path)
+        if self._video is None:
+            self._video = open_video(self._record.source, self._config.data.backend)
+        video, clip = self._video, self._config.clip
         times, fps = video.times, video.fps
+        window, step = self._check_window(fps)
+        whole = record_frame_range(video, self._record)
+        first, last = times[whole.first], times[whole.first + whole.num_frames - 1]
+        zero, duration = times[0], last - first + 1 / fps
+        starts = window_starts(duration, window, step)
+        if number >= len(starts):
+            return END
+        start, stop = starts[number], min(starts[number] + window, duration)
+        segment = frame_range_of(times, fps, first + start, first + stop)
+        if segment.num_frames < 1:  # a gap in a video of variable frame rate
+            return GAP
+        (indices,) = test_clips(segment, clip, 1)
+        chosen = [segment.first + index for index in indices]
+        seen = (times[chosen[0]] - zero, times[chosen[-1]] - zero + 1 / fps)
+        views = self._transform(video.frames(chosen))
+        skipped = first - zero  # before the record's segment
+        return Segment(skipped + start, skipped + stop, seen, views)
+
+    def _check_window(self, fps: float) -> tuple[float, float]:
+        window, clip = self._window, self._config.clip
         if window is None:
             if clip.sampling == "segments":
                 raise ConfigError(
                     "clip.sampling=segments: its clips have no fixed length; set --window SECONDS"
                 )
             window = clip_span(clip, fps) / fps
-        step = window if step is None else step
+        step = window if self._step is None else self._step
         for name, value in (("window", window), ("step", step)):
             if not 0 < value < math.inf:
                 raise ConfigError(f"--{name} {value}: must be above 0 seconds and finite")
-        whole = record_frame_range(video, record)
-        first, last = times[whole.first], times[whole.first + whole.num_frames - 1]
-        zero, duration = times[0], last - first + 1 / fps
-        for start in window_starts(duration, window, step):
-            stop = min(start + window, duration)
-            segment = frame_range_of(times, fps, first + start, first + stop)
-            if segment.num_frames < 1:  # a gap in a video of variable frame rate
-                continue
-            (indices,) = test_clips(segment, clip, 1)
-            chosen = [segment.first + index for index in indices]
-            seen = (times[chosen[0]] - zero, times[chosen[-1]] - zero + 1 / fps)
-            views = run.transform(video.frames(chosen))
-            skipped = first - zero  # before the record's segment
-            yield [Segment(skipped + start, skipped + stop, seen, views)]
+        return window, step
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_video": None}  # an open file cannot be pickled
 
 
 @torch.inference_mode()

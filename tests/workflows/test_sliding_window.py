@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from fake_link import FakeLink
 import hiera_video as hv
 from hiera_video.errors import ConfigError, DecodeError
 from hiera_video.video.encode import write_video
+from hiera_video.workflows import sliding_window
 from hiera_video.workflows.load_run import LoadedRun
 from hiera_video.workflows.sliding_window import predict_live, predict_windows, window_starts
 
@@ -139,3 +142,32 @@ def test_segments_that_ended_while_the_model_was_busy_are_skipped(
     # at 2 s, has no frames
     segments = predict_live(run, stream(film, dropped=range(20, 44)), window=0.5, step=0.5)
     assert [segment.start_seconds for segment in segments] == [0.0, 0.5, 2.5, 3.0, 3.5]
+
+
+@pytest.mark.fault
+def test_a_segment_that_hangs_ends_with_the_deadline(
+    run: LoadedRun, film: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Issue I, 4.11: as in training, the decoder is killed and the video named."""
+    data = replace(run.config.data, deadline_seconds=2.0)
+    run = replace(run, config=replace(run.config, data=data))
+    opened = sliding_window.open_video
+
+    def hang(path: str, backend: Any) -> Any:
+        video = opened(path, backend)
+        frames, calls = video.frames, list[int]()
+
+        def hang_at_the_second(indices: Any) -> Any:
+            calls.append(1)
+            if len(calls) == 2:
+                ctypes.PyDLL(None).sleep(1000)  # holds the interpreter's lock
+            return frames(indices)
+
+        video.frames = hang_at_the_second
+        return video
+
+    monkeypatch.setattr(sliding_window, "open_video", hang)  # the forked worker inherits this
+    words = r"film.mp4: kept a decoder busy beyond data.deadline_seconds"
+    with pytest.raises(DecodeError, match=words) as error:
+        list(predict_windows(run, film, window=0.5))
+    assert error.value.reason == "hung"
