@@ -88,3 +88,16 @@ def test_words_of_the_page(tmp_path: Path, multi_label: bool) -> None:
         assert words in text
     assert ("Most frequent confusions label prediction videos" in text) == (not multi_label)
     assert not re.search(r'(?:src|href)="(?!data:)', page)  # no network
+
+
+def test_namesakes_are_told_apart(tmp_path: Path) -> None:
+    """Issue I, section 5: five `8.mp4` of five people."""
+    frames = np.zeros((8, 16, 16, 3), np.uint8)
+    paths = [tmp_path / person / "run" / "8.mp4" for person in "abcde"]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        write_video(path, frames, fps=8)
+    film_strips(tmp_path, paths, "pyav")
+    page = (tmp_path / "report.html").read_text()
+    assert all(f"{person}/run/8.mp4" in page for person in "abcde")
+    assert str(tmp_path) not in page
