@@ -194,3 +194,27 @@ def test_opening_leaks_neither_memory_nor_descriptors(corpus: dict[str, Path]) -
     after = usage()
     assert after[0] - before[0] < 1500 + WARM_KB, (before, after)
     assert after[1:] == before[1:]
+
+
+LIMITED = """
+import resource, sys
+import hiera_video.video.pyav
+from hiera_video.errors import DecodeError
+from hiera_video.video import open_video
+size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + 500_000_000,) * 2)
+for path in sys.argv[1:]:
+    try:
+        open_video(path)
+    except DecodeError as error:
+        print(error.reason)
+"""
+
+
+@pytest.mark.fault
+def test_files_that_declare_much_open_in_little_memory(corpus: dict[str, Path]) -> None:
+    """Issue I, 4.8: within 500 MB of address space."""
+    names = ("lying_table.mp4", "lying_fragment.mp4", "many_streams.mp4", "many_streams.mkv")
+    command = [sys.executable, "-c", LIMITED, *(str(corpus[name]) for name in names)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["container", "container", "too_large", "too_large"]
