@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -44,7 +45,8 @@ class GraphedForward:
             return self.function(tensor)
         key = (tensor.shape, tensor.dtype, tensor.device)
         if key not in self._graphs:
-            captured = self._capture(tensor)
+            with _uncached_autocast(torch.device(tensor.device).type):
+                captured = self._capture(tensor)
             if captured is None:
                 return self.function(tensor)
             self._graphs[key] = captured
@@ -73,3 +75,13 @@ class GraphedForward:
             return None
         self.captured = True
         return graph, static_input, static_output
+
+
+def _uncached_autocast(kind: str) -> AbstractContextManager[Any]:
+    """Return the autocast in force, without its cache of casted weights.
+
+    The cache is freed when autocast ends, and a graph would read the freed memory.
+    """
+    if not torch.is_autocast_enabled(kind):
+        return nullcontext()
+    return torch.autocast(kind, dtype=torch.get_autocast_dtype(kind), cache_enabled=False)

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,13 @@ from hiera_video.data.sampling import FrameRange, clip_span, frame_range_of, tes
 from hiera_video.data.transforms.train_eval import EvalTransform
 from hiera_video.errors import ConfigError
 from hiera_video.eval.forward import check_logits, forward_logits
+from hiera_video.runtime.cuda_graphs import GraphedForward
 from hiera_video.runtime.device_feed import DeviceFeed, HostCopy, one_behind
 from hiera_video.video import open_video
 from hiera_video.video.reader import Frames, VideoReader
 from hiera_video.workflows.load_run import (
     LoadedRun,
     as_record,
-    classify_views,
     require_classes,
     top_classes,
 )
@@ -218,7 +219,8 @@ def predict_live(
     """Predict each segment of a live stream, as `predict_windows` does for a file.
 
     A segment is predicted as soon as a frame after its end arrives. If several segments have ended
-    meanwhile, because the model is slower than the stream, only the newest is predicted.
+    meanwhile, because the model is slower than the stream, only the newest is predicted. On a GPU,
+    the forward pass is a CUDA graph.
 
     Args:
         run: A run from `load`.
@@ -230,7 +232,10 @@ def predict_live(
     Yields:
         A prediction for each segment, in order.
     """
+    require_classes(run)
     step = window if step is None else step
+    device, precision = next(run.model.parameters()).device, run.config.test.precision
+    forward = GraphedForward(partial(forward_logits, run.model, precision=precision))
     buffer: deque[tuple[float, Frames]] = deque()
     start = 0.0
     for time, frame in frames:
@@ -247,11 +252,13 @@ def predict_live(
             frame_range = FrameRange(first=0, num_frames=len(segment), fps=fps)
             (indices,) = test_clips(frame_range, run.config.clip, 1)
             clip = np.stack([segment[index][1] for index in indices])
+            logits = forward(run.transform(clip).to(device))
+            check_logits(logits, precision)
             yield SegmentPrediction(
                 start_seconds=start,
                 end_seconds=start + window,
                 seen_seconds=(segment[indices[0]][0], segment[indices[-1]][0] + 1 / fps),
-                top_classes=classify_views(run, run.transform(clip), topk),
+                top_classes=top_classes(run, logits, topk),
             )
         start += step
         buffer.append((time, frame))

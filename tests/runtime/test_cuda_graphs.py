@@ -100,3 +100,20 @@ def test_after_a_failed_capture_the_function_is_called(
     assert [record.message for record in caplog.records] == [
         "without CUDA graphs: capture failed: operation not permitted when stream is capturing"
     ]
+
+
+def test_capture_keeps_no_casted_weights_of_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    # they are freed when autocast ends, and a replay would read the freed memory
+    FakeCuda(monkeypatch, capture_fails=False)
+    caches: list[tuple[bool, bool]] = []
+
+    def function(tensor: Any) -> str:
+        caches.append((torch.is_autocast_enabled("cuda"), torch.is_autocast_cache_enabled()))
+        return "result"
+
+    monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+    with torch.autocast("cuda", dtype=torch.float16):
+        graphed: Any = GraphedForward(function)
+        graphed(FakeTensor())
+        assert torch.is_autocast_cache_enabled()
+    assert caches == [(True, False)] * (cuda_graphs.WARM_UP_CALLS + 1)
