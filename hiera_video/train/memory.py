@@ -29,6 +29,8 @@ USABLE_SHARE = 0.8
 """Share of the free memory that a sharded model may use; fragmentation needs some."""
 MIN_GROWTH = 64 << 20
 """Bytes from which on the growth of a step is extrapolated; below it allocator effects dominate."""
+OUT_OF_MEMORY = (torch.OutOfMemoryError, DeviceMemoryError)
+"""Errors of a step that does not fit: torch's, and what `Trainer.train_step` makes of it."""
 RECORD = "memory.json"
 """File in the run folder with the choice, reused by restarts on the same kind of machine."""
 
@@ -106,7 +108,7 @@ def choose_accumulation(
     try:
         find = _extrapolate_largest if sharded else _try_largest
         size = min(world.all_gather(find(step, list(sizes), world)))
-    except torch.OutOfMemoryError:  # smallest micro-batch of a sharded model
+    except OUT_OF_MEMORY:  # smallest micro-batch of a sharded model
         size = 0
     torch.cuda.reset_peak_memory_stats(world.device)  # the log shows the peak of training alone
     if not size:
@@ -131,7 +133,7 @@ def _try_largest(step: Callable[[int], None], sizes: Sequence[int], world: World
         for size in sizes:
             step(size)
             largest = size
-    except torch.OutOfMemoryError:
+    except OUT_OF_MEMORY:
         pass
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, world.device)

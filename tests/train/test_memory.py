@@ -7,17 +7,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from hiera_video.config.load import load_config
 from hiera_video.config.schema import Config
 from hiera_video.data.config import AugmentConfig
 from hiera_video.data.loading.batch_plan import BatchPlan
+from hiera_video.data.loading.loader import ClipBatch
 from hiera_video.data.manifest.record import Manifest, Record
 from hiera_video.errors import ConfigError, DeviceMemoryError
 from hiera_video.models.factory import create_model
 from hiera_video.runtime.distributed import SINGLE_PROCESS, World
 from hiera_video.train import memory as module
 from hiera_video.train.config import OptimConfig, TrainConfig
+from hiera_video.train.context import StepContext
 from hiera_video.train.memory import (
     choose_accumulation,
     micro_batch_sizes,
@@ -26,7 +29,7 @@ from hiera_video.train.memory import (
     write_choice,
 )
 from hiera_video.train.state import make_state
-from hiera_video.train.tasks import Classify
+from hiera_video.train.tasks import Classify, TaskOutput
 from hiera_video.train.trainer import RunInfo, Trainer
 from hiera_video.workflows.train import resolve_accumulation
 
@@ -148,6 +151,31 @@ def test_a_trial_is_a_training_step_on_noise() -> None:
     trial_step(trainer, clip=(3, 16, 32, 32), repeats=2, num_labels=None)(2)
     assert trainer.progress.step == 1 and trainer.state.optimizer.state
     assert any(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_trainer_that_runs_out_of_memory_is_tried_with_fewer_videos(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    FakeGpu(monkeypatch, free=0, capacity=0)
+    tried: list[int] = []
+
+    def full_beyond_two(model: nn.Module, batch: ClipBatch, context: StepContext) -> TaskOutput:
+        tried.append(len(batch.clips))
+        if len(batch.clips) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return TaskOutput(model(batch.clips).square().mean())
+
+    train = TrainConfig()
+    trainer = Trainer(
+        make_state(create_model("hiera_micro_16x32"), OptimConfig(), train, SINGLE_PROCESS),
+        full_beyond_two,
+        optim=OptimConfig(),
+        train=train,
+        run=RunInfo(world=SINGLE_PROCESS, steps_per_epoch=1, num_videos=1, seed=0),
+    )
+    step = trial_step(trainer, clip=(3, 16, 32, 32), repeats=1, num_labels=None)
+    assert choose_accumulation(step, 8, GPU, sharded=False) == 4
+    assert tried == [2, 4]
 
 
 def test_a_choice_is_reused_on_the_same_kind_of_machine_only(
