@@ -29,8 +29,8 @@ $(READY): pyproject.toml setup.py constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# Videos, masked pre-training, fine-tuning with all labels and with a tenth, tests, report. A second
-# run reuses what is there.
+# Videos, masked pre-training, fine-tuning from it and from scratch, tests, report. A second run
+# reuses what is there.
 demo: $(READY)
 	$(BIN)/python -m hiera_video demo
 

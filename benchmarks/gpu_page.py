@@ -60,8 +60,9 @@ def section(result: Result) -> str:
         "where that is named; training has autocast, fused AdamW and no activation checkpointing. "
         "MFU is the model's arithmetic over what a bf16 matrix product of 8192³ reaches on the "
         "same GPU. The last column is how ours ran fastest: as it is (eager), compiled by block, "
-        "or replayed as a CUDA graph. × is ours, not compiled, over `hiera-transformer` and over "
-        "`hiera-optim`, both in bf16 and not compiled, in turns in one process."
+        "or replayed as a CUDA graph. × compares ours, not compiled, but in inference as a graph "
+        "where that is faster, with `hiera-transformer` and `hiera-optim`, both in bf16, not "
+        "compiled and without a graph, in turns in one process."
     )
     lines = [
         "| | batch | clips/s | MFU | GB | × hiera-transformer | × hiera-optim | ours |",
@@ -89,9 +90,15 @@ def _where(result: Result) -> str:
         )
     return (
         f"{device['name']}, {result['date']}, torch {versions.get('torch')}, CUDA "
-        f"{device.get('cuda')}, {result['machine']['cores']} CPU cores.{limits} `make gpu` repeats "
-        "the measurements."
+        f"{device.get('cuda')}, {result['machine']['cores']} CPU cores{_commits(result)}.{limits} "
+        "`make gpu` repeats the measurements."
     )
+
+
+def _commits(result: Result) -> str:
+    """Return the commits of the runs, which measured different cases."""
+    commits = [run["commit"] for run in result.get("runs", {}).values() if "commit" in run]
+    return f", runs of the commits {', '.join(commits)}" if len(commits) > 1 else ""
 
 
 def _model_line(result: Result, kind: str, size: str, batch: int) -> str:
@@ -170,7 +177,7 @@ def _programs(cases: Result) -> str:
     tests = cases.get("tests", {})
     counts = [f"{tests[key]} {key.replace('_', ' ')}" for key in COUNTS if tests.get(key)]
     share = f"{engine['bytes_share']:.1%}" if "bytes_share" in engine else NONE
-    text = f"Tests that need a GPU: {', '.join(counts) or 'not run'}. "
+    text = f"{_eager(cases)}Tests that need a GPU: {', '.join(counts) or 'not run'}. "
     text += f"The trainer on batches in memory, as a share of the bare step's rate: {share}. "
     text += "The demo (motion set, pre-training, fine-tuning, test): "
     if "total_seconds" in demo:
@@ -186,6 +193,20 @@ def _programs(cases: Result) -> str:
             "kernels more slowly than the GPU runs them."
         )
     return text
+
+
+def _eager(cases: Result) -> str:
+    """Return the ratios of single clips without a graph."""
+    found = []
+    for size in ("base", "large"):
+        rates = {
+            name: numbers["clips_per_second"]
+            for name, numbers in cases.get(f"inference/{size}/1", {}).get("candidates", {}).items()
+        }
+        if {"ours", *RIVALS} <= rates.keys():
+            theirs, optim = (rates["ours"] / rates[rival] for rival in RIVALS)
+            found.append(f"{theirs:.2f} × and {optim:.2f} × ({size})")
+    return f"Without a graph, the ratios at one clip are {', '.join(found)}. " if found else ""
 
 
 def _paragraph(text: str) -> str:

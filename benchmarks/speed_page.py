@@ -81,7 +81,8 @@ def write(results: Path, pages: Path, docs: Path) -> Path:
     if not any(row["case"]["device"] == "cuda" for row in speed):
         text += (
             "## On a GPU\n\n"
-            "Not measured: no GPU was available. The same commands take `--device cuda`.\n"
+            "[Performance](../docs/performance.md#on-a-gpu) has the measurements of `make "
+            "gpu`. The commands of this page take `--device cuda` too.\n"
         )
     page = pages / "SPEED.md"
     page.write_text(text)

@@ -167,6 +167,7 @@ def test_the_page_shows_what_is_measured_and_what_is_not() -> None:
             "pinned_gb_per_second": 50,
             "pageable_gb_per_second": 10,
         },
+        "inference/base/1": {"candidates": candidates, "flops_per_clip": 2e11},
         "inference/base/32": case,
         "inference/base/32+compile": faster,
         "trainer/mae/base/pyav/model": {
@@ -188,16 +189,18 @@ def test_the_page_shows_what_is_measured_and_what_is_not() -> None:
             "date": "2026-01-02",
             "versions": {"torch": "2.11"},
             "machine": {"cores": 16},
+            "runs": {"1": {"commit": "abc1234"}, "2": {"commit": "def5678"}},
             "cases": cases,
         }
     )
     assert "| base, inference | 32 | 1200 | 30% | 1.5 | 3.60 | 1.50 | compiled, graph |" in text
     assert "| base, pre-training step, pyav, `augment.device=model` | 14 | 100 | 25% |" in text
-    assert "bare step's rate: 98.0%." in " ".join(
-        text.split()
-    ) and "60 s, 94.4 % of 320." in " ".join(text.split())
-    assert "Tests that need a GPU: 70 passed, 1 skipped." in text
+    words = " ".join(text.split())
+    assert "bare step's rate: 98.0%." in words and "60 s, 94.4 % of 320." in words
+    assert "Tests that need a GPU: 70 passed, 1 skipped." in words
     assert "| base, pre-training step | 32 | 10 | 0% | 1.5 | – | – | eager |" in text
-    assert "takes 50 ms instead of 100 ms at 32 clips" in " ".join(text.split())
-    assert "A matrix product reaches 800 TFLOP/s" in text
+    assert "takes 50 ms instead of 100 ms at 32 clips" in words
+    assert "A matrix product reaches 800 TFLOP/s" in words
+    assert "16 CPU cores, runs of the commits abc1234, def5678. A matrix" in words
+    assert "Without a graph, the ratios at one clip are 3.60 × and 1.50 × (base). Tests" in words
     assert "| large, inference | 32 | not measured | – | – | – | – | – |" in text
