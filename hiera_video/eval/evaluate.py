@@ -71,10 +71,11 @@ def predict_views(
         done, left = (sum(map(len, videos)) for videos in (finished, remaining))
         logger.info("resuming: %d videos already finished, %d remaining", done, left)
     rows = [row for videos in remaining for row in videos]
-    loaded = iter(test_loader(dataset, workers=workers, rows=rows))
+    loaded = test_loader(dataset, workers=workers, rows=rows)
     groups = _group_views([ShardInProgress(videos) for videos in remaining], loaded, batch_size)
     feed = DeviceFeed(groups, world.device, ViewGroup.parts)
     with (
+        closing(loaded),  # ends the workers at an error, too
         closing(feed),
         tqdm(
             total=sum(map(len, shards)),

@@ -109,7 +109,9 @@ def test_videos_of_a_shard_have_equally_many_views(monkeypatch: pytest.MonkeyPat
         VideoViews(row=row, crops=torch.zeros(views, 3), clip_seconds=(), seconds=0)  # type: ignore[arg-type]
         for row, views in enumerate((2, 3))
     ]
-    monkeypatch.setattr("hiera_video.eval.evaluate.test_loader", lambda *_, **__: videos)
+    monkeypatch.setattr(
+        "hiera_video.eval.evaluate.test_loader", lambda *_, **__: (v for v in videos)
+    )
     dataset = make_dataset(make_manifest(0, 1))
     with pytest.raises(RuntimeError, match=r"videos differ in their number of views: \[2, 3\]"):
         predict_views(nn.Identity(), dataset, batch_size=4, workers=0, world=SINGLE_PROCESS)
@@ -119,9 +121,15 @@ class VideosAsTheirRow:
     """Stands for a loader: video r has two views of pixels r and r + 0.5; some are unreadable."""
 
     def __init__(self, unreadable: Sequence[int] = (), fails_at: int | None = None) -> None:
-        self.unreadable, self.fails_at = unreadable, fails_at
+        self.unreadable, self.fails_at, self.ended = unreadable, fails_at, False
 
     def __call__(self, *_: object, rows: Sequence[int], **__: object) -> Iterator[Any]:
+        try:
+            yield from self.videos(rows)
+        finally:
+            self.ended = True
+
+    def videos(self, rows: Sequence[int]) -> Iterator[Any]:
         for row in rows:
             if row == self.fails_at:
                 raise StorageError("disk gone")
@@ -231,8 +239,12 @@ def test_fp16_that_overflows_is_reported(monkeypatch: pytest.MonkeyPatch) -> Non
         def forward(self, views: Tensor) -> Tensor:
             return torch.full((len(views), 2), torch.inf)
 
-    with pytest.raises(ConfigError, match=r"test\.precision=fp16: the logits are not finite; set"):
-        predict(monkeypatch, VideosAsTheirRow(), model=Infinite(), precision="fp16")
+    loader = VideosAsTheirRow()
+    words = r"test\.precision=fp16: the logits are not finite; set"
+    with pytest.raises(ConfigError, match=words) as caught:
+        predict(monkeypatch, loader, model=Infinite(), precision="fp16")
+    # its workers have ended, though whoever holds the error holds the frames of the evaluation
+    assert loader.ended and caught.value.__traceback__
 
 
 def test_reconstruction_averages_over_clips(

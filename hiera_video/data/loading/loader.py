@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -103,8 +103,8 @@ def train_loader(
 
 def test_loader(
     dataset: TestViews, *, workers: int, rows: Sequence[int], context: str | None = None
-) -> Iterator[VideoViews | UnreadableVideo]:
-    """Yield `dataset[row]` for each of `rows`, in their order.
+) -> Generator[VideoViews | UnreadableVideo]:
+    """Yield `dataset[row]` for each of `rows`, in their order; closing it ends its workers.
 
     Args:
         dataset: The test views.
