@@ -79,11 +79,11 @@ def write(results: Path, pages: Path, docs: Path) -> Path:
         draw_half(result, pages / "decoder_half.png")
         text += half_text(result)
     if not any(row["case"]["device"] == "cuda" for row in speed):
-        text += (
-            "## On a GPU\n\n"
-            "[Performance](../docs/performance.md#on-a-gpu) has the measurements of `make "
-            "gpu`. The commands of this page take `--device cuda` too.\n"
+        text += "## On a GPU\n\n" + paragraph(
+            "[Performance](../docs/performance.md#on-a-gpu) has the measurements of `make gpu`. "
+            "The commands of this page take `--device cuda` too."
         )
+        text += "\n"
     page = pages / "SPEED.md"
     page.write_text(text)
     return page
