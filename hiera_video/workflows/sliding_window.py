@@ -198,13 +198,17 @@ class _SegmentReader:
                 )
             window = clip_span(clip, fps) / fps
         step = window if self._step is None else self._step
-        for name, value in (("window", window), ("step", step)):
-            if not 0 < value < math.inf:
-                raise ConfigError(f"--{name} {value}: must be above 0 seconds and finite")
+        _check_lengths(window, step)
         return window, step
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_video": None}  # an open file cannot be pickled
+
+
+def _check_lengths(window: float, step: float) -> None:
+    for name, value in (("window", window), ("step", step)):
+        if not 0 < value < math.inf:
+            raise ConfigError(f"--{name} {value}: must be above 0 seconds and finite")
 
 
 @torch.inference_mode()
@@ -231,9 +235,13 @@ def predict_live(
 
     Yields:
         A prediction for each segment, in order.
+
+    Raises:
+        ConfigError: `window` or `step` is not positive and finite.
     """
     require_classes(run)
     step = window if step is None else step
+    _check_lengths(window, step)
     device, precision = next(run.model.parameters()).device, run.config.test.precision
     forward = GraphedForward(partial(forward_logits, run.model, precision=precision))
     buffer: deque[tuple[float, Frames]] = deque()

@@ -113,6 +113,9 @@ def test_lengths_must_be_positive_and_finite(run: LoadedRun, films: Path) -> Non
         next(predict_windows(run, films / "a.mp4", step=0))
     with pytest.raises(ConfigError, match=r"--window inf: must be above 0 seconds and finite"):
         next(predict_windows(run, films / "a.mp4", window=float("inf")))
+    for window, step, words in ((1, 0, "--step 0: must"), (-1, None, "--window -1: must")):
+        with pytest.raises(ConfigError, match=words):
+            next(predict_live(run, [], window=window, step=step))
 
 
 @pytest.mark.parametrize(("window", "step"), [(1.5, 0.5), (1.0, 1.0), (2.0, None), (0.5, 1.5)])
