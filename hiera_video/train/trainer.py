@@ -169,7 +169,8 @@ class Trainer:
 
         If the loss or the gradient is not finite, or the loss exceeds `train.max_loss`, the device
         skips the update. The host learns of it when it reads the step's statistics: at once on a
-        CPU and after the last step of an epoch, else before it updates the weights again.
+        CPU, after the last step of an epoch and at a signal to a single process, else before it
+        updates the weights again.
 
         Returns:
             The exit code if the run stops here, else None.
@@ -185,6 +186,8 @@ class Trainer:
         with explain_out_of_memory(self.train, step=step, checkpointing=checkpointing):
             self._open = self._update(step, batches, sums, stop)
         ends = (step + 1) % self.run.steps_per_epoch == 0 or step + 1 == self.last_step
+        # a stopping run must not wait for another batch; on several ranks, all read at one point
+        ends |= bool(stop.received) and self.run.world.size == 1
         return self._close_step(stop) if ends or not self.reads_late else None
 
     def _close_step(self, stop: StopSignal) -> int | None:

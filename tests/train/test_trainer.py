@@ -335,6 +335,17 @@ class Validation:
         return {"top1": 50.0}
 
 
+def test_a_signal_stops_the_run_before_another_batch_is_loaded(tmp_path: Path) -> None:
+    def send(model: nn.Module, batch: ClipBatch, context: StepContext) -> TaskOutput:
+        if context.step == 2:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return SquaredOutput()(model, batch, context)
+
+    with StopSignal() as stop:
+        code, _, history = train(tmp_path, send, loader=itertools.islice(batches(), 3), stop=stop)
+    assert code == 128 + signal.SIGUSR1 and len(history) == 3 and latest_step(tmp_path) == 3
+
+
 def test_a_signal_during_validation_stops_the_run_before_the_next_step(tmp_path: Path) -> None:
     evaluator: Evaluator = Validation(signal.SIGUSR1)
     with StopSignal() as stop:
