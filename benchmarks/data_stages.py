@@ -48,7 +48,7 @@ CLIPS_OF_COPIES = 24
 def main(argv: Sequence[str]) -> int:
     """Measure, and print tables and advice."""
     parser = argparse.ArgumentParser(
-        prog="benchmark.py data",
+        prog="hiera-video benchmark data",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -234,8 +234,10 @@ def print_report(times: LoadingTimes) -> None:
     print()
     for sentence in advice(times):
         print(f"- {sentence}")
-    versions = facts()
-    print(f"\n{versions['machine']}, {versions['versions']}")
+    found = facts()
+    machine = found["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    print(f"\n{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}; {versions}")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from hiera_video.cli.arguments import config_parser
 from hiera_video.cli.run import run_tool
 from hiera_video.config.load import find_config, load_config
 from hiera_video.errors import ConfigError
-from hiera_video.runtime.slurm_job import SlurmTraining
+from hiera_video.runtime.slurm_job import SlurmTraining, require_slurm
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.cluster, script, " ".join(command), parameters,
         )  # fmt: skip
         return 0
+    require_slurm(arguments.cluster)
     executor = submitit.AutoExecutor(
         Path(config.out_dir).resolve() / "slurm",
         cluster=arguments.cluster,

@@ -83,7 +83,12 @@ def make_parser() -> argparse.ArgumentParser:
     add("--topk", type=int, default=5, help="classes per prediction; default: 5")
     add("--window", metavar="SECONDS", help="predict each segment of this length, or 'clip'")
     add("--step", type=float, metavar="SECONDS", help="from segment to segment; default: --window")
-    add("--csv", metavar="FILE", help="write path,start_seconds,end_seconds,rank,label,probability")
+    add(
+        "--csv",
+        metavar="FILE",
+        help="write path,start_seconds,end_seconds,rank,label,probability,seen_start_seconds,"
+        "seen_end_seconds",
+    )
     add("--json", metavar="FILE", help="write the same as JSON, one object per prediction")
     return parser
 

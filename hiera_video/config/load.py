@@ -143,10 +143,11 @@ def suggest_key(key: str) -> str:
     siblings = [item for item in known if item.rpartition(".")[0] == section]
     sibling_names = [item.rpartition(".")[2] for item in siblings]
     near = [item for item in known if item.rpartition(".")[2] == name]
-    near += difflib.get_close_matches(name, sibling_names, n=1, cutoff=0.6)
+    similar = difflib.get_close_matches(name, sibling_names, n=1, cutoff=0.6)
+    near += [f"{section}.{item}" if section else item for item in similar]
     near += difflib.get_close_matches(key, known, n=1, cutoff=0.75)
     if near:
-        return f"did you mean '{near[0] if near[0] in known else f'{section}.{near[0]}'}'?"
+        return f"did you mean '{near[0]}'?"
     if siblings and section:
         return f"valid keys there: {', '.join(siblings)}"
     return f"sections: {', '.join(item for item in known if '.' not in item)}"

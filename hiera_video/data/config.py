@@ -23,7 +23,7 @@ class DataConfig:
     val: str | None = None
     """Validation videos, in the same forms; evaluated during training."""
     test: str | None = None
-    """Test videos for `test_net.py`, in the same forms; unset: `val`."""
+    """Test videos for `hiera-video test`, in the same forms; unset: `val`."""
     root: str | None = None
     """Folder that relative paths in a list start from, or that holds the shards; unset: the folder
     of the list or index."""

@@ -1,4 +1,4 @@
-"""Paired comparison of two tests of the same videos: `test_net.py --compare`."""
+"""Paired comparison of two tests of the same videos: `hiera-video test --compare`."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def _read_predictions(results: str | Path) -> dict[tuple[int, str], tuple[str, s
     except (OSError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{path}: cannot be compared ({type(error).__name__}: {error}); give the results.json "
-            "that test_net.py wrote, with its predictions.csv beside it"
+            "that hiera-video test wrote, with its predictions.csv beside it"
         ) from error
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hiera_video.errors import ConfigError
+from hiera_video.runtime.slurm_job import require_slurm
 
 logger = logging.getLogger(__name__)
 TOO_MANY_UNREADABLE = 3
@@ -86,6 +87,7 @@ def submit(
         import submitit
     except ImportError as error:
         raise ConfigError("submitit is not installed; pip install 'hiera-video[slurm]'") from error
+    require_slurm(cluster)
     logs = Path(folder).resolve() / "slurm"
     executor = submitit.AutoExecutor(logs, cluster=cluster, slurm_max_num_timeout=10_000)
     given = {key: value for key, value in parameters.items() if value is not None}

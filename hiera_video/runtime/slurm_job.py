@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
 from dataclasses import dataclass
 from typing import Any
 
+from hiera_video.errors import ConfigError
+
 REQUEUE, PREEMPTED = 128 + signal.SIGUSR1, 128 + signal.SIGTERM
 """Exit codes of a tool that stopped on a signal with its checkpoint written."""
+
+
+def require_slurm(cluster: str) -> None:
+    """Raise `ConfigError` if `cluster` is slurm and this machine cannot submit jobs to one."""
+    if cluster == "slurm" and shutil.which("srun") is None:
+        raise ConfigError(
+            "--cluster slurm: srun is not installed on this machine; run the command on a login "
+            "node of the cluster, or here without SLURM by --cluster local"
+        )
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def test_benchmark_help(tool: Any) -> None:
 def test_help_of_a_subject_needs_no_torch(subject: str, launch: Any) -> None:
     environment = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
     done = launch("benchmark.py", subject, "--help", env=environment)
-    assert done.returncode == 0 and "usage: benchmark.py" in done.stdout, done.stderr
+    assert done.returncode == 0 and "usage: hiera-video benchmark" in done.stdout, done.stderr
     assert not re.search(r"\| +torch$", done.stderr, flags=re.MULTILINE)
 
 

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from hiera_video.errors import ConfigError
 from hiera_video.runtime.log import read_metrics
+from hiera_video.runtime.slurm_job import require_slurm
 
 ROOT = Path(__file__).parents[2]
 CONFIG = "configs/motion_hiera_micro.yaml"
@@ -47,6 +49,13 @@ def test_a_preempted_job_is_requeued_and_resumes(
 def test_a_wrong_configuration_is_refused_before_submission(tool: Any, tmp_path: Path) -> None:
     done = tool("launch_slurm.py", *LOCAL, "optim.lr=-1", f"out_dir={tmp_path / 'run'}")
     assert done.returncode == 2 and "optim.lr=-1" in done.stderr and not (tmp_path / "run").exists()
+
+
+def test_a_machine_without_slurm_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", {}.get)
+    require_slurm("local")
+    with pytest.raises(ConfigError, match="--cluster slurm: srun is not installed on this machine"):
+        require_slurm("slurm")
 
 
 @pytest.mark.parametrize(

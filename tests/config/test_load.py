@@ -79,6 +79,7 @@ def test_a_value_may_interpolate_another(tmp_path: Path) -> None:
     ("override", "words"),
     [
         ("optim.lrr=1", "unknown key 'optim.lrr'; did you mean 'optim.lr'?"),
+        ("data.trian=a", "unknown key 'data.trian'; did you mean 'data.train'?"),
         ("batch_size=8", "unknown key 'batch_size'; did you mean 'train.batch_size'?"),
         ("optim.zzzzz=1", "unknown key 'optim.zzzzz'; valid keys there: optim.name, optim.lr, "),
         ("zzzzz=1", "unknown key 'zzzzz'; sections: model, mae, data, "),

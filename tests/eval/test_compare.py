@@ -69,5 +69,5 @@ def test_tests_that_cannot_be_compared(tmp_path: Path) -> None:
         compare(a, results(tmp_path / "none", []))
     with pytest.raises(ConfigError, match="has several labels a video; --compare needs top-1"):
         compare(a, results(tmp_path / "many", LABELS, mAP=50.0))
-    with pytest.raises(ConfigError, match="give the results"):
+    with pytest.raises(ConfigError, match=r"give the results\.json that hiera-video test wrote"):
         compare(a, tmp_path / "nowhere.json")

@@ -155,7 +155,7 @@ class StorageGuard:
         """Describe what is wrong with the folder that all videos lie in; None if it has files."""
         paths = [record.path for record in self._records if record.shard_video is None]
         paths += [record.shard_video.shard for record in self._records if record.shard_video]
-        paths = [path for path in paths if not _is_remote(path)]
+        paths = [os.path.abspath(path) for path in paths if not _is_remote(path)]  # noqa: PTH100
         if len(paths) < 2:  # a single missing video says nothing about its folder
             return None
         ends = (min(paths), max(paths))

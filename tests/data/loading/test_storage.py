@@ -205,3 +205,12 @@ def test_storage_that_blocks_a_read_does_not_respond(
         assert not storage_responds(str(file))
     release()
     assert storage_responds(str(file))
+
+
+def test_relative_paths_lie_in_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cut.mp4").write_bytes(b"no video")
+    monkeypatch.chdir(tmp_path)
+    paths = ("cut.mp4", "other.mp4", f"{tmp_path}/third.mp4")
+    StorageGuard([Record(path=path, label=0, row=row) for row, path in enumerate(paths)], Clock())
