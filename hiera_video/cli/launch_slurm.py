@@ -25,6 +25,7 @@ from hiera_video.cli.run import run_tool
 from hiera_video.config.load import find_config, load_config
 from hiera_video.errors import ConfigError
 from hiera_video.runtime.slurm_job import SlurmTraining, require_slurm
+from hiera_video.utils.checks import require
 
 logger = logging.getLogger(__name__)
 
@@ -95,12 +96,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     job = executor.submit(SlurmTraining(str(script), command))
     logger.info("job %s; log: %s", job.job_id, job.paths.stderr)
     if arguments.cluster == "local":
-        job.results()  # local jobs end with the process that started them
+        try:
+            job.results()  # local jobs end with the process that started them
+        except submitit.core.utils.FailedJobError:
+            logger.error("error: job %s failed; its log: %s", job.job_id, job.paths.stderr)
+            return 1
     return 0
 
 
 def job_parameters(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return submitit's parameters of the job. Raises `ConfigError` for wrong options."""
+    for name, least in (("nodes", 1), ("gpus", 0), ("tasks", 1), ("cpus", 1)):
+        value = getattr(arguments, name)
+        require(value is None or value >= least, f"--{name} {value}: must be {least} or more")
     limit = round(3600 * arguments.hours)
     if not 0 < arguments.signal_seconds < limit:
         raise ConfigError(

@@ -78,6 +78,7 @@ def test_options_of_the_job(options: list[str], words: str, tool: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        (["--nodes", "0"], "--nodes 0: must be 1 or more"),
         (["--slurm", "requeue"], "--slurm requeue: must be KEY=VALUE, such as qos=high"),
         (
             ["--hours", "0.1"],
