@@ -106,10 +106,10 @@ def test_dry_run_of_a_recipe_on_a_folder_of_videos(command: Command, tmp_path: P
 
 def test_the_quick_demo_and_a_prediction(command: Command) -> None:
     out = command("demo", "--quick", "output=try").stdout
-    assert "report: try/runs/motion_hiera_micro_quick/report.html" in out
+    assert "report: try/runs/motion_hard_hiera_micro_quick/report.html" in out
     done = command(
-        *("predict", "try/data/motion_quick/val.csv"),
-        *("--run", "try/runs/motion_hiera_micro_quick", "output=found.csv"),
+        *("predict", "try/data/motion_hard_quick/val.csv"),
+        *("--run", "try/runs/motion_hard_hiera_micro_quick", "output=found.csv"),
     )
     assert len(done.stdout.splitlines()) == 16
-    assert all("/motion_quick/videos/" in line for line in done.stdout.splitlines())
+    assert all("/motion_hard_quick/videos/" in line for line in done.stdout.splitlines())
