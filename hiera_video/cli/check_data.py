@@ -58,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     refuse_rest([*inputs, *rest], "name the lists with --train, --val and --test")
     out = single(outputs, "output", "--out", arguments.out)
     require(out is not None, "output= is not set; name a folder for the results")
+    require(arguments.workers >= 0, f"--workers {arguments.workers}: must be 0 or more")
     data = DataConfig(
         root=arguments.root,
         separator=arguments.separator,

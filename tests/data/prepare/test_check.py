@@ -258,3 +258,8 @@ def test_links_are_followed_when_the_user_says_so(videos: Any, tmp_path: Path) -
     assert run(*command, "--follow-links") == 0
     clean = str(tmp_path / "out/train.csv")
     assert len(read_manifest(clean, root=str(tmp_path)).records) == 2
+
+
+def test_a_negative_number_of_workers_is_refused_by_the_flags_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^--workers -1: must be 0 or more$"):
+        run("--train", tmp_path, "--out", tmp_path / "out", "--workers", "-1")
