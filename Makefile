@@ -37,8 +37,9 @@ demo: $(READY)
 test: lint
 	$(BIN)/python -m pytest
 
+# Two tests at once, which mostly wait for processes of their own.
 test-all: test
-	$(BIN)/python -m pytest tests -m "slow or fault"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m "slow or fault" -n 2 --dist loadfile
 
 # uv makes an environment for each, in .matrix; OLDEST is the oldest torch that pyproject.toml allows.
 OLDEST := torch==2.10.* torchvision==0.25.*
