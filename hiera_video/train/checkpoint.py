@@ -94,8 +94,8 @@ class CheckpointStore:
             The step folder.
 
         Raises:
-            CheckpointError: A rank's disk is full or not writable; raised on every rank. Existing
-                checkpoints are intact.
+            CheckpointError: A rank's disk is full or not writable, and existing checkpoints are
+                intact; or the folder of the run was deleted. Raised on every rank.
         """
         target = self.folder / f"step_{step:08d}"
         partial = self.folder / f".{target.name}.partial"
@@ -125,6 +125,11 @@ class CheckpointStore:
         if problems:
             if self.world.is_main:
                 shutil.rmtree(partial, ignore_errors=True)
+            if not self.folder.parent.exists():
+                raise CheckpointError(
+                    f"{self.folder.parent}: was deleted meanwhile; run the same command again to "
+                    "start over"
+                ) from cause
             raise CheckpointError(
                 f"{target}: cannot be written ({problems[0]}); free disk space or choose another "
                 "out_dir; existing checkpoints are intact"
@@ -137,7 +142,8 @@ class CheckpointStore:
             read_checkpoint(target)
         except CheckpointError:
             shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
+            self.folder.mkdir(exist_ok=True)  # fails if the folder of the run was deleted
+            partial.mkdir()
             return True
         return False
 

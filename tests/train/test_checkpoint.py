@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -124,6 +125,18 @@ def test_partial_folders_left_by_a_kill_are_deleted_by_the_next_save(tmp_path: P
     (tmp_path / ".step_00000003.partial").mkdir(parents=True)
     save(CheckpointStore(tmp_path, keep=2), 5)
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_run_whose_folder_is_deleted_ends_with_one_line(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    store = CheckpointStore(run / "checkpoints", keep=2)
+    save(store, 1)
+    shutil.rmtree(run)
+    words = rf"^{run}: was deleted meanwhile; run the same command again to start over$"
+    with pytest.raises(CheckpointError, match=words):
+        save(store, 2)
+    assert not run.exists()
 
 
 @pytest.mark.parametrize(

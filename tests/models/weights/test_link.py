@@ -99,6 +99,7 @@ def save_run() -> Callable[[Path, int], Path]:
     from hiera_video.train.checkpoint import CheckpointStore
 
     def save(run: Path, step: int) -> Path:
+        run.mkdir(exist_ok=True)
         store = CheckpointStore(run / "checkpoints", keep=5)
         weights = create_model("hiera_micro_16x32", num_classes=3).state_dict()
         meta = {"model": {"num_classes": 3}, "class_names": None}
