@@ -34,12 +34,14 @@ $(READY): pyproject.toml setup.py constraints.txt
 demo: $(READY)
 	$(BIN)/python -m hiera_video demo
 
-test: lint
-	$(BIN)/python -m pytest
+# Two files of tests at once, each on one thread.
+PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-# Two tests at once, which mostly wait for processes of their own.
+test: lint
+	$(PARALLEL)
+
 test-all: test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m "slow or fault" -n 2 --dist loadfile
+	$(PARALLEL) tests -m "slow or fault"
 
 # uv makes an environment for each, in .matrix; OLDEST is the oldest torch that pyproject.toml allows.
 OLDEST := torch==2.10.* torchvision==0.25.*
