@@ -15,7 +15,7 @@ Run = Callable[[], object]
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """Where and how long to measure."""
+    """Device and duration of measurements."""
 
     device: torch.device
     """The GPU, or the CPU for a trial run."""

@@ -22,7 +22,7 @@ from hiera_video.errors import ConfigError
 
 PACKAGE = Path(__file__).resolve().parents[1]
 FOLDERS = (PACKAGE / "benchmarks", PACKAGE.parent / "benchmarks")
-"""Where the scripts are: inside an installed package, beside it in a checkout."""
+"""Folder of the scripts: inside an installed package, beside the package in a checkout."""
 SCRIPTS = {"model": "speed", "train": "speed", "mae": "speed", "data": "data_stages"}
 """Subject → module in benchmarks/; modules with several subjects take the subject first."""
 

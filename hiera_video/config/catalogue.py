@@ -14,7 +14,7 @@ class ConfigNotes:
     """Comment at the top of a configuration."""
 
     title: str
-    """What it trains, and the source of its values."""
+    """One line: model, task, data set and source of the values."""
     notes: dict[str, str] = field(default_factory=dict)
     """`command`, `weights`, `data`, `then`, `published` and `reached`, where they are given."""
 

@@ -1,7 +1,8 @@
 """Attention within many small windows on a GPU, by kernels of our own.
 
 The flash kernel computes tiles of 128 queries and 64 keys, of which windows of 16 or 64 tokens fill
-a part. Gains: benchmarks/NOTES.md.
+a part. Gains: benchmarks/NOTES.md. Up to four windows share a product, so that a NaN in the values
+of one window makes the others' results NaN too.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ ALIGNMENT = 64
 Batch = TypeVar("Batch")
 Item = TypeVar("Item")
 Part = Tensor | Sequence[Tensor]
-"""What becomes one tensor on the device: a tensor, or tensors of one shape that are stacked."""
+"""Source of one tensor on the device: a tensor, or tensors of one shape that are stacked."""
 
 
 class CopyEvent(Protocol):

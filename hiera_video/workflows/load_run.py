@@ -118,7 +118,7 @@ def _load_checkpoint(folder: Path, checkpoint: Path, config: Config) -> LoadedRu
 
 @dataclass(frozen=True)
 class _RunMeta:
-    """What inference needs of a checkpoint's `meta.json`."""
+    """Content of a checkpoint's `meta.json` that inference reads."""
 
     num_classes: int | None
     class_names: tuple[str, ...] | None

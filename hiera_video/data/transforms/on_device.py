@@ -41,7 +41,7 @@ class PendingBatch:
     colours: Tensor
     """Mean and standard deviation of the channels, float32 [2, 3]."""
     noise: tuple[Tensor, ...]
-    """What fills the box of each crop that has one, float32 [T, 3, height, width]."""
+    """Noise that fills the box of each crop that has one, float32 [T, 3, height, width]."""
 
     @classmethod
     def of(cls, crops: Sequence[PendingCrop]) -> PendingBatch:
