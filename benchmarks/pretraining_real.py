@@ -1,18 +1,18 @@
 """Masked pre-training on real clips of fixed cameras, tested on places that no model has seen.
 
     python benchmarks/pretraining_real.py clips/ --device cuda
-    python benchmarks/pretraining_real.py clips/ --split random --arms scratch random
+    python benchmarks/pretraining_real.py clips/ --split random --arms cheap scratch future
 
 `clips/groups.csv` has the columns path, label and group; a group is a place and a camera, such as
 `gate-0`. Each fold holds out one place (the small ones together), so every clip is tested once by
 models that never saw its place, labelled or not. `--split random` ignores places, to show by how
-much that flatters.
+much that flatters. Finished arms are kept in `--runs`, and the table covers all that are there.
 
 Arms, each with three seeds:
 
-- `majority`, `mean frame`: the most frequent class; a linear classifier on the average of a clip's
-  frames, reduced to 16x16 pixels;
-- `scratch`: a micro Hiera on 16 frames of 64x64 pixels, 30 epochs;
+- `cheap`: the most frequent class (majority), and a linear classifier on the average of a clip's
+  frames, reduced to 16x16 pixels (mean frame);
+- `scratch`: a micro Hiera on 16 frames of the clip;
 - `random`, `future`: the same after masked pre-training on the training places' clips without
   labels, with random units hidden, or the second half of the clip.
 
@@ -26,11 +26,12 @@ import csv
 import json
 import random
 import sys
+import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,7 @@ from pretraining_lab import (
     seed_of,
     shuffled_batches,
 )
+from pretraining_scores import summarise
 from record import record
 from torch import Tensor
 
@@ -55,8 +57,8 @@ from hiera_video.models.mae import MaeOutput
 from hiera_video.models.registry import MaeConfig
 from hiera_video.train.tasks import collapse_monitors
 
-SIZE, FRAMES, STORED = 64, 32, (84, 112)
-"""Side of a clip; frames kept of a video; their height and width."""
+FRAMES = 32
+"""Frames kept of a video."""
 LARGE = 100
 """Clips of a place that is a fold of its own."""
 DECODER = {"decoder_embed_dim": 128, "decoder_depth": 2, "decoder_num_heads": 4}
@@ -65,6 +67,8 @@ MASKINGS: dict[str, dict[str, Any]] = {
     "future": {"masking": "future", "mask_ratio": 0.5, "target_frames": "all"},
 }
 ARMS = ("cheap", "scratch", *MASKINGS)
+SPLITS = ("place", "random")
+ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -103,54 +107,93 @@ class RealSet:
 
 
 def main() -> None:
-    """Run every fold and seed of the chosen arms, and record the table."""
+    """Run the missing arms, and record the table of all."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path, help="folder with groups.csv and the clips")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--split", choices=("place", "random"), default="place")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=800, help="steps of pre-training, 32 clips")
-    parser.add_argument("--epochs", type=int, default=30, help="epochs of fine-tuning")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--workers", type=int, default=2, help="processes that read the videos")
-    parser.add_argument("--out", type=Path, help="output file instead of results/")
+    add = parser.add_argument
+    add("folder", type=Path, help="folder with groups.csv and the clips")
+    add("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    add("--split", choices=SPLITS, default="place")
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    add("--size", type=int, default=64, help="side of a clip in pixels, a multiple of 16")
+    add("--steps", type=int, default=800, help="steps of pre-training, 32 clips each")
+    add("--epochs", type=int, default=30, help="epochs of fine-tuning")
+    add("--device", default="cpu")
+    add("--workers", type=int, default=2, help="processes that read the videos")
+    add("--runs", type=Path, default=ROOT / "runs/pretraining_real", help="folder of finished arms")
+    add("--out", type=Path, help="output file instead of results/")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    real = read_set(arguments.folder, torch.device(arguments.device), arguments.workers)
-    answers: dict[str, dict[int, np.ndarray]] = {}
-    for seed in arguments.seeds:
-        for fold in range(len(real.folds)):
-            train, test = real.split(arguments.split, fold, seed)
-            for arm in arguments.arms:
-                found, details = run(arm, real, train, test, seed, arguments)
-                print(json.dumps({"seed": seed, "fold": fold, "arm": arm, **details}), flush=True)
-                for name, predicted in found.items():
-                    per_seed = answers.setdefault(name, {})
-                    whole = per_seed.setdefault(seed, np.full(len(real.labels), -1))
-                    whole[test] = predicted
+    arguments.runs.mkdir(parents=True, exist_ok=True)
+    real = read_set(arguments)
+    kept = arguments.runs / "arms.jsonl"
+    for seed, fold, arm in product(arguments.seeds, range(len(real.folds)), arguments.arms):
+        key = {
+            **{"split": arguments.split, "seed": seed, "fold": fold, "arm": arm},
+            **settings_of(arm, arguments),
+        }
+        if any(key.items() <= row.items() for row in read_rows(kept)):
+            continue
+        started = time.monotonic()
+        train, test = real.split(arguments.split, fold, seed)
+        predicted, details = run(arm, real, train, test, seed, arguments)
+        row = {**key, "test": test, "predicted": predicted, **details}
+        row["seconds"] = round(time.monotonic() - started)
+        with kept.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        print(json.dumps({**key, **details, "seconds": row["seconds"]}), flush=True)
+    rows = [
+        row for row in read_rows(kept) if settings_of(row["arm"], arguments).items() <= row.items()
+    ]
     labels = real.labels.cpu().numpy()
+    places = [place if place in real.folds else "other" for place in real.places]
     result = {
         "what": (__doc__ or "").partition("\n")[0],
         "command": " ".join(["python", *sys.argv]),
-        "clips": len(labels),
-        "folds": real.folds if arguments.split == "place" else "random",
-        "rows": summarise(answers, labels),
+        "clips": len(real.labels),
+        "places": real.folds,
+        "settings": settings_of("future", arguments),
+        "splits": {
+            split: summarise([row for row in rows if row["split"] == split], labels, places)
+            for split in SPLITS
+        },
     }
-    print(record(f"pretraining_real_{arguments.split}", result, arguments.out))
+    print(record("pretraining_real", result, arguments.out))
 
 
-def read_set(folder: Path, device: torch.device, workers: int) -> RealSet:
-    """Read 32 frames of every clip, evenly spread over it."""
+def settings_of(arm: str, arguments: argparse.Namespace) -> dict[str, int]:
+    """Return what an arm's result depends on, besides fold and seed."""
+    used = {"cheap": ["size"], "scratch": ["size", "epochs"]}
+    return {name: getattr(arguments, name) for name in used.get(arm, ["size", "epochs", "steps"])}
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Read the finished arms."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def read_set(arguments: argparse.Namespace) -> RealSet:
+    """Read 32 frames of every clip, evenly spread over it, or those that an earlier call kept."""
+    folder, size = arguments.folder, arguments.size
     with (folder / "groups.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     classes = sorted({row["label"] for row in rows})
-    read = partial(read_frames, count=FRAMES, size=STORED)
-    with ProcessPoolExecutor(workers) as pool:
-        frames = list(pool.map(read, [str(folder / row["path"]) for row in rows], chunksize=8))
+    kept = arguments.runs / f"frames_{size}.npy"
+    if kept.exists():
+        frames = torch.from_numpy(np.load(kept))
+    else:
+        stored = (size * 21 // 16, size * 7 // 4)  # height and width, larger than the crops
+        read = partial(read_frames, count=FRAMES, size=stored)
+        paths = [str(folder / row["path"]) for row in rows]
+        with ProcessPoolExecutor(arguments.workers) as pool:
+            frames = torch.stack(list(pool.map(read, paths, chunksize=8)))
+        np.save(kept, frames.numpy())
+    device = torch.device(arguments.device)
     return RealSet(
-        Clips(torch.stack(frames).to(device), SIZE, consecutive=False),
+        Clips(frames.to(device), size, consecutive=False),
         torch.tensor([classes.index(row["label"]) for row in rows], device=device),
         [row["group"].rpartition("-")[0] for row in rows],
         classes,
@@ -175,7 +218,7 @@ def run(
     if arm in MASKINGS:
         weights, details = pretrain(real, train, MASKINGS[arm], arguments.steps, seed)
     torch.manual_seed(seed)
-    model: Any = classifier(weights, "hiera_micro_16x32", len(real.classes), SIZE)
+    model: Any = classifier(weights, "hiera_micro_16x32", len(real.classes), real.clips.size)
     model = model.to(real.labels.device)
     known, queries = (features(model, real.clips.centre, rows).flatten(1) for rows in (train, test))
     scores = ridge(known, real.labels[train], queries, len(real.classes))
@@ -215,7 +258,8 @@ def pretrain(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return weights, and the loss and collapse monitors at the end, of a masked autoencoder."""
     mae = MaeConfig(variance_floor=0.01, **DECODER, **masking)
-    model = hv.create_model("mae_hiera_micro_16x32", mae=mae, input_size=(16, SIZE, SIZE))
+    size = real.clips.size
+    model = hv.create_model("mae_hiera_micro_16x32", mae=mae, input_size=(16, size, size))
     model = model.to(real.labels.device)
     crops = random.Random(seed_of("w", seed))
     batch, _ = shuffled_batches(rows, 32, seed)
@@ -263,46 +307,6 @@ def jitter(clips: Tensor, generator: random.Random) -> Tensor:
     gain = torch.tensor(gains, device=clips.device).view(-1, 3, 1, 1, 1)
     shift = torch.tensor(shifts, device=clips.device).view(-1, 1, 1, 1, 1)
     return (clips - average) * gain + average + shift
-
-
-def macro_f1(labels: np.ndarray, predicted: np.ndarray) -> float:
-    """Return the mean over classes of the F1 score, in percent."""
-    scores = []
-    for label in np.unique(labels):
-        hits = int(((predicted == label) & (labels == label)).sum())
-        total = int((predicted == label).sum() + (labels == label).sum())
-        scores.append(2 * hits / total)
-    return 100 * float(np.mean(scores))
-
-
-def accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
-    return 100 * float((labels == predicted).mean())
-
-
-def summarise(
-    answers: dict[str, dict[int, np.ndarray]], labels: np.ndarray
-) -> list[dict[str, Any]]:
-    """Return macro F1 and top-1 of each method: the seeds', their mean and its 95 % interval.
-
-    The interval is a bootstrap over clips, of the mean over seeds.
-    """
-    rows = []
-    draws = np.random.default_rng(0).integers(0, len(labels), (1000, len(labels)))
-    for name, per_seed in answers.items():
-        row: dict[str, Any] = {"method": name}
-        for metric, score in (("macro_f1", macro_f1), ("top1", accuracy)):
-            values = [score(labels, predicted) for predicted in per_seed.values()]
-            samples = [
-                mean(score(labels[draw], predicted[draw]) for predicted in per_seed.values())
-                for draw in draws
-            ]
-            row[metric] = {
-                "seeds": [round(value, 1) for value in values],
-                "mean": round(mean(values), 1),
-                "interval": [round(float(p), 1) for p in np.percentile(samples, (2.5, 97.5))],
-            }
-        rows.append(row)
-    return rows
 
 
 if __name__ == "__main__":
