@@ -1,0 +1,1 @@
+"""Segments in time: found in scores along a video, compared with labelled ones, and written."""
