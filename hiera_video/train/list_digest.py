@@ -31,11 +31,7 @@ def list_digest(manifest: Manifest, *, labels: bool = True) -> dict[str, Any]:
     """
     paths = [record.path for record in manifest.records]
     root = os.path.commonpath([os.path.dirname(path) for path in _ends(paths)]) if paths else ""  # noqa: PTH120
-    videos = [
-        f"{record.path.removeprefix(root)}\0{record.start_seconds} {record.end_seconds} "
-        f"{record.num_frames}"
-        for record in manifest.records
-    ]
+    videos = [f"{record.path.removeprefix(root)}\0{record.part}" for record in manifest.records]
     digest: dict[str, Any] = {
         "videos": len(videos),
         "root": root,
@@ -44,7 +40,7 @@ def list_digest(manifest: Manifest, *, labels: bool = True) -> dict[str, Any]:
     }
     if labels:
         with_labels = (
-            f"{video}\0{record.label}" for video, record in zip(videos, manifest.records)
+            f"{video}\0{record.label_text}" for video, record in zip(videos, manifest.records)
         )
         digest["labels"] = _sha256(sorted(with_labels))
         digest["class_names"] = _sha256(manifest.class_names or ())

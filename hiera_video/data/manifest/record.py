@@ -41,6 +41,16 @@ class Record:
         """The video, as `open_video` takes it."""
         return self.shard_video or self.path
 
+    @property
+    def part(self) -> str:
+        """Text that identifies the part of the video that the record is about."""
+        return f"{self.start_seconds} {self.end_seconds} {self.num_frames}"
+
+    @property
+    def label_text(self) -> str:
+        """Text that identifies the label."""
+        return str(self.label)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:

@@ -1,0 +1,1 @@
+"""Action detection: lists of boxes, clips around key frames, transforms that move boxes along."""
