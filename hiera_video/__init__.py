@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from hiera_video.models.weights.load import from_pretrained
     from hiera_video.models.weights.save import save_pretrained
     from hiera_video.video import open_video
+    from hiera_video.workflows.explain import Explanation, explain
     from hiera_video.workflows.extract import extract_features
     from hiera_video.workflows.load_run import LoadedRun, Prediction, load, predict
 
@@ -51,17 +52,21 @@ _HOME = {
     "LoadedRun": "hiera_video.workflows.load_run",
     "Prediction": "hiera_video.workflows.load_run",
     "predict": "hiera_video.workflows.load_run",
+    "explain": "hiera_video.workflows.explain",
+    "Explanation": "hiera_video.workflows.explain",
     "extract_features": "hiera_video.workflows.extract",
     "FeatureStore": "hiera_video.features.store",
 }
 
 __all__ = [
+    "Explanation",
     "FeatureStore",
     "HieraVideoError",
     "LoadedRun",
     "MaeOutput",
     "Prediction",
     "create_model",
+    "explain",
     "extract_features",
     "from_pretrained",
     "list_models",

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "hiera_video"
 FILES = sorted(PACKAGE.rglob("*.py"))
 BASE = {"errors", "utils"}
 LIBRARY = {*BASE, "runtime", "viz", "models", "video", "data"}
-LIBRARIES = {"train", "eval", "features", "probe"}
+LIBRARIES = {"train", "eval", "features", "probe", "explanations"}
 MAY_IMPORT = {
     "errors": set[str](),
     "utils": {"errors"},

@@ -1,0 +1,1 @@
+"""Maps that show what a Hiera bases its answer on."""
