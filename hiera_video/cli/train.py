@@ -24,6 +24,7 @@ from hiera_video.data.manifest.record import Manifest
 from hiera_video.errors import ConfigError
 from hiera_video.models.weights.published import PUBLISHED
 from hiera_video.runtime.log import require_logger
+from hiera_video.utils.checks import require
 from hiera_video.utils.extras import require_extra
 from hiera_video.workflows.build import align_val, read_split, resolve_num_classes
 
@@ -46,6 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.dry_run and config.train.task != "probe":
         return dry_run(config, train)
     val = align_val(config, train, read_split(config, "val")) if config.data.val else None
+    require(
+        val is not None or config.train.early_stop is None,
+        f"train.early_stop={config.train.early_stop}: needs data.val to validate on; set it, or "
+        "train.early_stop=null",
+    )
     num_classes = resolve_num_classes(config, train, *([val] if val else []))
     if config.train.task == "probe":
         return probe(config, train, val, num_classes, dry_run=arguments.dry_run)

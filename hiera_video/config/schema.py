@@ -11,7 +11,7 @@ from hiera_video.eval.config import TestConfig
 from hiera_video.features.config import FeaturesConfig
 from hiera_video.models.registry import MaeConfig, ModelConfig, config_for, is_mae
 from hiera_video.probe.config import ProbeConfig
-from hiera_video.train.config import OptimConfig, TrainConfig
+from hiera_video.train.config import OptimConfig, TrainConfig, count_frozen_blocks
 from hiera_video.utils.checks import require
 
 LIMITS = {
@@ -89,6 +89,17 @@ class Config:
             train.task in tasks,
             f"model.name={model} goes with train.task={' or '.join(tasks)}, not {train.task}; "
             "change one of them",
+        )
+        depth = config_for(model).depth
+        require(
+            count_frozen_blocks(train.freeze) <= depth,
+            f"train.freeze={list(train.freeze)}: {model} has {depth} blocks",
+        )
+        rank = self.optim.lora_rank
+        require(
+            rank is None or (train.task != "pretrain" and train.parallel == "ddp"),
+            f"optim.lora_rank={rank}: needs train.parallel=ddp and a classifier (now "
+            f"{train.parallel}, {model}); set optim.lora_rank=null or change them",
         )
         if train.task == "classify":
             check_num_clips(self.clip, self.test.clips)

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from hiera_video.utils.checks import require
+
+FREEZABLE = ("patch_embed", "pos_embed", "norm")
+BLOCKS = re.compile(r"blocks:([0-9]{1,4})")
+
+
+def count_frozen_blocks(freeze: Sequence[str]) -> int:
+    """Return the number of first blocks that `train.freeze` names.
+
+    >>> count_frozen_blocks(["patch_embed", "blocks:5"])
+    5
+    """
+    found = (BLOCKS.fullmatch(part) for part in freeze)
+    return max((int(match[1]) for match in found if match), default=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +46,10 @@ class OptimConfig:
     layer_decay: float = 1.0
     """Learning rate of each layer relative to the next one's. Patch and position embeddings are the
     first layer, the head is the last; 1 switches it off."""
+    lora_rank: int | None = None
+    """Rank of low-rank adapters (LoRA) of the attention's `qkv` and `proj`, which are trained with
+    the last norm and the head instead of the encoder's weights. Checkpoints hold the merged
+    weights, as of a model without adapters. Unset: no adapters."""
     clip_grad: float | None = None
     """Maximum norm of the gradient over all parameters. Unset: no clipping."""
     warmup_epochs: float = 0.0
@@ -57,6 +76,10 @@ class OptimConfig:
         require(
             0 < self.layer_decay <= 1,
             f"optim.layer_decay={self.layer_decay}: must be in (0, 1]; 1 switches it off",
+        )
+        require(
+            self.lora_rank is None or self.lora_rank >= 1,
+            f"optim.lora_rank={self.lora_rank}: must be 1 or more, or null for no adapters",
         )
         require(
             self.clip_grad is None or self.clip_grad > 0,
@@ -127,6 +150,13 @@ class TrainConfig:
     a GPU, for runs of 1000 steps or more that are not `deterministic`."""
     deterministic: bool = False
     """Use deterministic kernels only; slower on a GPU."""
+    freeze: tuple[str, ...] = ()
+    """Parts of the encoder that keep their weights: `patch_embed`, `pos_embed`, `blocks:N` (the
+    first N blocks) and `norm` (the last, before the head). The parts before the first trained one
+    need no backward pass."""
+    early_stop: int | None = None
+    """Stop after this many validations in a row without a better score; the best checkpoint stays
+    the one that is tested and loaded. Unset: train all epochs."""
     balanced_sampling: bool = False
     """Draw the same number of samples from every class in each epoch; for lists with rare
     classes."""
@@ -166,6 +196,22 @@ class TrainConfig:
         require(
             self.keep_every is None or self.keep_every >= 1,
             f"train.keep_every={self.keep_every}: must be 1 or more, or null to keep none",
+        )
+        object.__setattr__(self, "freeze", tuple(self.freeze))  # YAML gives a list
+        unknown = [p for p in self.freeze if p not in FREEZABLE and not BLOCKS.fullmatch(p)]
+        require(
+            not unknown,
+            f"train.freeze={list(self.freeze)}: unknown {', '.join(unknown)}; choose from "
+            f"{', '.join(FREEZABLE)} and blocks:N, the first N blocks",
+        )
+        require(
+            not self.freeze or self.task != "pretrain",
+            f"train.freeze={list(self.freeze)}: goes with train.task=classify, not pretrain; "
+            "remove one of them",
+        )
+        require(
+            self.early_stop is None or self.early_stop >= 1,
+            f"train.early_stop={self.early_stop}: must be 1 or more, or null to train all epochs",
         )
         require(
             self.ema is None or 0 < self.ema < 1,

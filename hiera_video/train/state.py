@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from hiera_video.errors import CheckpointError
+from hiera_video.models.lora import has_adapters, merge_adapters
 from hiera_video.runtime.distributed import World
 from hiera_video.train.checkpoint import Checkpoint
 from hiera_video.train.config import OptimConfig, TrainConfig
+from hiera_video.train.freeze import restrict_training
 from hiera_video.train.optim import fill_momentum, make_optimizer, step_unless
 from hiera_video.train.parallel import shard_like, shard_model
 
@@ -31,6 +33,8 @@ class TrainProgress:
     """Best validation score so far; higher is better."""
     broken: int = 0
     """Unreadable videos that were substituted, counted each time."""
+    since_best: int = 0
+    """Validations since the best one."""
 
 
 class AveragedWeights:
@@ -71,7 +75,8 @@ class TrainState:
     """All that a checkpoint restores; random numbers need no state of their own.
 
     A checkpoint's `model.safetensors` holds the weights that validation uses. With averaged weights
-    those are the averages, and `state.pt` also holds the weights that training resumes with.
+    those are the averages, and `state.pt` also holds the weights that training resumes with. With
+    low-rank adapters it holds the merged weights, and `state.pt` the others.
     """
 
     model: nn.Module
@@ -108,12 +113,17 @@ class TrainState:
 
     def weights(self) -> dict[str, Tensor]:
         """Return the content of `model.safetensors`."""
-        return self.eval_model.state_dict()
+        return merge_adapters(self.eval_model.state_dict())
 
     def training_state(self) -> dict[str, Any]:
         """Return the content of `state.pt`."""
         state = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
-        return {**state, "model": self.model.state_dict()} if self.ema else state
+        adapted = has_adapters(self.model)
+        if self.ema or adapted:
+            state["model"] = self.model.state_dict()
+        if self.ema and adapted:
+            state["average"] = self.ema.module.state_dict()
+        return state
 
     def meta(self) -> dict[str, Any]:
         """Return the state's part of `meta.json`."""
@@ -127,9 +137,11 @@ class TrainState:
         """
         state = checkpoint.state
         try:
-            _load_weights(self.eval_model, checkpoint.weights)
+            adapted = has_adapters(self.model)
             if self.ema:
-                _load_weights(self.model, state["model"])
+                _load_weights(self.ema.module, state["average"] if adapted else checkpoint.weights)
+            own = self.ema or adapted
+            _load_weights(self.model, state["model"] if own else checkpoint.weights)
             self.optimizer.load_state_dict(_fit_optimizer(self.optimizer, state["optimizer"]))
             fill_momentum(self.optimizer)
             self.scaler.load_state_dict(state["scaler"])
@@ -151,10 +163,12 @@ def make_state(
 
     Args:
         model: The model on its device; sharded in place if `train.parallel=fsdp` on several ranks.
+            Frozen in part and given adapters where the settings say so.
         optim: Optimizer settings.
         train: Precision, sharding and averaging.
         world: The ranks.
     """
+    restrict_training(model, train.freeze, optim.lora_rank)
     ema = None if train.ema is None else AveragedWeights(model, train.ema)
     gather_into = None
     if train.parallel == "fsdp" and world.size > 1:

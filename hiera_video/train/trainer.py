@@ -27,6 +27,7 @@ from hiera_video.train.checkpoint import CheckpointStore
 from hiera_video.train.config import OptimConfig, TrainConfig
 from hiera_video.train.context import StepContext
 from hiera_video.train.devices import explain_out_of_memory
+from hiera_video.train.early_stop import log_stop, should_stop
 from hiera_video.train.feed import feed_steps
 from hiera_video.train.meter import Clock, Meter, RunTimer, format_numbers, progress_line
 from hiera_video.train.optim import clip_gradients, set_lr
@@ -239,6 +240,9 @@ class Trainer:
                 self.progress.step,
             )
             return 128 + signal
+        if epoch_ends and should_stop(self.progress, self.train):
+            log_stop(self.progress)
+            return DONE
         return None
 
     def lr_at(self, step: int) -> float:
@@ -355,6 +359,7 @@ class Trainer:
         score = numbers[evaluator.score] * (1 if evaluator.higher_is_better else -1)
         is_best = math.isfinite(score) and (progress.best is None or score > progress.best)
         progress.best = score if is_best else progress.best
+        progress.since_best = 0 if is_best else progress.since_best + 1
         if self.log:
             self.log.write(progress.step - 1, "val", **numbers)
             suffix = "  (best so far)" if is_best else ""

@@ -19,6 +19,7 @@ from hiera_video.runtime.run_folder import lock_run_folder, write_environment
 from hiera_video.runtime.seed import use_deterministic_kernels
 from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.checkpoint import CheckpointStore, read_meta
+from hiera_video.train.early_stop import should_stop
 from hiera_video.train.list_digest import describe_changes
 from hiera_video.train.memory import (
     choose_accumulation,
@@ -53,6 +54,7 @@ MAY_CHANGE = (
     "augment.device",
     "model.checkpointing",
     "train.epochs",
+    "train.early_stop",
     "train.eval_every",
     "train.allow_changed_lists",
     "train.accumulate",
@@ -122,7 +124,8 @@ def train_run(
         trainer = make_trainer(
             config, train, num_classes, world, val=val, task=task, evaluator=evaluator, store=store
         )
-        if trainer.progress.step >= trainer.total_steps:
+        stopped = should_stop(trainer.progress, config.train)
+        if stopped or trainer.progress.step >= trainer.total_steps:
             return _report_finished(config, trainer)
         need_labels = config.train.task == "classify" and not task
         loader = make_loader(config, train, num_classes, trainer, need_labels=need_labels)
@@ -186,11 +189,14 @@ def _report_finished(config: Config, trainer: Trainer) -> int:
     epochs = trainer.progress.step // trainer.run.steps_per_epoch
     if trainer.log:
         trainer.log.close()
+        stopped, patience = should_stop(trainer.progress, config.train), config.train.early_stop
+        key = f"train.early_stop={2 * (patience or 1)}" if stopped else f"train.epochs={2 * epochs}"
         logger.info(
-            "%s: finished after %d epochs: nothing to do; train.epochs=%d continues",
+            "%s: %s after %d epochs: nothing to do; %s continues",
             config.out_dir,
+            "stopped early" if stopped else "finished",
             epochs,
-            2 * epochs,
+            key,
         )
     return DONE
 

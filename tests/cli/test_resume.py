@@ -5,6 +5,7 @@ Signals, kills inside a save and other faults: tests/faults.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -181,3 +182,49 @@ def test_kill_9_and_the_same_command_again(command: list[str], tmp_path: Path, l
     again = launch(*command, f"out_dir={killed}")
     assert again.returncode == 0, again.stderr
     assert_equal_runs(killed, reference)
+
+
+@pytest.mark.slow
+def test_a_run_with_adapters_resumes_bit_for_bit_and_is_tested_as_a_plain_model(
+    command: list[str], tool: Any, tmp_path: Path
+) -> None:
+    keys = ("optim.lora_rank=4", "train.freeze=[blocks:1]", "train.ema=0.5", "train.keep=9")
+    reference, run = tmp_path / "reference", tmp_path / "run"
+    for folder in (reference, run):
+        if folder == run:
+            shutil.copytree(reference, run, symlinks=True)
+            for step in range(4, 7):
+                shutil.rmtree(run / f"checkpoints/step_{step:08d}", ignore_errors=True)
+        done = tool(*command, *keys, f"out_dir={folder}")
+        assert done.returncode == 0, done.stderr
+    assert "resuming" in done.stderr and "after step 3" in done.stderr
+    assert_equal_runs(run, reference)
+    weights = load_file(run / "checkpoints/last/model.safetensors")
+    assert not [name for name in weights if "lora" in name]
+    validated = read_metrics(run / "metrics.jsonl")[-1]
+    views = ("test.clips=1", "test.crops=1", "data.workers=0", "--checkpoint", "last")
+    assert tool("test_net.py", "--run", str(run), *views).returncode == 0
+    results = json.loads((run / "results.json").read_text())
+    assert results["top1"] == pytest.approx(validated["top1"])
+    done = tool(*command, *keys, f"out_dir={run}", "train.freeze=[]")
+    assert done.returncode == 2
+    assert "holds a run with other settings: train.freeze ('blocks:1',) → ()" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_run_that_stopped_early_is_finished(
+    command: list[str], tool: Any, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    keys = (*command, f"out_dir={run}", "train.epochs=6", "optim.lr=1e-9", "optim.min_lr=0")
+    done = tool(*keys, "train.early_stop=1")
+    assert done.returncode == 0 and "stopped early after step 6: the last 1 val" in done.stderr
+    done = tool(*keys, "train.early_stop=1")
+    words = f"{run}: stopped early after 2 epochs: nothing to do; train.early_stop=2 continues"
+    assert done.returncode == 0 and words in done.stderr
+
+
+def test_early_stopping_needs_a_validation_list(command: list[str], tool: Any) -> None:
+    done = tool(*command, "train.early_stop=3", "data.val=null")
+    assert done.returncode == 2
+    assert "train.early_stop=3: needs data.val to validate on; set it, or train" in done.stderr

@@ -95,6 +95,7 @@ def test_a_value_may_interpolate_another(tmp_path: Path) -> None:
         ),
         ("optim.weight_decay=-1", "optim.weight_decay=-1.0: must be 0 or more"),
         ("optim.layer_decay=0", "optim.layer_decay=0.0: must be in (0, 1]; 1 switches it off"),
+        ("train.freeze=[blocks:5]", "train.freeze=['blocks:5']: hiera_micro_16x32 has 4 blocks"),
         ("optim.clip_grad=0", "optim.clip_grad=0.0: must be above 0, or null for no clipping"),
         ("optim.warmup_epochs=-1", "optim.warmup_epochs=-1.0: must be 0 or more"),
         ("optim.warmup_epochs=1000", "optim.warmup_epochs=1000.0 is longer than train.epochs="),
@@ -152,6 +153,13 @@ def test_a_value_may_interpolate_another(tmp_path: Path) -> None:
 )
 def test_refused_override(override: str, words: str) -> None:
     assert words in refusal(MOTION, override)
+
+
+def test_adapters_need_whole_weights_on_each_device() -> None:
+    assert (
+        "optim.lora_rank=2: needs train.parallel=ddp and a classifier (now fsdp, "
+        "hiera_micro_16x32); set optim.lora_rank=null or change them"
+    ) in refusal(MOTION, "optim.lora_rank=2", "train.parallel=fsdp")
 
 
 def test_segment_sampling_limits_the_number_of_views() -> None:

@@ -25,7 +25,7 @@ from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.checkpoint import CheckpointStore
 from hiera_video.train.config import OptimConfig, TrainConfig
 from hiera_video.train.context import StepContext
-from hiera_video.train.state import AveragedWeights, TrainState
+from hiera_video.train.state import AveragedWeights, TrainProgress, TrainState
 from hiera_video.train.tasks import Task, TaskOutput
 from hiera_video.train.trainer import (
     DONE,
@@ -253,6 +253,62 @@ def test_a_score_where_lower_is_better(tmp_path: Path) -> None:
 
     train(tmp_path, SquaredOutput(), trainer={"evaluator": Losses()})
     assert (tmp_path / "checkpoints" / "best").resolve().name == "step_00000004"
+
+
+class Top1:
+    """An evaluator that returns the given scores in turn."""
+
+    score, higher_is_better = "top1", True
+
+    def __init__(self, *values: float) -> None:
+        self.values = iter(values)
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        return {"top1": next(self.values)}
+
+
+def test_a_run_stops_after_so_many_validations_without_a_better_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    evaluator, state = Top1(0.3, 0.5, 0.5, 0.4, 0.9), linear_state()
+    code, _, history = train(
+        tmp_path,
+        SquaredOutput(),
+        state=state,
+        trainer={"evaluator": evaluator},
+        epochs=9,
+        early_stop=2,
+    )
+    assert code == DONE and len(history) == 8 and list(evaluator.values) == [0.9]
+    assert state.progress == TrainProgress(step=8, best=0.5, since_best=2)
+    checkpoints = tmp_path / "checkpoints"
+    assert (checkpoints / "best").resolve().name == "step_00000004"
+    assert (checkpoints / "last").resolve().name == "step_00000008"
+    words = "stopped early after step 8: the last 2 validations were no better"
+    assert words in caplog.text
+
+
+def test_a_resumed_run_continues_to_count_its_validations(tmp_path: Path) -> None:
+    def run(*scores: float, **state: Any) -> tuple[int, list[torch.Tensor]]:
+        code, _, history = train(
+            tmp_path,
+            SquaredOutput(),
+            trainer={"evaluator": Top1(*scores), **state.pop("trainer", {})},
+            epochs=9,
+            early_stop=3,
+            **state,
+        )
+        return code, history
+
+    assert run(0.5, 0.4, 0.4, trainer={"max_steps": 6})[0] == DONE
+    resumed = linear_state()
+    found = CheckpointStore(tmp_path / "checkpoints", keep=2).latest()
+    assert found is not None
+    resumed.load(found)
+    assert resumed.progress == TrainProgress(step=6, best=0.5, since_best=2)
+    code, history = run(0.1, 0.9, state=resumed)
+    assert code == DONE and len(history) == 2 and resumed.progress.since_best == 3
 
 
 def test_fp16_skips_a_step_with_infinite_gradients_and_halves_its_scale(tmp_path: Path) -> None:
