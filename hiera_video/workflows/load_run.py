@@ -308,9 +308,20 @@ def require_classes(run: LoadedRun) -> None:
 
 def top_classes(run: LoadedRun, logits: Tensor, topk: int) -> tuple[tuple[str, float], ...]:
     """Return (label, probability) of the `topk` most likely classes, given view logits [V, K]."""
+    return name_top_classes(run, class_probabilities(run, logits), topk)
+
+
+def class_probabilities(run: LoadedRun, logits: Tensor) -> Tensor:
+    """Return the probability of each class [K], the mean over views with logits [V, K]."""
     logits = logits.float()
     views = logits.sigmoid() if run.multi_label else logits.softmax(dim=1)
-    probabilities = views.mean(dim=0).cpu()
+    return views.mean(dim=0).cpu()
+
+
+def name_top_classes(
+    run: LoadedRun, probabilities: Tensor, topk: int
+) -> tuple[tuple[str, float], ...]:
+    """Return (label, probability) of the `topk` most likely of all classes [K]."""
     names = output_names(run.class_names, len(probabilities))
     values, classes = probabilities.topk(min(topk, len(probabilities)))
     return tuple((names[index], value) for value, index in zip(values.tolist(), classes.tolist()))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hiera_video.config.schema import Config
-from hiera_video.data.clip_frames import record_frame_range
+from hiera_video.data.clip_frames import crops_of_clips, record_frame_range
 from hiera_video.data.loading.map_videos import map_videos
 from hiera_video.data.loading.quarantine import OnOpen, QuarantinePolicy
 from hiera_video.data.manifest.record import Record
@@ -32,11 +32,12 @@ from hiera_video.video.reader import Frames, VideoReader
 from hiera_video.workflows.load_run import (
     LoadedRun,
     as_record,
+    class_probabilities,
+    name_top_classes,
     require_classes,
     top_classes,
 )
 
-END, GAP = "end", "gap"
 EPSILON = 1e-6
 """Tolerance, in seconds, when times of frames are compared."""
 
@@ -99,9 +100,67 @@ def predict_windows(
         ConfigError: `window` or `step` is not positive and finite; or `window` is not given and the
             run samples segments, whose clips have no fixed length.
     """
+    for scores in window_scores(run, video, window=window, step=step):
+        yield SegmentPrediction(
+            start_seconds=scores.start_seconds,
+            end_seconds=scores.end_seconds,
+            seen_seconds=scores.seen_seconds,
+            top_classes=name_top_classes(run, scores.probabilities, topk),
+        )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class WindowScores:
+    """The probabilities of all classes in a window of a video."""
+
+    start_seconds: float
+    """Seconds since the first frame of the video."""
+    end_seconds: float
+    seen_seconds: tuple[float, float]
+    """As in `SegmentPrediction`."""
+    probabilities: Tensor
+    """[K], on the CPU."""
+
+
+@torch.inference_mode()
+def window_scores(
+    run: LoadedRun,
+    video: str | Path | Record,
+    *,
+    window: float | None = None,
+    step: float | None = None,
+    windows_per_step: float = 1,
+    at_once: int = 1,
+) -> Iterator[WindowScores]:
+    """Compute the probabilities of all classes in each window of a video.
+
+    Args:
+        run: A run from `load`.
+        video: As for `predict_windows`.
+        window: Length of a window in seconds; by default the length of the model's clip.
+        step: Seconds from the start of a window to the next; by default `windows_per_step` windows.
+        windows_per_step: The default of `step`, in windows.
+        at_once: Windows that are decoded together, each frame once; memory grows with it.
+
+    Yields:
+        The scores of each window, in order.
+
+    Raises:
+        DecodeError: The video cannot be read.
+        ConfigError: As for `predict_windows`.
+    """
     require_classes(run)
     device, precision = next(run.model.parameters()).device, run.config.test.precision
-    feed = DeviceFeed(_segments(run, as_record(video), window, step), device, Segment.parts)
+    reader = _SegmentReader(
+        run.config,
+        run.transform,
+        as_record(video),
+        window,
+        step,
+        windows_per_step=windows_per_step,
+        at_once=at_once,
+    )
+    feed = DeviceFeed(_segments(reader, run.config), device, Segment.parts)
 
     def queue() -> Iterator[tuple[Segment, HostCopy]]:
         for ((segment, transfer),) in feed:
@@ -113,11 +172,11 @@ def predict_windows(
         for segment, copy in one_behind(queue(), lag=feed.reads_ahead):
             logits = copy.result()
             check_logits(logits, precision)
-            yield SegmentPrediction(
+            yield WindowScores(
                 start_seconds=segment.start_seconds,
                 end_seconds=segment.end_seconds,
                 seen_seconds=segment.seen_seconds,
-                top_classes=top_classes(run, logits, topk),
+                probabilities=class_probabilities(run, logits),
             )
 
 
@@ -136,21 +195,18 @@ class Segment:
         return [self.views]
 
 
-def _segments(
-    run: LoadedRun, record: Record, window: float | None, step: float | None
-) -> Iterator[list[Segment]]:
-    """Decode each segment in a worker, which is killed if one takes over the deadline."""
-    policy = QuarantinePolicy(deadline_seconds=run.config.data.deadline_seconds)
-    reader = _SegmentReader(run.config, run.transform, record, window, step)
-    segments: Any = map_videos(reader, count(), workers=1, quarantine=policy)
-    with closing(segments):
-        for segment in takewhile(lambda segment: segment != END, segments):
-            if segment != GAP:
+def _segments(reader: _SegmentReader, config: Config) -> Iterator[list[Segment]]:
+    """Decode the segments in a worker, which is killed if one takes over the deadline."""
+    policy = QuarantinePolicy(deadline_seconds=config.data.deadline_seconds)
+    groups: Any = map_videos(reader, count(), workers=1, quarantine=policy)
+    with closing(groups):
+        for group in takewhile(lambda group: group is not None, groups):
+            for segment in group:
                 yield [segment]
 
 
 class _SegmentReader:
-    """Decodes a segment of a video by its number, for `_segments`."""
+    """Decodes groups of consecutive segments of a video, for `_segments`."""
 
     def __init__(
         self,
@@ -159,13 +215,20 @@ class _SegmentReader:
         record: Record,
         window: float | None,
         step: float | None,
+        *,
+        windows_per_step: float,
+        at_once: int,
     ) -> None:
         self._config, self._transform, self._record = config, transform, record
         self._window, self._step = window, step
+        self._windows_per_step, self._at_once = windows_per_step, at_once
         self._video: VideoReader | None = None
 
-    def __call__(self, number: int, on_open: OnOpen) -> Segment | str:
-        """Return segment `number`, `GAP` if no frame lies in it, or `END`."""
+    def __call__(self, group: int, on_open: OnOpen) -> list[Segment] | None:
+        """Return the segments of group number `group`, without those that contain no frame.
+
+        After the last group, the result is None.
+        """
         on_open(self._record.path)
         if self._video is None:
             self._video = open_video(self._record.source, self._config.data.backend)
@@ -176,18 +239,29 @@ class _SegmentReader:
         first, last = times[whole.first], times[whole.first + whole.num_frames - 1]
         zero, duration = times[0], last - first + 1 / fps
         starts = window_starts(duration, window, step)
-        if number >= len(starts):
-            return END
-        start, stop = starts[number], min(starts[number] + window, duration)
-        segment = frame_range_of(times, fps, first + start, first + stop)
-        if segment.num_frames < 1:  # a gap in a video of variable frame rate
-            return GAP
-        (indices,) = test_clips(segment, clip, 1)
-        chosen = [segment.first + index for index in indices]
-        seen = (times[chosen[0]] - zero, times[chosen[-1]] - zero + 1 / fps)
-        views = self._transform(video.frames(chosen))
+        starts = starts[group * self._at_once : (group + 1) * self._at_once]
+        if not starts:
+            return None
         skipped = first - zero  # before the record's segment
-        return Segment(skipped + start, skipped + stop, seen, views)
+        spans, clips = list[tuple[float, float]](), list[list[int]]()
+        for start in starts:
+            stop = min(start + window, duration)
+            segment = frame_range_of(times, fps, first + start, first + stop)
+            if segment.num_frames < 1:  # a gap in a video of variable frame rate
+                continue
+            (indices,) = test_clips(segment, clip, 1)
+            clips.append([segment.first + index for index in indices])
+            spans.append((skipped + start, skipped + stop))
+        return [
+            Segment(*span, (times[chosen[0]] - zero, times[chosen[-1]] - zero + 1 / fps), views)
+            for span, chosen, views in zip(spans, clips, self._views(video, clips))
+        ]
+
+    def _views(self, video: VideoReader, clips: list[list[int]]) -> list[Tensor]:
+        if len(clips) < 2:
+            return [self._transform(video.frames(chosen)) for chosen in clips]
+        crops = crops_of_clips(video, clips, self._transform)
+        return list(crops.stack().chunk(len(clips)))
 
     def _check_window(self, fps: float) -> tuple[float, float]:
         window, clip = self._window, self._config.clip
@@ -197,7 +271,7 @@ class _SegmentReader:
                     "clip.sampling=segments: its clips have no fixed length; set --window SECONDS"
                 )
             window = clip_span(clip, fps) / fps
-        step = window if self._step is None else self._step
+        step = self._windows_per_step * window if self._step is None else self._step
         _check_lengths(window, step)
         return window, step
 
