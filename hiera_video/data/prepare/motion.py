@@ -7,11 +7,13 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -32,6 +34,9 @@ from hiera_video.video.encode import write_video
 LOOK = 1
 """Version of the pictures; raise it when they change, so that existing sets are made again."""
 MARKER, UNFINISHED = "prepared.json", "unfinished.json"
+
+Clip = TypeVar("Clip")
+Fact = TypeVar("Fact")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,18 +81,45 @@ def make_motion_set(out: Path, options: MotionOptions, workers: int) -> bool:
     Raises:
         ConfigError: `out` has files that are not a motion set.
     """
-    wanted = options.as_json()
+    make = partial(make_clip, options=options)
+    return make_set(out, options.as_json(), list_clips(options), make, write_annotations, workers)
+
+
+def make_set(
+    out: Path,
+    wanted: dict[str, Any],
+    clips: list[Clip],
+    make: Callable[[Clip, Path], Fact],
+    annotate: Callable[[Path, list[Clip], list[Fact]], None],
+    workers: int,
+) -> bool:
+    """Make a set of clips in `out`, or complete one that was interrupted.
+
+    Args:
+        out: Folder of the set.
+        wanted: Options that decide its bytes.
+        clips: What to make.
+        make: Called in worker processes with a clip and the folder of the videos: writes the clip
+            unless it exists, and returns what its annotation needs.
+        annotate: Writes the annotations into `out`, given the clips and what `make` returned.
+        workers: Number of processes.
+
+    Returns:
+        False if the set was there already.
+
+    Raises:
+        ConfigError: `out` has files that are not a motion set.
+    """
     if read_marker(out / MARKER) == wanted:
         return False
     videos = claim_folder(out, wanted)
-    clips = list_clips(options)
     load_digit_images()  # slow imports happen once, before the workers are forked
     count = len(clips)
     with ProcessPoolExecutor(workers, initializer=init_worker, initargs=(os.getpid(),)) as pool:
-        made = pool.map(make_clip, clips, [options] * count, [videos] * count, chunksize=8)
+        made = pool.map(make, clips, [videos] * count, chunksize=8)
         hidden = not sys.stderr.isatty()
-        names = list(tqdm(made, total=count, desc="making clips", unit="clip", disable=hidden))
-    write_annotations(out, clips, names)
+        facts = list(tqdm(made, total=count, desc="making clips", unit="clip", disable=hidden))
+    annotate(out, clips, facts)
     write_atomic(out / MARKER, json.dumps(wanted) + "\n")
     (out / UNFINISHED).unlink()
     return True
@@ -106,8 +138,8 @@ def claim_folder(out: Path, wanted: dict[str, Any]) -> Path:
             stale.unlink()
         write_atomic(out / UNFINISHED, json.dumps(wanted) + "\n")
     (out / MARKER).unlink(missing_ok=True)
-    for partial in videos.glob(".*.partial.mp4"):
-        partial.unlink()
+    for unfinished in videos.glob(".*.partial.mp4"):
+        unfinished.unlink()
     return videos
 
 
@@ -121,7 +153,7 @@ def list_clips(options: MotionOptions) -> list[MotionClip]:
     return clips
 
 
-def make_clip(clip: MotionClip, options: MotionOptions, videos: Path) -> str:
+def make_clip(clip: MotionClip, videos: Path, *, options: MotionOptions) -> str:
     """Write the clip's video unless it exists, and return the object's name."""
     _, axis, direction = CLASSES[clip.label]
     scene = draw_scene(clip.split, axis, clip.number, options.seed)

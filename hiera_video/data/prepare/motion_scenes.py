@@ -185,14 +185,26 @@ def cutout_object(split: str, generator: random.Random) -> tuple[np.ndarray, str
     return np.dstack([colour, opacity]), "a piece of a photograph"
 
 
+def draw_object(split: str, generator: random.Random, hard: bool) -> tuple[np.ndarray, str]:
+    """Draw a piece of a photograph (`hard`) or a digit: [PATCH, PATCH, 4], and its name."""
+    return (cutout_object if hard else digit_object)(split, generator)
+
+
+def draw_background(
+    split: str, generator: random.Random, width: int, height: int, hard: bool
+) -> np.ndarray:
+    """Draw a dim background, [height, width, 3]: a photograph, or its colour (not `hard`)."""
+    background = crop_picture(split, generator, width, height, (120, 280))
+    if not hard:  # the photograph's colour, with little of its texture
+        background = background.mean((0, 1)) + 0.1 * (background - background.mean((0, 1)))
+    return background * (0.4 if hard else 0.35)
+
+
 def draw_pictures(scene: Scene, hard: bool) -> tuple[np.ndarray, np.ndarray, str]:
     """Return the object [PATCH, PATCH, 4], its background [HEIGHT, WIDTH, 3] and its name."""
     generator = random.Random(scene.seed + "/pictures")
-    obj, name = (cutout_object if hard else digit_object)(scene.split, generator)
-    background = crop_picture(scene.split, generator, WIDTH, HEIGHT, (120, 280))
-    if not hard:  # the photograph's colour, with little of its texture
-        background = background.mean((0, 1)) + 0.1 * (background - background.mean((0, 1)))
-    return obj, background * (0.4 if hard else 0.35), name
+    obj, name = draw_object(scene.split, generator, hard)
+    return obj, draw_background(scene.split, generator, WIDTH, HEIGHT, hard), name
 
 
 # -- rendering ---------------------------------------------------------------------------------
@@ -200,22 +212,56 @@ def draw_pictures(scene: Scene, hard: bool) -> tuple[np.ndarray, np.ndarray, str
 
 def render(obj: np.ndarray, background: np.ndarray, track: np.ndarray) -> Iterator[np.ndarray]:
     """Render one frame, uint8 [HEIGHT, WIDTH, 3], for each row of `track`."""
-    premultiplied = np.dstack([obj[..., :3] * obj[..., 3:], obj[..., 3]])
-    y, x = np.mgrid[: HEIGHT * SAMPLES, : WIDTH * SAMPLES]
-    y, x = (y + 0.5) / SAMPLES - HEIGHT / 2, (x + 0.5) / SAMPLES - WIDTH / 2
-    for centre_x, centre_y, log_size, angle in track:
-        texels_per_pixel = PATCH / math.exp(log_size)
-        cos, sin = math.cos(angle) * texels_per_pixel, math.sin(angle) * texels_per_pixel
-        right, down = x - centre_x, y - centre_y
-        # y points down, so this turns the picture clockwise
-        column = cos * right + sin * down + PATCH / 2 - 0.5
-        row = cos * down - sin * right + PATCH / 2 - 0.5
-        fine = bilinear(premultiplied, row, column)
-        layer = np.zeros((HEIGHT, WIDTH, 4))
-        for i, j in np.ndindex(SAMPLES, SAMPLES):
-            layer += fine[i::SAMPLES, j::SAMPLES] / SAMPLES**2
-        frame = layer[..., :3] + background * (1 - layer[..., 3:])
-        yield (frame * 255).round().clip(0, 255).astype(np.uint8)
+    premultiplied = premultiply(obj)
+    y, x = sample_grid(WIDTH, HEIGHT)
+    y, x = y - HEIGHT / 2, x - WIDTH / 2
+    for place in track:
+        layer = draw_layer(premultiplied, place, y, x)
+        yield as_frame(layer[..., :3] + background * (1 - layer[..., 3:]))
+
+
+def premultiply(obj: np.ndarray) -> np.ndarray:
+    """Return an object [S, S, 4] with its colours multiplied by its opacity."""
+    return np.dstack([obj[..., :3] * obj[..., 3:], obj[..., 3]])
+
+
+def sample_grid(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return y and x of all samples of a frame, in pixels from its top left corner."""
+    y, x = np.mgrid[: height * SAMPLES, : width * SAMPLES]
+    return (y + 0.5) / SAMPLES, (x + 0.5) / SAMPLES
+
+
+def draw_layer(
+    premultiplied: np.ndarray, place: np.ndarray, y: np.ndarray, x: np.ndarray
+) -> np.ndarray:
+    """Draw an object on a transparent layer.
+
+    Args:
+        premultiplied: From `premultiply`.
+        place: x, y, log diameter and angle of the object; x and y from the origin of the grid.
+        y: y of each sample, [SAMPLES · H, SAMPLES · W].
+        x: x of each sample.
+
+    Returns:
+        Premultiplied colour and opacity, [H, W, 4].
+    """
+    centre_x, centre_y, log_size, angle = place
+    texels_per_pixel = PATCH / math.exp(log_size)
+    cos, sin = math.cos(angle) * texels_per_pixel, math.sin(angle) * texels_per_pixel
+    right, down = x - centre_x, y - centre_y
+    # y points down, so this turns the picture clockwise
+    column = cos * right + sin * down + PATCH / 2 - 0.5
+    row = cos * down - sin * right + PATCH / 2 - 0.5
+    fine = bilinear(premultiplied, row, column)
+    layer = np.zeros((len(y) // SAMPLES, y.shape[1] // SAMPLES, 4))
+    for i, j in np.ndindex(SAMPLES, SAMPLES):
+        layer += fine[i::SAMPLES, j::SAMPLES] / SAMPLES**2
+    return layer
+
+
+def as_frame(colours: np.ndarray) -> np.ndarray:
+    """Return colours in [0, 1] as uint8."""
+    return (colours * 255).round().clip(0, 255).astype(np.uint8)
 
 
 def bilinear(texels: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
