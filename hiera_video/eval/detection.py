@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hiera_video.data.detection.key_frame import KeyFrame
+
 MIN_OVERLAP = 0.5
 """Intersection over union from which on a detection may match a box."""
 MOST_PER_FRAME = 50
@@ -51,6 +53,43 @@ class TrueBoxes:
 
     def __post_init__(self) -> None:
         _check(self.frames, self.boxes, self.labels)
+
+
+def number_boxes(
+    found: Sequence[KeyFrame],
+    scores: Sequence[NDArray[np.floating[Any]]],
+    truth: Sequence[KeyFrame],
+    num_classes: int,
+) -> tuple[ScoredBoxes, TrueBoxes]:
+    """Return the boxes of two lists, numbered by their key frames.
+
+    A key frame is a video and a second, so the lists may differ in order and in key frames.
+
+    Args:
+        found: Key frames with the boxes that were scored.
+        scores: [N, K] scores of the boxes of each of `found`.
+        truth: Key frames with labelled boxes.
+        num_classes: K.
+    """
+    numbers: dict[tuple[str, float], int] = {}
+
+    def gather(frames: Sequence[KeyFrame]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        keys = [numbers.setdefault((each.path, each.second), len(numbers)) for each in frames]
+        counts = [len(each.boxes) for each in frames]
+        boxes = [np.zeros((0, 4)), *(each.boxes.astype(np.float64) for each in frames)]
+        return np.repeat(np.array(keys, np.int64), counts), np.concatenate(boxes)
+
+    true_numbers, true_boxes = gather(truth)
+    labels = np.zeros((len(true_boxes), num_classes), np.bool_)
+    every = (present for each in truth for present in each.labels)
+    for row, present in enumerate(every):
+        labels[row, list(present)] = True
+    found_numbers, found_boxes = gather(found)
+    columns = [np.zeros((0, num_classes)), *(each.astype(np.float64) for each in scores)]
+    return (
+        ScoredBoxes(frames=found_numbers, boxes=found_boxes, scores=np.concatenate(columns)),
+        TrueBoxes(frames=true_numbers, boxes=true_boxes, labels=labels),
+    )
 
 
 def _check(

@@ -7,6 +7,7 @@ import random
 import numpy as np
 import pytest
 
+from hiera_video.data.detection.key_frame import KeyFrame
 from hiera_video.eval.detection import (
     ScoredBoxes,
     TrueBoxes,
@@ -17,6 +18,7 @@ from hiera_video.eval.detection import (
     frame_map,
     intersection_over_union,
     match_boxes,
+    number_boxes,
 )
 
 Box = tuple[float, float, float, float]
@@ -162,6 +164,38 @@ def test_predictions_accuracy_and_confusion_of_boxes() -> None:
         [1, 0, 0, 1],
     ]
     assert box_accuracy(predicted[:0], true.labels[:0]) is None
+
+
+def key_frame(
+    path: str, second: float, boxes: list[Box], labels: tuple[tuple[int, ...], ...] = ()
+) -> KeyFrame:
+    return KeyFrame(
+        path=path,
+        label=None,
+        row=0,
+        second=second,
+        video=path,
+        boxes=np.array(boxes, np.float32).reshape(-1, 4),
+        labels=labels,
+    )
+
+
+def test_boxes_of_two_lists_are_numbered_by_video_and_second() -> None:
+    truth_frames = [
+        key_frame("a", 1.0, [LEFT, RIGHT], ((0, 2), ())),
+        key_frame("b", 1.0, []),
+        key_frame("a", 2.0, [LEFT], ((1,),)),
+    ]
+    found_frames = [key_frame("a", 2.0, [RIGHT]), key_frame("a", 1.0, [LEFT, LEFT])]
+    scores = [np.array([[0.5, 0.1, 0.2]]), np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])]
+    found, true = number_boxes(found_frames, scores, truth_frames, 3)
+    assert true.frames.tolist() == [0, 0, 2] and found.frames.tolist() == [2, 0, 0]
+    assert true.labels.tolist() == [[True, False, True], [False] * 3, [False, True, False]]
+    assert found.scores[:, 0].tolist() == [0.5, 0.1, 0.4]
+    assert found.boxes[0] == pytest.approx(RIGHT)
+    nothing, empty = number_boxes([], [], [], 3)
+    assert nothing.scores.shape == (0, 3) and empty.labels.shape == (0, 3)
+    assert frame_map(nothing, true, [0, 1, 2])["mAP"] == 0.0
 
 
 def draw_case(seed: int) -> tuple[Case, list[int]]:
