@@ -201,6 +201,7 @@ def optimise(
     optimizer = torch.optim.AdamW(
         [{"params": some, "weight_decay": decay} for (_, decay), some in groups.items()],
         betas=(0.9, 0.95),
+        fused=True,
     )
     model.train()
     for step in range(steps):

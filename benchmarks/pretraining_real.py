@@ -61,7 +61,7 @@ FRAMES = 32
 """Frames kept of a video."""
 LARGE = 100
 """Clips of a place that is a fold of its own."""
-DECODER = {"decoder_embed_dim": 128, "decoder_depth": 2, "decoder_num_heads": 4}
+DECODER = {"decoder_embed_dim": 64, "decoder_depth": 1, "decoder_num_heads": 2}
 MASKINGS: dict[str, dict[str, Any]] = {
     "random": {"mask_ratio": 0.75},
     "future": {"masking": "future", "mask_ratio": 0.5, "target_frames": "all"},
@@ -116,8 +116,10 @@ def main() -> None:
     add("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     add("--split", choices=SPLITS, default="place")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    add("--folds", type=int, nargs="+", help="folds to run, counted from 0; all by default")
     add("--size", type=int, default=64, help="side of a clip in pixels, a multiple of 16")
-    add("--steps", type=int, default=800, help="steps of pre-training, 32 clips each")
+    add("--steps", type=int, default=800, help="steps of pre-training")
+    add("--batch", type=int, default=32, help="clips of a step of pre-training")
     add("--epochs", type=int, default=30, help="epochs of fine-tuning")
     add("--device", default="cpu")
     add("--workers", type=int, default=2, help="processes that read the videos")
@@ -128,7 +130,8 @@ def main() -> None:
     arguments.runs.mkdir(parents=True, exist_ok=True)
     real = read_set(arguments)
     kept = arguments.runs / "arms.jsonl"
-    for seed, fold, arm in product(arguments.seeds, range(len(real.folds)), arguments.arms):
+    folds = arguments.folds or range(len(real.folds))
+    for seed, fold, arm in product(arguments.seeds, folds, arguments.arms):
         key = {
             **{"split": arguments.split, "seed": seed, "fold": fold, "arm": arm},
             **settings_of(arm, arguments),
@@ -165,7 +168,10 @@ def main() -> None:
 def settings_of(arm: str, arguments: argparse.Namespace) -> dict[str, int]:
     """Return what an arm's result depends on, besides fold and seed."""
     used = {"cheap": ["size"], "scratch": ["size", "epochs"]}
-    return {name: getattr(arguments, name) for name in used.get(arm, ["size", "epochs", "steps"])}
+    return {
+        name: getattr(arguments, name)
+        for name in used.get(arm, ["size", "epochs", "steps", "batch"])
+    }
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -216,7 +222,7 @@ def run(
     torch.manual_seed(seed)
     weights, details = {}, {}
     if arm in MASKINGS:
-        weights, details = pretrain(real, train, MASKINGS[arm], arguments.steps, seed)
+        weights, details = pretrain(real, train, MASKINGS[arm], arguments, seed)
     torch.manual_seed(seed)
     model: Any = classifier(weights, "hiera_micro_16x32", len(real.classes), real.clips.size)
     model = model.to(real.labels.device)
@@ -254,7 +260,11 @@ def mean_frame_classifier(real: RealSet, train: list[int], test: list[int]) -> l
 
 
 def pretrain(
-    real: RealSet, rows: list[int], masking: dict[str, Any], steps: int, seed: int
+    real: RealSet,
+    rows: list[int],
+    masking: dict[str, Any],
+    arguments: argparse.Namespace,
+    seed: int,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return weights, and the loss and collapse monitors at the end, of a masked autoencoder."""
     mae = MaeConfig(variance_floor=0.01, **DECODER, **masking)
@@ -262,8 +272,8 @@ def pretrain(
     model = hv.create_model("mae_hiera_micro_16x32", mae=mae, input_size=(16, size, size))
     model = model.to(real.labels.device)
     crops = random.Random(seed_of("w", seed))
-    batch, _ = shuffled_batches(rows, 32, seed)
-    trace = []
+    batch, _ = shuffled_batches(rows, arguments.batch, seed)
+    steps, trace = arguments.steps, []
 
     def loss(step: int) -> Tensor:
         output: MaeOutput = model(real.clips.train(batch(step), crops, (0.3, 1.0), flip=True))

@@ -11,6 +11,9 @@ measures features and fine-tuning on the held-out videos:
 - `few`: top-1 after fine-tuning on 24 videos a class, 360 steps;
 - `few, layer decay`: the same with a higher learning rate and layer decay 0.75;
 - `short`: top-1 after two epochs of fine-tuning on all videos.
+
+`--brief` shows within a minute on a CPU whether a change prevents the collapse: at most 240 steps
+of 16 clips, half the warm-up, and no fine-tuning. Rows that the output has are kept.
 """
 
 from __future__ import annotations
@@ -19,8 +22,8 @@ import argparse
 import json
 import random
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +42,7 @@ from pretraining_lab import (
     shuffled_batches,
     top1,
 )
-from record import record
+from record import RESULTS, record
 from torch import Tensor, nn
 
 import hiera_video as hv
@@ -194,25 +197,44 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", help="names of experiments")
+    parser.add_argument("--brief", action="store_true", help="few steps and no fine-tuning")
     parser.add_argument("--out", type=Path, help="output file instead of results/")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     device = torch.device(arguments.device)
     train, val = (read_split(f"{arguments.data}/{split}.csv", device) for split in ("train", "val"))
-    rows = []
+    name = "pretraining_why_brief" if arguments.brief else "pretraining_why"
+    path = arguments.out or RESULTS / f"{name}.json"
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
     for experiment in EXPERIMENTS:
         if arguments.only and experiment.name not in arguments.only:
             continue
-        row = run(experiment, train, val, arguments.seed)
+        if arguments.brief:
+            experiment = shorten(experiment)
+        key = {"experiment": asdict(experiment), "seed": arguments.seed}
+        if any(key.items() <= row.items() for row in rows):
+            continue
+        row = run(
+            experiment,
+            train,
+            val,
+            arguments.seed,
+            fine_tunings={} if arguments.brief else FINE_TUNINGS,
+        )
         print(json.dumps(row), flush=True)
         rows.append(row)
-    result = {
-        "what": (__doc__ or "").partition("\n")[0],
-        "command": " ".join(["python", *sys.argv]),
-        "seed": arguments.seed,
-        "rows": rows,
-    }
-    print(record("pretraining_why", result, arguments.out))
+        result = {
+            "what": (__doc__ or "").partition("\n")[0],
+            "command": " ".join(["python", *sys.argv]),
+            "rows": rows,
+        }
+        record(name, result, path)
+
+
+def shorten(experiment: Experiment) -> Experiment:
+    """Return the experiment with at most 240 steps of one clip a video, and half the warm-up."""
+    steps, warmup = min(experiment.steps, 240), experiment.warmup // 2
+    return replace(experiment, steps=steps, warmup=warmup, repeats=1)
 
 
 def read_split(path: str, device: torch.device) -> Videos:
@@ -223,17 +245,23 @@ def read_split(path: str, device: torch.device) -> Videos:
     return Clips(frames.to(device), SIZE, consecutive=True), labels.to(device)
 
 
-def run(experiment: Experiment, train: Videos, val: Videos, seed: int) -> dict[str, Any]:
+def run(
+    experiment: Experiment,
+    train: Videos,
+    val: Videos,
+    seed: int,
+    fine_tunings: Mapping[str, FineTuning],
+) -> dict[str, Any]:
     """Return the measurements of one experiment."""
     weights, row = pretrain(experiment, train, val, seed) if experiment.steps else ({}, {})
-    row = {"experiment": asdict(experiment), **row}
+    row = {"experiment": asdict(experiment), "seed": seed, **row}
     model = start(weights, seed, train)
     known, queries = (
         features(model, centre(clips), range(len(labels))).flatten(1)
         for clips, labels in (train, val)
     )
     row["ridge"] = top1(ridge(known, train[1], queries, CLASSES), val[1])
-    for name, tuning in FINE_TUNINGS.items():
+    for name, tuning in fine_tunings.items():
         row[name] = fine_tune(start(weights, seed, train), tuning, train, val, seed)
     return row
 
