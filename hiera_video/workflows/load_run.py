@@ -133,14 +133,16 @@ def _read_meta(folder: Path, checkpoint: Path) -> _RunMeta:
             raise ValueError(f"num_classes={count!r}")
         if names is not None and not (isinstance(names, list) and all(map(is_text, names))):
             raise ValueError("class_names: must be a list of texts")
-        if names is not None and len(names) > (count or 0):
+        if names is not None and count is not None and len(names) > count:
             raise ValueError(f"{len(names)} class_names, num_classes={count}")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         other = "best" if checkpoint.name == "last" else "last"
         raise CheckpointError(
             f"{checkpoint}: its meta.json is damaged ({error}); load the run's {other}"
         ) from error
-    return _RunMeta(count, tuple(names) if names else None, bool(meta.get("multi_label")))
+    # the list of a masked pre-training may name classes; its model has none
+    class_names = tuple(names) if names and count is not None else None
+    return _RunMeta(count, class_names, bool(meta.get("multi_label")))
 
 
 def _is_weights(source: str | Path) -> bool:

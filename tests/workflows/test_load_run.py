@@ -99,14 +99,18 @@ def test_a_damaged_checkpoint_is_an_error(run_folder: Path, tmp_path: Path) -> N
             hv.load(folder)
 
 
-def test_masked_pretraining_has_no_classes(films: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [None, ["to the left", "to the right"]])
+def test_masked_pretraining_has_no_classes(
+    films: Path, tmp_path: Path, names: list[str] | None
+) -> None:
     config = Path(__file__).parents[2] / "configs/motion_hiera_micro_mae.yaml"
     save_config(load_config(config), tmp_path / "config.yaml")
     model = hv.create_model("mae_hiera_micro_16x32")
-    meta = {"model": {"num_classes": None}, "class_names": None}
+    meta = {"model": {"num_classes": None}, "class_names": names}  # the list may name classes
     store = CheckpointStore(tmp_path / "checkpoints", keep=1)
     store.save(1, model.state_dict(), {}, meta, best=True)
     run = hv.load(tmp_path)
+    assert run.class_names is None
     words = "masked pre-training has no classes to predict; fine-tune from it first"
     with pytest.raises(ConfigError, match=words):
         hv.predict(run, films / "a.mp4")
