@@ -124,6 +124,13 @@ class AugmentConfig:
     """Range of the crop's area, as a share of the frame."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Range of the crop's aspect ratio, width over height."""
+    short_side: tuple[int, int] | None = None
+    """Range of the frame's short side in pixels: the frame is resized to a random one, and a square
+    of the model's size is cropped (PySlowFast's scale jitter, 256 to 320 for AVA), in place of
+    `scale` and `ratio`. Unset: those."""
+    box_jitter: float = 0.0
+    """Largest random move of each edge of a box in training, as a share of the box's width or
+    height (`train.task=detect`)."""
     flip: float = 0.5
     """Probability of a horizontal flip. Clips of classes whose names contain left or right swap
     labels or are not flipped."""
@@ -153,6 +160,16 @@ class AugmentConfig:
     """Standard deviation that the RGB channels are divided by."""
 
     def __post_init__(self) -> None:
+        if self.short_side is not None:
+            object.__setattr__(self, "short_side", tuple(self.short_side))
+            shortest, longest = self.short_side
+            require(
+                1 <= shortest <= longest,
+                f"augment.short_side={[shortest, longest]}: must be two numbers of pixels, "
+                "1 <= low <= high",
+            )
+        jitter = self.box_jitter
+        require(0 <= jitter <= 1, f"augment.box_jitter={jitter}: must be in [0, 1]")
         for name in ("scale", "ratio", "mean", "std"):
             values = tuple(getattr(self, name))  # YAML gives lists
             object.__setattr__(self, name, values)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from hiera_video.data.clip_frames import (
 )
 from hiera_video.data.loading.quarantine import OnOpen, QuarantinePolicy
 from hiera_video.data.loading.storage import StorageGuard
-from hiera_video.data.manifest.record import Label, Manifest, Record
+from hiera_video.data.manifest.record import Manifest, Record
 from hiera_video.data.sampling import (
     ClipConfig,
     check_num_clips,
@@ -55,8 +55,9 @@ class TrainSamples:
 
     clips: tuple[ClipSample, ...]
     """`clip.repeats` clips."""
-    labels: tuple[Label, ...]
-    """Label of each clip: the video's, except for clips that were flipped into another class."""
+    labels: tuple[Any, ...]
+    """Label of each clip: the video's, except for clips that were flipped into another class; for
+    action detection its `ClipBoxes`."""
     row: int
     """Manifest row of the video that the clips come from, which may be a substitute."""
     substituted: tuple[tuple[str, str], ...]
@@ -208,13 +209,13 @@ class TrainClips:
                     clips=clips, labels=labels, row=record.row, substituted=tuple(skipped)
                 )
 
-    def _clips(self, record: Record, seed: str) -> tuple[tuple[ClipSample, ...], tuple[Label, ...]]:
-        with _single_threaded():
+    def _clips(self, record: Record, seed: str) -> tuple[tuple[ClipSample, ...], tuple[Any, ...]]:
+        with single_threaded():
             return self._draw_clips(record, random.Random(seed))
 
     def _draw_clips(
         self, record: Record, generator: random.Random
-    ) -> tuple[tuple[ClipSample, ...], tuple[Label, ...]]:
+    ) -> tuple[tuple[ClipSample, ...], tuple[Any, ...]]:
         repeats = self.clip.repeats
         decoded = self._decode(record, repeats if self.independent_repeats else 1, generator)
         clips, labels = [], []
@@ -307,7 +308,7 @@ class TestViews:
 
     def _views(self, record: Record) -> VideoViews:
         started = time.monotonic()
-        with _single_threaded(), open_video(record.source, self.decoder) as video:
+        with single_threaded(), open_video(record.source, self.decoder) as video:
             window = record_frame_range(video, record)
             with _name_video_in_errors(record.path):
                 clips = test_clips(window, self.clip, self.num_clips)
@@ -334,7 +335,7 @@ def _name_video_in_errors(path: str) -> Iterator[None]:
 
 
 @contextmanager
-def _single_threaded() -> Iterator[None]:
+def single_threaded() -> Iterator[None]:
     """Run torch on one thread, as workers do: kernels round differently where they split work."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

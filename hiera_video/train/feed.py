@@ -27,7 +27,7 @@ def feed_steps(
     Raises:
         Exception: What `loader` raises, in place of the step that it concerns.
     """
-    feed = DeviceFeed(loader, device, ClipBatch.tensors, link=link)
+    feed = DeviceFeed(loader, device, lambda batch: batch.tensors(), link=link)
     try:
         for step in feed:
             yield [replace(batch, staged=transfer) for batch, transfer in step]

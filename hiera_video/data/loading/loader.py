@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,6 +69,7 @@ def train_loader(
     last_step: int,
     workers: int,
     context: str | None = None,
+    batches: type[BatchLoader] | None = None,
 ) -> Iterator[list[ClipBatch]]:
     """Yield the micro-batches of each step; closing the generator ends its workers.
 
@@ -79,6 +81,7 @@ def train_loader(
         workers: Number of worker processes, which live until the last step; 0 loads in this
             process.
         context: `fork`, `spawn` or `forkserver`; the platform's default if None.
+        batches: Makes the batches; by default `BatchLoader`.
 
     Raises:
         DecodeError: A video is unreadable and may not, or cannot, be substituted.
@@ -89,7 +92,7 @@ def train_loader(
     )
     step: list[ClipBatch] = []
     for batch in map_videos(
-        _BatchLoader(dataset, plan),
+        (batches or BatchLoader)(dataset, plan),
         micro_batches,
         workers=workers,
         quarantine=dataset.quarantine,
@@ -123,7 +126,7 @@ def test_loader(
 test_loader.__test__ = False  # type: ignore[attr-defined]  # keeps pytest from collecting it
 
 
-class _BatchLoader:
+class BatchLoader:
     """Loads the slots of one micro-batch into a `ClipBatch`."""
 
     def __init__(self, dataset: TrainClips, plan: BatchPlan) -> None:
@@ -139,11 +142,11 @@ class _BatchLoader:
         repeats = self.dataset.clip.repeats
         with stage("collate"):
             clips, pending = collate([clip for video in videos for clip in video.clips])
-        labels = [self._encode(label) for video in videos for label in video.labels]
-        return ClipBatch(
+        labels = [label for video in videos for label in video.labels]
+        return self.make_batch(
+            labels,
             clips=clips,
             pending=PendingBatch.of(pending) if pending else None,
-            labels=torch.stack(labels),
             row=torch.tensor([video.row for video in videos]).repeat_interleave(repeats),
             view=torch.arange(repeats).repeat(len(videos)),
             position=torch.tensor(
@@ -151,6 +154,10 @@ class _BatchLoader:
             ),
             substituted=tuple(pair for video in videos for pair in video.substituted),
         )
+
+    def make_batch(self, labels: Sequence[Any], **fields: Any) -> ClipBatch:
+        """Return the batch of clips with these labels; `fields` are those of `ClipBatch`."""
+        return ClipBatch(labels=torch.stack([self._encode(label) for label in labels]), **fields)
 
     def _encode(self, label: Label) -> Tensor:
         if not self.dataset.multi_label:

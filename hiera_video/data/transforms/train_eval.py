@@ -88,11 +88,28 @@ class TrainTransform:
 
     def crop(self, clip: Tensor, generator: random.Random) -> ClipSample:
         """Take a random crop of a clip, uint8 [T, 3, H, W], and finish it here or later."""
+        sample, _ = self.draw_crop(clip, generator)
+        return sample if self.augment.device == "model" else sample.finish()
+
+    def draw_crop(
+        self, clip: Tensor, generator: random.Random
+    ) -> tuple[ClipSample, tuple[int, int, int, int]]:
+        """Take a random crop of a clip, uint8 [T, 3, H, W].
+
+        Returns:
+            The unfinished crop, and its (top, left, height, width) in the frame.
+        """
         augment, size = self.augment, self.size
         height, width = clip.shape[-2:]
-        top, left, crop_height, crop_width = random_box(
-            height, width, scale=augment.scale, ratio=augment.ratio, generator=generator
-        )
+        if augment.short_side is not None:
+            drawn = random_square(
+                height, width, size=size, short_side=augment.short_side, generator=generator
+            )
+        else:
+            drawn = random_box(
+                height, width, scale=augment.scale, ratio=augment.ratio, generator=generator
+            )
+        top, left, crop_height, crop_width = drawn
         box = clip[..., top : top + crop_height, left : left + crop_width]
         flip = generator.random() < augment.flip
         erases = generator.random() < augment.erase
@@ -108,7 +125,7 @@ class TrainTransform:
                 std=augment.std,
             ),
         )
-        return sample if augment.device == "model" else sample.finish()
+        return sample, drawn
 
 
 class EvalTransform:
@@ -170,13 +187,17 @@ class EvalTransform:
                 torch.sub(frame, resizer.shift, out=resized[clip, :, time])
         return Crops(clips=resized, boxes=boxes)
 
+    def layout(self, height: int, width: int) -> tuple[tuple[int, int], list[tuple[int, int]]]:
+        """Return the size that frames are resized to, and (top, left) of each crop in them."""
+        short_side = self.size if self.crops > 1 else self.size * 8 // 7
+        target = resized_size(height, width, short_side=short_side)
+        return target, crop_offsets(*target, size=self.size, crops=self.crops)
+
     def _resizer(
         self, height: int, width: int
     ) -> tuple[CropResizer, tuple[tuple[int, int, int, int], ...]]:
         """Return what resizes the part that the crops cover, and the crops' boxes in that part."""
-        short_side = self.size if self.crops > 1 else self.size * 8 // 7
-        target = resized_size(height, width, short_side=short_side)
-        offsets = crop_offsets(*target, size=self.size, crops=self.crops)
+        target, offsets = self.layout(height, width)
         (top, left), (bottom, right) = offsets[0], offsets[-1]
         resizer = CropResizer(
             (height, width),
@@ -253,6 +274,24 @@ def random_box(
     crop_width = max(1, min(width, round(height * ratio[1])))
     crop_height = max(1, min(height, round(width / ratio[0])))
     return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+
+def random_square(
+    height: int,
+    width: int,
+    *,
+    size: int,
+    short_side: tuple[int, int],
+    generator: random.Random,
+) -> tuple[int, int, int, int]:
+    """Draw a square that has `size` pixels after the short side is resized to one in `short_side`.
+
+    Returns:
+        (top, left, height, width) in the frame as it is.
+    """
+    shortest = min(height, width)
+    side = max(min(round(shortest * size / generator.randint(*short_side)), shortest), 1)
+    return generator.randint(0, height - side), generator.randint(0, width - side), side, side
 
 
 def as_clip(frames: np.ndarray) -> Tensor:
