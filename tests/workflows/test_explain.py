@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import hiera_video as hv
+from hiera_video.config.catalogue import list_configs
+from hiera_video.config.load import load_config
 from hiera_video.data.manifest.record import Record
-from hiera_video.errors import ConfigError, DecodeError
-from hiera_video.workflows.explain import explain_clip, middle_view
+from hiera_video.errors import ConfigError, DecodeError, FeatureError
+from hiera_video.explanations.colours import fit_colours
+from hiera_video.models.factory import create_model
+from hiera_video.workflows.explain import Method, explain_clip, middle_view
 from hiera_video.workflows.load_run import LoadedRun, load
 
 
@@ -63,13 +69,94 @@ def test_the_frames_are_the_pixels_that_the_model_saw(run: LoadedRun) -> None:
         ("x", "evidence", "target='x': no such class; choose one of 'to the right', 'to the left'"),
         (3, "evidence", "target=3: no such class; choose an index from 0 to 2, or a name"),
         (-1, "evidence", "target=-1: no such class; choose an index from 0 to 2, or a name"),
-        (None, "gradient", "method='gradient': choose one of evidence"),
+        (None, "gradient", "method='gradient': choose one of evidence, occlusion, rollout"),
+        (None, "attention", "query= is not set; name a place (t, h, w) of the block's output map"),
     ],
 )
 def test_mistakes(run: LoadedRun, films: Path, target: object, method: str, words: str) -> None:
     with pytest.raises(ConfigError) as error:
         hv.explain(run, films / "a.mp4", target, method)  # type: ignore[arg-type]
     assert str(error.value).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"drawings": 3}, "unknown option 'drawings'; choose from draws, stage, store, block"),
+        ({"stage": 0}, "stage=0: this model has stages 1 to 3"),
+        ({"stage": 4}, "stage=4: this model has stages 1 to 3"),
+    ],
+)
+def test_mistakes_in_options(run: LoadedRun, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        explain_clip(run, torch.zeros(3, 16, 32, 32), method="colours", **options)
+    assert str(error.value).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "unit", "shape"),
+    [
+        ("occlusion", {"draws": 32}, "logits", (8, 2, 2)),
+        ("rollout", {}, "share", (8, 8, 8)),
+        ("attention", {"query": (0, 1, 1)}, "share", (8, 4, 4)),
+        ("colours", {}, "colour", (8, 2, 2, 3)),
+        ("colours", {"stage": 1}, "colour", (8, 8, 8, 3)),
+    ],
+)
+def test_methods(
+    run: LoadedRun, method: Method, options: dict[str, Any], unit: str, shape: tuple[int, ...]
+) -> None:
+    clip = torch.randn(3, 16, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = explain_clip(run, clip, "up", method, **options)
+    assert (found.method, found.unit, found.maps.shape, found.target) == (method, unit, shape, 2)
+    assert found.constant is None and (found.standard_error is None) == (method != "occlusion")
+    with torch.inference_mode():
+        logits = run.model(clip.unsqueeze(0))[0]
+    assert found.logit == pytest.approx(logits[2].item(), abs=1e-5)
+    assert found.probability == pytest.approx(logits.softmax(0)[2].item(), abs=1e-6)
+    if unit == "share":
+        assert found.maps.sum() == pytest.approx(1.0, abs=1e-5)
+    if unit == "colour":
+        assert (found.maps.min(), found.maps.max()) == (0.0, 1.0)
+
+
+def test_occlusion_warns_that_parts_of_clips_are_beyond_the_training(
+    run: LoadedRun, films: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hv.explain(run, films / "a.mp4", method="occlusion", draws=32)
+    assert caplog.messages == [
+        "occlusion: the classifier was trained on whole clips, so its answers for parts of one are "
+        "beyond its training"
+    ]
+
+
+def test_the_colours_of_a_store_are_those_of_its_windows(
+    run_folder: Path, run: LoadedRun, films: Path, tmp_path: Path
+) -> None:
+    hv.extract_features(
+        run_folder, films, tmp_path / "store", workers=0, pooling="none", stages=(2, 3)
+    )
+    clip = torch.randn(3, 16, 32, 32, generator=torch.Generator().manual_seed(0))
+    stored = explain_clip(run, clip, method="colours", stage=2, store=tmp_path / "store")
+    alone = explain_clip(run, clip, method="colours", stage=2)
+    assert stored.maps.shape == alone.maps.shape == (8, 4, 4, 3)
+    assert not np.array_equal(stored.maps, alone.maps)
+    with torch.no_grad():
+        basis = fit_colours(hv.FeatureStore(tmp_path / "store").matrix("stage2").view(-1, 128))
+        features = run.model.forward_intermediates(clip.unsqueeze(0), indices=[1])[0]  # type: ignore[operator]
+    assert np.allclose(stored.maps, basis.colours(features[0]).numpy(), atol=1e-5)
+    other = replace(run, model=create_model("hiera_micro_16x32", num_classes=3).eval())
+    with pytest.raises(FeatureError) as error:
+        explain_clip(other, clip, method="colours", store=tmp_path / "store")
+    assert str(error.value).startswith(f"store={tmp_path / 'store'}: has other weights (")
+    assert str(error.value).endswith("colours cannot be compared; extract with this run")
+
+
+def test_a_masked_autoencoder_has_no_classes_to_explain(run: LoadedRun, films: Path) -> None:
+    config = load_config(list_configs()["motion_hiera_micro_mae"])
+    pretrained = replace(run, model=create_model("mae_hiera_micro_16x32"), config=config)
+    with pytest.raises(ConfigError, match="masked pre-training has no classes to predict"):
+        hv.explain(pretrained, films / "a.mp4")
 
 
 def test_an_unreadable_video_is_named(run_folder: Path, tmp_path: Path) -> None:
