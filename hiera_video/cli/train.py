@@ -26,7 +26,12 @@ from hiera_video.models.weights.published import PUBLISHED
 from hiera_video.runtime.log import require_logger
 from hiera_video.utils.checks import require
 from hiera_video.utils.extras import require_extra
-from hiera_video.workflows.build import align_val, read_split, resolve_num_classes
+from hiera_video.workflows.build import (
+    align_val,
+    has_validation,
+    read_split,
+    resolve_num_classes,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     train = read_split(config, "train")
     if arguments.dry_run and config.train.task != "probe":
         return dry_run(config, train)
-    val = align_val(config, train, read_split(config, "val")) if config.data.val else None
+    val = align_val(config, train, read_split(config, "val")) if has_validation(config) else None
     require(
         val is not None or config.train.early_stop is None,
         f"train.early_stop={config.train.early_stop}: needs data.val to validate on; set it, or "
@@ -81,7 +86,7 @@ def dry_run(config: Config, train: Manifest) -> int:
     are a trial of the recipe.
     """
     if train.labels_present or train.class_names:
-        exists = config.data.val is not None and Path(config.data.val).exists()
+        exists = has_validation(config) and Path(config.data.val or ".").exists()
         val = [align_val(config, train, read_split(config, "val"))] if exists else []
         resolve_num_classes(config, train, *val)
     from hiera_video.workflows import dry_run as workflow

@@ -24,6 +24,10 @@ class DataConfig:
     """Validation videos, in the same forms; evaluated during training."""
     test: str | None = None
     """Test videos for `hiera-video test`, in the same forms; unset: `val`."""
+    split: tuple[float, float] | None = None
+    """Shares of `data.train` that are held out as validation and test where `data.val` and
+    `data.test` are unset, such as [0.15, 0.15]: of each class, with the segments of one video, as
+    their names say, in one part. The same videos in every run, whatever its seed."""
     root: str | None = None
     """Folder that relative paths in a list start from, or that holds the shards; unset: the folder
     of the list or index."""
@@ -60,6 +64,19 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require(self.workers >= 0, f"data.workers={self.workers}: must be 0 or more")
+        if self.split is not None:
+            object.__setattr__(self, "split", tuple(self.split))  # YAML gives a list
+            val, test = self.split
+            require(
+                val >= 0 and test >= 0 and 0 < val + test < 1,
+                f"data.split={list(self.split)}: must be the shares of validation and test, 0 or "
+                "more, together below 1",
+            )
+            require(
+                self.val is None or val == 0,
+                f"data.split={list(self.split)}: data.val={self.val} is the validation list; "
+                f"set data.val=null or data.split=[0,{test:g}]",
+            )
         require(0 <= self.max_broken <= 1, f"data.max_broken={self.max_broken}: must be in [0, 1]")
         require(
             0 < self.deadline_seconds < math.inf,

@@ -6,12 +6,16 @@ Functions that check labels and paths import no torch, so that mistakes are repo
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from hiera_video.config.schema import LIMITS, Config
 from hiera_video.data.manifest.read import prepare_command, read_manifest
 from hiera_video.data.manifest.record import Manifest
+from hiera_video.data.prepare.sources import name_sources, source_names
+from hiera_video.data.prepare.split import Part, split_parts, take_part
 from hiera_video.errors import ConfigError, ManifestError
 from hiera_video.eval.class_names import align_classes, align_label_count, quote_names
 from hiera_video.utils.remote_files import is_url
@@ -37,6 +41,9 @@ def read_split(config: Config, split: str) -> Manifest:
         ManifestError: The manifest is missing or malformed.
     """
     source = getattr(config.data, split) or (config.data.val if split == "test" else None)
+    shares = held_out_shares(config)
+    if shares and (split == "train" or source is None):
+        return _read_part(config, split, shares)
     if source is None:
         raise ConfigError(
             f"data.{split} is not set; set it to a manifest (`path label` lines) or a folder of "
@@ -49,6 +56,34 @@ def read_split(config: Config, split: str) -> Manifest:
             f"of your own{without}, or make it: `{prepare_command(source)}`"
         )
     return read_manifest(source, **config.data.list_options)
+
+
+def has_validation(config: Config) -> bool:
+    """Return True if a training has validation videos: `data.val`, or a share of `data.train`."""
+    return config.data.val is not None or "val" in held_out_shares(config)
+
+
+def held_out_shares(config: Config) -> dict[Part, float]:
+    """Return the shares of `data.train` that are held out, by part; empty without `data.split`."""
+    val, test = config.data.split or (0.0, 0.0)
+    shares: dict[Part, float] = {"val": val, "test": 0.0 if config.data.test else test}
+    return {part: share for part, share in shares.items() if share > 0}
+
+
+def _read_part(config: Config, split: str, shares: Mapping[Part, float]) -> Manifest:
+    """Return a part of `data.train`; the validation part stands for a test part of no share."""
+    part: Part = "val" if split == "test" and "test" not in shares else cast(Part, split)
+    whole = read_split(replace(config, data=replace(config.data, split=None)), "train")
+    paths = [record.path for record in whole.records]
+    sources = source_names(paths, [name_sources(paths)])
+    labels = [record.label for record in whole.records]
+    found = take_part(whole, split_parts(labels, sources, shares), part)
+    if not found.records:
+        raise ManifestError(
+            f"data.split={list(config.data.split or ())}: {whole.source} has too few videos for a "
+            f"{part} part; add videos or set data.split=null"
+        )
+    return found
 
 
 def resolve_num_classes(config: Config, *manifests: Manifest) -> int | None:

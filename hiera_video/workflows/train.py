@@ -72,7 +72,10 @@ MAY_CHANGE = (
     "probe.",
 )
 """Keys that may change when a run resumes: they do not change what it learns, or say how long."""
-LISTS = ("data.train", "data.val", "data.separator", "data.multi_label", "data.follow_links")
+LISTS = (
+    *("data.train", "data.val", "data.split"),
+    *("data.separator", "data.multi_label", "data.follow_links"),
+)
 """Keys that may change too where the checkpoint has the digests of its lists."""
 
 

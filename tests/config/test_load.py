@@ -95,6 +95,16 @@ def test_a_value_may_interpolate_another(tmp_path: Path) -> None:
         ),
         ("optim.weight_decay=-1", "optim.weight_decay=-1.0: must be 0 or more"),
         ("optim.layer_decay=0", "optim.layer_decay=0.0: must be in (0, 1]; 1 switches it off"),
+        (
+            "data.split=[0.2,0.1]",
+            "data.split=[0.2, 0.1]: data.val=data/motion/val.csv is the validation list; set "
+            "data.val=null or data.split=[0,0.1]",
+        ),
+        (
+            "data.split=[0.5,0.5]",
+            "data.split=[0.5, 0.5]: must be the shares of validation and test, 0 or more, together "
+            "below 1",
+        ),
         ("train.freeze=[blocks:5]", "train.freeze=['blocks:5']: hiera_micro_16x32 has 4 blocks"),
         ("optim.clip_grad=0", "optim.clip_grad=0.0: must be above 0, or null for no clipping"),
         ("optim.warmup_epochs=-1", "optim.warmup_epochs=-1.0: must be 0 or more"),

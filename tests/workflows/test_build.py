@@ -15,10 +15,13 @@ from hiera_video.models.factory import create_model
 from hiera_video.models.weights.save import save_pretrained
 from hiera_video.workflows.build import (
     align_val,
+    has_validation,
     make_initial_model,
     read_split,
     resolve_num_classes,
 )
+
+MOTION = Path(__file__).parents[2] / "configs/motion_hiera_micro.yaml"
 
 
 def manifest(source: str, names: tuple[str, ...] | None, *labels: Label) -> Manifest:
@@ -175,3 +178,34 @@ def test_a_missing_list_names_the_likely_cause(split: str, remedy: str) -> None:
         f"data.{split}=data/kinetics400/{split}.csv: no such file or folder; {remedy}"
         "`hiera-video prepare kinetics --help`"
     )
+
+
+def test_a_share_of_the_training_list_is_held_out(tmp_path: Path) -> None:
+    names = [f"film{film}_{start}_{start + 5}.mp4" for film in range(10) for start in (0, 5)]
+    listing = tmp_path / "all.csv"
+    listing.write_text("".join(f"{name} {row % 2}\n" for row, name in enumerate(names)))
+    config = load_config(MOTION, [f"data.train={listing}", "data.val=null", "data.split=[0.2,0.1]"])
+    parts = {split: read_split(config, split) for split in ("train", "val", "test")}
+    assert {split: len(part.records) for split, part in parts.items()} == {
+        "train": 14,
+        "val": 4,
+        "test": 2,
+    }
+    films = [
+        {Path(record.path).name.split("_")[0] for record in part.records} for part in parts.values()
+    ]
+    assert sum(map(len, films)) == 10 == len(set.union(*films))
+    assert parts["val"].source == f"{listing} (val)" and has_validation(config)
+    alone = load_config(MOTION, [f"data.train={listing}", "data.val=null", "data.split=[0.2,0]"])
+    assert len(read_split(alone, "test").records) == 4  # the validation part, as without a split
+    whole = load_config(MOTION, [f"data.train={listing}", "data.val=null"])
+    assert len(read_split(whole, "train").records) == 20 and not has_validation(whole)
+
+
+def test_a_split_that_is_not_possible(tmp_path: Path) -> None:
+    listing = tmp_path / "all.csv"
+    listing.write_text("a.mp4 0\nb.mp4 1\n")
+    config = load_config(MOTION, [f"data.train={listing}", "data.val=null", "data.split=[0.2,0.1]"])
+    words = r"data.split=\[0.2, 0.1\]: .*all.csv has too few videos for a val part; add videos or"
+    with pytest.raises(ManifestError, match=words):
+        read_split(config, "val")
