@@ -50,32 +50,34 @@ def read_frames(path: str, count: int | None = None, size: tuple[int, int] | Non
 
 
 def spread(length: int, count: int) -> list[int]:
-    """Return `count` ascending indices below `length`, evenly spread.
+    """Return the middle frame of each of `count` equal parts.
 
-    >>> spread(4, 2), spread(2, 4)
-    ([0, 2], [0, 0, 1, 1])
+    >>> spread(8, 2), spread(2, 4)
+    ([2, 6], [0, 0, 1, 1])
     """
-    return [index * length // count for index in range(count)]
+    return [(2 * index + 1) * length // (2 * count) for index in range(count)]
 
 
 @dataclass(frozen=True)
 class Clips:
-    """Clips of 16 frames, cut from videos in memory."""
+    """Clips of a fixed number of frames, cut from videos in memory."""
 
     frames: Tensor
     """All frames, uint8 [N, T, 3, H, W], on the device that trains."""
     size: int
     """Side of a clip in pixels."""
     consecutive: bool
-    """Take 16 frames in a row; otherwise one from each of 16 segments of the video."""
+    """Take frames in a row; otherwise one from each of `length` segments of the video."""
+    length: int = 16
+    """Frames of a clip."""
 
     def train(
         self, rows: Sequence[int], generator: random.Random, scale: tuple[float, float], flip: bool
     ) -> Tensor:
-        """Return a random clip and crop of each row, [B, 3, 16, size, size]."""
-        length, _, height, width = self.frames.shape[1:]
+        """Return a random clip and crop of each row, [B, 3, length, size, size]."""
+        available, _, height, width = self.frames.shape[1:]
         boxes = [random_box(height, width, scale, generator) for _ in rows]
-        indices = [self._random_indices(length, generator) for _ in rows]
+        indices = [self._random_indices(available, generator) for _ in rows]
         clips = self._cut(rows, indices, boxes)
         if not flip:
             return clips
@@ -90,18 +92,21 @@ class Clips:
             place: Place of the crop, from 0 (left) to 1 (right).
             share: Side of the crop, as a share of the height.
         """
-        length, _, height, width = self.frames.shape[1:]
+        available, _, height, width = self.frames.shape[1:]
         side = share * height
         box = ((height - side) / 2, (width - side) * place, side, side)
-        first = (length - 16) // 2
-        middle = list(range(first, first + 16)) if self.consecutive else middles(length)
+        first = (available - self.length) // 2
+        middle = list(range(first, first + self.length))
+        if not self.consecutive:
+            middle = spread(available, self.length)
         return self._cut(rows, [middle] * len(rows), [box] * len(rows))
 
-    def _random_indices(self, length: int, generator: random.Random) -> list[int]:
+    def _random_indices(self, available: int, generator: random.Random) -> list[int]:
+        length = self.length
         if self.consecutive:
-            first = generator.randint(0, length - 16)
-            return list(range(first, first + 16))
-        return [int((segment + generator.random()) * length / 16) for segment in range(16)]
+            first = generator.randint(0, available - length)
+            return list(range(first, first + length))
+        return [int((part + generator.random()) * available / length) for part in range(length)]
 
     def _cut(
         self,
@@ -128,13 +133,8 @@ class Clips:
         )
         if factor > 1:
             pixels = F.avg_pool2d(pixels, factor)
-        shape = (len(rows), 16, 3, self.size, self.size)
+        shape = (len(rows), self.length, 3, self.size, self.size)
         return ((pixels - MEAN) / DEVIATION).view(shape).transpose(1, 2).contiguous()
-
-
-def middles(length: int) -> list[int]:
-    """Return the middle frame of each of 16 segments."""
-    return [int((segment + 0.5) * length / 16) for segment in range(16)]
 
 
 def random_box(
@@ -216,9 +216,10 @@ def optimise(
     model.eval()
 
 
-def classifier(weights: dict[str, Tensor], name: str, num_classes: int, size: int) -> nn.Module:
-    """Return a classifier with the encoder in `weights`; the rest is newly initialised."""
-    model = hv.create_model(name, num_classes=num_classes, input_size=(16, size, size))
+def classifier(weights: dict[str, Tensor], num_classes: int, clips: Clips) -> nn.Module:
+    """Return a micro Hiera with the encoder in `weights`; the rest is newly initialised."""
+    size = (clips.length, clips.size, clips.size)
+    model = hv.create_model("hiera_micro_16x32", num_classes=num_classes, input_size=size)
     own = model.state_dict()
     model.load_state_dict({key: weights[key] for key in weights if key in own}, strict=False)
     return model

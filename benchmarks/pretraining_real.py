@@ -57,8 +57,6 @@ from hiera_video.models.mae import MaeOutput
 from hiera_video.models.registry import MaeConfig
 from hiera_video.train.tasks import collapse_monitors
 
-FRAMES = 32
-"""Frames kept of a video."""
 LARGE = 100
 """Clips of a place that is a fold of its own."""
 DECODER = {"decoder_embed_dim": 64, "decoder_depth": 1, "decoder_num_heads": 2}
@@ -117,9 +115,15 @@ def main() -> None:
     add("--split", choices=SPLITS, default="place")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
     add("--folds", type=int, nargs="+", help="folds to run, counted from 0; all by default")
+    add("--frames", type=int, default=16, help="frames of a clip")
     add("--size", type=int, default=64, help="side of a clip in pixels, a multiple of 16")
     add("--steps", type=int, default=800, help="steps of pre-training")
     add("--batch", type=int, default=32, help="clips of a step of pre-training")
+    add(
+        "--one-pretraining",
+        action="store_true",
+        help="of each fold, for the fine-tunings of all seeds",
+    )
     add("--epochs", type=int, default=30, help="epochs of fine-tuning")
     add("--device", default="cpu")
     add("--workers", type=int, default=2, help="processes that read the videos")
@@ -139,8 +143,7 @@ def main() -> None:
         if any(key.items() <= row.items() for row in read_rows(kept)):
             continue
         started = time.monotonic()
-        train, test = real.split(arguments.split, fold, seed)
-        predicted, details = run(arm, real, train, test, seed, arguments)
+        test, predicted, details = run(arm, real, fold, seed, arguments)
         row = {**key, "test": test, "predicted": predicted, **details}
         row["seconds"] = round(time.monotonic() - started)
         with kept.open("a", encoding="utf-8") as file:
@@ -167,11 +170,12 @@ def main() -> None:
 
 def settings_of(arm: str, arguments: argparse.Namespace) -> dict[str, int]:
     """Return what an arm's result depends on, besides fold and seed."""
-    used = {"cheap": ["size"], "scratch": ["size", "epochs"]}
-    return {
-        name: getattr(arguments, name)
-        for name in used.get(arm, ["size", "epochs", "steps", "batch"])
-    }
+    names = ["frames", "size"]
+    if arm != "cheap":
+        names += ["epochs"]
+    if arm in MASKINGS:
+        names += ["steps", "batch", "one_pretraining"]
+    return {name: getattr(arguments, name) for name in names}
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -182,24 +186,24 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def read_set(arguments: argparse.Namespace) -> RealSet:
-    """Read 32 frames of every clip, evenly spread over it, or those that an earlier call kept."""
-    folder, size = arguments.folder, arguments.size
+    """Read the frames of every clip, evenly spread over it, or those that an earlier call kept."""
+    folder, size, length = arguments.folder, arguments.size, arguments.frames
     with (folder / "groups.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     classes = sorted({row["label"] for row in rows})
-    kept = arguments.runs / f"frames_{size}.npy"
+    kept = arguments.runs / f"frames_{length}x{size}.npy"
     if kept.exists():
         frames = torch.from_numpy(np.load(kept))
     else:
         stored = (size * 21 // 16, size * 7 // 4)  # height and width, larger than the crops
-        read = partial(read_frames, count=FRAMES, size=stored)
+        read = partial(read_frames, count=2 * length, size=stored)
         paths = [str(folder / row["path"]) for row in rows]
         with ProcessPoolExecutor(arguments.workers) as pool:
             frames = torch.stack(list(pool.map(read, paths, chunksize=8)))
         np.save(kept, frames.numpy())
     device = torch.device(arguments.device)
     return RealSet(
-        Clips(frames.to(device), size, consecutive=False),
+        Clips(frames.to(device), size, consecutive=False, length=length),
         torch.tensor([classes.index(row["label"]) for row in rows], device=device),
         [row["group"].rpartition("-")[0] for row in rows],
         classes,
@@ -209,27 +213,31 @@ def read_set(arguments: argparse.Namespace) -> RealSet:
 def run(
     arm: str,
     real: RealSet,
-    train: list[int],
-    test: list[int],
+    fold: int,
     seed: int,
     arguments: argparse.Namespace,
-) -> tuple[dict[str, list[int]], dict[str, Any]]:
-    """Return the predicted classes of the test rows by method, and details of pre-training."""
+) -> tuple[list[int], dict[str, list[int]], dict[str, Any]]:
+    """Return the test rows, their predicted classes by method, and details of pre-training."""
+    train, test = real.split(arguments.split, fold, seed)
     if arm == "cheap":
         most = int(real.labels[train].bincount().argmax())
         linear = mean_frame_classifier(real, train, test)
-        return {"majority": [most] * len(test), "mean frame": linear}, {}
-    torch.manual_seed(seed)
+        return test, {"majority": [most] * len(test), "mean frame": linear}, {}
     weights, details = {}, {}
     if arm in MASKINGS:
-        weights, details = pretrain(real, train, MASKINGS[arm], arguments, seed)
+        first = 0 if arguments.one_pretraining else seed
+        settings = "_".join(map(str, settings_of(arm, arguments).values()))
+        kept = arguments.runs / f"{arm}_{arguments.split}_{fold}_{first}_{settings}.pt"
+        if not kept.exists():
+            torch.save(pretrain(real, train, MASKINGS[arm], arguments, first), kept)
+        weights, details = torch.load(kept, map_location="cpu")
     torch.manual_seed(seed)
-    model: Any = classifier(weights, "hiera_micro_16x32", len(real.classes), real.clips.size)
+    model: Any = classifier(weights, len(real.classes), real.clips)
     model = model.to(real.labels.device)
     known, queries = (features(model, real.clips.centre, rows).flatten(1) for rows in (train, test))
     scores = ridge(known, real.labels[train], queries, len(real.classes))
     tuned = fine_tune(model, real, train, test, arguments.epochs, seed)
-    return {f"{arm}, frozen": scores.argmax(1).tolist(), arm: tuned}, details
+    return test, {f"{arm}, frozen": scores.argmax(1).tolist(), arm: tuned}, details
 
 
 def mean_frame_classifier(real: RealSet, train: list[int], test: list[int]) -> list[int]:
@@ -267,9 +275,10 @@ def pretrain(
     seed: int,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return weights, and the loss and collapse monitors at the end, of a masked autoencoder."""
+    torch.manual_seed(seed)
     mae = MaeConfig(variance_floor=0.01, **DECODER, **masking)
-    size = real.clips.size
-    model = hv.create_model("mae_hiera_micro_16x32", mae=mae, input_size=(16, size, size))
+    size = (real.clips.length, real.clips.size, real.clips.size)
+    model = hv.create_model("mae_hiera_micro_16x32", mae=mae, input_size=size)
     model = model.to(real.labels.device)
     crops = random.Random(seed_of("w", seed))
     batch, _ = shuffled_batches(rows, arguments.batch, seed)

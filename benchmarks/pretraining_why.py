@@ -344,7 +344,7 @@ def chunks(count: int) -> list[list[int]]:
 
 def start(weights: dict[str, Tensor], seed: int, train: Videos) -> nn.Module:
     torch.manual_seed(seed)
-    return classifier(weights, "hiera_micro_16x32", CLASSES, SIZE).to(train[1].device)
+    return classifier(weights, CLASSES, train[0]).to(train[1].device)
 
 
 def fine_tune(model: Any, tuning: FineTuning, train: Videos, val: Videos, seed: int) -> float:
