@@ -144,8 +144,9 @@ def set_outputs(
         ConfigError: The suffix is another, or the option is set already.
     """
     for text in outputs:
-        suffix = PurePath(text).suffix.lower()
-        if suffix not in options:
+        name = PurePath(text).name.lower()
+        suffix = next((end for end in options if name.endswith(end) and name != end), None)
+        if suffix is None:
             raise ConfigError(f"output={text}: must end in {' or '.join(options)}")
         name = options[suffix]
         if getattr(arguments, name) is not None:

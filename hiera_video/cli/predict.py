@@ -8,6 +8,13 @@ hiera-video predict clip.mp4 --model hiera_base_16x224 --checkpoint mae_k400_ft_
 Prints one line for each video: the average over the views of the run's test (for published
 weights 5×3, as the paper tests on Kinetics). With --window, prints one line for each segment of
 that many seconds; `--window clip` is the length of the model's clip.
+
+hiera-video predict film.mp4 --run runs/x --segments output=timeline.html output=film.eaf
+hiera-video predict --run runs/x --choose-thresholds lists/val.csv
+
+With --segments, prints when each class happens: the scores of sliding windows are smoothed, and a
+segment is where those of a class reach its threshold. --choose-thresholds chooses the thresholds
+on a list of labelled segments, for the predictions that follow.
 """
 
 from __future__ import annotations
@@ -24,6 +31,7 @@ from hiera_video.cli.arguments import (
     split_paths,
 )
 from hiera_video.cli.run import run_tool
+from hiera_video.cli.segments import add_segment_options, run_segments, wants_segments
 from hiera_video.errors import ConfigError
 
 OUTPUTS = {".csv": "csv", ".json": "json"}
@@ -35,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_parser().parse_intermixed_args(argv)  # options may stand between videos
     inputs, outputs, rest = split_paths(arguments.paths)
     arguments.paths = [*rest, *inputs]
+    if wants_segments(arguments):
+        return run_segments(arguments, outputs)
     set_outputs(arguments, outputs, OUTPUTS)
     _check(arguments)
     window = arguments.window
@@ -90,6 +100,7 @@ def make_parser() -> argparse.ArgumentParser:
         "seen_end_seconds",
     )
     add("--json", metavar="FILE", help="write the same as JSON, one object per prediction")
+    add_segment_options(parser)
     return parser
 
 

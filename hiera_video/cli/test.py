@@ -4,6 +4,7 @@ hiera-video test --run runs/x
 hiera-video test --run runs/x --checkpoint last data.test=lists/other.csv
 hiera-video test --cfg k400_hiera_b --checkpoint mae_k400_ft_k400
 hiera-video test --compare runs/a/results.json runs/b/results.json
+hiera-video test --run runs/x --segments data.test=lists/untrimmed.csv
 
 Writes results.json, predictions.csv, predictions.npz and report.html into `out_dir`; if it has the
 results of other videos, into a folder there that is named after the list.
@@ -47,6 +48,12 @@ def make_parser() -> argparse.ArgumentParser:
         help="with --compare, also write a page with the curves of both runs and the "
         "reconstructions of their masked pre-training",
     )
+    add(
+        "--segments",
+        action="store_true",
+        help="with --run, find segments in the untrimmed videos of data.test (a list of labelled "
+        "segments) and compute their mAP at temporal overlaps of 0.3 to 0.7",
+    )
     parser.usage = (
         "%(prog)s (--cfg FILE | --run DIR) [--checkpoint WEIGHTS] [--dry-run] [key=value ...]\n"
         "       %(prog)s --compare RESULTS RESULTS [--page FILE]"
@@ -75,11 +82,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_parser().parse_intermixed_args(argv)  # flags may stand between keys
     require_extra("train")
     config = read_config(arguments)
+    if arguments.segments:
+        return test_segments(config, arguments)
     manifest = read_split(config, "test")
     manifest.require_labels()
     from hiera_video.workflows.test import run_test
 
     return run_test(config, manifest, dry_run=arguments.dry_run)
+
+
+def test_segments(config: Config, arguments: argparse.Namespace) -> int:
+    """Check the arguments of `--segments`, then import torch and test."""
+    checkpoint = arguments.checkpoint
+    require(
+        arguments.run is not None and checkpoint in (None, *WHICH) and not arguments.dry_run,
+        "--segments: goes with --run DIR, --checkpoint best or last, and key=value",
+    )
+    from hiera_video.workflows.labelled_segments import run_segment_test
+    from hiera_video.workflows.predict import ModelSource
+
+    return run_segment_test(config, ModelSource(arguments.run, checkpoint))
 
 
 def read_config(arguments: argparse.Namespace) -> Config:

@@ -30,3 +30,11 @@ def film_strip(frames: NDArray[np.uint8], *, height: int = 96) -> bytes:
     else:
         strip.resize(size, Image.Resampling.LANCZOS).save(buffer, format="JPEG", quality=85)
     return buffer.getvalue()
+
+
+def shrink(frame: NDArray[np.uint8], *, height: int) -> NDArray[np.uint8]:
+    """Return a frame, uint8 [H, W, 3], reduced to a height; a lower one is returned as it is."""
+    if frame.shape[0] <= height:
+        return frame
+    size = max(round(frame.shape[1] * height / frame.shape[0]), 1), height
+    return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS))

@@ -118,6 +118,8 @@ class WindowScores:
     end_seconds: float
     seen_seconds: tuple[float, float]
     """As in `SegmentPrediction`."""
+    zero_seconds: float
+    """Time of the video's first frame on the file's clock, which lists use."""
     probabilities: Tensor
     """[K], on the CPU."""
 
@@ -176,6 +178,7 @@ def window_scores(
                 start_seconds=segment.start_seconds,
                 end_seconds=segment.end_seconds,
                 seen_seconds=segment.seen_seconds,
+                zero_seconds=segment.zero_seconds,
                 probabilities=class_probabilities(run, logits),
             )
 
@@ -187,6 +190,8 @@ class Segment:
     start_seconds: float
     end_seconds: float
     seen_seconds: tuple[float, float]
+    zero_seconds: float
+    """As in `WindowScores`."""
     views: Tensor
     """[crops, 3, T, S, S], normalised."""
 
@@ -253,7 +258,9 @@ class _SegmentReader:
             clips.append([segment.first + index for index in indices])
             spans.append((skipped + start, skipped + stop))
         return [
-            Segment(*span, (times[chosen[0]] - zero, times[chosen[-1]] - zero + 1 / fps), views)
+            Segment(
+                *span, (times[chosen[0]] - zero, times[chosen[-1]] - zero + 1 / fps), zero, views
+            )
             for span, chosen, views in zip(spans, clips, self._views(video, clips))
         ]
 

@@ -35,6 +35,9 @@ class Record:
     """Number of frames to use, as stated in a list of frame folders; None: all."""
     shard_video: ShardVideo | None = None
     """Position of the video in a tar shard; None: the video is a file of its own."""
+    excluded_seconds: tuple[tuple[float, float], ...] = ()
+    """Start and end of the segments that a record of background leaves out; it is about the rest of
+    the video."""
 
     @property
     def source(self) -> str | ShardVideo:
@@ -44,7 +47,8 @@ class Record:
     @property
     def part(self) -> str:
         """Text that identifies the part of the video that the record is about."""
-        return f"{self.start_seconds} {self.end_seconds} {self.num_frames}"
+        part = f"{self.start_seconds} {self.end_seconds} {self.num_frames}"
+        return f"{part} {self.excluded_seconds}" if self.excluded_seconds else part
 
     @property
     def label_text(self) -> str:

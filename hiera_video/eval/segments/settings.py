@@ -15,7 +15,7 @@ from hiera_video.utils.atomic_files import write_atomic
 from hiera_video.utils.checks import require
 from hiera_video.utils.text_files import read_json
 
-FILE_NAME = "segments.json"
+FILE_NAME = "segment_thresholds.json"
 WINDOWS_PER_STEP = 0.25
 """Default step, in windows."""
 SMOOTH, SHORTEST = 0.5, 0.5
