@@ -24,6 +24,7 @@ MAE, FINE_TUNED = "motion_hard_hiera_micro_mae", "motion_hard_hiera_micro"
 SCRATCH, PRETRAINED = "motion_hard_scratch", "motion_hard_pretrained"
 """Runs of two epochs, with the same recipe."""
 TWO_EPOCHS = ["train.epochs=2", "optim.warmup_epochs=0.4"]
+ALL_EPOCHS = ["train.eval_every=2"]
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -73,7 +74,7 @@ def commands(folder: Path, *, quick: bool, seed: int) -> list[list[str]]:
     return [
         ["prepare", "motion", f"output={data}", "--hard", *few],
         train(MAE, mae, None, quicker),
-        train(FINE_TUNED, full, mae, quicker),
+        train(FINE_TUNED, full, mae, quicker or ALL_EPOCHS),
         ["test", "--run", str(full), *views],
         train(FINE_TUNED, scratch, None, TWO_EPOCHS),
         ["test", "--run", str(scratch), *views],

@@ -20,7 +20,7 @@ def test_commands(tmp_path: Path) -> None:
         "prepare motion output=x/data/motion_hard --hard",
         f"train --cfg motion_hard_hiera_micro_mae {lists} "
         "out_dir=x/runs/motion_hard_hiera_micro_mae seed=3",
-        f"{tune} {mae} {lists} out_dir=x/runs/motion_hard_hiera_micro seed=3",
+        f"{tune} {mae} {lists} out_dir=x/runs/motion_hard_hiera_micro seed=3 train.eval_every=2",
         "test --run x/runs/motion_hard_hiera_micro",
         f"{tune} {lists} out_dir=x/runs/motion_hard_scratch seed=3 {short}",
         "test --run x/runs/motion_hard_scratch",
