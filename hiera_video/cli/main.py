@@ -17,6 +17,7 @@ from hiera_video.cli.run import run_tool
 
 COMMANDS = {
     "train": "train a model, or resume a run",
+    "average": "average the weights of several checkpoints",
     "test": "test a trained model with several views; compare two tests",
     "predict": "classify videos, folders, lists or a camera",
     "extract": "extract features of videos",
