@@ -4,6 +4,7 @@ hiera-video prepare folder --help           # your own videos
 hiera-video prepare kinetics --help         # Kinetics-400, -600, -700
 hiera-video prepare ssv2 --help             # Something-Something v2
 hiera-video prepare ucf101_hmdb51 --help    # UCF101, HMDB51
+hiera-video prepare ava --help              # AVA: actions of persons in boxes
 hiera-video prepare motion --help           # the generated set of the demo
 """
 
@@ -17,7 +18,7 @@ from importlib import import_module
 
 from hiera_video.cli.arguments import command_parser
 
-DATASETS = ("folder", "kinetics", "ssv2", "ucf101_hmdb51", "motion")
+DATASETS = ("folder", "kinetics", "ssv2", "ucf101_hmdb51", "ava", "motion")
 
 
 def make_parser() -> argparse.ArgumentParser:
