@@ -175,11 +175,12 @@ class HieraBlock(nn.Module):
             stride = layout.unit_tokens_in // layout.unit_tokens_out
             if stride > 1:
                 tokens = pool_units(tokens, layout.unit_tokens_out, stride)
-        tokens = _add(tokens, self.attn(normed), branch_scale, 0)
-        return _add(tokens, self.mlp(self.norm2(tokens)), branch_scale, 1)
+        tokens = add_branch(tokens, self.attn(normed), branch_scale, 0)
+        return add_branch(tokens, self.mlp(self.norm2(tokens)), branch_scale, 1)
 
 
-def _add(tokens: Tensor, branch: Tensor, branch_scale: Tensor | None, index: int) -> Tensor:
+def add_branch(tokens: Tensor, branch: Tensor, branch_scale: Tensor | None, index: int) -> Tensor:
+    """Add a branch to the shortcut, scaled by column `index` of `branch_scale` [B, 2]."""
     if branch_scale is None:
         return tokens + branch
     return tokens + branch * branch_scale[:, index].to(branch.dtype).view(-1, 1, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fnmatch import fnmatch
 
 from hiera_video.errors import ConfigError
+from hiera_video.models.build import build_model
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.models.registry import MaeConfig, config_for, default_mae, is_mae, list_names
@@ -71,15 +72,13 @@ def create_model(
         drop_path_rate=drop_path_rate,
         head_dropout=head_dropout,
     )
-    model: Hiera | MaskedAutoencoderHiera
     if is_mae(name):
-        model = MaskedAutoencoderHiera(config, mae or default_mae(name), checkpointing)
+        mae = mae or default_mae(name)
     elif mae is not None:
         raise ConfigError(
             f"mae was given, but {name} is a classifier; the masked autoencoder is mae_{name}"
         )
-    else:
-        model = Hiera(config, checkpointing)
+    model = build_model(config, mae, checkpointing)
     if weights is not None:
         load_pretrained(model, weights, name=name)
     return model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ from hiera_video.models.tokens import (
 )
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
-_EMBEDDING = ("pos_embed", "patch_embed")
+_EMBEDDING = ("pos_embed", "patch_embed", "cls_token")
 
 
 class HieraEncoder(nn.Module):
@@ -51,20 +51,27 @@ class HieraEncoder(nn.Module):
         self.stages = stage_table(config)
         self.order = UnitOrder(config)
         self.patch_embed = PatchEmbed(config)
-        tokens = config.token_grid
-        if config.sep_pos_embed:
-            self.pos_embed_spatial = nn.Parameter(
-                torch.zeros(1, tokens[-2] * tokens[-1], config.embed_dim)
-            )
-            self.pos_embed_temporal = nn.Parameter(torch.zeros(1, tokens[0], config.embed_dim))
-        else:
-            self.pos_embed = nn.Parameter(torch.zeros(1, math.prod(tokens), config.embed_dim))
+        self.make_positions()
+        self.blocks = self.make_blocks()
         layouts = block_table(config)
-        self.blocks = nn.ModuleList(HieraBlock(layout, config.mlp_ratio) for layout in layouts)
         rates = torch.tensor([layout.drop_path for layout in layouts]).view(1, -1, 1)
         # a buffer, so that it moves with the model; not persistent, so that no checkpoint holds it
         self.register_buffer("_drop_rates", rates, persistent=False)
         self._has_drop_path = [layout.drop_path > 0 for layout in layouts]
+
+    def make_positions(self) -> None:
+        """Create the position embeddings: one table, or one for space and one for time."""
+        tokens, dim = self.config.token_grid, self.config.embed_dim
+        if self.config.sep_pos_embed:
+            self.pos_embed_spatial = nn.Parameter(torch.zeros(1, tokens[-2] * tokens[-1], dim))
+            self.pos_embed_temporal = nn.Parameter(torch.zeros(1, tokens[0], dim))
+        else:
+            self.pos_embed = nn.Parameter(torch.zeros(1, math.prod(tokens), dim))
+
+    def make_blocks(self) -> nn.ModuleList:
+        """Build the blocks, first to last."""
+        layouts, ratio = block_table(self.config), self.config.mlp_ratio
+        return nn.ModuleList(HieraBlock(layout, ratio) for layout in layouts)
 
     @property
     def num_features(self) -> int:
@@ -199,7 +206,9 @@ class HieraEncoder(nn.Module):
                 outputs.append(tokens.view(tokens.shape[0], units, -1, tokens.shape[-1]))
         return outputs
 
-    def run_block(self, block: nn.Module, tokens: Tensor, branch_scale: Tensor | None) -> Tensor:
+    def run_block(
+        self, block: Callable[..., Tensor], tokens: Tensor, branch_scale: Tensor | None
+    ) -> Tensor:
         """Run one block, recomputed in the backward pass if `checkpointing` is on."""
         if self.checkpointing and torch.is_grad_enabled():
             # a block draws no random numbers, so no generator state is saved
@@ -314,7 +323,7 @@ class Hiera(HieraEncoder):
 
     def __init__(self, config: HieraConfig, checkpointing: bool = False) -> None:
         super().__init__(config, checkpointing)
-        self.global_pool: Literal["avg", ""] = "avg"
+        self.global_pool: Literal["avg", "token", ""] = "avg"
         self.norm = nn.LayerNorm(self.num_features, eps=NORM_EPS)
         self.head = ClassifierHead(self.num_features, config.num_classes, config.head_dropout)
         init_weights(self, config)

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from hiera_video.errors import ConfigError
 from hiera_video.models.layout import AXES, HieraConfig, check_input_size
+from hiera_video.models.mvit.config import ladder_configs
 from hiera_video.utils.checks import require
 
 
@@ -196,11 +197,12 @@ def _all_names() -> dict[str, HieraConfig]:
     return classifiers | autoencoders
 
 
-_CONFIGS = _all_names()
+_HIERAS = _all_names()
+_CONFIGS: dict[str, HieraConfig] = {**_HIERAS, **ladder_configs(_HIERAS)}
 
 
 def list_names() -> tuple[str, ...]:
-    """Return every model name: classifiers of video and images, then their autoencoders."""
+    """Return every model name: Hiera's classifiers and autoencoders, then those of the ladder."""
     return tuple(_CONFIGS)
 
 
@@ -240,7 +242,9 @@ def config_for(
             )
         near = get_close_matches(name, _CONFIGS, n=3, cutoff=0.5)
         hint = (
-            f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(_CONFIGS)}"
+            f"did you mean {' or '.join(near)}?"
+            if near
+            else f"choose one of {', '.join(_HIERAS)}, or a name of the ladder (docs/ladder.md)"
         )
         raise ConfigError(f"{section}name={name!r}: unknown model; {hint}")
     config = _CONFIGS[name]

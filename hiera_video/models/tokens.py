@@ -56,9 +56,9 @@ class UnitOrder:
         pattern = f"b c {self._grid(level)} -> b ({self._units()}) ({self._tokens(level)}) c"
         return rearrange(grid, pattern, **self._sizes_in(pattern))
 
-    def unroll_units(self, grids: Tensor) -> Tensor:
+    def unroll_units(self, grids: Tensor, level: int = 0) -> Tensor:
         """Reorder grids of single units, [N, C, (t,) h, w], to [N, tokens, C] in unit order."""
-        pattern = f"n c {self._unit_grid(0)} -> n ({self._tokens(0)}) c"
+        pattern = f"n c {self._unit_grid(level)} -> n ({self._tokens(level)}) c"
         return rearrange(grids, pattern, **self._sizes_in(pattern))
 
     def reroll(self, tokens: Tensor, level: int) -> Tensor:

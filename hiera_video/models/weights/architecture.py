@@ -7,6 +7,7 @@ from typing import Any
 
 from hiera_video.errors import CheckpointError, HieraVideoError
 from hiera_video.models.layout import HieraConfig
+from hiera_video.models.mvit.config import LadderConfig
 from hiera_video.models.registry import MaeConfig, config_for, default_mae
 from hiera_video.models.weights.inflate import State
 from hiera_video.models.weights.save import DECODER_KEYS
@@ -107,9 +108,8 @@ def rebuild_configs(
             f"{source}: has no config.json; build the model with create_model(…, pretrained=…) "
             "instead"
         )
-    arguments = {
-        key: value for key, value in config.items() if key in HieraConfig.__dataclass_fields__
-    }
+    kind = LadderConfig if "kv_stride" in config else HieraConfig
+    arguments = {key: value for key, value in config.items() if key in kind.__dataclass_fields__}
     is_autoencoder = "mask_token" in state
     if not is_autoencoder and "head.projection.weight" not in state:
         arguments["num_classes"] = 0
@@ -117,7 +117,7 @@ def rebuild_configs(
     decoder = {key: config[key] for key in (*DECODER_KEYS, "mask_ratio") if key in config}
     try:
         _check_types(arguments)
-        encoder = HieraConfig(**{"init": init, **arguments})
+        encoder = kind(**{"init": init, **arguments})
         if len(encoder.input_size) == 2:
             decoder = {"mask_ratio": _IMAGE_MASK_RATIO, **decoder}
         return encoder, MaeConfig(**{**decoder, **(extras.get("mae") or {})})
@@ -132,7 +132,9 @@ def rebuild_configs(
 def _check_types(arguments: Mapping[str, Any]) -> None:
     """Raise `TypeError` for a value that is not of the type of its default."""
     for key, value in arguments.items():
-        default = getattr(HieraConfig, key)
+        default = getattr(LadderConfig, key)
+        if key == "kv_stride":  # empty by default
+            default = LadderConfig.q_stride
         items, example = (value, default[0]) if isinstance(default, tuple) else ([value], default)
         kinds = (float, int) if isinstance(example, float) else type(example)
         if not isinstance(items, list | tuple) or not all(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from hiera_video.errors import CheckpointError
 from hiera_video.models.hiera import Hiera, HieraEncoder
+from hiera_video.models.mvit.names import resize_relative_positions
 from hiera_video.models.registry import SIZES
 from hiera_video.models.weights.inflate import (
     DECODER_PREFIXES,
@@ -150,13 +151,15 @@ def _convert(
         state = inflate_image_weights(state, config, inflation)
         notes.append(f"image weights inflated in time ({inflation})")
     state, resized = resize_position_embeddings(state, config, source)
-    return state, notes + resized
+    state, interpolated = resize_relative_positions(state, model)
+    return state, notes + resized + interpolated
 
 
 def _check_complete(state: State, model: HieraEncoder, report: LoadReport) -> None:
     """Raise an error unless only whole parts (head, classifier, decoder) are missing or unused."""
     optional: list[str] = []
-    for part, base in ((("head.",), ("norm.",)), (DECODER_PREFIXES, _FUSION)):
+    parts = ((("head.",), ("norm.",)), (DECODER_PREFIXES, _FUSION), (("cls_token",), ()))
+    for part, base in parts:
         if not any(name.startswith(part) for name in state):
             optional += part
             if not any(name.startswith(base) for name in state):

@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load_file
 
 from hiera_video.errors import CheckpointError
+from hiera_video.models.build import build_model
 from hiera_video.models.hiera import Hiera, HieraEncoder
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.models.weights.architecture import constructor_arguments, rebuild_configs
@@ -134,8 +135,7 @@ def from_pretrained(source: str | Path) -> Hiera | MaskedAutoencoderHiera:
     config, mae = rebuild_configs(weights.config, weights.extras, weights.state, str(source))
 
     def build() -> Hiera | MaskedAutoencoderHiera:
-        is_autoencoder = "mask_token" in weights.state
-        return MaskedAutoencoderHiera(config, mae) if is_autoencoder else Hiera(config)
+        return build_model(config, mae if "mask_token" in weights.state else None)
 
     with torch.device("meta"):  # before any memory is taken
         _check_shapes(build(), weights)
