@@ -27,7 +27,8 @@ MAY_IMPORT = {
     **dict.fromkeys(LIBRARIES, LIBRARY),
     "config": {*LIBRARY, *LIBRARIES},
     "workflows": {*LIBRARY, *LIBRARIES, "export", "config"},
-    "cli": {*LIBRARY, *LIBRARIES, "export", "config", "workflows"},
+    "app": {*LIBRARY, *LIBRARIES, "config", "workflows"},
+    "cli": {*LIBRARY, *LIBRARIES, "export", "config", "workflows", "app"},
 }
 """Room → rooms that it may import, besides itself."""
 STANDARD_LIBRARY_ALONE = [

@@ -24,6 +24,7 @@ COMMANDS = {
     "search": "search a feature store by example",
     "export": "export a model to torch.export or ONNX",
     "visualize": "draw videos, training clips or reconstructions",
+    "app": "serve a page that shows what a model sees in a video",
     "benchmark": "measure speed on this machine",
     "check-data": "find unreadable, short and duplicate videos",
     "prepare": "make the lists, copies and shards of a data set",

@@ -19,6 +19,7 @@ EXTRAS = {
     "wandb": ("wandb",),
     "demo": ("skimage", "sklearn"),
     "completion": ("argcomplete",),
+    "app": ("gradio", "matplotlib"),
 }
 """Extra → modules that it installs."""
 PACKAGES = {"skimage": "scikit-image", "sklearn": "scikit-learn", "faiss": "faiss-cpu"}

@@ -1,0 +1,125 @@
+"""The parts of the page as HTML: pictures lie in the text, names are escaped."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from hiera_video.app.analysis import Analysis
+from hiera_video.utils.text_files import escape_names, printable
+
+CSS = """
+.hv { overflow-x: auto; }
+.hv h2 { font-size: 1.1em; font-weight: 600; margin: .4em 0 0 0; }
+.hv table, .hv tr, .hv td, .hv th { border: none !important; }
+.hv table { border-collapse: separate; border-spacing: 3px; }
+.hv td, .hv th { font-weight: 400; font-size: 14px; padding: 2px 4px; text-align: center; }
+.hv th { text-align: left; max-width: 16em; overflow-wrap: anywhere; }
+.hv .cell { min-width: 3.2em; border-radius: 4px; }
+.hv .time { font-size: 12px; opacity: .75; white-space: nowrap; }
+.hv img { display: block; margin: 0 auto; border-radius: 4px; max-width: none; }
+.hv .bar { width: 12em; text-align: left; background: rgba(59,111,196,.15); border-radius: 4px;
+  padding: 0; }
+.hv .bar div { background: #3b6fc4; border-radius: 4px; height: 1em; }
+.hv .first { font-size: 1.5em; font-weight: 600; margin: 0 0 .2em 0; overflow-wrap: anywhere; }
+.hv .note { font-size: 13px; opacity: .8; margin: .3em 0; }
+.hv .error { color: #b42318; }
+"""
+
+
+def block(content: str) -> str:
+    """Return content as a part of the page."""
+    return f'<div class="hv">{content}</div>'
+
+
+def heading(text: str) -> str:
+    """Return a heading."""
+    return block(f"<h2>{text_of(text)}</h2>")
+
+
+def note(text: str) -> str:
+    """Return a line of small text."""
+    return block(f'<p class="note">{text_of(text)}</p>')
+
+
+def failure(text: str) -> str:
+    """Return an error for the user."""
+    return block(f'<p class="error" role="alert">{text_of(text)}</p>')
+
+
+def text_of(text: str) -> str:
+    """Return text as HTML, without control characters."""
+    return escape(printable(escape_names(text)))
+
+
+def picture(content: bytes, alt: str) -> str:
+    """Return an image whose bytes lie in the page."""
+    kind = "png" if content.startswith(b"\x89PNG") else "jpeg"
+    data = base64.b64encode(content).decode()
+    return f'<img src="data:image/{kind};base64,{data}" alt="{text_of(alt)}">'
+
+
+def answer(analysis: Analysis) -> str:
+    """Return the most likely classes of a video with bars."""
+    label, probability = analysis.top[0]
+    video, count = analysis.video, len(analysis.windows)
+    rows = "".join(
+        f"<tr><th>{text_of(name)}</th><td class='bar'><div style='width:{value:.1%}'></div></td>"
+        f"<td>{value:.1%}</td></tr>"
+        for name, value in analysis.top
+    )
+    mean = f"mean of {count} windows" if count > 1 else "one window"
+    facts = f"{video.width}×{video.height}, {video.fps:.4g} fps, {video.duration_seconds:.1f} s"
+    return block(
+        f'<p class="first">{text_of(label)} {probability:.1%}</p><table>{rows}</table>'
+        f'<p class="note">{facts}; {mean}</p>'
+    )
+
+
+def timeline(analysis: Analysis) -> str:
+    """Return a table: a column for each window, with a picture and the classes' probabilities."""
+    windows = analysis.video.windows
+    pictures = "".join(
+        f"<td>{picture(_jpeg(window.picture), f'frame at {window.start_seconds:.1f} s')}</td>"
+        for window in windows
+    )
+    times = "".join(
+        f'<td class="time">{window.start_seconds:.1f}–{window.end_seconds:.1f} s</td>'
+        for window in windows
+    )
+    columns = ["".join(map(_cell, values)) for values in zip(*analysis.windows)]
+    rows = "".join(
+        f"<tr><th>{text_of(label)}</th>{cells}</tr>"
+        for (label, _), cells in zip(analysis.top, columns)
+    )
+    return heading("Over time") + block(
+        f"<table><tr><th></th>{pictures}</tr><tr><th></th>{times}</tr>{rows}</table>"
+    )
+
+
+def strips(pictures: Sequence[tuple[str, bytes]], caption: str) -> str:
+    """Return pictures below each other, each with its name, and a caption."""
+    shown = "".join(
+        f'<p class="note">{text_of(name)}</p>{picture(content, name)}' for name, content in pictures
+    )
+    return block(f'{shown}<p class="note">{text_of(caption)}</p>')
+
+
+def _cell(probability: float) -> str:
+    colour = "#fff" if probability > 0.55 else "inherit"
+    return (
+        f'<td class="cell" style="background:rgba(59,111,196,{max(probability, 0.06):.2f});'
+        f'color:{colour}">{probability:.0%}</td>'
+    )
+
+
+def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="JPEG", quality=85)
+    return buffer.getvalue()
