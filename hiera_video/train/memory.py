@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from hiera_video.data.loading.batch_plan import is_divisible
+from hiera_video.data.detection.dataset import add_whole_boxes
 from hiera_video.data.loading.loader import ClipBatch
 from hiera_video.errors import ConfigError, DeviceMemoryError
 from hiera_video.runtime.distributed import World
@@ -31,6 +31,8 @@ MIN_GROWTH = 64 << 20
 """Bytes from which on the growth of a step is extrapolated; below it allocator effects dominate."""
 OUT_OF_MEMORY = (torch.OutOfMemoryError, DeviceMemoryError)
 """Errors of a step that does not fit: torch's, and what `Trainer.train_step` makes of it."""
+TRIAL_BOXES = 8
+"""Boxes of a clip in a trial of action detection; AVA's key frames have two on average."""
 RECORD = "memory.json"
 """File in the run folder with the choice, reused by restarts on the same kind of machine."""
 
@@ -38,16 +40,16 @@ RECORD = "memory.json"
 def micro_batch_sizes(batch_size: int, num_processes: int, *, pairs: bool = True) -> dict[int, int]:
     """Return the possible micro-batch sizes, ascending, with the accumulation that each needs.
 
-    `pairs` is as in `BatchPlan`.
+    With `pairs` (as in `BatchPlan`), odd sizes load their clips twice, so of these there is only 1.
 
     >>> micro_batch_sizes(16, 2)
-    {2: 4, 4: 2, 8: 1}
+    {1: 8, 2: 4, 4: 2, 8: 1}
     """
     sizes = {}
     for accumulate in range(batch_size // num_processes, 0, -1):
-        chunks = num_processes * accumulate
-        if is_divisible(batch_size, chunks, pairs=pairs):
-            sizes[batch_size // chunks] = accumulate
+        size, rest = divmod(batch_size, num_processes * accumulate)
+        if rest == 0 and not (pairs and 1 < size < batch_size and size % 2):
+            sizes[size] = accumulate
     return sizes
 
 
@@ -174,7 +176,12 @@ def _free_memory(device: torch.device) -> int:
 
 
 def trial_step(
-    trainer: Trainer, *, clip: tuple[int, ...], repeats: int, num_labels: int | None
+    trainer: Trainer,
+    *,
+    clip: tuple[int, ...],
+    repeats: int,
+    num_labels: int | None,
+    boxes: bool = False,
 ) -> Callable[[int], None]:
     """Return a function that runs a training step on a given number of videos of noise.
 
@@ -183,6 +190,7 @@ def trial_step(
         clip: Shape of a clip, (3, T, H, W).
         repeats: Clips of each video.
         num_labels: Number of classes of a multi-label task, else None.
+        boxes: The task scores boxes, of which each clip then has `TRIAL_BOXES`.
     """
 
     def step(videos: int) -> None:
@@ -197,6 +205,8 @@ def trial_step(
             position=numbers,
             substituted=(),
         )
+        if boxes:
+            batch = add_whole_boxes(batch, TRIAL_BOXES)
         trainer.train_step([batch], StopSignal())
 
     return step

@@ -67,6 +67,8 @@ class Classify:
             cutmix=augment.cutmix,
             generator=context.batch_generator("mix"),
         )
+        trained = len(batch.row)  # partners after these were only to be mixed in
+        clips, targets = clips[:trained], targets[:trained]
         logits = model(clips, path_draws=context.path_draws).float()
         weights = None
         if self.class_weights is not None:

@@ -122,12 +122,11 @@ def _check_plan(config: Config, train: Manifest, world: World) -> None:
 def shrink(config: Config, train: Manifest, num_processes: int) -> tuple[Config, Manifest]:
     """Return `config` with the smallest batch, and `train` with enough videos for two steps.
 
-    The batch is one video or, with several micro-batches or processes, two for each of them.
+    The batch is one video for each micro-batch and process.
     Learning rates stay those of the recipe's batch. Videos are repeated where there are too few.
     """
     accumulate = min(config.train.accumulate, 2)
-    chunks = num_processes * accumulate
-    batch_size = 1 if chunks == 1 else 2 * chunks  # each chunk holds both videos of mixup's pairs
+    batch_size = num_processes * accumulate
     copies = math.ceil(STEPS * batch_size / max(len(train.records), 1))
     small = replace(
         config,

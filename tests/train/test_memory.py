@@ -96,13 +96,14 @@ def test_every_micro_batch_size_makes_a_plan(batch_size: int, processes: int) ->
             world=processes,
             accumulate=accumulate,
         )
-        assert [len(slots) for slots in plan.micro_batches(0)] == [videos] * accumulate
+        assert plan.chunk_size == videos and len(plan.micro_batches(0)) == accumulate
 
 
 def test_batches_that_cannot_be_divided() -> None:
-    assert micro_batch_sizes(16, 2) == {2: 4, 4: 2, 8: 1}
-    assert micro_batch_sizes(16, 2, pairs=False) == {1: 8, 2: 4, 4: 2, 8: 1}
-    assert micro_batch_sizes(5, 1) == {5: 1} and micro_batch_sizes(5, 2) == {}
+    assert micro_batch_sizes(16, 2) == {1: 8, 2: 4, 4: 2, 8: 1}
+    assert micro_batch_sizes(12, 1) == {1: 12, 2: 6, 4: 3, 6: 2, 12: 1}  # not 3: loads clips twice
+    assert micro_batch_sizes(12, 1, pairs=False) == {1: 12, 2: 6, 3: 4, 4: 3, 6: 2, 12: 1}
+    assert micro_batch_sizes(5, 1) == {1: 5, 5: 1} and micro_batch_sizes(5, 2) == {}
 
 
 def test_a_gpu_is_tried_with_more_videos_until_it_is_full(
@@ -111,7 +112,7 @@ def test_a_gpu_is_tried_with_more_videos_until_it_is_full(
     gpu = FakeGpu(monkeypatch, free=0, capacity=8)
     with caplog.at_level(logging.INFO):
         assert choose_accumulation(gpu.step, 64, GPU, sharded=False) == 8
-    assert gpu.steps == [2, 4, 8, 16] and gpu.fractions == [0.9, 1.0] and gpu.resets == 1
+    assert gpu.steps == [1, 2, 4, 8, 16] and gpu.fractions == [0.9, 1.0] and gpu.resets == 1
     assert "train.accumulate=8, micro-batches of 8 videos, 1 processes" in caplog.text
 
 
@@ -122,16 +123,16 @@ def test_the_micro_batch_of_a_sharded_model_is_extrapolated(
     gpu = FakeGpu(monkeypatch, free=free, capacity=64)
     with caplog.at_level(logging.INFO):  # at most 0.8 × free, 100 MB for each of 8 or 16 videos
         assert choose_accumulation(gpu.step, 64, GPU, sharded=True) == accumulate
-    assert gpu.steps == [2, 2]
-    assert "a video takes 100.0 MB in a step, measured with 2" in caplog.text
+    assert gpu.steps == [1, 1]
+    assert "a video takes 100.0 MB in a step, measured with 1" in caplog.text
 
 
 @pytest.mark.parametrize("sharded", [False, True])
 def test_a_gpu_that_is_too_small_for_any_micro_batch(
     sharded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gpu = FakeGpu(monkeypatch, free=1 << 40, capacity=1)
-    words = r"auto: not even 2 videos at once fit .* set model.checkpointing=true"
+    gpu = FakeGpu(monkeypatch, free=1 << 40, capacity=0)
+    words = r"auto: not even 1 videos at once fit .* set model.checkpointing=true"
     with pytest.raises(DeviceMemoryError, match=words):
         choose_accumulation(gpu.step, 64, GPU, sharded=sharded)
 
@@ -175,7 +176,7 @@ def test_a_trainer_that_runs_out_of_memory_is_tried_with_fewer_videos(
     )
     step = trial_step(trainer, clip=(3, 16, 32, 32), repeats=1, num_labels=None)
     assert choose_accumulation(step, 8, GPU, sharded=False) == 4
-    assert tried == [2, 4]
+    assert tried == [1, 2, 4]
 
 
 def test_a_choice_is_reused_on_the_same_kind_of_machine_only(

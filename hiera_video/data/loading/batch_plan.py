@@ -35,7 +35,10 @@ class BatchPlan:
 
         B = 8, 2 chunks    chunk 0: 0 1 | 6 7    chunk 1: 2 3 | 4 5
 
-    Without mixup and cutmix, a chunk may also have an odd number of videos, such as one.
+    A chunk of an odd number of videos, such as one, cannot hold whole pairs. If clips are mixed,
+    its videos' partners are loaded as well, after them; otherwise it takes videos in order:
+
+        B = 4, 4 chunks    chunk 0: 0 + 3    chunk 1: 1 + 2    chunk 2: 2 + 1    chunk 3: 3 + 0
     """
 
     num_records: int
@@ -50,7 +53,7 @@ class BatchPlan:
     accumulate: int = 1
     """Micro-batches of each rank in one step."""
     pairs: bool = True
-    """Clips are mixed: every chunk must hold both videos of each of mixup's pairs."""
+    """Clips are mixed: every chunk needs both videos of each of mixup's pairs."""
     class_of: tuple[int, ...] | None = None
     """Class of each record, to balance the classes of an epoch; None: each record comes once."""
 
@@ -69,16 +72,17 @@ class BatchPlan:
                 "not enough for one step; lower train.batch_size"
             )
         chunks = self.world * self.accumulate
-        if not is_divisible(self.batch_size, chunks, pairs=self.pairs):
-            multiple = 2 * chunks if self.pairs else chunks
-            reason = ", so that each part holds mixup's pairs" if self.pairs else ""
-            divisible = self.batch_size % chunks == 0  # odd parts
+        if self.batch_size % chunks:
             raise ConfigError(
                 f"train.batch_size={self.batch_size}: {self.world} processes x "
-                f"train.accumulate={self.accumulate} need a multiple of {multiple}{reason}; set it "
-                f"to one, {max(self.batch_size // multiple, 1) * multiple} for example"
-                + (", or set augment.mixup=0 augment.cutmix=0" if divisible else "")
+                f"train.accumulate={self.accumulate} need a multiple of {chunks}; set it to one, "
+                f"{max(self.batch_size // chunks, 1) * chunks} for example"
             )
+
+    @property
+    def chunk_size(self) -> int:
+        """Videos that a chunk trains on; partners that it loads besides come after them."""
+        return self.batch_size // (self.world * self.accumulate)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -92,7 +96,11 @@ class BatchPlan:
         return _balanced_rows(self.class_of, self.seed, epoch)
 
     def micro_batches(self, step: int) -> list[list[Slot]]:
-        """Return this rank's micro-batches of a step, counted over all epochs."""
+        """Return this rank's micro-batches of a step, counted over all epochs.
+
+        Each has `chunk_size` videos; if that is odd and clips are mixed, their partners follow, in
+        the order in which reversing the whole list maps each video to its partner.
+        """
         epoch, number = divmod(step, self.steps_per_epoch)
         start = number * self.batch_size
         order = _epoch_order(self.num_records, self.seed, epoch)
@@ -102,27 +110,17 @@ class BatchPlan:
         ]
 
     def _positions(self, chunk: int) -> list[int]:
-        chunks = self.world * self.accumulate
-        if chunks == 1:
-            return list(range(self.batch_size))  # may be odd: the middle video is its own partner
-        size = self.batch_size // chunks
-        if size % 2:  # only where nothing is mixed
-            return list(range(chunk * size, (chunk + 1) * size))
-        half = size // 2
-        front = range(chunk * half, (chunk + 1) * half)
-        return [*front, *(self.batch_size - 1 - position for position in reversed(front))]
+        size = self.chunk_size
+        if size == self.batch_size:  # may be odd: the middle video is its own partner
+            return list(range(size))
+        if size % 2:
+            own = range(chunk * size, (chunk + 1) * size)
+            return [*own, *self._mirror(own)] if self.pairs else list(own)
+        front = range(chunk * size // 2, (chunk + 1) * size // 2)
+        return [*front, *self._mirror(front)]
 
-
-def is_divisible(batch_size: int, chunks: int, *, pairs: bool) -> bool:
-    """Return True if a batch can be divided into so many chunks.
-
-    Args:
-        batch_size: Videos of a step.
-        chunks: Parts of equal size.
-        pairs: Each part must hold both videos of mixup's pairs. The only part may be odd: its
-            middle video is its own partner.
-    """
-    return batch_size % chunks == 0 and not (pairs and chunks > 1 and batch_size // chunks % 2)
+    def _mirror(self, positions: range) -> list[int]:
+        return [self.batch_size - 1 - position for position in reversed(positions)]
 
 
 @lru_cache(maxsize=2)

@@ -21,7 +21,11 @@ from hiera_video.utils.profiler import stage
 
 @dataclass(frozen=True, kw_only=True)
 class ClipBatch:
-    """One micro-batch of a rank, B = videos × repeats, the repeats of a video side by side."""
+    """One micro-batch of a rank, B = videos × repeats, the repeats of a video side by side.
+
+    If B clips are mixed with partners outside them (`BatchPlan`), `clips` and `labels` are those of
+    2B clips, and the partners come last.
+    """
 
     clips: Tensor
     """float32 [B, 3, T, S, S]; while crops are pending, their bytes, uint8 [N]."""
@@ -143,6 +147,8 @@ class BatchLoader:
         with stage("collate"):
             clips, pending = collate([clip for video in videos for clip in video.clips])
         labels = [label for video in videos for label in video.labels]
+        size = self.plan.chunk_size  # the partners after them give clips and labels alone
+        slots, videos = slots[:size], videos[:size]
         return self.make_batch(
             labels,
             clips=clips,
