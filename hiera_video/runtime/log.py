@@ -11,6 +11,7 @@ import inspect
 import json
 import logging
 import os
+import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -113,7 +114,17 @@ def _start_board(folder: Path, first_step: int) -> Any:
             type(error).__name__, error,
         )  # fmt: skip
         return None
+    threading.excepthook = _report_thread_error
     return SummaryWriter(str(folder), purge_step=first_step)
+
+
+_report_other_threads = threading.excepthook
+
+
+def _report_thread_error(error: threading.ExceptHookArgs) -> None:
+    """Keep quiet about TensorBoard's thread: the next write raises its error in the main thread."""
+    if type(error.thread).__module__ != "tensorboard.summary.writer.event_file_writer":
+        _report_other_threads(error)
 
 
 def require_logger(name: str | None) -> None:

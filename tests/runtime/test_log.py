@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import threading
 import time
 from pathlib import Path
 from types import ModuleType
@@ -131,6 +133,26 @@ def test_a_deleted_tensorboard_folder_does_not_end_the_run(
         f"{tmp_path}/tensorboard cannot be written (No such file or directory); TensorBoard gets "
         "no more numbers, metrics.jsonl does"
     ]
+
+
+def test_the_writing_thread_of_tensorboard_prints_no_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Issue I, 4.11: the real writer, whose folder is deleted."""
+    log = MetricLog(tmp_path, first_step=0)
+    log.write(1, "train", loss=1.0)
+    thread = next(thread for thread in threading.enumerate() if hasattr(thread, "_next_flush_time"))
+    while thread._next_flush_time == 0:  # it has not flushed its first number
+        time.sleep(0.01)
+    thread._next_flush_time = 0  # flush the next number too, instead of in two minutes
+    shutil.rmtree(tmp_path / "tensorboard")
+    log.write(2, "train", loss=1.0)
+    thread.join(timeout=60)
+    log.write(3, "train", loss=1.0)
+    log.close()
+    assert capsys.readouterr().err == ""
+    assert caplog.text.count("TensorBoard gets no more numbers, metrics.jsonl does") == 1
+    assert [row["step"] for row in read_metrics(log.path)] == [1, 2, 3]
 
 
 def test_a_tensorboard_that_does_not_import_is_named(
