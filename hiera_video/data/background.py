@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hiera_video.data.manifest.record import Label, Manifest, Record
-from hiera_video.data.sampling import FrameRange, frame_range_of
+from hiera_video.data.sampling import ClipConfig, FrameRange, clip_span, frame_range_of
 from hiera_video.errors import ManifestError
 
 BACKGROUND = "background"
@@ -30,10 +30,10 @@ def add_background(manifest: Manifest, share: float | None) -> Manifest:
     Args:
         manifest: Segments of untrimmed videos.
         share: Number of background records, as a share of the number of segments; each video gets
-            one in turn. None: one a video.
+            one in turn. None: one a video, and none if the list has no segments.
 
     Raises:
-        ManifestError: The list has no segments, or no class names.
+        ManifestError: The list has no segments and `share` is given, or it has no class names.
     """
     segments = dict[str, list[tuple[float, float]]]()
     first = dict[str, Record]()
@@ -41,6 +41,8 @@ def add_background(manifest: Manifest, share: float | None) -> Manifest:
         first.setdefault(record.path, record)
         if record.start_seconds is not None and record.end_seconds is not None:
             segments.setdefault(record.path, []).append((record.start_seconds, record.end_seconds))
+    if not segments and share is None:  # trimmed videos
+        return manifest
     if not segments:
         raise ManifestError(
             f"{manifest.source}: has no segments, and background is sampled from what they leave "
@@ -102,6 +104,33 @@ def free_ranges(
 def longest_range(ranges: Sequence[FrameRange]) -> FrameRange:
     """Return the longest range, the first of equals."""
     return max(ranges, key=lambda part: part.num_frames)
+
+
+def training_range(
+    parts: Sequence[FrameRange], record: Record, config: ClipConfig, generator: random.Random
+) -> FrameRange:
+    """Return the range of frames that a training clip of a record is sampled from.
+
+    Of background, a part is drawn for a dense clip. Where a clip covers its whole range
+    (`sampling=segments`), an interval as long as one of the labelled segments is drawn.
+
+    Args:
+        parts: The record's ranges.
+        record: The record; only one of background draws random numbers.
+        config: Which frames make a clip.
+        generator: Source of the choice.
+    """
+    if not record.excluded_seconds:
+        return parts[0]
+    fps = parts[0].fps
+    if config.sampling == "dense":
+        return draw_range(parts, clip_span(config, fps), generator)
+    start, end = generator.choice(record.excluded_seconds)
+    length = max(round((end - start) * fps), 1)
+    part = draw_range(parts, length, generator)
+    length = min(length, part.num_frames)
+    first = part.first + generator.randint(0, part.num_frames - length)
+    return FrameRange(first=first, num_frames=length, fps=fps)
 
 
 def draw_range(ranges: Sequence[FrameRange], span: float, generator: random.Random) -> FrameRange:

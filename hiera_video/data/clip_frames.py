@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from hiera_video.data.background import free_ranges, longest_range
 from hiera_video.data.manifest.record import Record
 from hiera_video.data.sampling import FrameRange, frame_range_of
 from hiera_video.data.transforms.multicrop import Crops
@@ -34,7 +35,16 @@ class ViewTransform(Protocol):
 
 
 def record_frame_range(video: VideoReader, record: Record) -> FrameRange:
-    """Return the frames of a video that `record` is about.
+    """Return the frames of a video that `record` is about; of background, the longest part.
+
+    Raises:
+        DecodeError: As for `record_frame_ranges`.
+    """
+    return longest_range(record_frame_ranges(video, record))
+
+
+def record_frame_ranges(video: VideoReader, record: Record) -> list[FrameRange]:
+    """Return the range of frames that `record` is about; of background, its parts.
 
     Raises:
         DecodeError: The video has fewer frames than its list states, or none in the record's
@@ -47,9 +57,12 @@ def record_frame_range(video: VideoReader, record: Record) -> FrameRange:
             "truncated",
             f"has {len(times)} frames, but its list says {record.num_frames}; make it again",
         )
-    window = frame_range_of(
-        times[: record.num_frames], video.fps, record.start_seconds, record.end_seconds
-    )
+    times = times[: record.num_frames]
+    if record.excluded_seconds:
+        if parts := free_ranges(times, video.fps, record.excluded_seconds):
+            return parts
+        raise unreadable(record.path, "empty_window", "has no frame outside its labelled segments")
+    window = frame_range_of(times, video.fps, record.start_seconds, record.end_seconds)
     if window.num_frames < 1:
         raise unreadable(
             record.path,
@@ -57,7 +70,7 @@ def record_frame_range(video: VideoReader, record: Record) -> FrameRange:
             f"has no frame from {record.start_seconds} to {record.end_seconds} s; its frames are "
             f"at {video.times[0]:.2f} to {video.times[-1]:.2f} s",
         )
-    return window
+    return [window]
 
 
 def decode_clips(

@@ -28,6 +28,10 @@ class DataConfig:
     """Shares of `data.train` that are held out as validation and test where `data.val` and
     `data.test` are unset, such as [0.15, 0.15]: of each class, with the segments of one video, as
     their names say, in one part. The same videos in every run, whatever its seed."""
+    background: float = 0.0
+    """Background clips in an epoch, as a share of the labelled segments of `data.train`, drawn from
+    what the segments leave of their videos. They have the class `background`, the last one unless
+    the list names it; in a multi-label list, no label. 0: none."""
     root: str | None = None
     """Folder that relative paths in a list start from, or that holds the shards; unset: the folder
     of the list or index."""
@@ -64,6 +68,10 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require(self.workers >= 0, f"data.workers={self.workers}: must be 0 or more")
+        require(
+            0 <= self.background < math.inf,
+            f"data.background={self.background}: must be 0 or more, and finite",
+        )
         if self.split is not None:
             object.__setattr__(self, "split", tuple(self.split))  # YAML gives a list
             val, test = self.split

@@ -18,11 +18,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from hiera_video.data.background import training_range
 from hiera_video.data.clip_frames import (
     ViewTransform,
     crops_of_clips,
     decode_clips,
     record_frame_range,
+    record_frame_ranges,
 )
 from hiera_video.data.loading.quarantine import OnOpen, QuarantinePolicy
 from hiera_video.data.loading.storage import StorageGuard
@@ -231,10 +233,12 @@ class TrainClips:
     def _decode(self, record: Record, clips: int, generator: random.Random) -> list[Frames]:
         """Return the frames of so many random clips of a video, each frame decoded once."""
         with stage("open"), open_video(record.source, self.decoder) as video:
-            window = record_frame_range(video, record)
+            parts, indices = record_frame_ranges(video, record), list[list[int]]()
             with _name_video_in_errors(record.path):
-                drawn = [training_clip(window, self.clip, generator) for _ in range(clips)]
-            indices = [[window.first + index for index in clip] for clip in drawn]
+                for _ in range(clips):
+                    part = training_range(parts, record, self.clip, generator)
+                    drawn = training_clip(part, self.clip, generator)
+                    indices.append([part.first + index for index in drawn])
             with stage("decode"):
                 if clips == 1:
                     return [video.frames(indices[0])]

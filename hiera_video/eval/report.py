@@ -13,6 +13,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 from numpy.typing import NDArray
 
+from hiera_video.data.clip_frames import record_frame_range
 from hiera_video.data.manifest.record import Manifest, Record, as_tuple
 from hiera_video.data.sampling import frame_range_of
 from hiera_video.errors import DecodeError
@@ -204,8 +205,7 @@ def _example(
 
 def _strip_frames(record: Record, decoder: Backend) -> Frames:
     with open_video(record.source, decoder) as video:
-        times = video.times[: record.num_frames]  # a list of frame folders may use only the first
-        frames = frame_range_of(times, video.fps, record.start_seconds, record.end_seconds)
+        frames = record_frame_range(video, record)
         last = frames.num_frames - 1
         steps = range(STRIP_FRAMES)
         return video.frames([frames.first + round(last * i / (STRIP_FRAMES - 1)) for i in steps])

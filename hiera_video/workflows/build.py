@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from hiera_video.config.schema import LIMITS, Config
+from hiera_video.data.background import add_background
 from hiera_video.data.manifest.read import prepare_command, read_manifest
 from hiera_video.data.manifest.record import Manifest
 from hiera_video.data.prepare.sources import name_sources, source_names
 from hiera_video.data.prepare.split import Part, split_parts, take_part
 from hiera_video.errors import ConfigError, ManifestError
 from hiera_video.eval.class_names import align_classes, align_label_count, quote_names
+from hiera_video.utils.checks import require
 from hiera_video.utils.remote_files import is_url
 
 if TYPE_CHECKING:
@@ -29,17 +31,30 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def read_split(config: Config, split: str) -> Manifest:
+def read_split(config: Config, split: str, *, background: bool = True) -> Manifest:
     """Read the manifest of `data.<split>`.
 
     Args:
         config: The experiment.
         split: `train`, `val` or `test`; `test` falls back to `val`.
+        background: Add the records of `data.background`; to validation and test, one a video.
 
     Raises:
-        ConfigError: The key is unset.
+        ConfigError: The key is unset, or `data.background` does not go with the task.
         ManifestError: The manifest is missing or malformed.
     """
+    manifest, share, task = _read_list(config, split), config.data.background, config.train.task
+    if not (background and share):
+        return manifest
+    require(
+        task in ("classify", "probe"),
+        f"data.background={share:g}: goes with train.task=classify or probe, not {task}; set it "
+        "to 0",
+    )
+    return add_background(manifest, share if split == "train" else None)
+
+
+def _read_list(config: Config, split: str) -> Manifest:
     source = getattr(config.data, split) or (config.data.val if split == "test" else None)
     shares = held_out_shares(config)
     if shares and (split == "train" or source is None):

@@ -28,6 +28,7 @@ from hiera_video.eval.segments.settings import SegmentSettings, write_settings
 from hiera_video.eval.segments.thresholds import choose_thresholds
 from hiera_video.utils.atomic_files import write_atomic
 from hiera_video.utils.short_paths import short_paths
+from hiera_video.workflows.build import read_split
 from hiera_video.workflows.load_run import LoadedRun
 from hiera_video.workflows.predict import DONE, SOME_UNREADABLE, ModelSource
 from hiera_video.workflows.segments import (
@@ -193,8 +194,7 @@ def run_segment_test(config: Config, source: ModelSource) -> int:
     Raises:
         ManifestError: As for `score_list`.
     """
-    listing = str(config.data.test or config.data.val)
-    manifest = read_manifest(listing, **config.data.list_options)
+    manifest = read_split(config, "test", background=False)
     run, settings = source.load(), settings_of(source)
     transform = EvalTransform(
         config.input_size[1], config.test.crops, config.augment.mean, config.augment.std
@@ -206,7 +206,7 @@ def run_segment_test(config: Config, source: ModelSource) -> int:
         scored.labelled, {path: video.segments for path, video in found.items()}
     )
     results = results_of(precision, scored, found, manifest.source)
-    stem = Path(config.out_dir) / f"segments_{Path(listing).stem}"
+    stem = Path(config.out_dir) / f"segments_{Path(manifest.source).stem}"
     write_atomic(stem.with_suffix(".json"), json.dumps(results, indent=1, ensure_ascii=False))
     write_atomic(stem.with_suffix(".html"), page_of(run, precision, scored, found, results))
     for overlap, value in zip(precision.overlaps, precision.means):

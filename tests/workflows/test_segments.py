@@ -315,3 +315,23 @@ def test_a_video_of_two_hours_is_scored_in_bounded_memory(
     assert len(scored.curve.centres) == 4 * 119 + 1 and scored.curve.end_seconds == 7200
     # 8 windows of 16 frames at once, of 7,632 in all
     assert video.held == 0 and video.most <= 2 * 8 * 16
+
+
+@pytest.mark.slow
+def test_training_on_segments_with_background(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing = labelled_list(film, tmp_path, ["1 4 7", "0 10 15"])
+    monkeypatch.chdir(tmp_path)
+    keys = [f"data.train={listing}", f"data.val={listing}", "data.workers=0", "out_dir=run"]
+    short = ["train.epochs=1", "optim.warmup_epochs=0", "train.batch_size=2"]
+    train = ["train", "--cfg", "motion_hiera_micro", *keys, *short]
+    assert run_command([*train, "data.background=1"]) == 0
+    meta = json.loads((tmp_path / "run/checkpoints/last/meta.json").read_text())
+    assert meta["class_names"] == ["bright", "dark", "background"]
+    assert meta["lists"]["train"]["videos"] == 4 and meta["lists"]["val"]["videos"] == 3
+    with pytest.raises(ConfigError, match=r"data.background=2: goes with train.task=classify or"):
+        pretrain = ["train", "--cfg", "motion_hiera_micro_mae", *keys, *short]
+        run_command([*pretrain, "out_dir=mae", "data.background=2"])
+    with pytest.raises(ConfigError, match=r"data.background=-1\.0: must be 0 or more, and finite"):
+        run_command([*train, "data.background=-1"])
