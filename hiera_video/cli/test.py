@@ -21,6 +21,7 @@ from hiera_video.cli.arguments import WHICH, config_parser
 from hiera_video.cli.run import run_tool
 from hiera_video.config.load import load_config, run_config_file
 from hiera_video.config.schema import Config
+from hiera_video.data.detection.key_frame import BoxManifest
 from hiera_video.utils.checks import require
 from hiera_video.utils.extras import require_extra
 from hiera_video.workflows.build import read_split
@@ -86,6 +87,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return test_segments(config, arguments)
     manifest = read_split(config, "test")
     manifest.require_labels()
+    if isinstance(manifest, BoxManifest):
+        from hiera_video.workflows.detection_test import run_detection_test
+
+        return run_detection_test(config, manifest, dry_run=arguments.dry_run)
     from hiera_video.workflows.test import run_test
 
     return run_test(config, manifest, dry_run=arguments.dry_run)

@@ -67,7 +67,8 @@ def check_weights(config: Config, name: str, *, warn_only: bool) -> None:
     """Refuse to fine-tune from random weights unless `model.pretrained=none` asks for it."""
     if config.train.task == "pretrain" or config.model.pretrained is not None:
         return
-    tags = [tag for tag in PUBLISHED.get(config.model.name, {}) if "_ft_" not in tag]
+    fine_tuned = config.train.task == "detect"  # detectors start from classifiers
+    tags = [tag for tag in PUBLISHED.get(config.model.name, {}) if ("_ft_" in tag) == fine_tuned]
     published = f", the tag {tags[0]}" if tags else ""
     message = (
         f"model.pretrained is not set: {name} starts from pre-trained weights; set "

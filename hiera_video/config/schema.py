@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from hiera_video.data.config import AugmentConfig, DataConfig
+from hiera_video.data.detection.config import DetectConfig
 from hiera_video.data.sampling import ClipConfig, check_num_clips
 from hiera_video.eval.config import TestConfig
 from hiera_video.features.config import FeaturesConfig
@@ -54,6 +55,8 @@ class Config:
     """Feature extraction."""
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     """Probes on frozen features, for `train.task=probe`."""
+    detect: DetectConfig = field(default_factory=DetectConfig)
+    """Boxes and classes of action detection, for `train.task=detect`."""
     out_dir: str = "runs/default"
     """Folder of the run: checkpoints, metrics, results, report."""
     seed: int = 0
@@ -84,7 +87,7 @@ class Config:
             size[1] == size[2],
             f"model.input_size={list(size)}: clips are cropped to squares; make both sides equal",
         )
-        tasks = ("pretrain",) if is_mae(model) else ("classify", "probe")
+        tasks = ("pretrain",) if is_mae(model) else ("classify", "probe", "detect")
         require(
             train.task in tasks,
             f"model.name={model} goes with train.task={' or '.join(tasks)}, not {train.task}; "
@@ -105,10 +108,45 @@ class Config:
             check_num_clips(self.clip, self.test.clips)
         elif train.task == "probe":
             check_num_clips(self.clip, self.probe.clips, "probe.clips")
+        self._check_boxes()
         require(
             self.optim.warmup_epochs <= train.epochs,
             f"optim.warmup_epochs={self.optim.warmup_epochs} is longer than "
             f"train.epochs={train.epochs}; lower it",
+        )
+
+    def _check_boxes(self) -> None:
+        """Check the settings that suit action detection only, or do not suit it."""
+        augment, size = self.augment, self.input_size[1]
+        short_side = augment.short_side
+        require(
+            short_side is None or short_side[0] >= size,
+            f"augment.short_side={list(short_side or ())}: must be at least {size}, the side of "
+            "the model's clips",
+        )
+        if self.train.task != "detect":
+            require(
+                augment.box_jitter == 0,
+                f"augment.box_jitter={augment.box_jitter}: needs train.task=detect, not "
+                f"{self.train.task}; set it to 0",
+            )
+            return
+        for name in ("rand_augment", "mixup", "cutmix", "label_smoothing"):
+            value = getattr(augment, name)
+            require(
+                value == 0,
+                f"augment.{name}={value}: does not go with train.task=detect, where pixels and "
+                "labels must stay with their boxes; set it to 0",
+            )
+        require(
+            self.clip.sampling == "dense",
+            f"clip.sampling={self.clip.sampling}: train.task=detect takes the frames around a key "
+            "frame; set clip.sampling=dense",
+        )
+        require(
+            not self.train.balanced_sampling,
+            "train.balanced_sampling=true: does not go with train.task=detect, where a key frame "
+            "has boxes of several classes; use train.weighted_loss",
         )
 
     @property

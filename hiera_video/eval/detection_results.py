@@ -53,6 +53,8 @@ class BoxScores:
     """[boxes, K] of each key frame, between 0 and 1."""
     unreadable: tuple[UnreadableVideo, ...] = ()
     """The other key frames."""
+    boxes_outside: int = 0
+    """Boxes that lie outside the crops of a test, so that their scores say nothing about them."""
 
 
 def detection_metrics(
@@ -123,6 +125,7 @@ def write_detection_results(
         **asdict(setup),
         "manifest": truth.source,
         "evaluated": len(found.frames),
+        "boxes_outside": found.boxes_outside,
         "broken": [
             {"row": video.row, "path": video.path, "reason": video.reason}
             for video in found.unreadable

@@ -14,7 +14,7 @@ import shutil
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiera_video.data.dataset import UnreadableVideo
+from hiera_video.data.detection.key_frame import KeyFrame
 from hiera_video.data.manifest.record import Record
 from hiera_video.eval.views import Predictions
 from hiera_video.utils.archives import check_stored
@@ -43,6 +44,8 @@ class EvalShard:
     """[n] time that decoding and resizing each video took."""
     unreadable: tuple[UnreadableVideo, ...]
     """The other videos of the range."""
+    outside: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    """[n] True for a box that no crop shows; empty for other tests than those of boxes."""
 
 
 def merge(shards: Sequence[EvalShard], *, of: int) -> Predictions:
@@ -110,6 +113,7 @@ class EvalShardStore:
                     logits=arrays["logits"],
                     seconds=arrays["seconds"],
                     unreadable=(),
+                    outside=arrays["outside"],
                 )
         except FileNotFoundError:
             return None
@@ -126,7 +130,8 @@ class EvalShardStore:
             return
         content = io.BytesIO()
         files = np.frombuffer(json.dumps(self._states(videos)).encode(), np.uint8)
-        np.savez(content, rows=shard.rows, logits=shard.logits, seconds=shard.seconds, files=files)
+        names = ("rows", "logits", "seconds", "outside")
+        np.savez(content, files=files, **{name: getattr(shard, name) for name in names})
         path = self._path(videos)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, content.getvalue())
@@ -151,6 +156,7 @@ def record_states(records: Iterable[Record]) -> list[list[Any]]:
         [
             *(record.path, record.start_seconds, record.end_seconds, record.num_frames),
             *file_state(record.shard_video.shard if record.shard_video else record.path),
+            *([record.part] if isinstance(record, KeyFrame) else []),
         ]
         for record in records
     ]

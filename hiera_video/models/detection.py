@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchvision.ops import roi_align
 
 from hiera_video.errors import InputSizeError
 from hiera_video.models.hiera import Hiera
@@ -58,6 +57,8 @@ class HieraDetector(Hiera):
         Raises:
             InputSizeError: If `clips` or `boxes` do not fit the model.
         """
+        from torchvision.ops import roi_align  # torchvision takes long to import
+
         if boxes is None:
             boxes = self._whole_clips(clips)
         if boxes.ndim != 2 or boxes.shape[1] != 5:

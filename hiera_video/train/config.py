@@ -117,10 +117,10 @@ class OptimConfig:
 class TrainConfig:
     """Length, batch size, precision, devices, logging and checkpoints of a training."""
 
-    task: Literal["classify", "pretrain", "probe"] = "classify"
-    """`classify` (needs labels), `pretrain` (masked pre-training of `mae_…` models, no labels), or
-    `probe` (probes on frozen features, see section `probe`; other keys of `train` and `optim` are
-    then ignored)."""
+    task: Literal["classify", "pretrain", "probe", "detect"] = "classify"
+    """`classify` (needs labels), `pretrain` (masked pre-training of `mae_…` models, no labels),
+    `detect` (actions in boxes, see section `detect`), or `probe` (probes on frozen features, see
+    section `probe`; other keys of `train` and `optim` are then ignored)."""
     epochs: int = 100
     """Epochs over the list of videos. The paper's effective epochs are these times
     `clip.repeats`."""

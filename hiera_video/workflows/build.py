@@ -21,6 +21,7 @@ from hiera_video.errors import ConfigError, ManifestError
 from hiera_video.eval.class_names import align_classes, align_label_count, quote_names
 from hiera_video.utils.checks import require
 from hiera_video.utils.remote_files import is_url
+from hiera_video.workflows.key_frames import read_key_frames, require_same_classes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,6 +71,8 @@ def _read_list(config: Config, split: str) -> Manifest:
             f"data.{split}={source}: no such file or folder; set data.{split} to a list or folder "
             f"of your own{without}, or make it: `{prepare_command(source)}`"
         )
+    if config.train.task == "detect":
+        return read_key_frames(config, split, source)
     return read_manifest(source, **config.data.list_options)
 
 
@@ -171,6 +174,9 @@ def align_val(config: Config, train: Manifest, val: Manifest) -> Manifest:
     """
     if config.train.task == "pretrain":
         return val
+    if config.train.task == "detect":
+        require_same_classes(val, train.class_names, train.source)
+        return val
     val = align_label_count(val, train.multi_label, of=train.source)
     names, train_names = val.class_names, train.class_names
     if names is None or train_names is None or names == train_names[: len(names)]:
@@ -192,6 +198,10 @@ def align_val(config: Config, train: Manifest, val: Manifest) -> Manifest:
 
 def make_model(config: Config, num_classes: int | None, *, pretrained: str | None) -> nn.Module:
     """Create the model of `config.model`, with the weights `pretrained` where given."""
+    if config.train.task == "detect":
+        from hiera_video.workflows.detect import make_detector
+
+        return make_detector(config, num_classes, pretrained=pretrained)
     from hiera_video.models.factory import create_model
 
     model = config.model

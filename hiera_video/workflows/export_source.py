@@ -43,8 +43,14 @@ class ExportSource:
 
 def check_exportable(run: str | None, model: str | None) -> None:
     """Raise `ConfigError` for a model that cannot be exported, before torch is imported."""
-    name = load_config(Path(run) / "config.yaml").model.name if run else str(model)
+    config = load_config(Path(run) / "config.yaml") if run else None
+    name = config.model.name if config else str(model)
     config_for(name)
+    if config and config.train.task == "detect":
+        raise ConfigError(
+            f"{run}: is a run of action detection, and programs take no boxes; export its "
+            f"features: --model {name} --checkpoint {run} --output-of features"
+        )
     if is_mae(name):
         encoder = name.removeprefix("mae_")
         raise ConfigError(

@@ -299,12 +299,17 @@ def classify_views(run: LoadedRun, views: Tensor, topk: int) -> tuple[tuple[str,
 
 
 def require_classes(run: LoadedRun) -> None:
-    """Raise `ConfigError` if the model is a masked autoencoder, which has no classes."""
+    """Raise `ConfigError` if the model is no classifier of whole videos."""
     config = run.config
     if config.train.task == "pretrain":
         raise ConfigError(
             f"{config.model.name}: a run of masked pre-training has no classes to predict; "
             f"fine-tune from it first (model.pretrained={config.out_dir})"
+        )
+    if config.train.task == "detect":
+        raise ConfigError(
+            f"{config.out_dir}: a run of action detection scores boxes, not whole videos; use "
+            "hv.detect, or hiera-video predict --boxes"
         )
 
 

@@ -57,10 +57,10 @@ def run_test(config: Config, manifest: Manifest, *, dry_run: bool) -> int:
         ManifestError: The classes do not match the checkpoint's, or no video can be read.
     """
     folder = results_folder(Path(config.out_dir), manifest)
-    checkpoint = _find_checkpoint(config)
+    checkpoint = find_tested_checkpoint(config)
     weights = read_weights(checkpoint, config.model.name)
     manifest = _align(manifest, weights, checkpoint, config)
-    num_classes = _check_classes(config, weights, manifest)
+    num_classes = check_classes(config, weights, manifest)
     if dry_run:
         manifest = replace(manifest, records=manifest.records[:2])
     views = make_views(config, manifest, clips=config.test.clips, crops=config.test.crops)
@@ -132,7 +132,8 @@ def _tested_list(folder: Path) -> str | None:
         return None
 
 
-def _find_checkpoint(config: Config) -> str:
+def find_tested_checkpoint(config: Config) -> str:
+    """Return the checkpoint that `test.checkpoint` names, by default the best of the run."""
     source = config.test.checkpoint
     if not source or (Path(source) / "checkpoints").is_dir():
         return str(find_checkpoint(Path(source or config.out_dir)))
@@ -146,7 +147,7 @@ def _align(manifest: Manifest, weights: Weights, checkpoint: str, config: Config
     )
 
 
-def _check_classes(config: Config, weights: Weights, manifest: Manifest) -> int:
+def check_classes(config: Config, weights: Weights, manifest: Manifest) -> int:
     """Return the number of classes of the checkpoint, after checking that everything agrees."""
     count = weights.num_classes
     if count is None:
@@ -223,11 +224,11 @@ def _setup(config: Config, checkpoint: str, manifest: Manifest) -> EvalSetup:
         crops=config.test.crops,
         precision=config.test.precision,
         chosen_here=Path(checkpoint).name == "best"
-        and _is_validation_list(config, checkpoint, manifest),
+        and is_validation_list(config, checkpoint, manifest),
     )
 
 
-def _is_validation_list(config: Config, checkpoint: str, manifest: Manifest) -> bool:
+def is_validation_list(config: Config, checkpoint: str, manifest: Manifest) -> bool:
     """Return True if the run of `checkpoint` was validated on the videos of `manifest`."""
     try:
         lists = json.loads((Path(checkpoint) / "meta.json").read_text())["lists"]

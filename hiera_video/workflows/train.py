@@ -70,11 +70,14 @@ MAY_CHANGE = (
     "test.",
     "features.",
     "probe.",
+    "detect.boxes",
+    "detect.eval_label_map",
 )
 """Keys that may change when a run resumes: they do not change what it learns, or say how long."""
 LISTS = (
     *("data.train", "data.val", "data.split"),
     *("data.separator", "data.multi_label", "data.follow_links"),
+    *("detect.train_boxes", "detect.excluded", "detect.label_map"),
 )
 """Keys that may change too where the checkpoint has the digests of its lists."""
 
@@ -130,7 +133,7 @@ def train_run(
         stopped = should_stop(trainer.progress, config.train)
         if stopped or trainer.progress.step >= trainer.total_steps:
             return _report_finished(config, trainer)
-        need_labels = config.train.task == "classify" and not task
+        need_labels = config.train.task in ("classify", "detect") and not task
         loader = make_loader(config, train, num_classes, trainer, need_labels=need_labels)
         if world.is_main:
             log_recipe(config, train, num_classes, trainer)
@@ -159,6 +162,7 @@ def resolve_accumulation(
             clip=(3, *config.input_size),
             repeats=config.clip.repeats,
             num_labels=num_classes if train.multi_label else None,
+            boxes=config.train.task == "detect",
         )
         sharded = config.train.parallel == "fsdp" and world.size > 1
         accumulate = choose_accumulation(

@@ -14,6 +14,7 @@ from torch import nn
 from hiera_video.config.load import flatten_config
 from hiera_video.config.schema import Config
 from hiera_video.data.dataset import TrainClips
+from hiera_video.data.detection.dataset import BoxBatchLoader, TrainKeyFrames
 from hiera_video.data.loading.balanced import classes_to_balance
 from hiera_video.data.loading.batch_plan import BatchPlan
 from hiera_video.data.loading.loader import ClipBatch, train_loader
@@ -38,6 +39,7 @@ from hiera_video.train.list_digest import list_digest
 from hiera_video.train.state import TrainState, make_state
 from hiera_video.train.tasks import Classify, Pretrain, Task, class_weights
 from hiera_video.train.trainer import Evaluator, RunInfo, Trainer
+from hiera_video.workflows import detect
 from hiera_video.workflows.build import make_initial_model, make_quarantine_policy, make_views
 
 logger = logging.getLogger(__name__)
@@ -188,6 +190,7 @@ def make_loader(
         first_step=trainer.progress.step,
         last_step=trainer.last_step,
         workers=config.data.workers,
+        batches=BoxBatchLoader if isinstance(clips, TrainKeyFrames) else None,
     )
 
 
@@ -220,6 +223,10 @@ def make_clips(
     device: torch.device = CPU,
 ) -> TrainClips:
     """Return the training samples of `train`, for a model on `device`."""
+    if config.train.task == "detect":
+        return detect.make_box_clips(
+            config, train, num_classes, need_labels=need_labels, device=device
+        )
     classify = config.train.task == "classify"
     label_flip = make_label_flip(train.class_names, config.augment.flip) if classify else None
     augment = config.augment if label_flip is None else replace(config.augment, flip=0.0)
@@ -247,6 +254,8 @@ def make_task(config: Config, train: Manifest, num_classes: int | None, model: n
             visible=model.num_visible_units(),
         )
     assert num_classes is not None
+    if config.train.task == "detect":
+        return detect.make_detection_task(config, train, num_classes)
     weights = None
     if config.train.weighted_loss:
         labels = [record.label for record in train.records]
@@ -263,6 +272,8 @@ def make_evaluator(config: Config, val: Manifest | None, world: World) -> Evalua
     """Return the validation of a run: the test's protocol with one centre view per video."""
     if val is None:
         return None
+    if config.train.task == "detect":
+        return detect.make_detection_evaluator(config, val, world)
     views = make_views(config, val, clips=1, crops=1)
     if config.train.task == "pretrain":
         pictures = Path(config.out_dir) / "reconstructions"
@@ -304,7 +315,7 @@ def describe(
 
 def digest_lists(config: Config, train: Manifest, val: Manifest | None) -> dict[str, Any]:
     """Return the digests of the training and validation list, by `train` and `val`."""
-    labels = config.train.task == "classify"
+    labels = config.train.task in ("classify", "detect")
     return {
         "train": list_digest(train, labels=labels),
         "val": list_digest(val, labels=labels) if val else None,
@@ -313,7 +324,7 @@ def digest_lists(config: Config, train: Manifest, val: Manifest | None) -> dict[
 
 def log_recipe(config: Config, train: Manifest, num_classes: int | None, trainer: Trainer) -> None:
     """Log the model, the data and the length of the run."""
-    classify, repeats = config.train.task == "classify", config.clip.repeats
+    classify, repeats = config.train.task != "pretrain", config.clip.repeats
     logger.info(
         "%s: input %s, %.2f M parameters, %.1f GMACs per clip, %s",
         config.model.name,

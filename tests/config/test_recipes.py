@@ -150,6 +150,37 @@ def test_something_something(
     assert (augment.flip, augment.erase, config.clip.sampling) == (0.0, 0.25, "segments")
 
 
+@pytest.mark.parametrize(("name", "size"), [("ava_hiera_l", "large"), ("ava_hiera_h", "huge")])
+def test_action_detection_on_ava(name: str, size: str) -> None:
+    """Table 13; PySlowFast's boxes, crops and frames."""
+    config = recipe(name)
+    model, optim, train, detect = config.model, config.optim, config.train, config.detect
+    assert (model.name, model.num_classes) == (f"hiera_{size}_16x224", 80)
+    assert (model.drop_path_rate, model.head_dropout, model.pretrained) == (0.4, 0.5, None)
+    assert (optim.name, optim.lr, optim.momentum, optim.weight_decay) == ("sgd", 3.6, 0.9, 1e-8)
+    assert (optim.layer_decay, optim.warmup_epochs, optim.clip_grad) == (0.875, 5, None)
+    assert (train.task, train.epochs, train.batch_size) == ("detect", 30, 128)
+    assert config.clip.repeats == 1
+    assert (config.clip.num_frames, config.clip.frame_stride, config.clip.target_fps) == (16, 4, 30)
+    assert (config.augment.short_side, config.augment.flip) == ((256, 320), 0.5)
+    assert (detect.min_score, detect.start_seconds, config.test.crops) == (0.8, 900, 1)
+
+
+def test_the_fallback_of_action_detection() -> None:
+    """The published recipe of a ViT-L."""
+    config = recipe("ava_hiera_l_adamw")
+    optim = config.optim
+    assert (optim.name, optim.lr, optim.weight_decay, optim.layer_decay) == (
+        "adamw",
+        5e-4,
+        0.05,
+        0.8,
+    )
+    assert (config.train.epochs, config.train.batch_size) == (20, 128)
+    assert (config.model.drop_path_rate, config.augment.box_jitter) == (0.2, 0.1)
+    assert (config.detect.train_boxes, config.detect.min_score) == (None, 0.8)
+
+
 def test_pre_training_on_something_something() -> None:
     config = recipe("ssv2_hiera_l_mae")
     assert config.train.epochs * config.clip.repeats == 1600 and config.train.batch_size == 1024

@@ -316,7 +316,7 @@ def test_a_checkpoint_of_one_class_is_refused() -> None:
     weights = Weights(source="runs/one", state={"head.projection.weight": torch.zeros(1, 8)})
     manifest = Manifest(records=(), class_names=None, multi_label=False, source="val.csv")
     with pytest.raises(CheckpointError, match="runs/one: has one class, so its accuracy says noth"):
-        workflow._check_classes(config, weights, manifest)
+        workflow.check_classes(config, weights, manifest)
 
 
 @pytest.mark.parametrize(

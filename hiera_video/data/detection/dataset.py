@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import time
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hiera_video.data.dataset import TestViews, TrainClips, VideoViews, single_threaded
@@ -27,7 +29,13 @@ from hiera_video.data.sampling import ClipConfig
 from hiera_video.data.transforms.clip_sample import ClipSample
 from hiera_video.data.transforms.multicrop import Crops
 from hiera_video.data.transforms.on_device import finish_batch
-from hiera_video.data.transforms.train_eval import EvalTransform, TrainTransform, as_clip
+from hiera_video.data.transforms.train_eval import (
+    EvalTransform,
+    TrainTransform,
+    as_clip,
+    crop_offsets,
+    resized_size,
+)
 from hiera_video.errors import ManifestError
 from hiera_video.utils.profiler import stage
 from hiera_video.video import open_video
@@ -70,6 +78,18 @@ class BoxBatch(ClipBatch):
         if self.pending is not None:
             clips = finish_batch(clips, self.pending.on_device(rest))
         return replace(self, clips=clips, labels=labels, boxes=boxes, pending=None, staged=None)
+
+
+def add_whole_boxes(batch: ClipBatch, count: int) -> BoxBatch:
+    """Return a batch with so many boxes of each clip, each of the size of the clip."""
+    edges = torch.tensor([0, 0, batch.clips.shape[-1], batch.clips.shape[-2]])
+    clip = torch.arange(len(batch.clips)).repeat_interleave(count)
+    fields = {item.name: getattr(batch, item.name) for item in dataclasses.fields(batch)}
+    return BoxBatch(
+        **{**fields, "labels": batch.labels.repeat_interleave(count, dim=0)},
+        boxes=torch.cat([clip[:, None], edges.expand(len(clip), 4)], dim=1).float(),
+        outside=0,
+    )
 
 
 class BoxBatchLoader(BatchLoader):
@@ -158,6 +178,18 @@ class TrainKeyFrames(TrainClips):
         return tuple(sorted(index for index in found if index is not None))
 
 
+class FrameCrops(EvalTransform):
+    """Square crops along a frame's long side, whose short side always becomes that of the crops.
+
+    So a single crop is the centre of a validation by PySlowFast on AVA.
+    """
+
+    def layout(self, height: int, width: int) -> tuple[tuple[int, int], list[tuple[int, int]]]:
+        """Return the size of a resized frame, and (top, left) of each crop in it."""
+        target = resized_size(height, width, short_side=self.size)
+        return target, crop_offsets(*target, size=self.size, crops=self.crops)
+
+
 @dataclass(frozen=True, kw_only=True)
 class KeyFrameViews(VideoViews):
     """The crops of a key frame that show its boxes; `crops` has no others."""
@@ -165,8 +197,8 @@ class KeyFrameViews(VideoViews):
     boxes: Tensor
     """float32 [N, 5]: the number of the crop, and left, top, right and bottom in its pixels. The
     boxes are in the order of the key frame."""
-    outside: int
-    """Boxes that no crop shows any part of."""
+    outside: NDArray[np.bool_]
+    """[N] True for a box that no crop shows any part of."""
 
 
 class BoxViews(TestViews):
@@ -182,7 +214,8 @@ class BoxViews(TestViews):
         **options: `decoder` and `quarantine`, as in `TestViews`.
     """
 
-    transform: EvalTransform
+    records: tuple[KeyFrame, ...]
+    transform: FrameCrops
 
     def __init__(self, *arguments: Any, start_seconds: float = 0.0, **options: Any) -> None:
         super().__init__(*arguments, num_clips=1, **options)
@@ -203,7 +236,7 @@ class BoxViews(TestViews):
         )
         used, number = np.unique(chosen, return_inverse=True)
         edges = np.concatenate([number.reshape(-1, 1).astype(np.float32), moved], axis=1)
-        shown = (moved[:, 2:] > moved[:, :2]).all(axis=1)
+        hidden = (moved[:, 2:] <= moved[:, :2]).any(axis=1)
         sized = (record.boxes[:, 2:] > record.boxes[:, :2]).all(axis=1)
         return KeyFrameViews(
             row=record.row,
@@ -211,7 +244,7 @@ class BoxViews(TestViews):
             clip_seconds=((times[min(indices)], times[max(indices)] + frame_seconds),),
             seconds=time.monotonic() - started,
             boxes=torch.from_numpy(edges),
-            outside=int((sized & ~shown).sum()),
+            outside=np.logical_and(sized, hidden),
         )
 
 

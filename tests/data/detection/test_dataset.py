@@ -16,6 +16,7 @@ from hiera_video.data.detection.dataset import (
     BoxBatchLoader,
     BoxViews,
     ClipBoxes,
+    FrameCrops,
     KeyFrameViews,
     TrainKeyFrames,
 )
@@ -24,7 +25,7 @@ from hiera_video.data.loading.batch_plan import BatchPlan
 from hiera_video.data.loading.loader import train_loader
 from hiera_video.data.sampling import ClipConfig
 from hiera_video.data.transforms.flip_labels import LabelFlip
-from hiera_video.data.transforms.train_eval import EvalTransform, TrainTransform, random_square
+from hiera_video.data.transforms.train_eval import TrainTransform, random_square
 from hiera_video.errors import ManifestError
 
 CLIP = ClipConfig(num_frames=4, frame_stride=2, target_fps=None)
@@ -139,18 +140,18 @@ def test_a_batch_without_boxes(box_manifest: BoxManifest) -> None:
     [
         # short side 32: 32 × 48 pixels, crops at 0, 8 and 16, of which the first shows both
         (3, 1, [[0, 16, 8, 24, 16], [0, 0, 0, 4, 4]], 0),
-        # short side 36: 36 × 54 pixels, the centre at 2, 11
-        (1, 1, [[0, 7, 7, 16, 16], [0, 0, 0, 0, 2.5]], 1),
+        # the centre at 8
+        (1, 1, [[0, 8, 8, 16, 16], [0, 0, 0, 0, 4]], 1),
     ],
 )
 def test_views_of_a_test(
     box_manifest: BoxManifest, crops: int, views: int, boxes: list[list[float]], outside: int
 ) -> None:
-    transform = EvalTransform(32, crops, (0.45,) * 3, (0.225,) * 3)
+    transform = FrameCrops(32, crops, (0.45,) * 3, (0.225,) * 3)
     data = BoxViews(box_manifest, CLIP, transform)
     found = data[0]
     assert isinstance(found, KeyFrameViews)
-    assert found.views.shape == (views, 3, 4, 32, 32) and found.outside == outside
+    assert found.views.shape == (views, 3, 4, 32, 32) and found.outside.sum() == outside
     np.testing.assert_allclose(found.boxes, boxes, atol=1e-4)
     number, *edges = found.boxes[0].tolist()
     assert brightness_in_box(found.views[int(number)], np.array(edges))[0] > 0.7
@@ -174,7 +175,7 @@ def test_a_second_beyond_the_end_names_the_line(box_manifest: BoxManifest) -> No
     with pytest.raises(ManifestError, match=message):
         dataset(manifest)[0, 0]
     with pytest.raises(ManifestError, match=message):
-        BoxViews(manifest, CLIP, EvalTransform(32, 1, (0.45,) * 3, (0.225,) * 3))[0]
+        BoxViews(manifest, CLIP, FrameCrops(32, 1, (0.45,) * 3, (0.225,) * 3))[0]
     assert len(dataset(manifest, start_seconds=2.0)[0, 0].clips) == 1
 
 
