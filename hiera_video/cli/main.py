@@ -17,13 +17,14 @@ from hiera_video.cli.run import run_tool
 
 COMMANDS = {
     "train": "train a model, or resume a run",
+    "finetune": "fine-tune on a small data set: split, recipe, training, test",
     "average": "average the weights of several checkpoints",
     "test": "test a trained model with several views; compare two tests",
     "predict": "classify videos, folders, lists or a camera",
     "extract": "extract features of videos",
     "search": "search a feature store by example",
     "export": "export a model to torch.export or ONNX",
-    "visualize": "draw videos, training clips or reconstructions",
+    "visualize": "draw videos, explanations, training clips or reconstructions",
     "app": "serve a page that shows what a model sees in a video",
     "benchmark": "measure speed on this machine",
     "check-data": "find unreadable, short and duplicate videos",

@@ -1,9 +1,14 @@
-"""Draw videos, with the classes that a run predicts, or the reconstructions of pre-training.
+"""Draw videos, what a model bases its answer on, and what a training is fed.
 
 hiera-video visualize input=videos/ output=sheet.png                     # frames of each video
 hiera-video visualize input=videos/ output=sheet.png --run runs/x        # and its first class
+hiera-video visualize input=clip.mp4 output=why.gif --run runs/x --draw evidence
 hiera-video visualize input=videos/ output=masks.png --run runs/x_mae    # original, visible,
                                                                          # reconstructed frames
+hiera-video visualize input=a.mp4 output=a.gif --model mae_hiera_base_16x224 --checkpoint mae_k400
+hiera-video visualize input=clip.mp4 output=units.png --draw units --cfg k400_hiera_b_mae
+hiera-video visualize input=videos/ output=fed.gif --draw augmented --cfg k400_hiera_b
+hiera-video visualize output=rate.png --draw schedule --cfg k400_hiera_b train.epochs=50
 """
 
 from __future__ import annotations
@@ -11,10 +16,30 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from hiera_video.cli.arguments import WHICH, command_parser, refuse_rest, single, split_paths
+from hiera_video.cli.arguments import (
+    add_model_source,
+    check_model_source,
+    command_parser,
+    refuse_rest,
+    single,
+    split_paths,
+)
+from hiera_video.config.load import load_config, run_config_file
 from hiera_video.utils.checks import require
 from hiera_video.utils.extras import require_extra
+
+if TYPE_CHECKING:
+    from hiera_video.viz.films import ClipFilm
+    from hiera_video.workflows.predict import ModelSource
+
+EXPLAINED = ("evidence", "occlusion", "rollout", "colours")
+"""Explanations of a classifier's answer."""
+CONFIGURED = ("units", "augmented", "schedule")
+"""What a configuration defines, without weights."""
+DRAWN = ("frames", "reconstructions", *EXPLAINED, *CONFIGURED)
+MOVING = (".gif", ".mp4")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -24,11 +49,23 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "paths",
         nargs="*",
-        metavar="input=PATH | output=FILE.png",
-        help="video, folder or list (may be repeated); the picture to write",
+        metavar="input=PATH | output=FILE",
+        help="video, folder or list (may be repeated); the picture to write (.png, .gif or .mp4); "
+        "configuration keys for units, augmented and schedule",
     )
-    add("--run", metavar="DIR", help="out_dir of a run")
-    add("--checkpoint", choices=WHICH, help="checkpoint of the run (best, else last)")
+    add(
+        "--draw",
+        choices=DRAWN,
+        help="a map over each clip, as hv.explain: evidence, occlusion, rollout or colours; mask "
+        "units; augmented training clips; the schedule of the learning rate (default: frames, or "
+        "reconstructions of a masked autoencoder)",
+    )
+    add_model_source(parser, required=False)
+    add("--cfg", metavar="FILE", help="configuration, for units, augmented and schedule")
+    add("--target", metavar="CLASS", help="class to explain, by name or index (the most likely)")
+    add("--draws", type=int, metavar="N", help="random sets of units of an occlusion (512)")
+    add("--stage", type=int, metavar="N", help="stage whose features give the colours (the last)")
+    add("--store", metavar="DIR", help="feature store whose windows fix the colours (each clip)")
     add("--limit", type=int, default=12, metavar="N", help="draw the first N videos (12)")
     add("--follow-links", action="store_true", help="enter symbolic links to folders")
     return parser
@@ -38,32 +75,156 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Check the arguments, then import torch, read the videos and write the picture."""
     arguments = make_parser().parse_intermixed_args(argv)
     inputs, outputs, rest = split_paths(arguments.paths)
-    refuse_rest(rest, "give input=PATH and output=FILE.png")
     output = single(outputs, "output", "output=")
-    require(bool(inputs), "input= is not set; name a video, a folder or a list")
+    drawn = _resolve_drawn(arguments)
+    _check(arguments, drawn, inputs, output)
+    overrides = [word for word in rest if drawn in CONFIGURED and "=" in word]
+    refuse_rest(
+        [word for word in rest if word not in overrides], "give input=PATH and output=FILE.png"
+    )
+    require_extra("train")
+    from hiera_video.workflows.predict import check_writable
+
+    check_writable(str(output))
+    if drawn in CONFIGURED:
+        return _draw_config(arguments, drawn, inputs, str(output), overrides)
+    return _draw_videos(arguments, drawn, inputs, str(output))
+
+
+def _resolve_drawn(arguments: argparse.Namespace) -> str:
+    """Return what to draw: what `--draw` names, or what suits the model."""
+    if arguments.draw is not None:
+        return str(arguments.draw)
+    if arguments.run is not None:
+        config = load_config(run_config_file(arguments.run))
+        return "reconstructions" if config.train.task == "pretrain" else "frames"
+    return "frames" if arguments.model is None else "reconstructions"
+
+
+def _check(
+    arguments: argparse.Namespace, drawn: str, inputs: Sequence[str], output: str | None
+) -> None:
+    moves = drawn not in ("frames", "schedule")
+    suffixes = (".png", *MOVING) if moves else (".png",)
     require(
-        output is not None and Path(output).suffix.lower() == ".png",
-        f"output={output or ''}: name a file that ends in .png",
+        output is not None and Path(output).suffix.lower() in suffixes,
+        f"output={output or ''}: name a file that ends in {' or '.join(suffixes)}",
+    )
+    require(
+        bool(inputs) or drawn == "schedule",
+        "input= is not set; name a video, a folder or a list",
     )
     require(arguments.limit >= 1, f"--limit {arguments.limit}: must be 1 or more")
     require(
-        arguments.run is not None or arguments.checkpoint is None,
+        arguments.run is not None or arguments.model is not None or arguments.checkpoint is None,
         f"--checkpoint {arguments.checkpoint}: needs --run",
     )
-    require_extra("train")
-    from hiera_video.workflows.predict import ModelSource, check_writable, find_videos, write_file
+    check_model_source(arguments)
+    configured = drawn in CONFIGURED
+    require(
+        (arguments.cfg is not None) != (arguments.run is not None)
+        if configured
+        else arguments.cfg is None,
+        f"--draw {drawn}: give --cfg FILE or --run DIR"
+        if configured
+        else f"--cfg {arguments.cfg}: goes with --draw {', '.join(CONFIGURED)}",
+    )
+    require(
+        drawn not in (*EXPLAINED, "reconstructions")
+        or arguments.run is not None
+        or arguments.model is not None,
+        f"--draw {drawn}: needs a model; give --run DIR, or --model NAME and --checkpoint",
+    )
+    for name, kinds in (
+        ("target", EXPLAINED[:2]),
+        ("draws", ("occlusion",)),
+        ("stage", ("colours",)),
+        ("store", ("colours",)),
+    ):
+        value = getattr(arguments, name)
+        require(
+            value is None or drawn in kinds,
+            f"--{name} {value}: goes with --draw {' or '.join(kinds)}",
+        )
 
-    check_writable(str(output))
-    source = ModelSource(arguments.run, arguments.checkpoint) if arguments.run else None
+
+def _draw_config(
+    arguments: argparse.Namespace,
+    drawn: str,
+    inputs: Sequence[str],
+    output: str,
+    overrides: Sequence[str],
+) -> int:
+    """Draw what a configuration defines."""
+    config = load_config(arguments.cfg or run_config_file(arguments.run), overrides)
+    if drawn == "schedule":
+        from hiera_video.workflows.predict import write_file
+        from hiera_video.workflows.visualize import schedule_plot
+
+        write_file(output, schedule_plot(config))
+        print(f"{output}: {config.train.epochs} epochs")
+        return 0
+    paths = _find(arguments, inputs, config.data.backend)
+    from hiera_video.workflows.clip_films import augmented_films, unit_films
+
+    films = (unit_films if drawn == "units" else augmented_films)(config, paths)
+    return _write(output, films)
+
+
+def _draw_videos(
+    arguments: argparse.Namespace, drawn: str, inputs: Sequence[str], output: str
+) -> int:
+    """Draw videos, with a model or without one."""
+    from hiera_video.workflows.predict import ModelSource, write_file
+
+    source = None
+    if arguments.run is not None or arguments.model is not None:
+        which, weights = arguments.checkpoint, None
+        if arguments.run is None:
+            which, weights = None, arguments.checkpoint
+        source = ModelSource(arguments.run, which, arguments.model, weights)
     backend = source.backend() if source else "pyav"
-    paths = find_videos(inputs, backend, follow_links=arguments.follow_links)[: arguments.limit]
-    from hiera_video.workflows.visualize import reconstructions, video_sheet
+    paths = _find(arguments, inputs, backend)
+    from hiera_video.workflows import visualize
 
-    run = source.load() if source else None
-    if run is not None and run.config.train.task == "pretrain":
-        picture = reconstructions(run, paths)
-    else:
-        picture = video_sheet(paths, backend, run)
-    write_file(str(output), picture)
+    if drawn == "frames":
+        write_file(output, visualize.video_sheet(paths, backend, source.load() if source else None))
+        print(f"{output}: {len(paths)} videos")
+        return 0
+    assert source is not None
+    if drawn == "reconstructions":
+        return _draw_reconstructions(source, paths, output)
+    from hiera_video.workflows.clip_films import explained_films
+
+    options = {name: getattr(arguments, name) for name in ("draws", "stage", "store")}
+    given = {name: value for name, value in options.items() if value is not None}
+    films = explained_films(source.load(), paths, drawn, arguments.target, **given)  # type: ignore[arg-type]
+    return _write(output, films)
+
+
+def _draw_reconstructions(source: ModelSource, paths: Sequence[Path], output: str) -> int:
+    from hiera_video.workflows import visualize
+    from hiera_video.workflows.clip_films import reconstructed_films
+    from hiera_video.workflows.predict import write_file
+
+    model, config = visualize.load_autoencoder(source)
+    if Path(output).suffix.lower() in MOVING:
+        return _write(output, reconstructed_films(model, config, paths))
+    write_file(output, visualize.reconstructions(model, config, paths))
     print(f"{output}: {len(paths)} videos")
+    return 0
+
+
+def _find(arguments: argparse.Namespace, inputs: Sequence[str], backend: Any) -> list[Path]:
+    from hiera_video.workflows.predict import find_videos
+
+    found = find_videos(inputs, backend, follow_links=arguments.follow_links)
+    return found[: arguments.limit]
+
+
+def _write(output: str, films: Sequence[ClipFilm]) -> int:
+    from hiera_video.workflows.visualize import write_films
+
+    write_films(output, films)
+    print(f"{output}: {len(films)} videos")
     return 0

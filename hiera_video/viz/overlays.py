@@ -55,3 +55,27 @@ def overlay(
     colour = torch.where(values > 0, torch.tensor(FOR), torch.tensor(AGAINST)).float()
     mixed = torch.lerp(grey.expand_as(colour), colour, OPACITY * values.abs().expand_as(colour))
     return mixed.round().byte().numpy()
+
+
+def draw_grid(frames: NDArray[np.uint8], cell: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return frames, uint8 [T, H, W, 3], with white lines between cells of (height, width)."""
+    drawn = frames.copy()
+    drawn[:, cell[0] :: cell[0]] = 255
+    drawn[:, :, cell[1] :: cell[1]] = 255
+    return drawn
+
+
+def hide_cells(frames: NDArray[np.uint8], shown: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Return frames, uint8 [T, H, W, 3], with grey where `shown` [t, h, w] is False."""
+    visible = shown
+    for axis, size in enumerate(frames.shape[:3]):
+        visible = visible.repeat(size // shown.shape[axis], axis=axis)
+    return np.where(visible[..., None], frames, np.uint8(128))
+
+
+def tint(frames: NDArray[np.uint8], colours: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return the colours of a map [t, h, w, 3], in [0, 1], at the size of frames [T, H, W, 3]."""
+    maps = rearrange(torch.from_numpy(colours), "t h w c -> t c h w")
+    sized = F.interpolate(maps, frames.shape[1:3], mode="nearest")
+    pixels = rearrange((sized * 255).round().byte(), "t c h w -> t h w c").numpy()
+    return pixels.repeat(len(frames) // len(colours), axis=0)

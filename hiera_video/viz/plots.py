@@ -51,6 +51,15 @@ def score_curve(rows: Sequence[dict[str, Any]], score: str) -> bytes:
     return _png(figure)
 
 
+def learning_rate_curve(epochs: Sequence[float], rates: Sequence[float]) -> bytes:
+    """Plot the learning rate over epochs."""
+    figure, axes = _figure("epoch", "learning rate")
+    axes.plot(epochs, rates, color=BLUE)
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    axes.set_ylim(bottom=0)
+    return _png(figure)
+
+
 def compare_curves(curves: Mapping[str, Sequence[tuple[int, float]]], metric: str) -> bytes:
     """Plot a metric over steps, with a line for each run.
 

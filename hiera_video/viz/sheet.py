@@ -35,7 +35,14 @@ class Strip:
 
 def contact_sheet(strips: Sequence[Strip]) -> bytes:
     """Return a PNG with the strips below each other, each under its title."""
-    pictures = [_picture(strip) for strip in strips]
+    buffer = io.BytesIO()
+    draw_sheet(strips).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def draw_sheet(strips: Sequence[Strip], *, height: int = HEIGHT) -> Image.Image:
+    """Draw the strips below each other, each under its title, its frames `height` pixels high."""
+    pictures = [_picture(strip, height) for strip in strips]
     titles = [printable(escape_names(strip.title)) for strip in strips]
     font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / FONT), size=13)
     indents = [0 if strip.heading else 2 * MARGIN for strip in strips]
@@ -54,16 +61,14 @@ def contact_sheet(strips: Sequence[Strip]) -> bytes:
         left, colour = MARGIN + indent, BLACK if strip.heading else GREY
         draw.text((left, top), title, fill=colour, font=font)
         sheet.paste(picture, (left, top + TEXT))
-    buffer = io.BytesIO()
-    sheet.save(buffer, format="PNG")
-    return buffer.getvalue()
+    return sheet
 
 
-def _picture(strip: Strip) -> Image.Image:
+def _picture(strip: Strip, tallest: int) -> Image.Image:
     if strip.frames is None:
-        return Image.new("RGB", (2 * HEIGHT, HEIGHT // 2), PLACEHOLDER)
+        return Image.new("RGB", (2 * tallest, tallest // 2), PLACEHOLDER)
     count, height, width, _ = strip.frames.shape
-    scale = min(HEIGHT / height, (MAX_WIDTH - GAP * (count - 1)) / (count * width))
+    scale = min(tallest / height, (MAX_WIDTH - GAP * (count - 1)) / (count * width))
     size = max(round(width * scale), 1), max(round(height * scale), 1)
     resampling = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
     picture = Image.new("RGB", (count * (size[0] + GAP) - GAP, size[1]), (255, 255, 255))

@@ -1,29 +1,39 @@
-"""The `visualize` command: contact sheets of videos, and reconstructions of masked autoencoders."""
+"""The `visualize` command: contact sheets of videos, reconstructions, schedules, and films."""
 
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from hiera_video.data.dataset import VideoViews
-from hiera_video.data.manifest.record import Manifest, Record
+from hiera_video.config.schema import Config
+from hiera_video.data.sampling import ClipConfig
 from hiera_video.errors import ConfigError, DecodeError
 from hiera_video.models.mae import MaskedAutoencoderHiera
+from hiera_video.models.registry import ModelConfig, config_for, default_mae, is_mae
+from hiera_video.train.config import TrainConfig
+from hiera_video.train.schedule import lr_at
+from hiera_video.utils.checks import require
 from hiera_video.utils.short_paths import short_paths
 from hiera_video.video import open_video
+from hiera_video.video.encode import write_video
 from hiera_video.video.options import Backend
+from hiera_video.viz.films import ClipFilm, encode_gif, film_frames, film_sheet
+from hiera_video.viz.plots import learning_rate_curve
 from hiera_video.viz.reconstructions import reconstruction_sheet
 from hiera_video.viz.sheet import Strip, contact_sheet
-from hiera_video.workflows.build import make_views
+from hiera_video.workflows.build import make_model
+from hiera_video.workflows.clip_films import middle_views, reconstruct
 from hiera_video.workflows.load_run import LoadedRun, predict_videos
+from hiera_video.workflows.predict import ModelSource, write_file
 
 logger = logging.getLogger(__name__)
 STRIP_FRAMES = 8
+STEPS_PER_EPOCH = 100
+"""Points of an epoch in the plot of a schedule."""
 
 
 def video_sheet(paths: Sequence[Path], backend: Backend, run: LoadedRun | None = None) -> bytes:
@@ -57,37 +67,94 @@ def video_sheet(paths: Sequence[Path], backend: Backend, run: LoadedRun | None =
     return contact_sheet(strips)
 
 
-@torch.inference_mode()
-def reconstructions(run: LoadedRun, paths: Sequence[Path]) -> bytes:
+def reconstructions(model: MaskedAutoencoderHiera, config: Config, paths: Sequence[Path]) -> bytes:
     """Return a PNG with original, visible and reconstructed frames of the middle of each video.
 
     The mask of a video depends on its place in `paths` alone.
 
     Args:
-        run: A run of masked pre-training.
+        model: A masked autoencoder in evaluation mode.
+        config: Its clips and normalisation.
         paths: Videos; unreadable ones are logged and left out.
 
     Raises:
         ConfigError: No video can be read.
     """
-    model, config = run.model, run.config
-    assert isinstance(model, MaskedAutoencoderHiera)
-    records = tuple(Record(path=str(path), label=None, row=row) for row, path in enumerate(paths))
-    manifest = Manifest(records=records, class_names=None, multi_label=False, source="visualize")
-    views = make_views(config, manifest, clips=1, crops=1)
-    clips, generators = [], []
-    for row in range(len(records)):
-        video = views[row]
-        if not isinstance(video, VideoViews):
-            logger.warning("%s", video.message)
-            continue
-        clips.append(video.views[0])
-        seed = random.Random(f"visualize/{row}").getrandbits(63)
-        generators.append(torch.Generator().manual_seed(seed))
-    if not clips:
-        raise ConfigError("none of the videos can be read; hiera-video check-data says why")
-    batch = torch.stack(clips).to(next(model.parameters()).device)
-    keep = model.draw_keep(len(clips), generators).to(batch.device)
-    pictures = model.pictures(batch, model(batch, keep=keep))
+    views = list(middle_views(config, paths, crops=1))
     augment = config.augment
-    return reconstruction_sheet(pictures, mean=augment.mean, std=augment.std)
+    return reconstruction_sheet(reconstruct(model, views), mean=augment.mean, std=augment.std)
+
+
+def load_autoencoder(source: ModelSource) -> tuple[MaskedAutoencoderHiera, Config]:
+    """Load a masked autoencoder, of a run or by name with weights, onto the GPU if there is one.
+
+    Raises:
+        ConfigError: The model is a classifier.
+        CheckpointError: The weights cannot be read, or have no decoder.
+    """
+    if source.run is not None:
+        run = source.load()
+        if not isinstance(run.model, MaskedAutoencoderHiera):
+            raise ConfigError(
+                f"--run {source.run}: is no run of masked pre-training, so it reconstructs nothing"
+            )
+        return run.model, run.config
+    name, pretrained = str(source.model), str(source.pretrained)
+    config = config_for_drawing(name)
+    model = make_model(config, None, pretrained=pretrained).eval()
+    assert isinstance(model, MaskedAutoencoderHiera)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu"), config
+
+
+def config_for_drawing(name: str) -> Config:
+    """Return the configuration of a masked autoencoder by name, with its own settings.
+
+    Raises:
+        ConfigError: `name` is unknown, or of another kind.
+    """
+    size = config_for(name).input_size
+    require(
+        is_mae(name) and len(size) == 3,
+        f"--model {name}: reconstructs nothing; name a masked autoencoder of videos, such as "
+        "mae_hiera_base_16x224",
+    )
+    return Config(
+        model=ModelConfig(name=name),
+        mae=default_mae(name),
+        clip=ClipConfig(num_frames=size[0]),
+        train=TrainConfig(task="pretrain"),
+    )
+
+
+def schedule_plot(config: Config) -> bytes:
+    """Return a PNG with the learning rate of a training over its epochs."""
+    epochs, optim = config.train.epochs, config.optim.for_batch(config.train.batch_size)
+    steps = range(epochs * STEPS_PER_EPOCH)
+    rates = [
+        lr_at(
+            step,
+            total_steps=len(steps),
+            warmup_steps=round(optim.warmup_epochs * STEPS_PER_EPOCH),
+            peak=optim.lr,
+            start=optim.warmup_lr,
+            end=optim.min_lr,
+            cosine_after_warmup=optim.cosine_after_warmup,
+        )
+        for step in steps
+    ]
+    return learning_rate_curve([step / STEPS_PER_EPOCH for step in steps], rates)
+
+
+def write_films(output: str, films: Sequence[ClipFilm]) -> None:
+    """Write films as a PNG, GIF or MP4, by the suffix of `output`; a file moves as its first clip.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
+    suffix = Path(output).suffix.lower()
+    if suffix == ".png":
+        write_file(output, film_sheet(films))
+    elif suffix == ".gif":
+        write_file(output, encode_gif(film_frames(films), films[0].fps))
+    else:
+        write_video(output, film_frames(films), fps=films[0].fps)

@@ -34,6 +34,7 @@ def test_plots_are_not_blank() -> None:
         plots.score_curve(rows, "top1"),
         plots.confusion_matrix(np.array([[3, 0], [1, 2]]), ["to the right", "to the left"]),
         plots.accuracy_by_views(views, "top1"),
+        plots.learning_rate_curve([0.0, 0.5, 1.0], [0.0, 1e-3, 0.0]),
         plots.calibration_curve([{"confidence": 0.9, "accuracy": 0.7, "videos": 10}]),
     ):
         assert np.asarray(Image.open(io.BytesIO(png))).std() > 0
