@@ -215,6 +215,6 @@ def ladder_configs(hieras: Mapping[str, HieraConfig]) -> dict[str, LadderConfig]
             found[f"{mae}mvitv2_{size}"] = mvitv2_config(hiera, masked=bool(mae))
             for rung in RUNGS:
                 found[f"{mae}ladder_{rung}_{size}"] = rung_config(hiera, rung)
-            if not mae:
+            if not mae and hiera.mask_unit_attn[1]:  # else its windows are units everywhere
                 found[f"ladder_window_{size}"] = replace(rung_config(hiera, "f"), window=True)
     return found

@@ -15,6 +15,7 @@ from hiera_video.errors import CheckpointError
 from hiera_video.models.hiera import HieraEncoder
 from hiera_video.models.macs import count_parameters
 from hiera_video.models.mae import MaskedAutoencoderHiera
+from hiera_video.models.mvit.config import LadderConfig
 from hiera_video.models.weights.transformers_names import (
     rename_to_transformers,
     transformers_config,
@@ -41,8 +42,7 @@ import hiera_video as hv
 
 model = hv.from_pretrained("{folder}")
 ```
-The folder also loads in `{library}`: `{other}.from_pretrained("{folder}")`.
-
+{elsewhere}
 **Licence.** This card sets no licence for the weights; whoever publishes them must. Weights derived
 from the authors' checkpoints are CC BY-NC 4.0, as those are; hiera-video's code is Apache-2.0. The
 licence of the training data may apply as well.
@@ -77,6 +77,10 @@ def save_pretrained(
     """
     if library not in ("hiera-transformer", "transformers"):
         raise CheckpointError(f"library={library!r}: choose hiera-transformer or transformers")
+    if library == "transformers" and isinstance(model.config, LadderConfig):
+        raise CheckpointError(
+            "library='transformers': has Hiera alone; save mvitv2_… and ladder_… without it"
+        )
     is_mae = isinstance(model, MaskedAutoencoderHiera)
     classes = model.config.num_classes
     if class_names is not None and (is_mae or len(class_names) != classes):
@@ -137,6 +141,8 @@ def _card(model: HieraEncoder, folder: str, library: str) -> str:
         else "Encoder without a classifier"
     )
     what = "Masked autoencoder" if is_mae else classes
+    other = _OTHER_CLASS[library][is_mae]
+    elsewhere = f'The folder also loads in `{library}`: `{other}.from_pretrained("{folder}")`.\n'
     return _CARD.format(
         tag="video-classification" if video else "image-classification",
         title=folder,
@@ -145,6 +151,5 @@ def _card(model: HieraEncoder, folder: str, library: str) -> str:
         size=" x ".join(map(str, config.input_size)),
         axes="frames, height, width" if video else "height, width",
         parameters=count_parameters(model) / 1e6,
-        library=library,
-        other=_OTHER_CLASS[library][is_mae],
+        elsewhere="" if isinstance(config, LadderConfig) else elsewhere,
     )
