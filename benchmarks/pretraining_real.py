@@ -66,6 +66,8 @@ MASKINGS: dict[str, dict[str, Any]] = {
 }
 ARMS = ("cheap", "scratch", *MASKINGS)
 SPLITS = ("place", "random")
+PRETRAINING = ("frames", "size", "steps", "batch")
+"""Arguments that pre-trained weights depend on."""
 ROOT = Path(__file__).parents[1]
 
 
@@ -125,6 +127,8 @@ def main() -> None:
         help="of each fold, for the fine-tunings of all seeds",
     )
     add("--epochs", type=int, default=30, help="epochs of fine-tuning")
+    add("--lr", type=float, default=4e-3, help="peak learning rate of fine-tuning")
+    add("--layer-decay", type=float, default=0.6, help="of fine-tuning, from scratch too")
     add("--device", default="cpu")
     add("--workers", type=int, default=2, help="processes that read the videos")
     add("--runs", type=Path, default=ROOT / "runs/pretraining_real", help="folder of finished arms")
@@ -168,13 +172,13 @@ def main() -> None:
     print(record("pretraining_real", result, arguments.out))
 
 
-def settings_of(arm: str, arguments: argparse.Namespace) -> dict[str, int]:
+def settings_of(arm: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Return what an arm's result depends on, besides fold and seed."""
-    names = ["frames", "size"]
+    names = list(PRETRAINING[:2])
     if arm != "cheap":
-        names += ["epochs"]
+        names += ["epochs", "lr", "layer_decay"]
     if arm in MASKINGS:
-        names += ["steps", "batch", "one_pretraining"]
+        names += [*PRETRAINING[2:], "one_pretraining"]
     return {name: getattr(arguments, name) for name in names}
 
 
@@ -226,8 +230,8 @@ def run(
     weights, details = {}, {}
     if arm in MASKINGS:
         first = 0 if arguments.one_pretraining else seed
-        settings = "_".join(map(str, settings_of(arm, arguments).values()))
-        kept = arguments.runs / f"{arm}_{arguments.split}_{fold}_{first}_{settings}.pt"
+        names = (arm, arguments.split, fold, first, *map(vars(arguments).get, PRETRAINING))
+        kept = arguments.runs / ("_".join(map(str, names)) + ".pt")
         if not kept.exists():
             torch.save(pretrain(real, train, MASKINGS[arm], arguments, first), kept)
         weights, details = torch.load(kept, map_location="cpu")
@@ -236,7 +240,7 @@ def run(
     model = model.to(real.labels.device)
     known, queries = (features(model, real.clips.centre, rows).flatten(1) for rows in (train, test))
     scores = ridge(known, real.labels[train], queries, len(real.classes))
-    tuned = fine_tune(model, real, train, test, arguments.epochs, seed)
+    tuned = fine_tune(model, real, train, test, arguments, seed)
     return test, {f"{arm}, frozen": scores.argmax(1).tolist(), arm: tuned}, details
 
 
@@ -296,7 +300,12 @@ def pretrain(
 
 
 def fine_tune(
-    model: Any, real: RealSet, train: list[int], test: list[int], epochs: int, seed: int
+    model: Any,
+    real: RealSet,
+    train: list[int],
+    test: list[int],
+    arguments: argparse.Namespace,
+    seed: int,
 ) -> list[int]:
     """Fine-tune and return the predicted classes of the test rows, over three crops."""
     generator = random.Random(seed_of("wt", seed))
@@ -308,7 +317,15 @@ def fine_tune(
         clips = jitter(real.clips.train(rows, generator, (0.3, 1.0), flip=True), generator)
         return F.cross_entropy(model(clips), real.labels[rows], weight=weights, label_smoothing=0.1)
 
-    optimise(model, loss, steps=epochs * each, warmup=epochs * each // 6, lr=1e-3)
+    steps = arguments.epochs * each
+    optimise(
+        model,
+        loss,
+        steps=steps,
+        warmup=steps // 6,
+        lr=arguments.lr,
+        layer_decay=arguments.layer_decay,
+    )
     answers = []
     with torch.no_grad():
         for first in range(0, len(test), CHUNK):
