@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hiera_video.errors import ConfigError
 from hiera_video.eval.metrics import bootstrap
+from hiera_video.utils.text_files import DAMAGED_JSON
 
 MAX_CLASSES = 10
 
@@ -140,20 +141,22 @@ def _read_predictions(results: str | Path) -> dict[tuple[int, str], tuple[str, s
     """Read (row, file name) → (name of the label, name of the prediction)."""
     path = Path(results)
     try:
-        if "mAP" in json.loads(path.read_text(encoding="utf-8")):
-            raise ConfigError(
-                f"{path}: has several labels a video; --compare needs top-1, which takes one label"
-            )
+        several_labels = "mAP" in json.loads(path.read_text(encoding="utf-8"))
         with (path.parent / "predictions.csv").open(encoding="utf-8", newline="") as file:
-            return {
+            predictions = {
                 (int(row["row"]), Path(row["path"]).name): (row["label_name"], row["answer_name"])
                 for row in csv.DictReader(file)
             }
-    except (OSError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (*DAMAGED_JSON, csv.Error) as error:
         raise ConfigError(
             f"{path}: cannot be compared ({type(error).__name__}: {error}); give the results.json "
             "that hiera-video test wrote, with its predictions.csv beside it"
         ) from error
+    if several_labels:
+        raise ConfigError(
+            f"{path}: has several labels a video; --compare needs top-1, which takes one label"
+        )
+    return predictions
 
 
 def _class_changes(labels: Sequence[str], change: Sequence[float]) -> list[ClassChange]:

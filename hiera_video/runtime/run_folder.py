@@ -15,6 +15,7 @@ from pathlib import Path
 
 from hiera_video.errors import ConfigError
 from hiera_video.utils.atomic_files import write_atomic
+from hiera_video.utils.text_files import DAMAGED_JSON
 
 logger = logging.getLogger(__name__)
 PACKAGES = ("hiera-video", "torch", "torchvision", "av", "numpy", "omegaconf", "safetensors")
@@ -79,6 +80,6 @@ def _read_commands(path: Path) -> list[str]:
         return []
     try:
         return [str(command) for command in json.loads(path.read_text())["commands"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except DAMAGED_JSON as error:
         logger.warning("%s: damaged (%s); written anew", path, error)
         return []

@@ -33,6 +33,7 @@ from hiera_video.runtime.distributed import SINGLE_PROCESS, World
 from hiera_video.train.checkpoint_shards import file_names, merge_shards, take_shard
 from hiera_video.utils.atomic_files import sync
 from hiera_video.utils.hashing import file_sha256, json_sha256
+from hiera_video.utils.text_files import DAMAGED_JSON
 
 logger = logging.getLogger(__name__)
 FILES = file_names(0, 1)
@@ -225,7 +226,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     try:
         meta: dict[str, Any] = json.loads(path.read_text())
         intact = meta.pop("sha256") == json_sha256(meta)
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+    except DAMAGED_JSON as error:
         raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {error})") from error
     if not intact:
         raise CheckpointError(f"{path}: damaged (sha256 mismatch)")

@@ -23,6 +23,7 @@ from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.devices import device_name
 from hiera_video.train.trainer import Trainer
 from hiera_video.utils.atomic_files import write_atomic
+from hiera_video.utils.text_files import DAMAGED_JSON
 
 logger = logging.getLogger(__name__)
 USABLE_SHARE = 0.8
@@ -56,9 +57,12 @@ def micro_batch_sizes(batch_size: int, num_processes: int, *, pairs: bool = True
 def read_choice(folder: Path, batch_size: int, world: World) -> int | None:
     """Return the accumulation that an earlier start chose on as many devices of this kind."""
     path = folder / RECORD
-    record = json.loads(path.read_text()) if path.is_file() else {}
-    same = record.items() >= _conditions(batch_size, world).items()
-    return record.get("accumulate") if same else None
+    try:
+        record = json.loads(path.read_text())
+        same = record.items() >= _conditions(batch_size, world).items()
+        return int(record["accumulate"]) if same else None
+    except DAMAGED_JSON:
+        return None
 
 
 def write_choice(folder: Path, batch_size: int, world: World, accumulate: int) -> None:

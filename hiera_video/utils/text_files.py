@@ -13,6 +13,9 @@ CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 ESCAPED = re.compile(r"\\u(dc[89a-f][0-9a-f])")
 """An escaped byte of a name that is not UTF-8."""
 FORMULA = ("=", "+", "-", "@")
+DAMAGED_JSON = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""Errors of reading a JSON file that is missing, damaged, or has values of other types: it may be
+nested thousands deep, or contain a number of thousands of digits."""
 NUL = "holds a NUL character; is this a text file?"
 
 

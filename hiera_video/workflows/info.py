@@ -22,6 +22,7 @@ from hiera_video.models.macs import count_macs, count_parameters
 from hiera_video.models.registry import MaeConfig
 from hiera_video.models.step_memory import count_saved_bytes
 from hiera_video.utils.extras import EXTRAS
+from hiera_video.utils.text_files import DAMAGED_JSON
 from hiera_video.video.versions import pyav_version
 
 STATE_BYTES = 16
@@ -105,7 +106,7 @@ def describe_run(folder: Path, config: Config) -> tuple[str, int | None]:
         meta = json.loads((checkpoints / "last" / "meta.json").read_text())
         classes = meta["model"]["num_classes"]
         step = int(meta["step"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except DAMAGED_JSON:
         return f"{folder}: no intact checkpoint", config.model.num_classes
     best = (checkpoints / "best").resolve().name if (checkpoints / "best").exists() else "none"
     return f"{folder}: trained for {step} steps, best checkpoint {best}", classes

@@ -33,7 +33,7 @@ from hiera_video.models.weights.load import (
     read_weights,
 )
 from hiera_video.models.weights.published import checkpoint_tags
-from hiera_video.utils.text_files import is_text
+from hiera_video.utils.text_files import DAMAGED_JSON, is_text
 from hiera_video.workflows.build import make_model, make_views
 
 logger = logging.getLogger(__name__)
@@ -135,7 +135,7 @@ def _read_meta(folder: Path, checkpoint: Path) -> _RunMeta:
             raise ValueError("class_names: must be a list of texts")
         if names is not None and count is not None and len(names) > count:
             raise ValueError(f"{len(names)} class_names, num_classes={count}")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except DAMAGED_JSON as error:
         other = "best" if checkpoint.name == "last" else "last"
         raise CheckpointError(
             f"{checkpoint}: its meta.json is damaged ({error}); load the run's {other}"

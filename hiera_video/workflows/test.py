@@ -31,6 +31,7 @@ from hiera_video.models.weights.load import Weights, find_checkpoint, load_pretr
 from hiera_video.runtime.distributed import World, init_distributed
 from hiera_video.runtime.log import read_metrics
 from hiera_video.train.list_digest import is_same_list, list_digest
+from hiera_video.utils.text_files import DAMAGED_JSON
 from hiera_video.workflows.build import make_model, make_views
 
 logger = logging.getLogger(__name__)
@@ -128,7 +129,7 @@ def _tested_list(folder: Path) -> str | None:
     try:
         results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
         return str(os.path.abspath(results["manifest"]))  # noqa: PTH100
-    except (OSError, ValueError, KeyError, TypeError):
+    except DAMAGED_JSON:
         return None
 
 
@@ -231,11 +232,10 @@ def _setup(config: Config, checkpoint: str, manifest: Manifest) -> EvalSetup:
 def is_validation_list(config: Config, checkpoint: str, manifest: Manifest) -> bool:
     """Return True if the run of `checkpoint` was validated on the videos of `manifest`."""
     try:
-        lists = json.loads((Path(checkpoint) / "meta.json").read_text())["lists"]
-    except (OSError, ValueError, KeyError, TypeError):  # of an earlier version
+        val = json.loads((Path(checkpoint) / "meta.json").read_text())["lists"].get("val")
+        return bool(val) and is_same_list(val, list_digest(manifest))
+    except DAMAGED_JSON:  # of an earlier version
         return config.data.test in (None, config.data.val)
-    val = lists.get("val")
-    return bool(val) and is_same_list(val, list_digest(manifest))
 
 
 def _log_results(results: dict[str, Any], setup: EvalSetup, report: Path) -> None:

@@ -13,12 +13,11 @@ data.root=<folder of frames>.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from hiera_video.data.manifest.class_names import read_class_names
-from hiera_video.data.manifest.read import class_of_template
+from hiera_video.data.manifest.read import class_of_template, require_annotations
 from hiera_video.data.prepare.cli import (
     make_prepare_parser,
     parse_arguments,
@@ -28,6 +27,7 @@ from hiera_video.data.prepare.cli import (
 )
 from hiera_video.errors import ManifestError
 from hiera_video.utils.checks import require
+from hiera_video.utils.text_files import read_json
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -57,7 +57,7 @@ def list_frame_folders(annotations: Path, frames: Path) -> None:
     names_file = annotations.parent / "labels.json"
     require_paths(annotations, names_file, frames, dataset="ssv2")
     index_of = {name: index for index, name in enumerate(read_class_names(names_file))}
-    entries = json.loads(annotations.read_text(encoding="utf-8"))
+    entries = require_annotations(annotations, read_json(annotations))
     lines = []
     for entry in entries:
         if "template" not in entry:

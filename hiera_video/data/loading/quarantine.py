@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from hiera_video.utils.text_files import DAMAGED_JSON
 from hiera_video.video.reader import unreadable
 
 logger = logging.getLogger(__name__)
@@ -89,6 +90,6 @@ def _read(file: Path) -> list[tuple[str, str]]:
             found.append(
                 (str(entry["path"]), "crashed" if entry["reason"] == "crashed" else "hung")
             )
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except DAMAGED_JSON:
             continue
     return found

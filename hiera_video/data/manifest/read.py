@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from hiera_video.data.manifest.class_names import read_class_names
 from hiera_video.data.manifest.list_file import ListOptions, read_list
@@ -171,20 +172,7 @@ def _read_annotations(
     path: Path, entries: object, root: str | None, follow_links: bool
 ) -> Manifest:
     """Read `[{"id", "template", …}, …]`; class indices are in `labels.json` beside it."""
-    if (
-        not isinstance(entries, list)
-        or not entries
-        or not all(
-            isinstance(entry, dict)
-            and type(entry.get("id")) in (str, int)
-            and isinstance(entry.get("template", ""), str)
-            for entry in entries
-        )
-    ):
-        form = '[{"id": …, "template": …}, …]'
-        raise ManifestError(
-            f"{path}: is not of the form {form}, as Something-Something's annotations are"
-        )
+    annotations = require_annotations(path, entries)
     folder = Path(root) if root is not None else path.parent / "videos"
     if not folder.is_dir():
         raise ManifestError(
@@ -200,7 +188,7 @@ def _read_annotations(
     present = {path.name for path in folder.iterdir() if is_video(path.name)}
     safe_root = SafeRoot(folder, follow_links=follow_links)
     records = []
-    for row, entry in enumerate(entries):
+    for row, entry in enumerate(annotations):
         where = f"{path}: entry {row}"
         label = None
         if "template" in entry:
@@ -215,6 +203,29 @@ def _read_annotations(
         file = next((name for name in files if name in present), files[0])
         records.append(Record(path=safe_root.resolve(file, where), label=label, row=row))
     return Manifest(records=tuple(records), class_names=names, multi_label=False, source=str(path))
+
+
+def require_annotations(path: Path, entries: object) -> list[dict[str, Any]]:
+    """Return `entries`, the JSON of `path`, if it has the form of Something-Something's releases.
+
+    Raises:
+        ManifestError: It has another form.
+    """
+    if (
+        not isinstance(entries, list)
+        or not entries
+        or not all(
+            isinstance(entry, dict)
+            and type(entry.get("id")) in (str, int)
+            and isinstance(entry.get("template", ""), str)
+            for entry in entries
+        )
+    ):
+        form = '[{"id": …, "template": …}, …]'
+        raise ManifestError(
+            f"{path}: is not of the form {form}, as Something-Something's annotations are"
+        )
+    return entries
 
 
 def class_of_template(template: str) -> str:

@@ -29,6 +29,7 @@ from hiera_video.data.prepare.motion_scenes import (
 )
 from hiera_video.errors import ConfigError
 from hiera_video.utils.atomic_files import write_atomic
+from hiera_video.utils.text_files import DAMAGED_JSON
 from hiera_video.video.encode import write_video
 
 LOOK = 1
@@ -194,7 +195,7 @@ def read_marker(path: Path) -> Any:
     """Return the options in a marker file, or None if there is no readable one."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except DAMAGED_JSON:
         return None
 
 
