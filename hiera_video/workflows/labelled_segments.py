@@ -206,13 +206,13 @@ def run_segment_test(config: Config, source: ModelSource) -> int:
         scored.labelled, {path: video.segments for path, video in found.items()}
     )
     results = results_of(precision, scored, found, manifest.source)
-    stem = Path(config.out_dir) / f"segments_{Path(manifest.source).stem}"
-    write_atomic(stem.with_suffix(".json"), json.dumps(results, indent=1, ensure_ascii=False))
-    write_atomic(stem.with_suffix(".html"), page_of(run, precision, scored, found, results))
+    stem = f"{config.out_dir}/segments_{Path(manifest.source).stem}"
+    write_atomic(Path(f"{stem}.json"), json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    write_atomic(Path(f"{stem}.html"), page_of(run, precision, scored, found, results))
     for overlap, value in zip(precision.overlaps, precision.means):
         logger.info("mAP at overlap %.1f: %.2f", overlap, 100 * value)
     logger.info("evaluated %d of %d", results["evaluated"], results["of"])
-    logger.info("report: %s", stem.with_suffix(".html"))
+    logger.info("report: %s.html", stem)
     if len(scored.unreadable) > config.test.max_broken * results["of"]:
         logger.error(
             "%d unreadable videos are over test.max_broken=%g",
