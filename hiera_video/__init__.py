@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from hiera_video.models.weights.load import from_pretrained
     from hiera_video.models.weights.save import save_pretrained
     from hiera_video.video import open_video
+    from hiera_video.workflows.detect_boxes import DetectedActions, detect
     from hiera_video.workflows.explain import Explanation, explain
     from hiera_video.workflows.extract import extract_features
     from hiera_video.workflows.load_run import LoadedRun, Prediction, load, predict
@@ -54,11 +55,14 @@ _HOME = {
     "predict": "hiera_video.workflows.load_run",
     "explain": "hiera_video.workflows.explain",
     "Explanation": "hiera_video.workflows.explain",
+    "DetectedActions": "hiera_video.workflows.detect_boxes",
+    "detect": "hiera_video.workflows.detect_boxes",
     "extract_features": "hiera_video.workflows.extract",
     "FeatureStore": "hiera_video.features.store",
 }
 
 __all__ = [
+    "DetectedActions",
     "Explanation",
     "FeatureStore",
     "HieraVideoError",
@@ -66,6 +70,7 @@ __all__ = [
     "MaeOutput",
     "Prediction",
     "create_model",
+    "detect",
     "explain",
     "extract_features",
     "from_pretrained",

@@ -44,7 +44,8 @@ def atomic_path(
             partial.unlink()
     except BaseException as error:
         if isinstance(error, OSError) and error.errno and error.filename is None:
-            error.filename = str(path)  # a full disk: failed writes do not name their file
+            with contextlib.suppress(AttributeError):  # PyAV's errors cannot be changed
+                error.filename = str(path)  # a full disk: failed writes do not name their file
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
