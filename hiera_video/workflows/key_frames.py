@@ -19,8 +19,13 @@ from hiera_video.data.detection.manifest import (
 from hiera_video.data.manifest.record import Manifest, as_tuple
 from hiera_video.errors import ManifestError
 from hiera_video.eval.class_names import quote_names
+from hiera_video.video.stated_end import stated_end
 
 logger = logging.getLogger(__name__)
+MAX_OPENED = 1000
+"""Videos of a list up to which their headers are read before training; it takes a few seconds."""
+TOLERANCE_SECONDS = 1.0
+"""Headers may state an end that is a little too early."""
 
 
 def read_key_frames(config: Config, split: str, source: str) -> BoxManifest:
@@ -30,6 +35,7 @@ def read_key_frames(config: Config, split: str, source: str) -> BoxManifest:
         ManifestError: A list is missing or has a wrong line.
     """
     manifest = read_box_list(Path(source), box_list_options(config))
+    check_seconds(manifest, config.detect.start_seconds)
     if split == "train" and config.detect.train_boxes is not None:
         detected = _read_detected(config, "train_boxes", config.detect.train_boxes, manifest)
         manifest = merge_boxes(manifest, detected)
@@ -59,7 +65,39 @@ def read_boxes_to_score(config: Config, truth: BoxManifest) -> BoxManifest:
             "%s: %d of %d key frames are in videos of %s; the others are left out",
             detected.source, len(kept), len(detected.records), truth.source,
         )  # fmt: skip
-    return replace(detected, records=_numbered(kept), class_names=truth.class_names)
+    scored = replace(detected, records=_numbered(kept), class_names=truth.class_names)
+    check_seconds(scored, config.detect.start_seconds)
+    return scored
+
+
+def check_seconds(manifest: BoxManifest, start_seconds: float) -> None:
+    """Check the last key frame of each video against its header, in lists of few videos.
+
+    What a header does not tell is found when the clip is read.
+
+    Raises:
+        ManifestError: Key frames are later than the end of their video.
+    """
+    last: dict[str, KeyFrame] = {}
+    for record in manifest.records:
+        if record.path not in last or record.second > last[record.path].second:
+            last[record.path] = record
+    if len(last) > MAX_OPENED:
+        return
+    beyond = []
+    for record in last.values():
+        end = stated_end(record.path)
+        if end is not None and record.second - start_seconds > end + TOLERANCE_SECONDS:
+            beyond.append(
+                f"{record.where}: second {record.second:g} lies beyond the end of {record.path}, "
+                f"{end + start_seconds:.2f}"
+            )
+    if beyond:
+        more = f"; so do those of {len(beyond) - 1} other videos" if len(beyond) > 1 else ""
+        raise ManifestError(
+            f"{beyond[0]}{more}; correct the lines, or set detect.start_seconds to the second at "
+            f"which the videos start (now {start_seconds:g})"
+        )
 
 
 def classes_that_count(config: Config, truth: BoxManifest) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from hiera_video.config.load import flatten_config
 from hiera_video.config.schema import Config
 from hiera_video.data.dataset import TrainClips
 from hiera_video.data.detection.dataset import BoxBatchLoader, TrainKeyFrames
+from hiera_video.data.detection.key_frame import BoxManifest
 from hiera_video.data.loading.balanced import classes_to_balance
 from hiera_video.data.loading.batch_plan import BatchPlan
 from hiera_video.data.loading.loader import ClipBatch, train_loader
@@ -223,7 +224,7 @@ def make_clips(
     device: torch.device = CPU,
 ) -> TrainClips:
     """Return the training samples of `train`, for a model on `device`."""
-    if config.train.task == "detect":
+    if isinstance(train, BoxManifest):
         return detect.make_box_clips(
             config, train, num_classes, need_labels=need_labels, device=device
         )

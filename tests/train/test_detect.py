@@ -46,7 +46,7 @@ def run(task: DetectActions, logits: list[list[float]], given: BoxBatch) -> Any:
         seed=0, step=0, position=given.position, depth=1, device=torch.device("cpu")
     )
     output = task(model, given, context)
-    output.loss.backward()
+    output.loss.backward()  # type: ignore[no-untyped-call]
     return output, model.logits.grad
 
 

@@ -208,7 +208,7 @@ def test_lists_that_do_not_fit(in_folder: Path) -> None:
     base = ["--cfg", "config.yaml", "--dry-run"]
     Path("labels").mkdir(exist_ok=True)
     Path("labels/other.txt").write_text("bend\nstand\nrun\n")
-    Path("beyond.csv").write_text("film,905,0,0,1,1,1\n" * 2 + "film,901,0,0,1,1,1\n")
+    Path("beyond.csv").write_text("film,905,0,0,1,1,1\nfilm,906,0,0,1,1,1\n")
     for options, words in (
         (["data.train=none.csv"], r"data.train=none.csv: no such file or folder; set data.train t"),
         (["detect.train_boxes=none.csv"], r"detect.train_boxes=none.csv: no such file; name a l"),
@@ -216,7 +216,11 @@ def test_lists_that_do_not_fit(in_folder: Path) -> None:
             ["detect.label_map=labels/other.txt"],
             r"train.csv:1: action '1' is no class|train.csv:2: action '12' is no class of labels/o",
         ),
-        (["data.train=beyond.csv", "train.batch_size=1"], r"beyond.csv:1: second 905 lies outside"),
+        (
+            ["data.train=beyond.csv"],
+            r"^beyond.csv:2: second 906 lies beyond the end of .*film.mp4, 904.00; correct the lin"
+            r"es, or set detect.start_seconds to the second at which the videos start \(now 900\)$",
+        ),
     ):
         with pytest.raises(ManifestError, match=words):
             train_command.main([*base, *options])

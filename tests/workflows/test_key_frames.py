@@ -19,7 +19,7 @@ from hiera_video.workflows.key_frames import classes_that_count, read_boxes_to_s
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.chdir(tmp_path)
     for name in ("a.mp4", "b.mp4"):
-        Path(name).touch()
+        Path(name).touch()  # unreadable headers are no error here
     Path("labels.txt").write_text("sit\nrun\neat\n")
     Path("train.csv").write_text("a,1,0,0,1,1,sit\na,2,0,0,1,1,run\n")
     Path("val.csv").write_text("a,3,0,0,1,1,eat\n")

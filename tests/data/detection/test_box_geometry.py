@@ -79,7 +79,7 @@ def test_each_box_goes_to_the_crop_that_shows_most_of_it() -> None:
     assert number.tolist() == [0, 2, 1, 1]
     np.testing.assert_allclose(
         moved,
-        [[0, 0, 99.5, 224], [124.5, 0, 224, 224], [92.1, 112, 131.9, 224], [0, 0, 224, 224]],
+        boxes((0, 0, 99.5, 224), (124.5, 0, 224, 224), (92.1, 112, 131.9, 224), (0, 0, 224, 224)),
         rtol=1e-5,
     )
 

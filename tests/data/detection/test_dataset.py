@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fake_link import FakeLink
 
 from hiera_video.data.config import AugmentConfig
 from hiera_video.data.detection.dataset import (
@@ -27,7 +28,9 @@ from hiera_video.data.sampling import ClipConfig
 from hiera_video.data.transforms.flip_labels import LabelFlip
 from hiera_video.data.transforms.train_eval import TrainTransform, random_square
 from hiera_video.errors import ManifestError
+from hiera_video.train.feed import feed_steps
 
+GPU = torch.device("cuda", 0)
 CLIP = ClipConfig(num_frames=4, frame_stride=2, target_fps=None)
 PLAIN = {"scale": (1.0, 1.0), "ratio": (1.5, 1.5), "flip": 0.0, "device": "worker"}
 
@@ -191,3 +194,20 @@ def test_random_squares_follow_the_short_side() -> None:
     assert all(height == width for _, _, height, width in drawn)
     assert all(top + side <= 480 and left + side <= 640 for top, left, side, _ in drawn)
     assert random_square(2, 9, size=4, short_side=(4, 4), generator=generator)[2:] == (2, 2)
+
+
+@pytest.mark.parametrize("row", [0, 1])
+def test_batches_are_staged_for_a_device(box_manifest: BoxManifest, row: int) -> None:
+    manifest = replace(box_manifest, records=box_manifest.records[row : row + 1])
+    data = dataset(manifest, augment={"device": "model"}, num_classes=3, need_labels=False)
+    plan = BatchPlan(num_records=1, batch_size=1, seed=0)
+    loaded = list(
+        train_loader(data, plan, first_step=0, last_step=2, workers=0, batches=BoxBatchLoader)
+    )
+    link = FakeLink(late=True, computes=True)
+    for step, plain in zip(feed_steps(iter(loaded), GPU, link=link), loaded, strict=True):
+        moved, expected = step[0].to(GPU), plain[0].to(torch.device("cpu"))
+        assert isinstance(moved, BoxBatch) and isinstance(expected, BoxBatch)
+        assert moved.staged is None and moved.pending is None
+        for name in ("clips", "labels", "boxes"):
+            assert torch.equal(getattr(moved, name), getattr(expected, name))
