@@ -33,6 +33,13 @@ TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.02}
 """Largest relative difference of probabilities, loss and gradients that counts as equal."""
 
 
+def positive(text: str) -> int:
+    """Read a count of a command line."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be 1 or more")
+    return int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     """Build the parser without importing torch, so that --help returns at once."""
     made = argparse.ArgumentParser(
@@ -47,11 +54,11 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--size", nargs="+", choices=SIZES, default=["base"])
     made.add_argument("--images", action="store_true", help="image models instead of video models")
-    made.add_argument("--frames", nargs="+", type=int, default=[16], help="frames a clip")
+    made.add_argument("--frames", nargs="+", type=positive, default=[16], help="frames a clip")
     made.add_argument(
-        "--resolution", nargs="+", type=int, default=[224], help="height and width in pixels"
+        "--resolution", nargs="+", type=positive, default=[224], help="height and width in pixels"
     )
-    made.add_argument("--batch", nargs="+", type=int, default=[1], help="clips, or images, a step")
+    made.add_argument("--batch", nargs="+", type=positive, default=[1], help="clips, or images, a step")
     made.add_argument("--dtype", nargs="+", choices=tuple(TOLERANCE), default=["float32"])
     made.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     made.add_argument(
@@ -60,9 +67,9 @@ def parser() -> argparse.ArgumentParser:
         help="torch.compile for ours, the reference and hiera-optim",
     )
     made.add_argument(
-        "--threads", type=int, help="CPU threads; default: all cores, or one with --clock cpu"
+        "--threads", type=positive, help="CPU threads; default: all cores, or one with --clock cpu"
     )
-    made.add_argument("--rounds", type=int, default=5, help="number of timed runs of each")
+    made.add_argument("--rounds", type=positive, default=5, help="number of timed runs of each")
     made.add_argument(
         "--clock",
         choices=("wall", "cpu"),

@@ -34,6 +34,14 @@ def test_ratios_are_taken_within_a_round() -> None:
     assert summarise([3.0, 1.0, 2.0]) == {"median": 2.0, "least": 1.0, "most": 3.0}
 
 
+@pytest.mark.parametrize("option", ["--batch", "--frames", "--resolution", "--rounds", "--threads"])
+def test_counts_below_one_are_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        speed.main(["model", option, "0"])
+    assert stopped.value.code == 2
+    assert f"argument {option}: 0: must be 1 or more" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("mode", ["model", "mae"])
 def test_a_case_is_measured_written_and_plotted(mode: str, tmp_path: Path) -> None:
     out = tmp_path / "speed.json"
