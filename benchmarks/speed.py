@@ -58,7 +58,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--resolution", nargs="+", type=positive, default=[224], help="height and width in pixels"
     )
-    made.add_argument("--batch", nargs="+", type=positive, default=[1], help="clips, or images, a step")
+    made.add_argument(
+        "--batch", nargs="+", type=positive, default=[1], help="clips, or images, a step"
+    )
     made.add_argument("--dtype", nargs="+", choices=tuple(TOLERANCE), default=["float32"])
     made.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     made.add_argument(
