@@ -179,7 +179,11 @@ class TrainConfig:
     with wandb's `init`, `log` and `finish` (wandb, swanlab, trackio). It is configured by its own
     environment variables and log-in."""
     save_minutes: float = 10.0
-    """Maximum minutes between checkpoints; one is also written at the end of every epoch."""
+    """Maximum minutes between checkpoints; one is also written at the end of every epoch, see
+    `save_every`."""
+    save_every: int = 1
+    """Epochs between the checkpoints at ends of epochs, for lists of a few videos; a validated
+    epoch and the last one always end with one."""
     keep: int = 2
     """Number of newest checkpoints to keep, besides the best."""
     allow_changed_lists: bool = False
@@ -190,7 +194,8 @@ class TrainConfig:
     none."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "eval_every", "log_every", "keep"):
+        counts = ("epochs", "batch_size", "accumulate", "eval_every", "log_every", "keep")
+        for name in (*counts, "save_every"):
             value = getattr(self, name)
             require(value >= 1, f"train.{name}={value}: must be 1 or more")
         require(

@@ -220,15 +220,18 @@ class Trainer:
         self.meter.add(stats.averages, stats.clips)
         if self.progress.step % self.train.log_every == 0 or epoch_ends:
             self._log(stats)
-        is_best, signal = False, stats.signal
-        due = epoch % self.train.eval_every == 0 or self.progress.step == self.total_steps
-        if self.evaluator and epoch_ends and due:
+        is_best, signal, save = False, stats.signal, stats.save_due
+        last = self.progress.step == self.total_steps
+        if epoch_ends and self.evaluator and (epoch % self.train.eval_every == 0 or last):
+            save = True
             is_best = self._validate(self.evaluator, epoch)
             # a signal that came during the validation stops the run before the next step
             signal = reduce_signal(stop.received or 0, self.run.world)
         over_limit = self._exceeds_unreadable_limit()
-        if epoch_ends or stats.save_due or signal or over_limit:
-            self._save(is_best, milestone=self._milestone(epoch) if epoch_ends else None)
+        milestone = self._milestone(epoch) if epoch_ends else None
+        save |= epoch_ends and (epoch % self.train.save_every == 0 or last or bool(milestone))
+        if save or signal or over_limit:
+            self._save(is_best, milestone=milestone)
         if over_limit:
             report_unreadable(
                 self.progress.broken, self._epochs_begun(), self.run.num_videos, self.run.max_broken

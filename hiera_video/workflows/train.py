@@ -66,6 +66,7 @@ MAY_CHANGE = (
     "train.log_every",
     "train.logger",
     "train.save_minutes",
+    "train.save_every",
     "train.keep",
     "test.",
     "features.",

@@ -289,6 +289,28 @@ def test_a_run_stops_after_so_many_validations_without_a_better_one(
     assert words in caplog.text
 
 
+def test_checkpoints_of_some_epochs_only(tmp_path: Path) -> None:
+    def steps(folder: str, **settings: Any) -> list[str]:
+        train(tmp_path / folder, SquaredOutput(), epochs=7, keep_every=5, **settings)
+        return sorted(path.name for path in (tmp_path / folder / "checkpoints").glob("step_*"))
+
+    # the last two that were written; epoch 5 is a milestone
+    assert steps("all") == ["step_00000010", "step_00000012", "step_00000014"]
+    assert steps("some", save_every=4) == ["step_00000010", "step_00000014"]
+    trained = linear_state()
+    evaluator = Top1(0.1, 0.2, 0.3)
+    settings: dict[str, Any] = {"save_every": 9, "eval_every": 3, "epochs": 7}
+    train(
+        tmp_path / "val",
+        SquaredOutput(),
+        state=trained,
+        trainer={"evaluator": evaluator},
+        **settings,
+    )
+    found = sorted(path.name for path in (tmp_path / "val" / "checkpoints").glob("step_*"))
+    assert found == ["step_00000012", "step_00000014"]  # validated, and the last
+
+
 def test_a_resumed_run_continues_to_count_its_validations(tmp_path: Path) -> None:
     def run(*scores: float, **state: Any) -> tuple[int, list[torch.Tensor]]:
         code, _, history = train(
