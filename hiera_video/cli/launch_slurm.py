@@ -23,9 +23,11 @@ from typing import Any
 from hiera_video.cli.arguments import config_parser
 from hiera_video.cli.run import run_tool
 from hiera_video.config.load import find_config, load_config
-from hiera_video.errors import ConfigError
+from hiera_video.config.schema import Config
+from hiera_video.errors import ConfigError, HieraVideoError
 from hiera_video.runtime.slurm_job import SlurmTraining, require_slurm
 from hiera_video.utils.checks import require
+from hiera_video.workflows.build import has_validation, read_split, resolve_num_classes
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_parser().parse_intermixed_args(argv)
     parameters = job_parameters(arguments)
     config = load_config(arguments.cfg, arguments.overrides)
+    warn_of_lists(config)
     command = ("--cfg", str(find_config(arguments.cfg).resolve()), *arguments.overrides)
     os.environ["SUBMITIT_PREEMPT_SIGNAL"] = "USR1"  # read when submitit is imported
     try:
@@ -102,6 +105,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             logger.error("error: job %s failed; its log: %s", job.job_id, job.paths.stderr)
             return 1
     return 0
+
+
+def warn_of_lists(config: Config) -> None:
+    """Log what a training here would refuse of the lists; the job's nodes may have other files."""
+    try:
+        train = read_split(config, "train")
+        val = [read_split(config, "val")] if has_validation(config) else []
+        resolve_num_classes(config, train, *val)
+    except HieraVideoError as error:
+        logger.warning("warning: on this machine, the job would fail: %s", error)
 
 
 def job_parameters(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -51,6 +51,12 @@ def test_a_wrong_configuration_is_refused_before_submission(tool: Any, tmp_path:
     assert done.returncode == 2 and "optim.lr=-1" in done.stderr and not (tmp_path / "run").exists()
 
 
+def test_lists_that_the_job_would_miss_are_named(tool: Any) -> None:
+    done = tool("launch_slurm.py", "--dry-run", "--cfg", CONFIG, "data.train=nope.csv")
+    words = "warning: on this machine, the job would fail: data.train=nope.csv: no such file"
+    assert done.returncode == 0 and words in done.stderr
+
+
 def test_a_machine_without_slurm_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", {}.get)
     require_slurm("local")
