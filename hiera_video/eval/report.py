@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from hiera_video.data.clip_frames import record_frame_range
 from hiera_video.data.manifest.record import Manifest, Record, as_tuple
-from hiera_video.data.sampling import frame_range_of
 from hiera_video.errors import DecodeError
 from hiera_video.eval.class_names import output_names
 from hiera_video.eval.evaluate import single_labels
@@ -36,6 +35,8 @@ from hiera_video.viz.plots import (
 from hiera_video.viz.strips import film_strip
 
 STRIP_FRAMES, MAX_MISTAKES, MAX_SAMPLES, MAX_SLOWEST = 6, 12, 12, 8
+DrawEvidence = Callable[[Record, int], Frames]
+"""Returns frames of a video, uint8 [T, H, W, 3], with the evidence for a class drawn over them."""
 MAX_MATRIX_CLASSES = 60
 """A larger confusion matrix is unreadable; its most frequent pairs are listed anyway."""
 
@@ -46,6 +47,8 @@ class ReportExample:
 
     strip: str
     """Film strip, as a data URL."""
+    evidence: str | None
+    """Film strip with the evidence for the first class, as a data URL; None without one."""
     file: str
     row: int
     label: str
@@ -72,6 +75,7 @@ def write_report(
     manifest: Manifest,
     metrics: Sequence[dict[str, Any]],
     decoder: Backend = "pyav",
+    draw_evidence: DrawEvidence | None = None,
 ) -> Path:
     """Write `report.html` into `folder`.
 
@@ -82,6 +86,7 @@ def write_report(
         manifest: The tested videos, with labels.
         metrics: Rows of the run's `metrics.jsonl`; empty where the run was not trained here.
         decoder: Reads the frames of the film strips.
+        draw_evidence: Draws the evidence for the predicted class over a mistake's frames.
 
     Returns:
         The path of the page.
@@ -108,7 +113,7 @@ def write_report(
         matrix=matrix,
         matrix_width=min(240 + 36 * len(names), 1040),
         classes=_hardest_first(results["classes"], metric),
-        examples=_examples(records, probabilities, names, files, decoder),
+        examples=_examples(records, probabilities, names, files, decoder, draw_evidence),
         slow=_slowest(records, predictions.seconds, files),
     )
     write_atomic(folder / "report.html", html)
@@ -138,6 +143,7 @@ def _examples(
     names: Sequence[str],
     files: Mapping[str, str],
     decoder: Backend,
+    draw_evidence: DrawEvidence | None,
 ) -> dict[str, list[ReportExample]]:
     """Return the videos of each of the page's two sections, by its title.
 
@@ -147,16 +153,24 @@ def _examples(
         names: Name of each class.
         files: Path → what the page shows of it.
         decoder: Backend that decodes the film strips.
+        draw_evidence: As in `write_report`.
     """
     mistakes, others = _choose_examples(records, probabilities)
-    sections = {"Most confident mistakes": mistakes, "Other predictions, drawn at random": others}
+    sections = {
+        "Most confident mistakes": (mistakes, draw_evidence),
+        "Other predictions, drawn at random": (others, None),
+    }
     return {
         title: [
             example
             for index in indices
-            if (example := _example(records[index], probabilities[index], names, files, decoder))
+            if (
+                example := _example(
+                    records[index], probabilities[index], names, files, decoder, draw
+                )
+            )
         ]
-        for title, indices in sections.items()
+        for title, (indices, draw) in sections.items()
     }
 
 
@@ -183,6 +197,7 @@ def _example(
     names: Sequence[str],
     files: Mapping[str, str],
     decoder: Backend,
+    draw_evidence: DrawEvidence | None,
 ) -> ReportExample | None:
     """Return the report's entry for a video; None if its frames cannot be decoded.
 
@@ -195,6 +210,7 @@ def _example(
     top = np.argsort(-probabilities, kind="stable")[:3].tolist()
     return ReportExample(
         strip=data_url(film_strip(frames)),
+        evidence=_evidence_strip(record, top[0], draw_evidence),
         file=files[record.path],
         row=record.row,
         label=", ".join(names[label] for label in as_tuple(record.label)),
@@ -209,6 +225,18 @@ def _strip_frames(record: Record, decoder: Backend) -> Frames:
         last = frames.num_frames - 1
         steps = range(STRIP_FRAMES)
         return video.frames([frames.first + round(last * i / (STRIP_FRAMES - 1)) for i in steps])
+
+
+def _evidence_strip(record: Record, target: int, draw: DrawEvidence | None) -> str | None:
+    """Return a film strip as a data URL; None if its frames cannot be decoded, as above."""
+    if draw is None:
+        return None
+    try:
+        frames = draw(record, target)
+    except DecodeError:
+        return None
+    chosen = np.linspace(0, len(frames) - 1, STRIP_FRAMES).round().astype(int)
+    return data_url(film_strip(frames[chosen]))
 
 
 def _slowest(

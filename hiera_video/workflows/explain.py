@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from hiera_video.config.schema import Config
 from hiera_video.data.dataset import UnreadableVideo, VideoViews
 from hiera_video.data.manifest.record import Manifest, Record
 from hiera_video.errors import ConfigError, DecodeError, FeatureError
@@ -138,7 +139,7 @@ def explain(
         run.model.to("cuda" if torch.cuda.is_available() else "cpu")
     require_classes(run)
     _check(method, options)
-    clip, seconds = middle_view(run, as_record(video))
+    clip, seconds = middle_view(run.config, as_record(video))
     if method == "occlusion":
         logger.warning("occlusion: %s", CAVEATS[method])
     return explain_clip(run, clip, target, method, clip_seconds=seconds, **options)
@@ -259,14 +260,14 @@ def class_index(target: int | str, names: Sequence[str]) -> int:
     return target
 
 
-def middle_view(run: LoadedRun, record: Record) -> tuple[Tensor, tuple[float, float]]:
+def middle_view(config: Config, record: Record) -> tuple[Tensor, tuple[float, float]]:
     """Decode the middle clip of a video, and return its middle crop and its times.
 
     Raises:
         DecodeError: The video cannot be read.
     """
     manifest = Manifest(records=(record,), class_names=None, multi_label=False, source=record.path)
-    return view_of(make_views(run.config, manifest, clips=1, crops=run.config.test.crops)[0])
+    return view_of(make_views(config, manifest, clips=1, crops=config.test.crops)[0])
 
 
 def view_of(video: VideoViews | UnreadableVideo) -> tuple[Tensor, tuple[float, float]]:

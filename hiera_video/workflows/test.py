@@ -33,6 +33,7 @@ from hiera_video.runtime.log import read_metrics
 from hiera_video.train.list_digest import is_same_list, list_digest
 from hiera_video.utils.text_files import DAMAGED_JSON
 from hiera_video.workflows.build import make_model, make_views
+from hiera_video.workflows.evidence_strips import evidence_drawer
 
 logger = logging.getLogger(__name__)
 DONE, TOO_MANY_UNREADABLE = 0, 3
@@ -94,7 +95,10 @@ def run_test(config: Config, manifest: Manifest, *, dry_run: bool) -> int:
     setup = _setup(config, checkpoint, manifest)
     results = write_results(folder, setup, predictions, manifest)
     metrics = read_metrics(Path(config.out_dir) / "metrics.jsonl")
-    report = write_report(folder, results, predictions, manifest, metrics, config.data.backend)
+    draw_evidence = evidence_drawer(config, model)
+    report = write_report(
+        folder, results, predictions, manifest, metrics, config.data.backend, draw_evidence
+    )
     if store:
         store.clear()
     _log_results(results, setup, report)

@@ -101,3 +101,30 @@ def test_namesakes_are_told_apart(tmp_path: Path) -> None:
     page = (tmp_path / "report.html").read_text()
     assert all(f"{person}/run/8.mp4" in page for person in "abcde")
     assert str(tmp_path) not in page
+
+
+def test_mistakes_show_the_evidence_for_the_predicted_class(tmp_path: Path) -> None:
+    paths = [tmp_path / "right.mp4", tmp_path / "wrong.mp4"]
+    for path in paths:
+        write_video(path, [np.full((96, 96, 3), 90, np.uint8)] * 6, fps=6)
+    records = tuple(Record(path=str(path), label=row, row=row) for row, path in enumerate(paths))
+    manifest = Manifest(records=records, class_names=("a", "b"), multi_label=False, source="list")
+    predictions = Predictions(np.arange(2), np.array([[[2.0, 0.0]]] * 2, np.float32), ())
+    setup = EvalSetup(model="m", checkpoint="c", clips=1, crops=1, precision="fp32")
+    results = write_results(tmp_path, setup, predictions, manifest)
+    drawn: list[tuple[str, int]] = []
+
+    def draw(record: Record, target: int) -> np.ndarray:
+        drawn.append((Path(record.path).name, target))
+        return np.stack([np.full((96, 96, 3), 10 * time, np.uint8) for time in range(16)])
+
+    page = write_report(
+        tmp_path, results, predictions, manifest, [], draw_evidence=draw
+    ).read_text()
+    assert drawn == [("wrong.mp4", 0)]
+    (url,) = re.findall(r'<img class="evidence" src="data:image/\w+;base64,([^"]+)"', page)
+    strip = np.asarray(Image.open(io.BytesIO(base64.b64decode(url))).convert("L"))
+    found = [int(strip[48, 48 + 100 * place]) for place in range(6)]
+    assert found == pytest.approx([0, 30, 60, 90, 120, 150], abs=4)
+    assert 'title="evidence for a: red above the clip\'s mean, blue below"' in page
+    assert "Below the frames: the middle clip with the evidence for the predicted class" in page

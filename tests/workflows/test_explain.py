@@ -32,7 +32,7 @@ def test_evidence_is_of_the_clip_that_the_test_sees(run: LoadedRun, films: Path)
     assert found.frames.shape == (16, 32, 32, 3) and found.frames.dtype == np.uint8
     # 32 frames at 16 per second: the middle 16 frames, 8 to 23
     assert found.clip_seconds == pytest.approx((0.5, 1.5))
-    clip, _ = middle_view(run, Record(path=str(films / "a.mp4"), label=None, row=0))
+    clip, _ = middle_view(run.config, Record(path=str(films / "a.mp4"), label=None, row=0))
     with torch.inference_mode():
         logits = run.model(clip.unsqueeze(0))[0]
     assert found.target == logits.argmax()
