@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from hiera_video.workflows.explain import Explanation, explain
     from hiera_video.workflows.extract import extract_features
     from hiera_video.workflows.load_run import LoadedRun, Prediction, load, predict
+    from hiera_video.workflows.segments import NamedSegment, predict_segments
 
 __version__ = "0.1.0"
 
@@ -53,6 +54,8 @@ _HOME = {
     "LoadedRun": "hiera_video.workflows.load_run",
     "Prediction": "hiera_video.workflows.load_run",
     "predict": "hiera_video.workflows.load_run",
+    "predict_segments": "hiera_video.workflows.segments",
+    "NamedSegment": "hiera_video.workflows.segments",
     "explain": "hiera_video.workflows.explain",
     "Explanation": "hiera_video.workflows.explain",
     "DetectedActions": "hiera_video.workflows.detect_boxes",
@@ -68,6 +71,7 @@ __all__ = [
     "HieraVideoError",
     "LoadedRun",
     "MaeOutput",
+    "NamedSegment",
     "Prediction",
     "create_model",
     "detect",
@@ -79,6 +83,7 @@ __all__ = [
     "load_config",
     "open_video",
     "predict",
+    "predict_segments",
     "read_manifest",
     "save_pretrained",
 ]

@@ -70,7 +70,7 @@ def run_segments(arguments: argparse.Namespace, outputs: Sequence[str]) -> int:
     SegmentSettings().override(**options, threshold=arguments.threshold)  # checks the values
     from hiera_video.workflows.labelled_segments import choose_run_thresholds
     from hiera_video.workflows.predict import ModelSource, find_records
-    from hiera_video.workflows.segments import predict_segments, settings_of
+    from hiera_video.workflows.segments import predict_segment_files, settings_of
 
     source = ModelSource(arguments.run, arguments.checkpoint)
     if arguments.run is None:
@@ -82,7 +82,7 @@ def run_segments(arguments: argparse.Namespace, outputs: Sequence[str]) -> int:
         )
     records = find_records(arguments.paths, source.backend(), follow_links=arguments.follow_links)
     settings = settings_of(source).override(**options, threshold=arguments.threshold)
-    return predict_segments(records, source, settings, files)
+    return predict_segment_files(records, source, settings, files)
 
 
 def _check(arguments: argparse.Namespace, files: dict[str, str]) -> None:

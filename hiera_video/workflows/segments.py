@@ -68,6 +68,69 @@ class VideoCurve:
     """Time of the first frame on the file's clock, which lists use."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class NamedSegment:
+    """A segment of a video in which a class was found, as returned by `predict_segments`."""
+
+    label: str
+    """Name of the class, or its index as text if it has no name."""
+    start_seconds: float
+    """Seconds since the first frame of the video."""
+    end_seconds: float
+    score: float
+    """Mean of the class's smoothed score over the segment, between 0 and 1."""
+
+
+def predict_segments(
+    run: LoadedRun | str | Path,
+    video: str | Path,
+    *,
+    window: float | None = None,
+    step: float | None = None,
+    smooth: float | None = None,
+    threshold: float | None = None,
+    min_seconds: float | None = None,
+) -> list[NamedSegment]:
+    """Return when each class happens in a video.
+
+    Args:
+        run: The folder of a run, whose chosen thresholds are used if there are any; or a run from
+            `load`.
+        video: Video file, or folder of frames if the run was trained on those.
+        window: Length of a window in seconds; by default that of the model's clip.
+        step: Seconds from the start of a window to the next; by default a quarter of a window.
+        smooth: Seconds over which scores are averaged; by default half a window.
+        threshold: Score that a segment reaches; by default the chosen ones, else 0.5.
+        min_seconds: Minimum length of a segment; by default half a window.
+
+    Returns:
+        The segments in order of time.
+
+    Raises:
+        DecodeError: The video cannot be read.
+        ConfigError: A value is out of range, or the run has no classes.
+        CheckpointError: As for `load`.
+    """
+    settings = SegmentSettings()
+    if not isinstance(run, LoadedRun):
+        source = ModelSource(str(run))
+        run, settings = source.load(), settings_of(source)
+    settings = settings.override(
+        window=window, step=step, smooth=smooth, threshold=threshold, min_seconds=min_seconds
+    )
+    curve = score_video(run, video, settings)
+    names = class_names(run, curve.curve)
+    return [
+        NamedSegment(
+            label=names[segment.label],
+            start_seconds=segment.start_seconds,
+            end_seconds=segment.end_seconds,
+            score=segment.score,
+        )
+        for segment in find_in_curve(run, curve, settings).segments
+    ]
+
+
 def score_video(
     run: LoadedRun, video: str | Path | Record, settings: SegmentSettings
 ) -> VideoCurve:
@@ -135,7 +198,7 @@ def settings_of(source: ModelSource) -> SegmentSettings:
     return chosen or SegmentSettings()
 
 
-def predict_segments(
+def predict_segment_files(
     records: Sequence[Record],
     source: ModelSource,
     settings: SegmentSettings,

@@ -164,6 +164,18 @@ def check_via(path: Path) -> None:
     assert attribute["anchor_id"] == "FILE1_Z2_XY0" and attribute["options"]["dark"] == "dark"
 
 
+def test_segments_from_python(run: Path, film: Path) -> None:
+    dark, bright = hv.predict_segments(loaded(run), film, window=1, smooth=0)
+    assert (dark.label, dark.start_seconds, dark.end_seconds) == ("dark", 4.125, 6.875)
+    assert (bright.label, bright.start_seconds, bright.end_seconds) == ("bright", 10.125, 14.875)
+    (run / "segment_thresholds.json").write_text('{"window": 1, "thresholds": {"dark": 1}}')
+    chosen = hv.predict_segments(run, film)
+    assert [segment.label for segment in chosen] == ["bright"]
+    assert len(hv.predict_segments(run, film, threshold=0.5)) == 2
+    with pytest.raises(ConfigError, match=r"--threshold 2: must be above 0 and at most 1"):
+        hv.predict_segments(run, film, threshold=2)
+
+
 def labelled_list(film: Path, folder: Path, lines: Sequence[str]) -> Path:
     """Write a list into a new folder, with a copy of the film."""
     folder = folder / "lists"
