@@ -23,7 +23,8 @@ CSS = """
 .hv th { text-align: left; max-width: 16em; overflow-wrap: anywhere; }
 .hv .cell { min-width: 3.2em; border-radius: 4px; }
 .hv .time { font-size: 12px; opacity: .75; white-space: nowrap; }
-.hv img { display: block; margin: 0 auto; border-radius: 4px; max-width: none; }
+.hv img { display: block; margin: 0; border-radius: 4px; max-width: none; }
+#video video { max-height: 270px; }
 .hv .bar { width: 12em; text-align: left; background: rgba(59,111,196,.15); border-radius: 4px;
   padding: 0; }
 .hv .bar div { background: #3b6fc4; border-radius: 4px; height: 1em; }
@@ -67,18 +68,19 @@ def picture(content: bytes, alt: str) -> str:
 
 def answer(analysis: Analysis) -> str:
     """Return the most likely classes of a video with bars."""
-    label, probability = analysis.top[0]
-    video, count = analysis.video, len(analysis.windows)
+    means, video = analysis.means, analysis.video
     rows = "".join(
-        f"<tr><th>{text_of(name)}</th><td class='bar'><div style='width:{value:.1%}'></div></td>"
-        f"<td>{value:.1%}</td></tr>"
-        for name, value in analysis.top
+        f"<tr><th>{text_of(analysis.names[index])}</th>"
+        f"<td class='bar'><div style='width:{means[index]:.1%}'></div></td>"
+        f"<td>{means[index]:.1%}</td></tr>"
+        for index in analysis.top
     )
+    first, count = analysis.top[0], len(video.windows)
     mean = f"mean of {count} windows" if count > 1 else "one window"
     facts = f"{video.width}×{video.height}, {video.fps:.4g} fps, {video.duration_seconds:.1f} s"
     return block(
-        f'<p class="first">{text_of(label)} {probability:.1%}</p><table>{rows}</table>'
-        f'<p class="note">{facts}; {mean}</p>'
+        f'<p class="first">{text_of(analysis.names[first])} {means[first]:.1%}</p>'
+        f'<table>{rows}</table><p class="note">{facts}; {mean}</p>'
     )
 
 
@@ -93,14 +95,29 @@ def timeline(analysis: Analysis) -> str:
         f'<td class="time">{window.start_seconds:.1f}–{window.end_seconds:.1f} s</td>'
         for window in windows
     )
-    columns = ["".join(map(_cell, values)) for values in zip(*analysis.windows)]
     rows = "".join(
-        f"<tr><th>{text_of(label)}</th>{cells}</tr>"
-        for (label, _), cells in zip(analysis.top, columns)
+        f"<tr><th>{text_of(analysis.names[index])}</th>"
+        f"{''.join(map(_cell, analysis.probabilities[:, index].tolist()))}</tr>"
+        for index in analysis.top
     )
-    return heading("Over time") + block(
-        f"<table><tr><th></th>{pictures}</tr><tr><th></th>{times}</tr>{rows}</table>"
+    table = f"<table><tr><th></th>{pictures}</tr><tr><th></th>{times}</tr>{rows}</table>"
+    return heading("Over time") + block(table + _segments(analysis))
+
+
+def _segments(analysis: Analysis) -> str:
+    found = "; ".join(
+        f"{segment.start_seconds:.1f}–{segment.end_seconds:.1f} s "
+        f"{analysis.names[segment.label]} {segment.score:.0%}"
+        for segment in analysis.segments
     )
+    return f'<p class="note">Segments: {text_of(found or "none")}</p>'
+
+
+def near(analysis: Analysis) -> str:
+    """Return the nearest videos of the store; nothing without one."""
+    if analysis.near is None:
+        return ""
+    return heading("Nearest videos") + block(picture(analysis.near, "nearest videos"))
 
 
 def strips(pictures: Sequence[tuple[str, bytes]], caption: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,10 @@ import gradio as gr
 from gradio.data_classes import FileData
 
 from hiera_video.app import html
-from hiera_video.app.analysis import Analyser, Analysis, evidence_strips
+from hiera_video.app.analysis import Analyser, Analysis, explanation_strips
 from hiera_video.app.uploads import AppLimits, Uploads
 from hiera_video.errors import DecodeError, HieraVideoError
 
-logger = logging.getLogger(__name__)
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 MONO_FONTS = ["ui-monospace", "Menlo", "Consolas", "monospace"]
 MAX_QUEUE = 8
@@ -88,14 +86,15 @@ class Actions:
 
     def _answer(self, path: Path, ratio: float) -> list[Any]:
         analysis = self._analyser.analyse(path)
-        labels = [(label, place) for place, (label, _) in enumerate(analysis.top)]
+        choices = [(analysis.names[index], index) for index in analysis.top]
         return _parts(
             analysis,
             html.answer(analysis),
             timeline=html.timeline(analysis),
-            target=gr.Radio(labels, value=0),
-            evidence=self.evidence(analysis, 0),
+            target=gr.Radio(choices, value=analysis.top[0]),
+            evidence=self.evidence(analysis, analysis.top[0]),
             reconstruction=self.reconstruct(analysis, ratio),
+            near=html.near(analysis),
         )
 
     def ratios(self) -> tuple[float, float, float, float]:
@@ -108,18 +107,26 @@ class Actions:
         usual = min(max(round(mae.mae.mask_ratio * steps), 1), steps - 1)
         return step, 1 - step, step, usual * step
 
-    def evidence(self, analysis: Analysis | None, place: int | None) -> str:
-        """Return the evidence for one of the likely classes."""
-        if analysis is None or place is None:
+    def evidence(self, analysis: Analysis | None, target: int | None) -> str:
+        """Return the evidence for a class, and where the model attends."""
+        if analysis is None or target is None:
             return ""
-        label = analysis.top[place][0]
-        found = self._analyser.explain(analysis, label)
-        frames, drawn = evidence_strips(found)
-        start, end = analysis.clip_seconds
+        try:
+            found = self._analyser.explain(analysis, target, "evidence")
+            rollout = self._analyser.explain(analysis, target, "rollout")
+        except HieraVideoError as error:  # a model of another kind
+            return html.failure(str(error))
+        frames, evidence = explanation_strips(found)
+        _, attention = explanation_strips(rollout)
+        start, end = found.clip_seconds or (0.0, 0.0)
+        grid = "×".join(map(str, found.maps.shape))
         return html.strips(
-            [(f"{start:.1f}–{end:.1f} s", frames), (f"evidence for {label}", drawn)],
-            "Red: for the class; blue: against it. The parts and a constant sum to the logit, "
-            f"{found.logit:.2f}.",
+            [
+                (f"{start:.1f}–{end:.1f} s", frames),
+                (f"evidence for {found.label}: red above the clip's mean, blue below", evidence),
+                ("attention of all classes, an approximation (rollout)", attention),
+            ],
+            f"The {grid} parts of the evidence and a constant sum to the logit, {found.logit:.2f}.",
         )
 
     def reconstruct(self, analysis: Analysis | None, ratio: float) -> str:
@@ -147,6 +154,7 @@ def _parts(
     target: Any = None,
     evidence: str = "",
     reconstruction: str = "",
+    near: str = "",
 ) -> list[Any]:
     """Return contents in the order of the parts in `make_page`."""
     return [
@@ -158,6 +166,7 @@ def _parts(
         evidence,
         gr.Column(visible=bool(reconstruction)),
         reconstruction,
+        near,
     ]
 
 
@@ -167,7 +176,7 @@ def explain_error(error: HieraVideoError, path: str, limits: AppLimits) -> str:
         return f"the video takes more than {limits.read_seconds:g} s to decode; cut or compress it"
     if isinstance(error, DecodeError) and error.reason == "crashed":
         return "the decoder crashes at this video; convert it to H.264 in MP4"
-    return f"the video {str(error).removeprefix(f'{path}: ')}".replace(path, "the video")
+    return str(error).replace(path, "the video")
 
 
 def make_page(
@@ -193,7 +202,6 @@ def make_page(
                 picks = gr.Dataset(
                     components=[video],
                     samples=[[str(path)] for path in examples],
-                    sample_labels=None,
                     type="index",
                     label="examples",
                     visible=bool(examples),
@@ -220,8 +228,9 @@ def make_page(
                 low, high, value=usual, step=step, label="hidden share of the clip", elem_id="ratio"
             )
             reconstruction = gr.HTML(elem_id="reconstruction")
+        near = gr.HTML(elem_id="near")
         parts = [state, answer, timeline, evidence_group, target, evidence]
-        parts += [mae_group, reconstruction]
+        parts += [mae_group, reconstruction, near]
         options: Any = {
             "concurrency_id": "model",
             "concurrency_limit": 1,

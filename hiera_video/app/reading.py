@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,17 @@ class UploadedVideo:
     """In order of time; together they cover the video, or are spread over it evenly."""
     others: Mapping[str, Tensor]
     """Views of the middle clip for other models, by name: [crops, 3, T, S, S]."""
+
+    def keep_views(self, place: int) -> UploadedVideo:
+        """Return the video with the views of one window alone, to be kept for later questions."""
+        windows = [
+            window if index == place else replace(window, views=torch.empty(0))
+            for index, window in enumerate(self.windows)
+        ]
+        # copies, which do not hold the memory of all views
+        windows[place] = replace(windows[place], views=windows[place].views.clone())
+        others = {name: views.clone() for name, views in self.others.items()}
+        return replace(self, windows=tuple(windows), others=others)
 
 
 class UploadReader:

@@ -54,9 +54,10 @@ def run_app(
     from hiera_video.app.serve import check_port, serve
 
     check_port(port)  # before the models are loaded
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)
     analyser = make_analyser(source, mae=mae, store=store, limits=limits)
     records = find_records(examples) if examples else own_examples(analyser.run.config)
-    title = Path(source.run).resolve().name if source.run else f"{source.model} {source.pretrained}"
+    title = Path(source.run).resolve().name if source.run else str(source.model)
 
     def make(uploads: Uploads) -> gr.Blocks:
         from hiera_video.app.page import make_page
@@ -77,12 +78,18 @@ def make_analyser(
 ) -> Analyser:
     """Load the models; arguments and errors as for `run_app`."""
     from hiera_video.app.analysis import Analyser
+    from hiera_video.workflows.segments import settings_of
 
     run = source.load()
     if mae is None and source.run is not None:
         mae = pretraining_of(run.config)
     autoencoder = ModelSource(mae).load() if mae is not None else None
-    return Analyser(run, limits, mae=autoencoder)
+    near = None
+    if store is not None:
+        from hiera_video.app.nearest import NearVideos
+
+        near = NearVideos(store, limits)
+    return Analyser(run, limits, mae=autoencoder, near=near, settings=settings_of(source))
 
 
 def pretraining_of(config: Config) -> str | None:

@@ -29,7 +29,7 @@ class AppLimits:
     """Largest upload, in 10⁶ bytes."""
     max_seconds: float = 60.0
     """Longest video."""
-    read_seconds: float = 20.0
+    read_seconds: float = 30.0
     """A decoder that takes longer for a video is killed."""
     keep_seconds: float = 600.0
     """Uploads that no question followed are deleted after this time."""
@@ -85,8 +85,8 @@ class Uploads:
         return found
 
     def remove(self, path: Path) -> None:
-        """Delete an upload; an example stays."""
-        if path.parent.name != EXAMPLES:
+        """Delete an upload; an example, and what lies elsewhere, stays."""
+        if path.parent.parent == self.folder and path.parent.name != EXAMPLES:
             shutil.rmtree(path.parent, ignore_errors=True)
 
     def sweep(self) -> None:

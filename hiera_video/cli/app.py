@@ -86,6 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             folder is None or Path(folder).is_dir(), f"{flag} {folder}: no such folder; correct it"
         )
     require_extra("app")
+    if arguments.store is not None:
+        require_extra("features")
     from hiera_video.app.start import run_app
     from hiera_video.workflows.predict import ModelSource
 

@@ -29,6 +29,9 @@ from hiera_video.utils.text_files import csv_cell, read_text, unescape_names
 from hiera_video.video.options import Backend
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from hiera_video.features.search import SearchIndex
     from hiera_video.features.store import FeatureStore, VideoFeatures
 
 logger = logging.getLogger(__name__)
@@ -94,6 +97,7 @@ def search(
     *,
     at: float | None = None,
     each_video_once: bool = False,
+    index: SearchIndex | None = None,
 ) -> list[SearchResult]:
     """Find the nearest windows of each example by cosine similarity.
 
@@ -103,6 +107,7 @@ def search(
         topk: Number of windows per example, at most.
         at: Use only the example's windows at this time, in seconds; None: all.
         each_video_once: Return only the nearest window of each video.
+        index: The store's index, where it is built already.
 
     Returns:
         The windows of each example by descending similarity, numbers rounded for display.
@@ -112,7 +117,8 @@ def search(
     """
     from hiera_video.features.search import SearchIndex
 
-    index, clips, results = SearchIndex(store), store.clips(), list[SearchResult]()
+    index = SearchIndex(store) if index is None else index
+    clips, results = store.clips(), list[SearchResult]()
     for example in examples:
         video = example.video
         (chosen,) = np.nonzero(_covers(video, at))
@@ -197,10 +203,11 @@ def stored_example(store: FeatureStore, video: str | int) -> Example:
         found = store[video]
     except IndexError as error:
         raise FeatureError(str(error)) from error
-    return Example(video=_require_features(found), is_stored=True)
+    return Example(video=require_features(found), is_stored=True)
 
 
-def _require_features(video: VideoFeatures) -> VideoFeatures:
+def require_features(video: VideoFeatures) -> VideoFeatures:
+    """Return a video, or raise `FeatureError` if it has no features."""
     if not len(video.start_seconds):
         reason = video.message or "shorter than a window"
         raise FeatureError(
@@ -222,7 +229,6 @@ def new_examples(store: FeatureStore, videos: Sequence[str], run: str | None) ->
         FeatureError: The weights are not those of the store, or a video is unreadable.
     """
     from hiera_video.features.store import FeatureStore
-    from hiera_video.models.weights.digest import weights_digest
     from hiera_video.workflows.extract import run_extraction
     from hiera_video.workflows.extraction_plan import make_encoder
 
@@ -231,14 +237,8 @@ def new_examples(store: FeatureStore, videos: Sequence[str], run: str | None) ->
         raise ConfigError(
             f"{missing[0]}: no such file; an example is a video file, or a path or row of the store"
         )
-    config, identity = config_of_store(store, run), store.metadata["identity"]
-    digest = weights_digest(make_encoder(config).model)
-    if digest != identity["weights"]:
-        raise FeatureError(
-            f"{config.model.pretrained}: has other weights ({digest[:12]}…) than the store "
-            f"({identity['weights'][:12]}…), so features cannot be compared; give the run or file "
-            "with --run"
-        )
+    config = config_of_store(store, run)
+    check_weights(store, config, make_encoder(config).model)
     records = tuple(
         Record(path=str(Path(video).resolve()), label=None, row=row)
         for row, video in enumerate(videos)
@@ -250,9 +250,21 @@ def new_examples(store: FeatureStore, videos: Sequence[str], run: str | None) ->
             Manifest(records=records, class_names=None, multi_label=False, source="examples"),
         )
         return [
-            Example(video=_require_features(video), is_stored=False)
+            Example(video=require_features(video), is_stored=False)
             for video in FeatureStore(folder)
         ]
+
+
+def check_weights(store: FeatureStore, config: Config, model: nn.Module) -> None:
+    """Raise `FeatureError` unless a model has the weights that a store was extracted with."""
+    from hiera_video.models.weights.digest import weights_digest
+
+    digest, expected = weights_digest(model), store.metadata["identity"]["weights"]
+    if digest != expected:
+        raise FeatureError(
+            f"{config.model.pretrained}: has other weights ({digest[:12]}…) than the store "
+            f"({expected[:12]}…), so features cannot be compared; give the run or file with --run"
+        )
 
 
 def config_of_store(store: FeatureStore, run: str | None = None) -> Config:
@@ -327,13 +339,13 @@ def result_sheet(results: Sequence[SearchResult], decoder: Backend = "pyav") -> 
     for result in results:
         if result.example != last:
             last = result.example
-            frames = _frames(last, decoder, *result.example_seconds)
+            frames = window_frames(last, decoder, *result.example_seconds)
             strips.append(Strip(title=last, frames=frames, heading=True))
         start, end = result.start_seconds, result.end_seconds
         title = (
             f"{result.rank}  {result.similarity:.3f}  {names[result.path]}  {start:.1f}–{end:.1f} s"
         )
-        strips.append(Strip(title=title, frames=_frames(result.path, decoder, start, end)))
+        strips.append(Strip(title=title, frames=window_frames(result.path, decoder, start, end)))
     return contact_sheet(strips)
 
 
@@ -351,7 +363,10 @@ def write_output(path: str, content: bytes) -> None:
         ) from error
 
 
-def _frames(path: str, decoder: Backend, start: float, end: float) -> NDArray[np.uint8] | None:
+def window_frames(
+    path: str, decoder: Backend, start: float, end: float
+) -> NDArray[np.uint8] | None:
+    """Return `STRIP_FRAMES` frames of a window; None, and a warning, if they cannot be read."""
     from hiera_video.video import open_video
 
     if not os.path.lexists(path):  # the index escapes names that are not UTF-8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,16 +10,15 @@ import pytest
 import torch
 
 import hiera_video as hv
-from hiera_video.app.uploads import AppLimits, Uploads
+from hiera_video.app.uploads import Uploads
 from hiera_video.config.catalogue import list_configs
 from hiera_video.config.load import load_config
 from hiera_video.data.transforms.train_eval import EvalTransform
 from hiera_video.models.hiera import Hiera
 from hiera_video.workflows.load_run import LoadedRun
 
-NAMES = ("to the left", "<b>up</b>", "${document.title}")
-"""Class names, two of which a page could take for its own text."""
-LIMITS = AppLimits(max_mb=1.0, max_seconds=8.0)
+sys.path.insert(0, str(Path(__file__).parent))  # tests import page_client.py from here
+from page_client import LIMITS, NAMES
 
 
 @pytest.fixture(scope="session")

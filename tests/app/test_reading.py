@@ -58,9 +58,8 @@ def test_windows_are_those_of_predict(classifier: LoadedRun, videos: Any) -> Non
     found = Analyser(classifier, LIMITS).analyse(path)
     assert clip.frame_stride == 4
     for place, segment in enumerate(expected):
-        named = dict(segment.top_classes)
-        ours = dict(zip((label for label, _ in found.top), found.windows[place]))
-        assert ours == pytest.approx(named, abs=1e-6)
+        ours = dict(zip(found.names, found.probabilities[place].tolist()))
+        assert ours == pytest.approx(dict(segment.top_classes), abs=1e-6)
     # the picture is the middle frame
     middle = videos.numbers([video.windows[0].picture])[0]
     assert middle == 27  # the ninth of 16 places from 0 to 52.3, rounded down

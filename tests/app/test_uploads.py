@@ -65,8 +65,9 @@ def test_an_upload_is_deleted_and_an_example_stays(uploads: Uploads, tmp_path: P
     example = uploads.add_example(video, "example_1")
     assert example == uploads.folder / "examples" / "example_1.mp4"
     upload = add(uploads, "hash/clip.mp4")
-    for path in (example, upload):
+    for path in (example, upload, video, uploads.folder / "other"):
         uploads.remove(path)
+    assert video.is_file()
     assert [path.name for path in uploads.folder.rglob("*")] == ["examples", "example_1.mp4"]
 
 
