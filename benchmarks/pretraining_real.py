@@ -82,9 +82,9 @@ class RealSet:
 
     @property
     def folds(self) -> list[str]:
-        """Places with many clips, then "other"."""
+        """Places with many clips, then "other" if there are more."""
         large = sorted({one for one in self.places if self.places.count(one) >= LARGE})
-        return [*large, "other"]
+        return large if set(large) == set(self.places) else [*large, "other"]
 
     def split(self, kind: str, fold: int, seed: int) -> tuple[list[int], list[int]]:
         """Return training and test rows of a fold."""
