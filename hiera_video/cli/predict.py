@@ -15,6 +15,10 @@ hiera-video predict --run runs/x --choose-thresholds lists/val.csv
 With --segments, prints when each class happens: the scores of sliding windows are smoothed, and a
 segment is where those of a class reach its threshold. --choose-thresholds chooses the thresholds
 on a list of labelled segments, for the predictions that follow.
+
+hiera-video predict film.mp4 --run runs/detector --boxes boxes.csv output=out.csv output=out.mp4
+
+With --boxes, prints the actions in each box of a list, with a run of train.task=detect.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ from hiera_video.cli.arguments import (
     set_outputs,
     split_paths,
 )
+from hiera_video.cli.boxes import add_box_options, run_boxes, wants_boxes
 from hiera_video.cli.run import run_tool
 from hiera_video.cli.segments import add_segment_options, run_segments, wants_segments
 from hiera_video.errors import ConfigError
@@ -45,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.paths = [*rest, *inputs]
     if wants_segments(arguments):
         return run_segments(arguments, outputs)
+    if wants_boxes(arguments):
+        return run_boxes(arguments, outputs)
     set_outputs(arguments, outputs, OUTPUTS)
     _check(arguments)
     window = arguments.window
@@ -101,6 +108,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--json", metavar="FILE", help="write the same as JSON, one object per prediction")
     add_segment_options(parser)
+    add_box_options(parser)
     return parser
 
 
