@@ -36,7 +36,7 @@ setup(
     package_dir=BESIDE,
     package_data={
         "hiera_video": ["py.typed", "**/*.html", "**/*.txt"],
-        "hiera_video.configs": ["*.yaml"],
+        "hiera_video.configs": ["**/*.yaml"],
     },
     cmdclass={"build_py": BuildPackages},
 )

@@ -25,7 +25,7 @@ def list_configs() -> dict[str, Path]:
     # in a checkout the folder lies beside the package, in a wheel inside it
     folders = (package / "configs", package.parent / "configs")
     folder = next((folder for folder in folders if folder.is_dir()), folders[0])
-    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+    return {file.stem: file for file in sorted(folder.rglob("*.yaml"))}
 
 
 def read_notes(text: str) -> ConfigNotes:

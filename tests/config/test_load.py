@@ -105,6 +105,11 @@ def test_a_value_may_interpolate_another(tmp_path: Path) -> None:
             "data.split=[0.5, 0.5]: must be the shares of validation and test, 0 or more, together "
             "below 1",
         ),
+        (
+            "data.train_repeats=[1,2]",
+            "data.train_repeats=[1, 2]: must be a number from 1 for data.train and for each of "
+            "data.train_also, 1 in all",
+        ),
         ("train.freeze=[blocks:5]", "train.freeze=['blocks:5']: hiera_micro_16x32 has 4 blocks"),
         ("optim.clip_grad=0", "optim.clip_grad=0.0: must be above 0, or null for no clipping"),
         ("optim.warmup_epochs=-1", "optim.warmup_epochs=-1.0: must be 0 or more"),
@@ -170,6 +175,12 @@ def test_adapters_need_whole_weights_on_each_device() -> None:
         "optim.lora_rank=2: needs train.parallel=ddp and a classifier (now fsdp, "
         "hiera_micro_16x32); set optim.lora_rank=null or change them"
     ) in refusal(MOTION, "optim.lora_rank=2", "train.parallel=fsdp")
+
+
+def test_a_split_divides_one_list() -> None:
+    words = "data.split=[0.1, 0.0]: divides data.train alone; set data.train_also=[], or data.spl"
+    keys = ("data.val=null", "data.split=[0.1,0]", "data.train_also=[b.csv]")
+    assert words in refusal(MOTION, *keys)
 
 
 def test_segment_sampling_limits_the_number_of_views() -> None:
@@ -278,7 +289,7 @@ def test_loading_a_configuration_does_not_import_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_config_loads_and_states_its_command(path: Path) -> None:
     config = load_config(path)
     assert Path(config.out_dir).name == path.stem

@@ -75,7 +75,7 @@ class TokenPool(nn.Module):
             return pool_units(tokens, self.unit_tokens_out, math.prod(self.stride))
         units = rearrange(tokens, "b (u n) heads c -> (b heads) u n c", n=self.unit_tokens_in)
         pooled = self._pool_separately(units) if self.separate else self._pool_clip(units)
-        return rearrange(pooled, "(b heads) n c -> b n heads c", b=len(tokens))
+        return rearrange(pooled, "(b heads) n c -> b n heads c", b=tokens.shape[0])
 
     def _pool_separately(self, units: Tensor) -> Tensor:
         """Pool [B, units, tokens, c] unit by unit, each with a margin of zeros, to [B, N, c]."""
@@ -86,7 +86,7 @@ class TokenPool(nn.Module):
             tokens = pooled.flatten(2).transpose(1, 2)
         else:
             tokens = self.order.unroll_units(pooled, self.level_out)
-        return tokens.reshape(len(units), -1, units.shape[-1])
+        return tokens.reshape(units.shape[0], -1, units.shape[-1])
 
     def _pool_clip(self, units: Tensor) -> Tensor:
         """Pool [B, units, tokens, c] over the grid of the clip, to [B, N, c]."""

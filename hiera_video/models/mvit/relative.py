@@ -44,7 +44,7 @@ class RelativePositions(nn.Module):
         grids = self.order.reroll_units(
             rearrange(query, "b heads (u n) c -> (b heads) u n c", u=units.shape[1]), self.level
         )
-        grids = grids.view(len(query), self.heads, *grids.shape[1:])  # b heads u (t) h w c
+        grids = grids.view(query.shape[0], self.heads, *grids.shape[1:])  # b heads u (t) h w c
         scores, key_rows = [], []
         for number, axis in enumerate(self.order.axes):
             table, rows = self.get_parameter(axis), self.get_buffer(f"_{axis}")

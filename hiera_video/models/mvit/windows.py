@@ -78,7 +78,7 @@ class WindowGrid:
         """Return True for keys that are no padding, [windows B, 1, 1, keys]; None without any."""
         if all(n % size == 0 for n, size in zip(self.key_grid, self.key_window)):
             return None
-        ones = torch.ones(len(key), key.shape[1], 1, 1, dtype=torch.bool, device=key.device)
+        ones = torch.ones(key.shape[0], key.shape[1], 1, 1, dtype=torch.bool, device=key.device)
         return self._split(ones, self.level_in, self.key_window).transpose(2, 3)
 
     def _pad(self, grid: Tensor, window: tuple[int, ...]) -> Tensor:
