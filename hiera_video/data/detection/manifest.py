@@ -17,12 +17,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from hiera_video.data.detection.box_classes import BoxClasses, find_box_classes
 from hiera_video.data.detection.key_frame import BoxManifest, KeyFrame
 from hiera_video.data.detection.video_names import VideoNames
+from hiera_video.data.manifest.list_file import collector_paused
 from hiera_video.errors import ManifestError
 from hiera_video.utils.text_files import read_lines, shorten
 
@@ -50,9 +52,8 @@ class BoxListOptions:
     """Videos are folders of pictures."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Row:
-    """One line of a list."""
+class _Row(NamedTuple):
+    """One line of a list; a frozen dataclass would take a second more for AVA's."""
 
     where: str
     video: str
@@ -78,7 +79,8 @@ def read_box_list(path: Path, options: BoxListOptions) -> BoxManifest:
     Raises:
         ManifestError: A line is wrong; the message starts with `file:line`.
     """
-    return _read(path, options, scored=False, min_score=-math.inf)
+    with collector_paused():
+        return _read(path, options, scored=False, min_score=-math.inf)
 
 
 def read_scored_boxes(path: Path, options: BoxListOptions, *, min_score: float) -> BoxManifest:
@@ -90,7 +92,8 @@ def read_scored_boxes(path: Path, options: BoxListOptions, *, min_score: float) 
     Raises:
         ManifestError: A line is wrong; the message starts with `file:line`.
     """
-    return _read(path, options, scored=True, min_score=min_score)
+    with collector_paused():
+        return _read(path, options, scored=True, min_score=min_score)
 
 
 def _read(path: Path, options: BoxListOptions, *, scored: bool, min_score: float) -> BoxManifest:
@@ -182,7 +185,8 @@ def _read_excluded(file: str | None) -> set[tuple[str, float]]:
 
 
 def _columns(line: str) -> list[str]:
-    return [column.strip() for column in next(csv.reader([line]))]
+    columns = line.split(",") if '"' not in line else next(csv.reader([line]))
+    return [column.strip() for column in columns]
 
 
 def _rows(path: Path, *, scored: bool) -> Iterator[_Row]:
@@ -222,7 +226,10 @@ def _second(text: str, where: str) -> float:
 
 
 def _box(texts: list[str], where: str) -> tuple[float, ...]:
-    values = [_number(text) for text in texts]
+    values = tuple(map(_number, texts))
+    left, top, right, bottom = values
+    if 0 <= left <= right <= 1 and 0 <= top <= bottom <= 1:  # as nearly all
+        return values
     for name, text, value in zip(EDGES, texts, values):
         if not -ROUNDING <= value <= 1 + ROUNDING:  # NaN, too
             raise ManifestError(

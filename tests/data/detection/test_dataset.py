@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from fake_link import FakeLink
+from PIL import Image
 
 from hiera_video.data.config import AugmentConfig
 from hiera_video.data.detection.dataset import (
@@ -29,7 +31,10 @@ from hiera_video.data.transforms.flip_labels import LabelFlip
 from hiera_video.data.transforms.train_eval import TrainTransform, random_square
 from hiera_video.errors import ManifestError
 from hiera_video.train.feed import feed_steps
+from hiera_video.video.options import FrameFolder
 
+SQUARE = (slice(16, 32), slice(32, 48))
+"""Rows and columns of the white square, as in conftest.py."""
 GPU = torch.device("cuda", 0)
 CLIP = ClipConfig(num_frames=4, frame_stride=2, target_fps=None)
 PLAIN = {"scale": (1.0, 1.0), "ratio": (1.5, 1.5), "flip": 0.0, "device": "worker"}
@@ -211,3 +216,25 @@ def test_batches_are_staged_for_a_device(box_manifest: BoxManifest, row: int) ->
         assert moved.staged is None and moved.pending is None
         for name in ("clips", "labels", "boxes"):
             assert torch.equal(getattr(moved, name), getattr(expected, name))
+
+
+def test_folders_of_pictures(box_manifest: BoxManifest, tmp_path: Path) -> None:
+    """Frames extracted at 20 a second give the clips of the video."""
+    folder = tmp_path / "a"
+    folder.mkdir()
+    frames = np.zeros((30, 64, 96, 3), np.uint8)
+    frames[:, *SQUARE] = 255
+    for number, frame in enumerate(frames, 1):
+        Image.fromarray(frame).save(folder / f"img_{number:05d}.png")
+    record = replace(box_manifest.records[0], path=str(folder))
+    backend = FrameFolder(template="img_%05d.png", fps=20)
+    transform = FrameCrops(32, 3, (0.45,) * 3, (0.225,) * 3)
+    found = BoxViews(replace(box_manifest, records=(record,)), CLIP, transform, decoder=backend)[0]
+    assert isinstance(found, KeyFrameViews)
+    number, *edges = found.boxes[0].tolist()
+    assert brightness_in_box(found.views[int(number)], np.array(edges))[0] > 0.9
+    late = replace(record, second=1.6)
+    with pytest.raises(
+        ManifestError, match=r"second 1.6 lies outside .*a, which shows 0.00 to 1.5"
+    ):
+        BoxViews(replace(box_manifest, records=(late,)), CLIP, transform, decoder=backend)[0]
