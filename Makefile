@@ -11,7 +11,7 @@ help:
 	@echo "make test-all         make test, then the slow and fault tests"
 	@echo "make test-matrix      default tests with Python 3.11 to 3.13, and the oldest and newest torch"
 	@echo "make test-torchcodec  install FFmpeg and torchcodec, test that decoder"
-	@echo "make test-browser     install chromium, check report and website at desktop and phone width"
+	@echo "make test-browser     install chromium, check report, website and demo page at desktop and phone width"
 	@echo "make test-ray         feature extraction on a local Ray cluster of two nodes"
 	@echo "make faults           fault injection at full counts; writes RELIABILITY.md (half an hour)"
 	@echo "make gpu              the tests that need a GPU, and all measurements on it (ten minutes); writes benchmarks/results"
@@ -65,7 +65,7 @@ test-browser: $(READY)
 	command -v chromium > /dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[browser]'
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
-	$(BIN)/python -m pytest tests/browser/check_report.py tests/browser/check_site.py
+	$(BIN)/python -m pytest tests/browser/check_report.py tests/browser/check_site.py tests/browser/check_app.py
 
 # A minute on idle cores: two Ray nodes, with a process for each actor and task.
 test-ray: $(READY)
