@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hiera_video.cli.arguments import check_model_source, set_outputs
 from hiera_video.errors import ConfigError
@@ -81,7 +82,10 @@ def run_segments(arguments: argparse.Namespace, outputs: Sequence[str]) -> int:
             arguments.choose_thresholds, source, settings, follow_links=arguments.follow_links
         )
     records = find_records(arguments.paths, source.backend(), follow_links=arguments.follow_links)
-    settings = settings_of(source).override(**options, threshold=arguments.threshold)
+    settings = settings_of(source)
+    if arguments.window == "clip":
+        settings = replace(settings, window=None)
+    settings = settings.override(**options, threshold=arguments.threshold)
     return predict_segment_files(records, source, settings, files)
 
 

@@ -79,11 +79,11 @@ def choose_run_thresholds(
     manifest = read_manifest(source_list, **options)
     run = source.load()
     scored = score_list(run, manifest, settings)
-    first = next(iter(scored.curves.values()))
+    window = max(video.window_seconds for video in scored.curves.values())
     choice = choose_thresholds(
         {path: video.curve for path, video in scored.curves.items()},
         scored.labelled,
-        min_seconds=settings.shortest(first.window_seconds),
+        min_seconds=settings.shortest(window),
         skip=background_of(scored.names),
     )
     settings = replace(

@@ -203,7 +203,9 @@ def test_chosen_thresholds_are_used_from_then_on(
     assert run_command(["predict", str(film), "--run", str(run), "--segments"]) == 0
     chosen = capsys.readouterr().out.splitlines()
     assert len(chosen) == 2
-    high = ["--segments", "--threshold", "1"]
+    assert run_command(["predict", str(film), "--run", str(run), "--segments", "--step", "2"]) == 0
+    assert capsys.readouterr().out.splitlines() != chosen
+    high = ["--segments", "--threshold", "1", "--window", "clip", "--step", "2"]
     assert run_command(["predict", str(film), "--run", str(run), *high]) == 0
     assert capsys.readouterr().out == f"{film}  no segments\n"
 
