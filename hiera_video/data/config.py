@@ -24,6 +24,12 @@ class DataConfig:
     """Validation videos, in the same forms; evaluated during training."""
     test: str | None = None
     """Test videos for `hiera-video test`, in the same forms; unset: `val`."""
+    train_also: tuple[str, ...] = ()
+    """Further lists or folders of training videos, in the same forms; classes are matched by name.
+    Relative paths in them start from their own folder."""
+    train_repeats: tuple[int, ...] = ()
+    """How often the videos of `data.train` and of each of `data.train_also` come in an epoch.
+    Unset: once each."""
     split: tuple[float, float] | None = None
     """Shares of `data.train` that are held out as validation and test where `data.val` and
     `data.test` are unset, such as [0.15, 0.15]: of each class, with the segments of one video, as
@@ -71,6 +77,19 @@ class DataConfig:
         require(
             0 <= self.background < math.inf,
             f"data.background={self.background}: must be 0 or more, and finite",
+        )
+        for name in ("train_also", "train_repeats"):  # YAML gives lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        lists, repeats = 1 + len(self.train_also), self.train_repeats
+        require(
+            not repeats or (len(repeats) == lists and min(repeats) >= 1),
+            f"data.train_repeats={list(repeats)}: must be a number from 1 for data.train and for "
+            f"each of data.train_also, {lists} in all",
+        )
+        require(
+            self.split is None or lists == 1,
+            f"data.split={list(self.split or ())}: divides data.train alone; set "
+            "data.train_also=[], or data.split=null and data.val",
         )
         if self.split is not None:
             object.__setattr__(self, "split", tuple(self.split))  # YAML gives a list

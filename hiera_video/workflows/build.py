@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from hiera_video.config.schema import LIMITS, Config
 from hiera_video.data.background import add_background
+from hiera_video.data.manifest.merge import merge_manifests
 from hiera_video.data.manifest.read import prepare_command, read_manifest
 from hiera_video.data.manifest.record import Manifest
 from hiera_video.data.prepare.sources import name_sources, source_names
@@ -65,15 +66,38 @@ def _read_list(config: Config, split: str) -> Manifest:
             f"data.{split} is not set; set it to a manifest (`path label` lines) or a folder of "
             "videos"
         )
-    if not is_url(source) and not Path(source).exists():
-        without = ", or to null to train without validation" if split == "val" else ""
-        raise ManifestError(
-            f"data.{split}={source}: no such file or folder; set data.{split} to a list or folder "
-            f"of your own{without}, or make it: `{prepare_command(source)}`"
-        )
+    _require_list(source, f"data.{split}")
     if config.train.task == "detect":
+        require(
+            not config.data.train_also and not config.data.train_repeats,
+            "data.train_also and data.train_repeats: do not go with train.task=detect; unset them",
+        )
         return read_key_frames(config, split, source)
-    return read_manifest(source, **config.data.list_options)
+    manifest = read_manifest(source, **config.data.list_options)
+    return _merge_lists(config, manifest) if split == "train" else manifest
+
+
+def _require_list(source: str, key: str) -> None:
+    if not is_url(source) and not Path(source).exists():
+        without = ", or to null to train without validation" if key == "data.val" else ""
+        raise ManifestError(
+            f"{key}={source}: no such file or folder; set {key} to a list or folder of your "
+            f"own{without}, or make it: `{prepare_command(source)}`"
+        )
+
+
+def _merge_lists(config: Config, first: Manifest) -> Manifest:
+    """Return the videos of `data.train` and `data.train_also`; pre-training ignores labels."""
+    data = config.data
+    if not data.train_also and not data.train_repeats:
+        return first
+    for source in data.train_also:
+        _require_list(source, "data.train_also")
+    options = {**data.list_options, "root": None}
+    manifests = [first, *(read_manifest(source, **options) for source in data.train_also)]
+    if config.train.task == "pretrain":
+        manifests = [replace(manifest, class_names=None) for manifest in manifests]
+    return merge_manifests(manifests, data.train_repeats or (1,) * len(manifests))
 
 
 def has_validation(config: Config) -> bool:
@@ -91,7 +115,7 @@ def held_out_shares(config: Config) -> dict[Part, float]:
 def _read_part(config: Config, split: str, shares: Mapping[Part, float]) -> Manifest:
     """Return a part of `data.train`; the validation part stands for a test part of no share."""
     part: Part = "val" if split == "test" and "test" not in shares else cast(Part, split)
-    whole = read_split(replace(config, data=replace(config.data, split=None)), "train")
+    whole = _read_list(replace(config, data=replace(config.data, split=None)), "train")
     paths = [record.path for record in whole.records]
     sources = source_names(paths, [name_sources(paths)])
     labels = [record.label for record in whole.records]

@@ -76,7 +76,7 @@ MAY_CHANGE = (
 )
 """Keys that may change when a run resumes: they do not change what it learns, or say how long."""
 LISTS = (
-    *("data.train", "data.val", "data.split"),
+    *("data.train", "data.val", "data.split"),  # and so data.train_also, data.train_repeats
     *("data.separator", "data.multi_label", "data.follow_links"),
     *("detect.train_boxes", "detect.excluded", "detect.label_map"),
 )

@@ -10,7 +10,7 @@ import torch
 from hiera_video.config.load import load_config
 from hiera_video.config.schema import Config
 from hiera_video.data.manifest.record import Label, Manifest, Record
-from hiera_video.errors import ManifestError
+from hiera_video.errors import ConfigError, ManifestError
 from hiera_video.models.factory import create_model
 from hiera_video.models.weights.save import save_pretrained
 from hiera_video.workflows.build import (
@@ -209,3 +209,39 @@ def test_a_split_that_is_not_possible(tmp_path: Path) -> None:
     words = r"data.split=\[0.2, 0.1\]: .*all.csv has too few videos for a val part; add videos or"
     with pytest.raises(ManifestError, match=words):
         read_split(config, "val")
+
+
+def test_several_training_lists_match_their_classes_by_name(tmp_path: Path) -> None:
+    for folder, names, lines in (
+        ("a", "up down", "1.mp4 0\n2.mp4 1\n"),
+        ("b", "round up", "1.mp4 0\n3.mp4 1\n"),
+    ):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "list.csv").write_text(lines)
+        (tmp_path / folder / "labels.txt").write_text("\n".join(names.split()))
+    a, b = (tmp_path / folder / "list.csv" for folder in "ab")
+    keys = [f"data.train={a}", f"data.train_also=[{b}]", "data.train_repeats=[1,2]"]
+    merged = read_split(load_config(MOTION, keys), "train")
+    assert merged.class_names == ("up", "down", "round") and merged.source == f"{a} + {b}"
+    found = [(str(Path(r.path).relative_to(tmp_path)), r.label) for r in merged.records]
+    twice = [("b/1.mp4", 2), ("b/3.mp4", 0)] * 2
+    assert found == [("a/1.mp4", 0), ("a/2.mp4", 1), *twice]
+    assert [record.row for record in merged.records] == list(range(6))
+    (tmp_path / "b" / "labels.txt").unlink()
+    words = r"b/list\.csv: has no class names, and .*a/list\.csv has; write a labels\.txt beside"
+    with pytest.raises(ManifestError, match=words):
+        read_split(load_config(MOTION, keys), "train")
+    (tmp_path / "a" / "labels.txt").unlink()
+    unnamed = read_split(load_config(MOTION, keys), "train")
+    assert [record.label for record in unnamed.records] == [0, 1, 0, 1, 0, 1]
+    missing = load_config(MOTION, [f"data.train={a}", "data.train_also=[nope.csv]"])
+    with pytest.raises(ManifestError, match=r"data\.train_also=nope\.csv: no such file or folder"):
+        read_split(missing, "train")
+
+
+def test_key_frames_are_of_one_list(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("")
+    keys = ["train.task=detect", "model.num_classes=3", f"data.train={tmp_path / 'list.csv'}"]
+    config = load_config(MOTION, [*keys, "data.train_repeats=[2]"])
+    with pytest.raises(ConfigError, match=r"data\.train_repeats: do not go with train.task=detect"):
+        read_split(config, "train")
