@@ -72,6 +72,8 @@ def explanation_film(found: Explanation, title: str) -> ClipFilm:
             side = "the clip's mean" if found.method == "evidence" else "0"
             largest = float(np.abs(maps).max())
             caption += f": red above {side}, blue below, up to {largest:.2g} logits"
+        else:
+            caption += ": red where more attention goes"
         drawn = overlay(found.frames, maps)
     return ClipFilm(
         title=title,

@@ -105,6 +105,8 @@ def test_captions_name_class_probability_and_scale(films: Path, run_folder: Path
     assert two.caption == (
         f"evidence: red above the clip's mean, blue below, up to {largest:.2g} logits"
     )
+    (other,) = explained_films(run, paths, "rollout")
+    assert other.renderings[1].caption == "rollout: red where more attention goes"
     assert np.array_equal(one.frames, found.frames)
     assert np.array_equal(two.frames, overlay(found.frames, found.maps - found.maps.mean()))
 
