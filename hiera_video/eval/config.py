@@ -19,10 +19,12 @@ class TestConfig:
     checkpoint: str | None = None
     """Weights to test: a file, a run folder or hf-hub:owner/name. Unset: the best of `out_dir`."""
     clips: int = 5
-    """Temporal clips of a video, evenly spaced."""
+    """Temporal clips of a video, evenly spaced; action detection takes the one around a key
+    frame."""
     crops: int = 3
     """Spatial crops of a clip. 3: along the long side, with the short side scaled to the model's
-    size. 1: the centre, with the short side scaled to 8/7 of it."""
+    size. 1: the centre, with the short side scaled to 8/7 of it (action detection: to the model's
+    size)."""
     batch_size: int = 8
     """Views in a batch; every batch has this size (the last one is padded)."""
     precision: Precision = "fp32"
