@@ -47,7 +47,7 @@ class RelativePositions(nn.Module):
         grids = grids.view(query.shape[0], self.heads, *grids.shape[1:])  # b heads u (t) h w c
         scores, key_rows = [], []
         for number, axis in enumerate(self.order.axes):
-            table, rows = self.get_parameter(axis), self.get_buffer(f"_{axis}")
+            table, rows = getattr(self, axis), getattr(self, f"_{axis}")
             queries = _rows_of(places[number], self.query_unit[number])
             keys = rows.shape[1]
             # b u rows keys c: embeddings of the distances between a unit's rows and all keys'

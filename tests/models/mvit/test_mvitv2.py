@@ -209,3 +209,11 @@ def test_the_class_token_is_classified():
     assert model.no_weight_decay() >= {"cls_token", "blocks.0.attn.rel_pos.t"}
     assert model.layer_id("cls_token") == 0
     assert default_mae("mae_mvitv2_micro_16x32").decoder_depth == 2
+
+
+def test_info_describes_a_rung():
+    """The counts of `hiera-video info` substitute plain tensors for parameters."""
+    from hiera_video.workflows.info import ModelRequest, describe_model
+
+    text = describe_model(ModelRequest(name="mvitv2_micro_16x32", num_classes=5))
+    assert "parameters     1.22 M" in text and "activations a clip" in text
