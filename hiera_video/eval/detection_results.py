@@ -23,7 +23,7 @@ from hiera_video.eval.detection import (
     number_boxes,
 )
 from hiera_video.utils.atomic_files import atomic_file, write_atomic
-from hiera_video.utils.text_files import csv_cell, encode_text
+from hiera_video.utils.text_files import csv_field, encode_text
 
 NOT_FOUND = "(not found)"
 """Prediction of a labelled box that no scored box overlaps enough."""
@@ -153,7 +153,7 @@ def ava_lines(
     """
     for frame, rows in zip(frames, scores):
         lines = []
-        start = f"{csv_cell(frame.video)},{second_text(frame.second)}"
+        start = f"{csv_field(frame.video)},{second_text(frame.second)}"
         for box, row in zip(frame.boxes.tolist(), rows.tolist()):
             edges = ",".join(f"{edge:.3f}" for edge in box)
             lines += [f"{start},{edges},{ids[index]},{row[index]:.4f}\n" for index in ids]
@@ -166,4 +166,4 @@ def second_text(second: float) -> str:
     >>> second_text(902.0), second_text(0.8)
     ('0902', '0.8')
     """
-    return f"{int(second):04d}" if second == int(second) else f"{second:g}"
+    return f"{int(second):04d}" if second == int(second) else repr(second)

@@ -68,6 +68,16 @@ def csv_cell(text: str) -> str:
     return f"'{lines}" if text[:1] in FORMULA and text else lines
 
 
+def csv_field(text: str) -> str:
+    """Return text as one field of a csv line that programs read, in quotes if it needs them.
+
+    >>> print(csv_field("-5KQ66"), csv_field("a,b"))
+    -5KQ66 "a,b"
+    """
+    quoted = text.replace('"', '""')
+    return f'"{quoted}"' if any(sign in text for sign in ',"\r\n') else text
+
+
 def is_text(value: object) -> bool:
     """Return True for text that can be written: UTF-8, or the escaped bytes of a file's name."""
     try:

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from hiera_video.eval.detection_report import label_frames, write_detection_repo
 from hiera_video.eval.detection_results import (
     BoxScores,
     DetectionSetup,
+    ava_lines,
     detection_metrics,
     write_detection_results,
 )
@@ -95,6 +97,18 @@ def test_files(found: BoxScores, truth: BoxManifest, folder: Path) -> None:
         "a,0.5,0.000,0.000,0.380,1.000,1,0.7000\n"
         "a,0.5,0.600,0.000,1.000,1.000,0,0.1000\n"
         "a,0.5,0.600,0.000,1.000,1.000,1,0.3000\n"
+    )
+
+
+def test_names_and_seconds_are_written_as_lists_have_them(found: BoxScores) -> None:
+    frames = [
+        replace(found.frames[1], video=video, second=second)
+        for video, second in (("-5KQ66BBWC4", 902.0), ("a,b", 1234.5678))
+    ]
+    lines = "".join(ava_lines(frames, [found.scores[1]] * 2, {1: 80}))
+    assert lines == (
+        "-5KQ66BBWC4,0902,0.000,0.000,0.400,1.000,80,0.6000\n"
+        '"a,b",1234.5678,0.000,0.000,0.400,1.000,80,0.6000\n'
     )
 
 

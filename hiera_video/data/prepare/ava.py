@@ -11,7 +11,7 @@ from pathlib import Path
 from hiera_video.data.manifest.record import VIDEO_SUFFIXES
 from hiera_video.errors import ManifestError
 from hiera_video.utils.atomic_files import atomic_path
-from hiera_video.utils.text_files import read_lines
+from hiera_video.utils.text_files import csv_field, read_lines
 from hiera_video.video import open_video
 
 CUT_START, CUT_SECONDS, CUT_FPS = 900, 901, 30
@@ -129,7 +129,7 @@ def write_ava_list(source: Path, target: Path, present: set[str], excluded: Path
             else:
                 kept.add(key)
                 count += len(columns) > 2
-                file.write(",".join(columns) + "\n")
+                file.write(",".join(map(csv_field, columns)) + "\n")
         if not kept:
             raise ManifestError(
                 f"{source}: none of its {len(missing)} videos is there; the first is "

@@ -16,6 +16,7 @@ from hiera_video.data.detection.key_frame import BoxManifest, KeyFrame
 from hiera_video.data.detection.key_frame_clip import frame_at
 from hiera_video.errors import CheckpointError, ConfigError, DecodeError
 from hiera_video.utils.atomic_files import publish, sync
+from hiera_video.utils.text_files import csv_field
 from hiera_video.video import open_video
 from hiera_video.video.options import Backend
 
@@ -90,7 +91,7 @@ def find_persons(
     text = unfinished.read_text(encoding="utf-8") if unfinished.exists() else ""
     blocks = text.split("\n\n")[:-1]  # the last one may be incomplete
     records = manifest.records
-    if [_start(record) for record in records[: len(blocks)]] != [_head(each) for each in blocks]:
+    if not all(each.startswith(_start(record)) for each, record in zip(blocks, records)):
         blocks = []  # of another list
     with unfinished.open("w", encoding="utf-8") as file:
         file.writelines(f"{block}\n\n" for block in blocks)
@@ -110,11 +111,7 @@ def find_persons(
 
 
 def _start(record: KeyFrame) -> str:
-    return f"{record.video},{record.second!r}"
-
-
-def _head(block: str) -> str:
-    return ",".join(block.split(",")[:2])
+    return f"{csv_field(record.video)},{record.second!r}"
 
 
 def _read_frame(record: KeyFrame, start_seconds: float, decoder: Backend) -> NDArray[np.uint8]:
