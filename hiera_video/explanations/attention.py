@@ -101,7 +101,13 @@ def query_attention(
 
 def blocks_of(model: HieraEncoder) -> list[HieraBlock]:
     """Return the blocks of the encoder, first to last."""
-    return [block for block in model.blocks if isinstance(block, HieraBlock)]
+    blocks = [block for block in model.blocks if isinstance(block, HieraBlock)]
+    require(
+        len(blocks) == len(model.blocks),
+        f"{type(model).__name__}: its blocks are not Hiera's, so their attention cannot be shown; "
+        "give a Hiera",
+    )
+    return blocks
 
 
 def _poolings(model: HieraEncoder) -> list[int]:

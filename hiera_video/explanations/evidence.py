@@ -65,7 +65,7 @@ def class_evidence(model: nn.Module, clips: Tensor, targets: Tensor | None = Non
 
 def require_classifier(model: nn.Module) -> Hiera:
     """Return `model` if it is a Hiera classifier that pools, or raise `ConfigError`."""
-    if not (isinstance(model, Hiera) and model.num_classes and model.global_pool):
+    if not (isinstance(model, Hiera) and model.num_classes and model.global_pool == "avg"):
         raise ConfigError(
             f"{type(model).__name__}: has no pooled logits to explain; give a Hiera classifier"
         )

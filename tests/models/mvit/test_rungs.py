@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 import hiera_video as hv
 from hiera_video.errors import CheckpointError, ConfigError
+from hiera_video.explanations.attention import blocks_of
+from hiera_video.explanations.evidence import class_evidence
 from hiera_video.models.build import build_model
 from hiera_video.models.mvit.leaks import stage_leaks
 from hiera_video.models.registry import config_for, default_mae, name_of
@@ -186,6 +188,18 @@ def test_a_saved_autoencoder_is_rebuilt(tmp_path):
     rebuilt = from_pretrained(save_pretrained(mae, tmp_path / "rung"))
     assert type(rebuilt) is type(mae) and rebuilt.config == mae.config
     assert rebuilt.mae == default_mae("mae_ladder_a_micro_16x32")
+
+
+def test_explanations_of_hieras_head_and_attention_refuse_other_ones():
+    model = hv.create_model("mvitv2_micro_16x32", num_classes=5).eval()
+    with pytest.raises(ConfigError, match=r"LadderClassifier: has no pooled logits to explain"):
+        class_evidence(model, draw(model))
+    with pytest.raises(
+        ConfigError,
+        match=r"LadderClassifier: its blocks are not Hiera's, so their attention cannot be shown; "
+        r"give a Hiera",
+    ):
+        blocks_of(model)
 
 
 @pytest.mark.parametrize("rung", ["mvitv2", "ladder_b"])
