@@ -41,10 +41,7 @@ class LadderEncoder(HieraEncoder):
     def init_rung(self) -> None:
         """Draw the initial weights of what Hiera does not have."""
         for name, parameter in self.named_parameters():
-            if ".rel_pos." in name or name == "cls_token":
-                nn.init.trunc_normal_(parameter, std=0.02)
-            elif name.endswith(".conv.weight"):
-                # close to the mean over the kernel, which is how far a pool may start from identity
+            if ".rel_pos." in name or name == "cls_token" or name.endswith(".conv.weight"):
                 nn.init.trunc_normal_(parameter, std=0.02)
 
     def no_weight_decay(self) -> set[str]:
@@ -56,8 +53,9 @@ class LadderEncoder(HieraEncoder):
         """Return the absolute position embedding; zeros if a rung has relative ones."""
         if not self.config.relative_positions:
             return super().position_embedding()
-        shape = (1, self.config.embed_dim, *self.config.token_grid)
-        return torch.zeros(shape, device=self.patch_embed.proj.weight.device)
+        return self.patch_embed.proj.weight.new_zeros(
+            1, self.config.embed_dim, *self.config.token_grid
+        )
 
     def encode(
         self,

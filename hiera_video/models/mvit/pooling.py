@@ -65,8 +65,8 @@ class TokenPool(nn.Module):
                 groups=channels,
                 bias=False,
             )
-            self.norm = nn.LayerNorm(channels, eps=NORM_EPS)  # applied by attention: a class token
-            # is normalised but not pooled
+            # attention applies it, because a class token is normalised but not pooled
+            self.norm = nn.LayerNorm(channels, eps=NORM_EPS)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Pool [B, N, heads, c] to [B, N / stride, heads, c]."""

@@ -190,6 +190,19 @@ def test_a_saved_autoencoder_is_rebuilt(tmp_path):
     assert rebuilt.mae == default_mae("mae_ladder_a_micro_16x32")
 
 
+@pytest.mark.parametrize("rung", ["mvitv2", "ladder_b"])
+def test_half_precision(rung):
+    mae = redraw(hv.create_model(f"mae_{rung}_micro_16x32"))
+    clips, keep = draw(mae), torch.rand(2, 32).argsort(1) < 8
+    loss = mae(clips, keep=keep).loss
+    with torch.autocast("cpu", torch.bfloat16):
+        output = mae(clips, keep=keep)
+    output.loss.backward()
+    assert float((output.loss - loss).detach()) == pytest.approx(0, abs=0.05)
+    half = hv.create_model(f"{rung}_micro_16x32", num_classes=5).bfloat16().eval()
+    assert half(clips.bfloat16()).dtype == torch.bfloat16
+
+
 def test_explanations_of_hieras_head_and_attention_refuse_other_ones():
     model = hv.create_model("mvitv2_micro_16x32", num_classes=5).eval()
     with pytest.raises(ConfigError, match=r"LadderClassifier: has no pooled logits to explain"):
