@@ -130,6 +130,11 @@ class Config:
                 f"augment.box_jitter={augment.box_jitter}: needs train.task=detect, not "
                 f"{self.train.task}; set it to 0",
             )
+            require(
+                self.detect == DetectConfig(),
+                f"section detect: needs train.task=detect, not {self.train.task}; set it, or "
+                "remove the keys",
+            )
             return
         for name in ("rand_augment", "mixup", "cutmix", "label_smoothing"):
             value = getattr(augment, name)

@@ -12,6 +12,7 @@ from hiera_video.config.schema import Config
 from hiera_video.data.detection.key_frame import BoxManifest
 from hiera_video.errors import ManifestError
 from hiera_video.workflows.build import align_val, read_split, resolve_num_classes
+from hiera_video.workflows.detect import make_detection_task
 from hiera_video.workflows.key_frames import classes_that_count, read_boxes_to_score
 
 
@@ -94,3 +95,25 @@ def test_lists_with_other_classes_are_an_error(config: Any) -> None:
         with pytest.raises(ManifestError, match=words):
             align_val(changed, train, manifest(changed, "val"))
     assert align_val(config(), train, manifest(config(), "val")).num_classes == 3
+
+
+def test_rare_classes_weigh_more(config: Any) -> None:
+    """Three boxes: two sit, one runs, none eats; (N - n) / n each."""
+    Path("train.csv").write_text("a,1,0,0,1,1,sit\na,1,0,0,0.5,1,sit\na,2,0,0,1,1,run\n")
+    weighted = config("train.weighted_loss=true")
+    task = make_detection_task(weighted, manifest(weighted), 3)
+    assert task.class_weights == (0.5, 2.0, 0.0)
+    assert make_detection_task(config(), manifest(config()), 3).class_weights is None
+
+
+def test_a_share_of_the_key_frames_is_held_out(config: Any) -> None:
+    """The key frames of one video stay together."""
+    for name in "cdefgh":
+        Path(f"{name}.mp4").touch()
+    lines = [f"{name},{second},0,0,1,1,sit\n" for name in "abcdefgh" for second in (1, 2)]
+    Path("train.csv").write_text("".join(lines))
+    split = config("data.val=null", "data.split=[0.25,0]")
+    train, val = manifest(split), manifest(split, "val")
+    assert len(train.records) == 12 and len(val.records) == 4
+    assert not {one.path for one in train.records} & {one.path for one in val.records}
+    assert [one.row for one in val.records] == [0, 1, 2, 3]

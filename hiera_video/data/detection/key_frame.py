@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiera_video.data.manifest.record import Manifest, Record
+from hiera_video.errors import ManifestError
 
 Boxes = NDArray[np.float32]
 """float32 [N, 4]: x1, y1, x2, y2, from 0 (left, top) to 1 (right, bottom)."""
@@ -55,6 +56,13 @@ class BoxManifest(Manifest):
     records: tuple[KeyFrame, ...]
     class_ids: tuple[int, ...]
     """Id of each class in lists."""
+
+    def require_labels(self) -> None:
+        """Raise `ManifestError` if no box has an action; some may have none."""
+        if not self.labels_present:
+            raise ManifestError(
+                f"{self.source}: no box has an action; write video,second,x1,y1,x2,y2,action lines"
+            )
 
     @property
     def num_boxes(self) -> int:

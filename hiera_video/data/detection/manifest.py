@@ -50,6 +50,8 @@ class BoxListOptions:
     """Let symbolic links lead out of the root."""
     folders: bool = False
     """Videos are folders of pictures."""
+    boxes_alone: bool = False
+    """Ignore what stands behind the box: action, person, score."""
 
 
 class _Row(NamedTuple):
@@ -107,7 +109,7 @@ def _read(path: Path, options: BoxListOptions, *, scored: bool, min_score: float
     excluded = _read_excluded(options.excluded)
     moments: dict[tuple[str, float], _Moment] = {}
     known: dict[str, int] = {}
-    for row in _rows(path, scored=scored):
+    for row in _rows(path, scored=scored, boxes_alone=options.boxes_alone):
         if (row.video, row.second) in excluded or row.score < min_score:
             continue
         key = (videos.find(row.video, row.where), row.second)
@@ -189,11 +191,11 @@ def _columns(line: str) -> list[str]:
     return [column.strip() for column in columns]
 
 
-def _rows(path: Path, *, scored: bool) -> Iterator[_Row]:
+def _rows(path: Path, *, scored: bool, boxes_alone: bool) -> Iterator[_Row]:
     permitted = SCORED_COLUMNS if scored else LABELLED_COLUMNS
     for number, line in read_lines(path):
         where = f"{path}:{number}"
-        columns = _columns(line)
+        columns = _columns(line)[: 6 if boxes_alone else None]
         if len(columns) not in permitted or not columns[0]:
             form = SCORED_FORM if scored else LABELLED_FORM
             raise ManifestError(

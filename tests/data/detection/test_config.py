@@ -58,6 +58,14 @@ def test_messages(override: str, message: str) -> None:
     assert message in str(error.value)
 
 
+def test_keys_of_boxes_need_the_task() -> None:
+    with pytest.raises(
+        ConfigError,
+        match=r"section detect: needs train.task=detect, not classify; set it, or remove the keys",
+    ):
+        load_config("motion_hiera_micro", ["detect.boxes=boxes.csv"])
+
+
 def test_jitter_needs_boxes() -> None:
     with pytest.raises(
         ConfigError,

@@ -105,6 +105,18 @@ def test_boxes_without_actions_need_no_classes(tmp_path: Path) -> None:
     assert found.class_names is None and found.class_ids == ()
 
 
+def test_a_list_without_actions_trains_nothing(listing: Path) -> None:
+    write(listing, "b,1,0,0,1,1,")
+    with pytest.raises(
+        ManifestError,
+        match=r"train.csv: no box has an action; write video,second,x1,y1,x2,y2,action lines",
+    ):
+        read_box_list(listing, BoxListOptions()).require_labels()
+    read_box_list(
+        write(listing, "b,1,0,0,1,1,", "b,2,0,0,1,1,1"), BoxListOptions()
+    ).require_labels()
+
+
 def test_excluded_timestamps(listing: Path) -> None:
     write(listing, "b,902,0,0,1,1,1", "b,903,0,0,1,1,1")
     excluded = write(listing.with_name("excluded.csv"), "b,0902", "c,903")
