@@ -124,6 +124,7 @@ def read_boxes(
         root=str(root.parent if is_video else root),
         follow_links=follow_links or config.data.follow_links,
         excluded=None,
+        boxes_alone=True,
     )
     records = read_scored_boxes(Path(listing), options, min_score=0.0).records
     if is_video and chosen is not None:

@@ -20,7 +20,7 @@ from hiera_video.train.checkpoint import CheckpointStore
 from hiera_video.video import open_video
 from hiera_video.video.encode import write_video
 
-LINES = "film,0.5,0,0.1,0.4,0.9\nfilm,0.5,0.6,0.1,1,0.9,0.4\nfilm,2,0.2,0.2,0.5,0.6,,7,0.9\n"
+LINES = "film,0.5,0,0.1,0.4,0.9\nfilm,0.5,0.6,0.1,1,0.9,0.4\nfilm,2,0.2,0.2,0.5,0.6,stand,7\n"
 
 
 def save_run(folder: Path, model: Hiera, *overrides: str) -> Path:
