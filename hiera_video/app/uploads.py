@@ -29,7 +29,7 @@ class AppLimits:
     """Largest upload, in 10⁶ bytes."""
     max_seconds: float = 60.0
     """Longest video."""
-    read_seconds: float = 30.0
+    read_seconds: float = 60.0
     """A decoder that takes longer for a video is killed."""
     keep_seconds: float = 600.0
     """Uploads that no question followed are deleted after this time."""

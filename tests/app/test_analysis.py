@@ -131,7 +131,7 @@ def test_errors_do_not_name_the_place_of_an_upload() -> None:
     assert words(DecodeError(f"{path}: empty file", reason="empty")) == "the video: empty file"
     assert words(ConfigError(f"cannot read {path} now")) == "cannot read the video now"
     assert words(DecodeError(f"{path}: …", reason="hung")) == (
-        "the video takes more than 30 s to decode; cut or compress it"
+        "the video takes more than 60 s to decode; cut or compress it"
     )
     assert words(DecodeError(f"{path}: …", reason="crashed")) == (
         "the decoder crashes at this video; convert it to H.264 in MP4"

@@ -21,6 +21,8 @@ from page_client import served
 
 SCREENS = {"desktop": (1280, 1000, False), "phone": (390, 844, True)}
 """Width, height, mobile."""
+PATIENCE = 300_000
+"""Milliseconds after which a part of the page that does not appear is missing."""
 CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 
 
@@ -72,6 +74,7 @@ class Visit:
             is_mobile=mobile,
             permissions=["camera"],
         )
+        self.context.set_default_timeout(PATIENCE)
         self.page: Page = self.context.new_page()
         self.requests: list[str] = []
         self.faults: list[str] = []
@@ -82,11 +85,11 @@ class Visit:
             lambda answer: answer.status >= 400 and self.faults.append(f"{answer.url} not there"),
         )
         self.page.goto(address)
-        self.page.wait_for_selector("#answer", timeout=120_000)
+        self.page.wait_for_selector("#answer")
 
     def wait_for_answer(self) -> str:
-        self.page.wait_for_selector("#answer table, #answer .error", timeout=300_000)
-        self.page.wait_for_selector("#evidence img", timeout=300_000)
+        self.page.wait_for_selector("#answer table, #answer .error")
+        self.page.wait_for_selector("#evidence img")
         return self.page.inner_text("#answer")
 
     def check(self) -> None:
@@ -123,7 +126,6 @@ def test_an_upload_is_answered_without_a_request_to_another_server(
     visit.page.wait_for_function(
         "before => document.querySelectorAll('#evidence img')[1]?.src !== before",
         arg=before,
-        timeout=300_000,
     )
     visit.keep_picture(screen)
     visit.check()
@@ -148,7 +150,7 @@ def test_a_recording_of_the_camera_is_answered(browser: Browser, address: str) -
     page.get_by_label("start recording").click()
     page.wait_for_timeout(3000)  # the length of the recording
     page.get_by_text("Stop", exact=True).click()
-    page.wait_for_selector("#answer table, #answer .error", timeout=300_000)
+    page.wait_for_selector("#answer table, #answer .error")
     visit.keep_picture("camera")
     visit.context.close()
 
@@ -160,7 +162,7 @@ def test_a_file_that_is_no_video_is_one_line(
     junk = tmp_path / "junk.mp4"
     junk.write_text("not a video")
     visit.page.set_input_files("#video input[type=file]", junk)
-    visit.page.wait_for_selector("#answer .error", timeout=300_000)
+    visit.page.wait_for_selector("#answer .error")
     words = "the video: cannot be opened as a video (Invalid data found when processing input)"
     assert visit.page.inner_text("#answer .error") == words
     visit.context.close()
