@@ -68,7 +68,7 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path, help="folder for the films and the run")
     parser.add_argument("--start", required=True, help="out_dir of the demo's last run")
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--films", type=int, default=TRAIN_FILMS, help="films to train on")
     parser.add_argument("--out", type=Path, help="write to this file instead")
     arguments = parser.parse_args()
@@ -88,9 +88,6 @@ def main() -> None:
     check(run_command(["train", "--cfg", "motion_hard_hiera_micro", *keys]))
     trained = time.process_time()
     test = ["test", "--run", str(run), "--segments", "data.workers=0"]
-    (run / "segment_thresholds.json").unlink(missing_ok=True)
-    check(run_command(test))
-    default = json.loads((run / "segments_test.json").read_text())
     choose = ["predict", "--run", str(run), "--choose-thresholds", str(lists["val"])]
     check(run_command(choose))
     check(run_command(test))
@@ -98,7 +95,7 @@ def main() -> None:
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     result = {
         "what": "mAP of segments in a generated video of ten minutes with 30 motions of eight "
-        "classes; the model was trained on other films, thresholds were chosen on a third",
+        "classes; the demo's model, fine-tuned on other films; thresholds were chosen on a third",
         "command": " ".join(["python", *sys.argv]),
         "training": {
             "start": "motion_hard_hiera_micro of the demo",
@@ -110,12 +107,11 @@ def main() -> None:
         "overlaps": chosen["overlaps"],
         "mAP": chosen["mAP"],
         "mean_mAP": chosen["mean_mAP"],
-        "mAP_with_threshold_0.5": default["mAP"],
         "thresholds": json.loads((run / "segment_thresholds.json").read_text()),
         "classes": chosen["classes"],
         "cpu_seconds": {
             "films_and_training": round(trained - started),
-            "thresholds_and_two_tests": round(time.process_time() - trained),
+            "thresholds_and_test": round(time.process_time() - trained),
         },
     }
     result["thresholds"]["chosen"].pop("list")

@@ -324,10 +324,10 @@ def test_a_video_of_two_hours_is_scored_in_bounded_memory(
 
     monkeypatch.setattr(sliding_window, "open_video", lambda *_: video)
     monkeypatch.setattr(sliding_window, "map_videos", in_process)
-    scored = score_video(loaded(run), "film.mp4", SegmentSettings(window=60, step=15))
+    scored = score_video(loaded(run), "film.mp4", SegmentSettings(window=60, step=30))
     gc.collect()
-    assert len(scored.curve.centres) == 4 * 119 + 1 and scored.curve.end_seconds == 7200
-    # 8 windows of 16 frames at once, of 7,632 in all
+    assert len(scored.curve.centres) == 239 and scored.curve.end_seconds == 7200
+    # 8 windows of 16 frames at once, of 3,824 in all
     assert video.held == 0 and video.most <= 2 * 8 * 16
 
 
