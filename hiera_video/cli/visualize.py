@@ -27,10 +27,12 @@ from hiera_video.cli.arguments import (
     split_paths,
 )
 from hiera_video.config.load import load_config, run_config_file
+from hiera_video.models.registry import is_mae
 from hiera_video.utils.checks import require
 from hiera_video.utils.extras import require_extra
 
 if TYPE_CHECKING:
+    from hiera_video.data.manifest.record import Record
     from hiera_video.viz.films import ClipFilm
     from hiera_video.workflows.predict import ModelSource
 
@@ -98,7 +100,8 @@ def _resolve_drawn(arguments: argparse.Namespace) -> str:
     if arguments.run is not None:
         config = load_config(run_config_file(arguments.run))
         return "reconstructions" if config.train.task == "pretrain" else "frames"
-    return "frames" if arguments.model is None else "reconstructions"
+    drawn = arguments.model is not None and is_mae(arguments.model)
+    return "reconstructions" if drawn else "frames"
 
 
 def _check(
@@ -164,10 +167,10 @@ def _draw_config(
         write_file(output, schedule_plot(config))
         print(f"{output}: {config.train.epochs} epochs")
         return 0
-    paths = _find(arguments, inputs, config.data.backend)
+    videos = _find(arguments, inputs, config.data.backend)
     from hiera_video.workflows.clip_films import augmented_films, unit_films
 
-    films = (unit_films if drawn == "units" else augmented_films)(config, paths)
+    films = (unit_films if drawn == "units" else augmented_films)(config, videos)
     return _write(output, films)
 
 
@@ -184,41 +187,43 @@ def _draw_videos(
             which, weights = None, arguments.checkpoint
         source = ModelSource(arguments.run, which, arguments.model, weights)
     backend = source.backend() if source else "pyav"
-    paths = _find(arguments, inputs, backend)
+    videos = _find(arguments, inputs, backend)
     from hiera_video.workflows import visualize
 
     if drawn == "frames":
-        write_file(output, visualize.video_sheet(paths, backend, source.load() if source else None))
-        print(f"{output}: {len(paths)} videos")
+        write_file(
+            output, visualize.video_sheet(videos, backend, source.load() if source else None)
+        )
+        print(f"{output}: {len(videos)} videos")
         return 0
     assert source is not None
     if drawn == "reconstructions":
-        return _draw_reconstructions(source, paths, output)
+        return _draw_reconstructions(source, videos, output)
     from hiera_video.workflows.clip_films import explained_films
 
     options = {name: getattr(arguments, name) for name in ("draws", "stage", "store")}
     given = {name: value for name, value in options.items() if value is not None}
-    films = explained_films(source.load(), paths, drawn, arguments.target, **given)  # type: ignore[arg-type]
-    return _write(output, films)
+    run, target = source.load(), arguments.target
+    return _write(output, explained_films(run, videos, drawn, target, **given))  # type: ignore[arg-type]
 
 
-def _draw_reconstructions(source: ModelSource, paths: Sequence[Path], output: str) -> int:
+def _draw_reconstructions(source: ModelSource, videos: Sequence[Record], output: str) -> int:
     from hiera_video.workflows import visualize
     from hiera_video.workflows.clip_films import reconstructed_films
     from hiera_video.workflows.predict import write_file
 
     model, config = visualize.load_autoencoder(source)
     if Path(output).suffix.lower() in MOVING:
-        return _write(output, reconstructed_films(model, config, paths))
-    write_file(output, visualize.reconstructions(model, config, paths))
-    print(f"{output}: {len(paths)} videos")
+        return _write(output, reconstructed_films(model, config, videos))
+    write_file(output, visualize.reconstructions(model, config, videos))
+    print(f"{output}: {len(videos)} videos")
     return 0
 
 
-def _find(arguments: argparse.Namespace, inputs: Sequence[str], backend: Any) -> list[Path]:
-    from hiera_video.workflows.predict import find_videos
+def _find(arguments: argparse.Namespace, inputs: Sequence[str], backend: Any) -> list[Record]:
+    from hiera_video.workflows.predict import find_records
 
-    found = find_videos(inputs, backend, follow_links=arguments.follow_links)
+    found = find_records(inputs, backend, follow_links=arguments.follow_links)
     return found[: arguments.limit]
 
 

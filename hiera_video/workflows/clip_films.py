@@ -27,7 +27,7 @@ from hiera_video.viz.films import ClipFilm, Rendering
 from hiera_video.viz.overlays import as_pictures, draw_grid, hide_cells, overlay, tint
 from hiera_video.workflows.build import make_model, make_views
 from hiera_video.workflows.explain import CAVEATS, Explanation, Method, explain_clip, view_of
-from hiera_video.workflows.load_run import LoadedRun, require_classes
+from hiera_video.workflows.load_run import LoadedRun, as_record, require_classes
 from hiera_video.workflows.train_components import make_clips, mixes_clips
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ AUGMENTED = 3
 
 def explained_films(
     run: LoadedRun,
-    paths: Sequence[Path],
+    videos: Sequence[Path | Record],
     method: Method,
     target: int | str | None = None,
     **options: Any,
@@ -51,7 +51,7 @@ def explained_films(
     if method in CAVEATS:
         logger.info("%s: %s", method, CAVEATS[method])
     films = []
-    for view in middle_views(run.config, paths, crops=run.config.test.crops):
+    for view in middle_views(run.config, videos, crops=run.config.test.crops):
         found = explain_clip(run, view.clip, target, method, clip_seconds=view.seconds, **options)
         films.append(explanation_film(found, view.title))
     return films
@@ -85,7 +85,7 @@ def explanation_film(found: Explanation, title: str) -> ClipFilm:
     )
 
 
-def unit_films(config: Config, paths: Sequence[Path]) -> list[ClipFilm]:
+def unit_films(config: Config, videos: Sequence[Path | Record]) -> list[ClipFilm]:
     """Return the middle clip of each video with its mask units, and masked as in pre-training.
 
     Raises:
@@ -96,7 +96,7 @@ def unit_films(config: Config, paths: Sequence[Path]) -> list[ClipFilm]:
     grid = "×".join(map(str, model.unit_grid))
     caption = f"{grid} mask units, each {frames_of_unit} frames of {height}×{width} pixels"
     pretrains, films = config.train.task == "pretrain", []
-    for view in middle_views(config, paths, crops=1):
+    for view in middle_views(config, videos, crops=1):
         frames = _pictures(config, view.clip)
         lines = Rendering(caption=caption, frames=draw_grid(frames, (height, width)))
         masked = [_masked(config, model.unit_grid, frames, view.row)] if pretrains else []
@@ -119,20 +119,26 @@ def _masked(
     )
 
 
-def augmented_films(config: Config, paths: Sequence[Path]) -> list[ClipFilm]:
+def augmented_films(config: Config, videos: Sequence[Path | Record]) -> list[ClipFilm]:
     """Return training clips of each video, as the model is fed in the first epochs.
 
     Mixing, which needs a batch, is left out, and that is logged.
 
     Raises:
-        ConfigError: No video can be read, or one is too short for a clip.
+        ConfigError: No video can be read, one is too short for a clip, or the model detects.
     """
+    require(
+        config.train.task != "detect",
+        "train.task=detect: its clips are cropped around boxes of a list, which are not drawn; use "
+        "the configuration of a classification",
+    )
     if mixes_clips(config):
         logger.info("augment.mixup and augment.cutmix mix clips of a batch; they are not drawn")
-    dataset = make_clips(config, _manifest(paths), None, need_labels=False)
-    dataset.on_broken = "error"
-    names, films = short_paths(map(str, paths)), []
-    for place, path in enumerate(paths):
+    manifest = _manifest(videos)
+    strict = replace(config, data=replace(config.data, on_broken="error"))
+    dataset = make_clips(strict, manifest, None, need_labels=False)
+    names, films = short_paths(record.path for record in manifest.records), []
+    for place, record in enumerate(manifest.records):
         try:
             samples = [dataset[epoch, place].clips[0].finish() for epoch in range(AUGMENTED)]
         except DecodeError as error:
@@ -142,23 +148,23 @@ def augmented_films(config: Config, paths: Sequence[Path]) -> list[ClipFilm]:
             Rendering(caption=f"epoch {epoch + 1}", frames=_pictures(config, sample.pixels))
             for epoch, sample in enumerate(samples)
         )
-        with open_video(path, config.data.backend) as video:
+        with open_video(record.source, config.data.backend) as video:
             rate = config.clip.target_fps or video.fps
         fps = rate / config.clip.frame_stride
-        films.append(ClipFilm(title=names[str(path)], renderings=renderings, fps=fps))
+        films.append(ClipFilm(title=names[record.path], renderings=renderings, fps=fps))
     _require_any(len(films))
     return films
 
 
 def reconstructed_films(
-    model: MaskedAutoencoderHiera, config: Config, paths: Sequence[Path]
+    model: MaskedAutoencoderHiera, config: Config, videos: Sequence[Path | Record]
 ) -> list[ClipFilm]:
     """Return original, visible and predicted frames of the middle clip of each video.
 
     Raises:
         ConfigError: No video can be read.
     """
-    views = list(middle_views(config, paths, crops=1))
+    views = list(middle_views(config, videos, crops=1))
     films = []
     for view, *clips in zip(views, *reconstruct(model, views)):
         renderings = tuple(
@@ -202,7 +208,9 @@ class MiddleView:
     """Start of the clip's first frame and end of its last."""
 
 
-def middle_views(config: Config, paths: Sequence[Path], *, crops: int) -> Iterator[MiddleView]:
+def middle_views(
+    config: Config, videos: Sequence[Path | Record], *, crops: int
+) -> Iterator[MiddleView]:
     """Yield the middle crop of the middle clip of each video; unreadable ones are logged.
 
     Videos are read in a worker, which is killed if one takes over the deadline.
@@ -210,23 +218,24 @@ def middle_views(config: Config, paths: Sequence[Path], *, crops: int) -> Iterat
     Raises:
         ConfigError: No video can be read.
     """
-    views = make_views(config, _manifest(paths), clips=1, crops=crops)
+    manifest = _manifest(videos)
+    views = make_views(config, manifest, clips=1, crops=crops)
     views.quarantine = replace(views.quarantine, file=None)
-    names, count = short_paths(map(str, paths)), 0
-    loader = test_loader(views, workers=1, rows=range(len(paths)))
-    for row, (path, video) in enumerate(zip(paths, loader)):
+    names, count = short_paths(record.path for record in manifest.records), 0
+    loader = test_loader(views, workers=1, rows=range(len(videos)))
+    for record, video in zip(manifest.records, loader):
         try:
             clip, seconds = view_of(video)
         except DecodeError as error:
             logger.warning("%s", error)
             continue
         count += 1
-        yield MiddleView(row=row, title=names[str(path)], clip=clip, seconds=seconds)
+        yield MiddleView(row=record.row, title=names[record.path], clip=clip, seconds=seconds)
     _require_any(count)
 
 
-def _manifest(paths: Sequence[Path]) -> Manifest:
-    records = tuple(Record(path=str(path), label=None, row=row) for row, path in enumerate(paths))
+def _manifest(videos: Sequence[Path | Record]) -> Manifest:
+    records = tuple(as_record(video, row) for row, video in enumerate(videos))
     return Manifest(records=records, class_names=None, multi_label=False, source="visualize")
 
 

@@ -105,8 +105,8 @@ def explain(
 ) -> Explanation:
     """Return a map of what a trained run bases its answer for a video on.
 
-    The clip is the middle one of the video and its crop the middle one of the run's test, so the
-    maps and frames are those of one view. Everything is computed in float32.
+    The clip is that of a test with one clip, by default the middle of the video, and the crop is
+    the middle one of the run's test. Everything is computed in float32.
 
     Methods, with the grid of `hiera_base_16x224`:
 
@@ -242,7 +242,7 @@ def _store_features(model: nn.Module, store: str | Path, stage: int) -> Tensor:
 
 
 def class_index(target: int | str, names: Sequence[str]) -> int:
-    """Return the index of a class that is given by index or by name.
+    """Return the index of a class that is given by index, also as text, or by name.
 
     Raises:
         ConfigError: There is no such class.
@@ -250,6 +250,8 @@ def class_index(target: int | str, names: Sequence[str]) -> int:
     if isinstance(target, str):
         if target in names:
             return names.index(target)
+        if target.isdecimal():
+            return class_index(int(target), names)
         near = difflib.get_close_matches(target, names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose one of {quote_names(names)}"
         raise ConfigError(f"target={target!r}: no such class; {hint}")

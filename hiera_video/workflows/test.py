@@ -95,7 +95,7 @@ def run_test(config: Config, manifest: Manifest, *, dry_run: bool) -> int:
     setup = _setup(config, checkpoint, manifest)
     results = write_results(folder, setup, predictions, manifest)
     metrics = read_metrics(Path(config.out_dir) / "metrics.jsonl")
-    draw_evidence = evidence_drawer(config, model)
+    draw_evidence = evidence_drawer(config, model, compiled=compiled)
     report = write_report(
         folder, results, predictions, manifest, metrics, config.data.backend, draw_evidence
     )

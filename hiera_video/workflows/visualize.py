@@ -10,6 +10,8 @@ import numpy as np
 import torch
 
 from hiera_video.config.schema import Config
+from hiera_video.data.clip_frames import record_frame_range
+from hiera_video.data.manifest.record import Record
 from hiera_video.data.sampling import ClipConfig
 from hiera_video.errors import ConfigError, DecodeError
 from hiera_video.models.mae import MaskedAutoencoderHiera
@@ -27,7 +29,7 @@ from hiera_video.viz.reconstructions import reconstruction_sheet
 from hiera_video.viz.sheet import Strip, contact_sheet
 from hiera_video.workflows.build import make_model
 from hiera_video.workflows.clip_films import middle_views, reconstruct
-from hiera_video.workflows.load_run import LoadedRun, predict_videos
+from hiera_video.workflows.load_run import LoadedRun, as_record, predict_videos
 from hiera_video.workflows.predict import ModelSource, write_file
 
 logger = logging.getLogger(__name__)
@@ -36,30 +38,34 @@ STEPS_PER_EPOCH = 100
 """Points of an epoch in the plot of a schedule."""
 
 
-def video_sheet(paths: Sequence[Path], backend: Backend, run: LoadedRun | None = None) -> bytes:
+def video_sheet(
+    videos: Sequence[Path | Record], backend: Backend, run: LoadedRun | None = None
+) -> bytes:
     """Return a PNG with evenly spaced frames of each video.
 
     Args:
-        paths: Videos; a grey box stands for an unreadable one.
+        videos: Videos, or records, of which the segment is drawn; a grey box stands for an
+            unreadable one.
         backend: Decoder.
         run: A trained classifier, whose first class of each video is added to the titles.
     """
-    names = short_paths(map(str, paths))
-    answers = [""] * len(paths)
+    records = [as_record(video) for video in videos]
+    names = short_paths(record.path for record in records)
+    answers = [""] * len(records)
     if run is not None:
-        for index, found in enumerate(predict_videos(run, paths, topk=1)):
+        for index, found in enumerate(predict_videos(run, records, topk=1)):
             if not isinstance(found, DecodeError):
                 answers[index] = f"  {found[0].label} {found[0].probability:.1%}"
     strips = []
-    for path, answer in zip(paths, answers):
-        title, frames = names[str(path)] + answer, None
+    for record, answer in zip(records, answers):
+        title, frames = names[record.path] + answer, None
         try:
-            with open_video(path, backend) as video:
-                info = video.info
+            with open_video(record.source, backend) as video:
+                info, part = video.info, record_frame_range(video, record)
                 title += f"  {info.width}×{info.height}, {info.fps:g} fps, "
                 title += f"{info.duration_seconds:.1f} s"
-                last = len(video.times) - 1
-                chosen = np.unique(np.linspace(0, last, STRIP_FRAMES).round().astype(int))
+                last = part.first + part.num_frames - 1
+                chosen = np.unique(np.linspace(part.first, last, STRIP_FRAMES).round().astype(int))
                 frames = video.frames(chosen.tolist())
         except DecodeError as error:
             logger.warning("%s", error)
@@ -67,20 +73,22 @@ def video_sheet(paths: Sequence[Path], backend: Backend, run: LoadedRun | None =
     return contact_sheet(strips)
 
 
-def reconstructions(model: MaskedAutoencoderHiera, config: Config, paths: Sequence[Path]) -> bytes:
+def reconstructions(
+    model: MaskedAutoencoderHiera, config: Config, videos: Sequence[Path | Record]
+) -> bytes:
     """Return a PNG with original, visible and reconstructed frames of the middle of each video.
 
-    The mask of a video depends on its place in `paths` alone.
+    The mask of a video depends on its place in `videos` alone.
 
     Args:
         model: A masked autoencoder in evaluation mode.
         config: Its clips and normalisation.
-        paths: Videos; unreadable ones are logged and left out.
+        videos: Unreadable ones are logged and left out.
 
     Raises:
         ConfigError: No video can be read.
     """
-    views = list(middle_views(config, paths, crops=1))
+    views = list(middle_views(config, videos, crops=1))
     augment = config.augment
     return reconstruction_sheet(reconstruct(model, views), mean=augment.mean, std=augment.std)
 

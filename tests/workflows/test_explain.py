@@ -17,7 +17,7 @@ from hiera_video.data.manifest.record import Record
 from hiera_video.errors import ConfigError, DecodeError, FeatureError
 from hiera_video.explanations.colours import fit_colours
 from hiera_video.models.factory import create_model
-from hiera_video.workflows.explain import Method, explain_clip, middle_view
+from hiera_video.workflows.explain import Method, class_index, explain_clip, middle_view
 from hiera_video.workflows.load_run import LoadedRun, load
 
 
@@ -44,6 +44,8 @@ def test_evidence_is_of_the_clip_that_the_test_sees(run: LoadedRun, films: Path)
 def test_a_class_is_chosen_by_index_or_name(run: LoadedRun, films: Path) -> None:
     by_name = hv.explain(run, films / "a.mp4", "up")
     by_index = hv.explain(run, films / "a.mp4", 2)
+    assert class_index("2", ("to the right", "to the left", "up")) == 2
+    assert class_index("2", ("2", "to the left", "up")) == 0
     assert (by_name.target, by_name.label) == (2, "up")
     assert np.array_equal(by_name.maps, by_index.maps)
 
@@ -130,6 +132,7 @@ def test_occlusion_warns_that_parts_of_clips_are_beyond_the_training(
     ]
 
 
+@pytest.mark.slow
 def test_the_colours_of_a_store_are_those_of_its_windows(
     run_folder: Path, run: LoadedRun, films: Path, tmp_path: Path
 ) -> None:

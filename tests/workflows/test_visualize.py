@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,9 +23,14 @@ from hiera_video.video import open_video
 from hiera_video.viz.overlays import as_pictures, overlay
 from hiera_video.viz.sheet import Strip
 from hiera_video.workflows import visualize
-from hiera_video.workflows.clip_films import augmented_films, explained_films, unit_films
+from hiera_video.workflows.clip_films import (
+    augmented_films,
+    explained_films,
+    middle_views,
+    unit_films,
+)
 from hiera_video.workflows.load_run import load
-from hiera_video.workflows.predict import ModelSource
+from hiera_video.workflows.predict import ModelSource, find_records
 from hiera_video.workflows.train_components import make_clips
 
 
@@ -156,6 +163,31 @@ def test_augmented_clips_are_those_of_a_training(
     expected = as_pictures(pixels, mean=config.augment.mean, std=config.augment.std)
     assert np.array_equal(alone.renderings[0].frames, expected)
     assert not np.array_equal(alone.renderings[1].frames, expected)
+
+
+def test_boxes_of_a_detection_are_not_drawn() -> None:
+    config = SimpleNamespace(train=SimpleNamespace(task="detect"))
+    with pytest.raises(ConfigError) as error:
+        augmented_films(config, [])  # type: ignore[arg-type]
+    assert str(error.value).startswith(
+        "train.task=detect: its clips are cropped around boxes of a list, which are not drawn; use"
+    )
+
+
+def test_segments_of_a_list_are_drawn(
+    films: Path, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(films / "a.mp4", tmp_path)
+    (tmp_path / "list.csv").write_text("a.mp4 0 0 1\na.mp4 1 1 2\n")
+    output = tmp_path / "sheet.png"
+    assert main([f"input={tmp_path / 'list.csv'}", f"output={output}"]) == 0
+    assert capsys.readouterr().out == f"{output}: 2 videos\n"
+    pixels = np.asarray(Image.open(output)).astype(int)
+    first, second = pixels[30:100, 30:730], pixels[132:202, 30:730]
+    assert np.abs(first - second).mean() > 20  # other frames
+    records = find_records([str(tmp_path / "list.csv")])
+    seconds = [view.seconds for view in middle_views(load(run_folder).config, records, crops=1)]
+    assert seconds == [pytest.approx((0, 1)), pytest.approx((1, 2))]
 
 
 def test_a_schedule_needs_no_videos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
