@@ -7,9 +7,13 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 
-def count_parameters(model: nn.Module) -> int:
-    """Count the parameters of `model`, frozen ones included."""
-    return sum(parameter.numel() for parameter in model.parameters())
+def count_parameters(model: nn.Module, *, trained: bool = False) -> int:
+    """Count the parameters of `model`; with `trained`, those that are not frozen."""
+    return sum(
+        parameter.numel()
+        for parameter in model.parameters()
+        if parameter.requires_grad or not trained
+    )
 
 
 def count_macs(model: nn.Module, input_shape: tuple[int, ...]) -> int:

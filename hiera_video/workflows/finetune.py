@@ -21,8 +21,8 @@ from hiera_video.models.registry import config_for
 from hiera_video.models.weights.load import read_weights
 from hiera_video.utils.atomic_files import write_atomic
 from hiera_video.workflows.build import align_val, has_validation, read_split, resolve_num_classes
-from hiera_video.workflows.finetune_config import Keys, load_keys, merge_keys
-from hiera_video.workflows.finetune_lists import ListRequest, SplitLists, make_lists
+from hiera_video.workflows.finetune_config import Keys, check_keys, load_keys, merge_keys
+from hiera_video.workflows.finetune_lists import RECIPE, ListRequest, SplitLists, make_lists
 from hiera_video.workflows.finetune_pictures import augmented_clips, learning_rate_curve
 from hiera_video.workflows.finetune_recipe import (
     Device,
@@ -35,7 +35,7 @@ from hiera_video.workflows.test import run_test
 from hiera_video.workflows.train import train_run
 
 logger = logging.getLogger(__name__)
-RECIPE, LISTS, CLIPS, RATES = "recipe.yaml", "lists", "clips.png", "learning_rate.png"
+LISTS, CLIPS, RATES = "lists", "clips.png", "learning_rate.png"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ def finetune(request: FinetuneRequest, manifest: Manifest, config: Config, *, dr
     where = merge_keys(
         request.start, {"data": {**data, "root": lists.root}, "out_dir": str(output)}
     )
-    first = load_keys(output / RECIPE, where, request.overrides)
+    first = check_keys(where, request.overrides)
     train = read_split(first, "train")
     val = align_val(first, train, read_split(first, "val")) if has_validation(first) else None
     given = {text.partition("=")[0] for text in request.overrides}

@@ -26,7 +26,7 @@ from hiera_video.workflows.build import align_val
 from hiera_video.workflows.finetune_recipe import HELD_OUT, MIN_VALIDATED
 
 logger = logging.getLogger(__name__)
-FACTS = "split.json"
+FACTS, RECIPE = "split.json", "recipe.yaml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +191,7 @@ def _claim(folder: Path) -> None:
     output = folder.parent
     found = output.iterdir() if output.is_dir() else iter([output] if output.exists() else [])
     require(
-        all(path == folder for path in found),
+        (output / RECIPE).exists() or all(path == folder for path in found),
         f"output={output}: exists and is not of finetune; choose a new folder",
     )
     try:
@@ -228,12 +228,16 @@ def _write_lists(
 
 def divide(request: ListRequest, manifest: Manifest, config: Config) -> dict[Part, Manifest]:
     """Look at every video, and return the readable ones by part."""
+    from tqdm import tqdm
+
     from hiera_video.data.loading.quarantine import QuarantinePolicy
     from hiera_video.data.prepare.glance import glance, near_duplicates
 
     policy = QuarantinePolicy(deadline_seconds=config.data.deadline_seconds)
     data = config.data
-    seen = list(glance(manifest, decoder=data.backend, workers=data.workers, quarantine=policy))
+    looks = glance(manifest, decoder=data.backend, workers=data.workers, quarantine=policy)
+    count = len(manifest.records)
+    seen = list(tqdm(looks, total=count, unit="video", desc="reading", disable=None))
     readable = [row for row, video in enumerate(seen) if video.message is None]
     _limit_unreadable([str(v.message) for v in seen if v.message], len(seen), data.max_broken)
     manifest = _keep(manifest, readable)
@@ -244,15 +248,15 @@ def divide(request: ListRequest, manifest: Manifest, config: Config) -> dict[Par
         columns.append(list(read_groups(Path(request.groups), manifest)))
     pairs = near_duplicates([seen[row].thumbnails for row in readable])
     sources = source_names(paths, columns, pairs)
-    require(
-        len(set(sources)) > 1,
-        f"{request.videos}: all videos are of one source, so none can be held out; give --test "
-        "LIST, or other sources with --source or --groups",
-    )
     labels = [record.label for record in manifest.records]
     parts = split_parts(labels, sources, _shares(request, manifest))
     logger.info(
         "%d videos of %d sources, %d pairs nearly equal", len(paths), len(set(sources)), len(pairs)
+    )
+    require(
+        request.test is not None or "test" in parts,
+        f"{request.videos}: the videos of each class are of one source, so none can be held out; "
+        "give --test LIST, or other sources with --source or --groups",
     )
     found = {part: take_part(manifest, parts, part) for part in PARTS}
     return {part: videos for part, videos in found.items() if videos.records}

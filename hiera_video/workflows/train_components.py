@@ -326,11 +326,14 @@ def digest_lists(config: Config, train: Manifest, val: Manifest | None) -> dict[
 def log_recipe(config: Config, train: Manifest, num_classes: int | None, trainer: Trainer) -> None:
     """Log the model, the data and the length of the run."""
     classify, repeats = config.train.task != "pretrain", config.clip.repeats
+    model = trainer.state.model
+    total, trained = count_parameters(model), count_parameters(model, trained=True)
     logger.info(
-        "%s: input %s, %.2f M parameters, %.1f GMACs per clip, %s",
+        "%s: input %s, %.2f M parameters%s, %.1f GMACs per clip, %s",
         config.model.name,
         [3, *config.input_size],
-        count_parameters(trainer.state.model) / 1e6,
+        total / 1e6,
+        f" ({trained / 1e6:.2f} M trained)" if trained < total else "",
         trainer.run.flops_per_clip / 6e9,
         f"{num_classes} classes" if classify else f"{config.mae.mask_ratio:.0%} masked",
     )

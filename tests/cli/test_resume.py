@@ -198,6 +198,7 @@ def test_a_run_with_adapters_resumes_bit_for_bit_and_is_tested_as_a_plain_model(
         done = tool(*command, *keys, f"out_dir={folder}")
         assert done.returncode == 0, done.stderr
     assert "resuming" in done.stderr and "after step 3" in done.stderr
+    assert "1.20 M parameters (0.01 M trained)" in done.stderr
     assert_equal_runs(run, reference)
     weights = load_file(run / "checkpoints/last/model.safetensors")
     assert not [name for name in weights if "lora" in name]
