@@ -113,7 +113,8 @@ class EvalShardStore:
                     logits=arrays["logits"],
                     seconds=arrays["seconds"],
                     unreadable=(),
-                    outside=arrays["outside"],
+                    # shards of earlier versions have none
+                    outside=arrays["outside"] if "outside" in arrays else np.zeros(0, np.bool_),
                 )
         except FileNotFoundError:
             return None

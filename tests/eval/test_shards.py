@@ -83,6 +83,20 @@ def test_a_damaged_shard_is_computed_again(
     assert "damaged" in caplog.text and "the shard is computed again" in caplog.text
 
 
+def test_a_shard_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    """It has no array of boxes outside the crops."""
+    (tmp_path / "0.mp4").write_bytes(b"1234")
+    records = [Record(path=str(tmp_path / "0.mp4"), label=0, row=0)]
+    store = EvalShardStore(tmp_path / "partial", {"weights": "x"}, records)
+    store.write(range(1), shard(0))
+    (file,) = (tmp_path / "partial").rglob("*.npz")
+    with np.load(file) as arrays:
+        kept = {name: arrays[name] for name in arrays if name != "outside"}
+    np.savez(file, **kept)
+    found = store.read(range(1))
+    assert found is not None and found.rows.tolist() == [0] and found.outside.shape == (0,)
+
+
 def test_a_shard_with_an_unreadable_video_is_not_kept(tmp_path: Path) -> None:
     records = [Record(path=str(tmp_path / f"{row}.mp4"), label=0, row=row) for row in range(2)]
     store = EvalShardStore(tmp_path / "partial", {"weights": "x"}, records)
