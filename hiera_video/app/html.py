@@ -20,13 +20,14 @@ CSS = """
 .hv table, .hv tr, .hv td, .hv th { border: none !important; }
 .hv table { border-collapse: separate; border-spacing: 3px; }
 .hv td, .hv th { font-weight: 400; font-size: 14px; padding: 2px 4px; text-align: center; }
-.hv th { text-align: left; max-width: 16em; overflow-wrap: anywhere; }
+.hv th { text-align: left; min-width: 6em; max-width: 16em; overflow-wrap: break-word; }
+h1 { overflow-wrap: anywhere; }
 .hv .cell { min-width: 3.2em; border-radius: 4px; }
 .hv .time { font-size: 12px; opacity: .75; white-space: nowrap; }
 .hv img { display: block; margin: 0; border-radius: 4px; max-width: none; }
 #video video { max-height: 270px; }
-.hv .bar { width: 12em; text-align: left; background: rgba(59,111,196,.15); border-radius: 4px;
-  padding: 0; }
+.hv .bar { width: 12em; max-width: 30vw; text-align: left; padding: 0;
+  background: rgba(59,111,196,.15); border-radius: 4px; }
 .hv .bar div { background: #3b6fc4; border-radius: 4px; height: 1em; }
 .hv .first { font-size: 1.5em; font-weight: 600; margin: 0 0 .2em 0; overflow-wrap: anywhere; }
 .hv .note { font-size: 13px; opacity: .8; margin: .3em 0; }
