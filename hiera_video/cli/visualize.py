@@ -113,25 +113,26 @@ def _check(
         output is not None and Path(output).suffix.lower() in suffixes,
         f"output={output or ''}: name a file that ends in {' or '.join(suffixes)}",
     )
-    require(
-        bool(inputs) or drawn == "schedule",
-        "input= is not set; name a video, a folder or a list",
-    )
+    if drawn == "schedule":
+        require(not inputs, f"input={inputs[0] if inputs else ''}: --draw schedule draws no videos")
+    else:
+        require(bool(inputs), "input= is not set; name a video, a folder or a list")
     require(arguments.limit >= 1, f"--limit {arguments.limit}: must be 1 or more")
     require(
         arguments.run is not None or arguments.model is not None or arguments.checkpoint is None,
         f"--checkpoint {arguments.checkpoint}: needs --run",
     )
     check_model_source(arguments)
-    configured = drawn in CONFIGURED
-    require(
-        (arguments.cfg is not None) != (arguments.run is not None)
-        if configured
-        else arguments.cfg is None,
-        f"--draw {drawn}: give --cfg FILE or --run DIR"
-        if configured
-        else f"--cfg {arguments.cfg}: goes with --draw {', '.join(CONFIGURED)}",
-    )
+    if drawn in CONFIGURED:
+        require(
+            (arguments.cfg is None) != (arguments.run is None) and arguments.model is None,
+            f"--draw {drawn}: give --cfg FILE or --run DIR, and no --model",
+        )
+    else:
+        require(
+            arguments.cfg is None,
+            f"--cfg {arguments.cfg}: goes with --draw {', '.join(CONFIGURED)}",
+        )
     require(
         drawn not in (*EXPLAINED, "reconstructions")
         or arguments.run is not None

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hiera_video.errors import ConfigError
 from hiera_video.explanations.evidence import require_classifier
 from hiera_video.models.masking import random_keep
+from hiera_video.utils.checks import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,13 @@ def unit_occlusion(
     """
     model = require_classifier(model)
     units = model.config.num_units
+    require(draws >= 1, f"draws={draws}: must be 1 or more")
     keep = random_keep(draws, units, hidden, torch.Generator().manual_seed(seed))
+    shown = keep.sum(dim=0)
+    require(
+        bool(((shown >= 2) & (draws - shown >= 2)).all()),
+        f"draws={draws}: too few to show and hide each of {units} units twice; raise draws",
+    )
     logits = []
     for part in torch.split(keep, batch_size):
         clips = clip.unsqueeze(0).expand(len(part), *clip.shape)
@@ -75,20 +81,12 @@ def difference_of_means(values: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         values: [N] float64.
-        keep: [N, units] bool, True = shown.
-
-    Raises:
-        ConfigError: A unit is shown or hidden less than twice.
+        keep: [N, units] bool, True = shown; each unit is shown and hidden twice or more.
     """
     means, variances = [], []
     for chosen in (keep, ~keep):
         weight = chosen.double()
         count = weight.sum(dim=0)
-        if count.min() < 2:
-            raise ConfigError(
-                f"draws={len(values)}: too few to show and hide each of {keep.shape[1]} units "
-                "twice; raise draws"
-            )
         mean = values @ weight / count
         squares = ((values.unsqueeze(1) - mean) ** 2 * weight).sum(dim=0)
         means.append(mean)

@@ -134,11 +134,15 @@ def explain(
         ConfigError: The run has no classes, or there is no such class, method or option.
         FeatureError: The store is damaged, or of other weights.
     """
+    _check(method, options)
+    require(
+        isinstance(run, LoadedRun | str | Path),
+        f"run is a {type(run).__name__}; give the folder of a run, or the result of hv.load",
+    )
     if not isinstance(run, LoadedRun):
         run = load(run)
         run.model.to("cuda" if torch.cuda.is_available() else "cpu")
     require_classes(run)
-    _check(method, options)
     clip, seconds = middle_view(run.config, as_record(video))
     if method == "occlusion":
         logger.warning("occlusion: %s", CAVEATS[method])

@@ -62,9 +62,14 @@ def test_the_seed_decides(small_model: Hiera) -> None:
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
-def test_too_few_draws(small_model: Hiera) -> None:
+@pytest.mark.parametrize(
+    ("draws", "words"),
+    [
+        (2, "draws=2: too few to show and hide each of 16 units twice; raise draws"),
+        (0, "draws=0: must be 1 or more"),
+    ],
+)
+def test_too_few_draws(small_model: Hiera, draws: int, words: str) -> None:
     with pytest.raises(ConfigError) as error:
-        unit_occlusion(small_model, torch.zeros(3, 8, 16, 16), 0, draws=2)
-    assert str(error.value) == (
-        "draws=2: too few to show and hide each of 16 units twice; raise draws"
-    )
+        unit_occlusion(small_model, torch.zeros(3, 8, 16, 16), 0, draws=draws)
+    assert str(error.value) == words

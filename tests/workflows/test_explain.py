@@ -162,6 +162,12 @@ def test_a_masked_autoencoder_has_no_classes_to_explain(run: LoadedRun, films: P
         hv.explain(pretrained, films / "a.mp4")
 
 
+def test_something_else_than_a_run(films: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        hv.explain(3, films / "a.mp4")  # type: ignore[arg-type]
+    assert str(error.value) == ("run is a int; give the folder of a run, or the result of hv.load")
+
+
 def test_an_unreadable_video_is_named(run_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     with pytest.raises(DecodeError, match=r"broken\.mp4"):

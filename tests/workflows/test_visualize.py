@@ -251,6 +251,17 @@ def test_a_classifier_reconstructs_nothing(films: Path, run_folder: Path, tmp_pa
         ),
         (["input=a.mp4", "output=a.png", "--draw", "rollout"], "--draw rollout: needs a model"),
         (["input=a.mp4", "output=a.png", "--draw", "units"], "--draw units: give --cfg FILE or"),
+        (
+            [
+                *("input=a.mp4", "output=a.png", "--draw", "units", "--cfg", "x"),
+                *("--model", "m", "--checkpoint", "w"),
+            ],
+            "--draw units: give --cfg FILE or --run DIR, and no --model",
+        ),
+        (
+            ["input=a.mp4", "output=a.png", "--draw", "schedule", "--cfg", "x"],
+            "input=a.mp4: --draw schedule draws no videos",
+        ),
         (["input=a.mp4", "output=a.png", "--cfg", "x"], "--cfg x: goes with --draw units, augm"),
         (
             ["input=a.mp4", "output=a.png", "--target", "up"],
