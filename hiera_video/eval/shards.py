@@ -157,7 +157,7 @@ def record_states(records: Iterable[Record]) -> list[list[Any]]:
         [
             *(record.path, record.start_seconds, record.end_seconds, record.num_frames),
             *file_state(record.shard_video.shard if record.shard_video else record.path),
-            *([record.part] if isinstance(record, KeyFrame) else []),
+            *([record.part] if isinstance(record, KeyFrame) or record.excluded_seconds else []),
         ]
         for record in records
     ]

@@ -10,7 +10,7 @@ import pytest
 
 from hiera_video.data.dataset import UnreadableVideo
 from hiera_video.data.manifest.record import Record
-from hiera_video.eval.shards import EvalShard, EvalShardStore, merge
+from hiera_video.eval.shards import EvalShard, EvalShardStore, merge, record_states
 
 
 def shard(*rows: int, unreadable: tuple[int, ...] = (), views: int = 2) -> EvalShard:
@@ -32,6 +32,14 @@ def test_shards_are_merged_in_manifest_order() -> None:
     assert found.rows.tolist() == [0, 2, 3, 4] and found.logits[:, 0, 0].tolist() == [0, 2, 3, 4]
     assert [video.row for video in found.unreadable] == [1, 5]
     assert found.seconds is not None and found.seconds.tolist() == [0, 2, 3, 4]
+
+
+def test_background_changes_with_the_segments_that_it_leaves_out(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    record = Record(path=str(tmp_path / "a.mp4"), label=1, row=0)
+    first, second = (replace(record, excluded_seconds=((0, end),)) for end in (1, 2))
+    states = [record_states([one]) for one in (record, first, second)]
+    assert states[0] != states[1] != states[2] and states[1][0][-1] == "None None None ((0, 1),)"
 
 
 @pytest.mark.parametrize(
