@@ -18,8 +18,8 @@ from hiera_video.eval.detection_results import (
 )
 from hiera_video.eval.shards import EvalShardStore
 from hiera_video.models.compiled import compile_blocks
-from hiera_video.models.weights.load import load_pretrained, read_weights
-from hiera_video.runtime.distributed import init_distributed
+from hiera_video.models.weights.load import Weights, load_pretrained, read_weights
+from hiera_video.runtime.distributed import World, init_distributed
 from hiera_video.workflows.build import make_model
 from hiera_video.workflows.detect import make_box_views
 from hiera_video.workflows.key_frames import (
@@ -69,31 +69,8 @@ def run_detection_test(config: Config, truth: BoxManifest, *, dry_run: bool) -> 
     if dry_run:
         scored = replace(scored, records=scored.records[:2])
     with init_distributed() as world:
-        model = make_model(config, num_classes, pretrained=None)
-        load_pretrained(model, weights, name=config.model.name)  # type: ignore[arg-type]
-        compiled = should_compile(config.test, world.device, num_views=len(scored.records))
-        store = None
-        if not dry_run:
-            key: dict[str, Any] = {
-                **identity(config, model, world, [1, config.test.crops]),
-                "precision": config.test.precision,
-                "start_seconds": config.detect.start_seconds,
-                "compiled": compiled,
-            }
-            store = EvalShardStore(folder / PARTIAL, key, scored.records)
-        model = model.to(world.device)
-        if compiled:
-            compile_blocks(model, reproducible=True)
-        found = score_boxes(
-            model,
-            make_box_views(config, scored),
-            batch_size=config.test.batch_size,
-            workers=config.data.workers,
-            world=world,
-            precision=config.test.precision,
-            store=store,
-            progress=True,
-        )
+        kept_in = None if dry_run else folder
+        found, store = _score(config, scored, weights, num_classes, world, kept_in)
         if not world.is_main:
             return DONE
     for video in found.unreadable:
@@ -112,14 +89,9 @@ def run_detection_test(config: Config, truth: BoxManifest, *, dry_run: bool) -> 
         and is_validation_list(config, checkpoint, truth),
     )
     results = write_detection_results(folder, setup, found, truth, counted)
+    start, decoder = config.detect.start_seconds, config.data.backend
     report = write_detection_report(
-        folder,
-        results,
-        found,
-        truth,
-        counted,
-        start_seconds=config.detect.start_seconds,
-        decoder=config.data.backend,
+        folder, results, found, truth, counted, start_seconds=start, decoder=decoder
     )
     if store:
         store.clear()
@@ -131,6 +103,44 @@ def run_detection_test(config: Config, truth: BoxManifest, *, dry_run: bool) -> 
         )  # fmt: skip
         return TOO_MANY_UNREADABLE
     return DONE
+
+
+def _score(
+    config: Config,
+    scored: BoxManifest,
+    weights: Weights,
+    num_classes: int,
+    world: World,
+    folder: Path | None,
+) -> tuple[BoxScores, EvalShardStore | None]:
+    """Return the scores, and the store of finished shards in `folder`, None without a folder."""
+    test = config.test
+    model = make_model(config, num_classes, pretrained=None)
+    load_pretrained(model, weights, name=config.model.name)  # type: ignore[arg-type]
+    compiled = should_compile(test, world.device, num_views=len(scored.records))
+    store = None
+    if folder is not None:
+        key = {
+            **identity(config, model, world, [1, test.crops]),
+            "precision": test.precision,
+            "start_seconds": config.detect.start_seconds,
+            "compiled": compiled,
+        }
+        store = EvalShardStore(folder / PARTIAL, key, scored.records)
+    model = model.to(world.device)
+    if compiled:
+        compile_blocks(model, reproducible=True)
+    found = score_boxes(
+        model,
+        make_box_views(config, scored),
+        batch_size=test.batch_size,
+        workers=config.data.workers,
+        world=world,
+        precision=test.precision,
+        store=store,
+        progress=True,
+    )
+    return found, store
 
 
 def _log_results(results: dict[str, Any], found: BoxScores, of: int, report: Path) -> None:

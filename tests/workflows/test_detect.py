@@ -165,6 +165,25 @@ def test_the_test_writes_results_and_resumes(
 
 
 @pytest.mark.slow
+def test_a_dry_run_and_unreadable_key_frames(
+    detection_run: Path, in_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    Path("broken.mp4").write_text("no video")
+    Path("half.csv").write_text("film,901.2,0.1,0.1,0.5,0.5,1,0\nbroken,901,0,0,1,1,1,0\n")
+    options = ["--run", "run", "data.test=half.csv", "detect.boxes=null", "out_dir=half"]
+    options += ["test.checkpoint=run"]
+    assert test_command.main([*options, "--dry-run"]) == 0
+    assert "dry run: scores [boxes, classes] [[1, 3]]; nothing written" in caplog.text
+    assert not Path("half").exists()
+    assert test_command.main(options) == 3
+    assert "half.csv:2 is unreadable: " in caplog.text
+    assert "1 unreadable key frames are over test.max_broken=0.05" in caplog.text
+    results = json.loads(Path("half/results.json").read_text())
+    assert results["evaluated"] == 1 and results["broken"][0]["reason"] == "container"
+
+
+@pytest.mark.slow
 def test_the_centre_crop_names_the_boxes_that_it_misses(
     detection_run: Path, in_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
