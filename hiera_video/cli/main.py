@@ -17,9 +17,9 @@ from hiera_video.cli.run import run_tool
 
 COMMANDS = {
     "train": "train a model, or resume a run",
+    "test": "test a trained model with several views; compare two tests",
     "finetune": "fine-tune on a small data set: split, recipe, training, test",
     "average": "average the weights of several checkpoints",
-    "test": "test a trained model with several views; compare two tests",
     "predict": "classify videos, folders, lists or a camera",
     "extract": "extract features of videos",
     "search": "search a feature store by example",
