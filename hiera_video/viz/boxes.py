@@ -15,9 +15,9 @@ from PIL import Image, ImageDraw, ImageFont
 from hiera_video.utils.text_files import escape_names, printable
 from hiera_video.viz.sheet import FONT
 
-MIN_SIDE = 240
+MIN_SIDE = 480
 """Smaller frames are enlarged until their short side has this many pixels, to read captions."""
-LINES_PER_SIDE = 20
+LINES_PER_SIDE = 32
 """Lines of captions that fit into the short side of a frame."""
 Colour = tuple[int, int, int]
 GREEN, RED, BLUE, GREY = (79, 157, 105), (200, 87, 78), (59, 111, 196), (120, 126, 136)
@@ -42,8 +42,8 @@ class DrawnBox:
 def drawing_size(height: int, width: int) -> tuple[int, int]:
     """Return the height and width, both even, at which boxes are drawn on a frame.
 
-    >>> drawing_size(80, 96), drawing_size(1080, 1920), drawing_size(255, 301)
-    ((240, 288), (1080, 1920), (254, 300))
+    >>> drawing_size(80, 96), drawing_size(1080, 1920), drawing_size(721, 1281)
+    ((480, 576), (1080, 1920), (720, 1280))
     """
     factor = max(-(-MIN_SIDE // min(height, width)), 1)
     return factor * height // 2 * 2, factor * width // 2 * 2
@@ -65,7 +65,7 @@ def draw_boxes(frame: NDArray[np.uint8], boxes: Sequence[DrawnBox]) -> NDArray[n
     draw = ImageDraw.Draw(picture)
     text_height = min(width, height) // LINES_PER_SIDE
     font = _font(text_height * 4 // 5)
-    thickness = max(text_height // 8, 1)
+    thickness = max(text_height // 6, 2)
     for box in boxes:
         left, top, right, bottom = np.array(box.edges) * (width, height, width, height)
         corners = (left, top, max(right, left), max(bottom, top))

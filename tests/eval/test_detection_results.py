@@ -129,9 +129,9 @@ def test_the_page_shows_boxes_on_key_frames(
     urls = re.findall(r'<img src="data:image/jpeg;base64,([^"]+)" alt="key frame of (\w)', page)
     assert [name for _, name in urls] == ["b", "a"]  # most confident mistakes first
     pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(urls[1][0]))).convert("RGB"))
-    assert pixels.shape == (240, 288, 3)
-    assert pixels[120, 144].tolist() == pytest.approx([100, 100, 100], abs=6)  # frame 5
-    red, _, blue = pixels[120, 115].astype(int)  # the right edge of the wrong box, at 0.4 · 288
+    assert pixels.shape == (480, 576, 3)
+    assert pixels[240, 288].tolist() == pytest.approx([100, 100, 100], abs=6)  # frame 5
+    red, _, blue = pixels[240, 230].astype(int)  # the right edge of the wrong box, at 0.4 · 576
     assert red > blue + 40
     text = " ".join(re.sub(r"<style>.*?</style>|<[^>]*>", " ", page, flags=re.DOTALL).split())
     for words in (

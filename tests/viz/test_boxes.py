@@ -22,24 +22,24 @@ def test_a_box_is_drawn_at_its_edges() -> None:
     frame = np.zeros((240, 480, 3), np.uint8)
     box = DrawnBox(edges=(0.25, 0.25, 0.5, 0.75), captions=(), colour=RED)
     picture = drawn(frame, box)
-    assert picture.shape == (240, 480, 3)
-    assert places(picture, RED) == (60, 180, 120, 240)
-    assert (picture[100, 150] == 0).all()  # only the outline
+    assert picture.shape == (480, 960, 3)
+    assert places(picture, RED) == (120, 360, 240, 480)
+    assert (picture[200, 300] == 0).all()  # only the outline
 
 
 def test_a_small_frame_is_enlarged_with_its_pixels_kept() -> None:
     frame = np.arange(80 * 96 * 3, dtype=np.uint32).reshape(80, 96, 3).astype(np.uint8)
-    assert np.array_equal(drawn(frame), frame.repeat(3, axis=0).repeat(3, axis=1))
+    assert np.array_equal(drawn(frame), frame.repeat(6, axis=0).repeat(6, axis=1))
 
 
 def test_odd_sides_become_even() -> None:
-    frame = np.random.default_rng(0).integers(0, 255, (301, 255, 3), np.uint8)
-    assert np.array_equal(drawn(frame), frame[:300, :254])
+    frame = np.random.default_rng(0).integers(0, 255, (501, 481, 3), np.uint8)
+    assert np.array_equal(drawn(frame), frame[:500, :480])
 
 
 @pytest.mark.parametrize(
     ("edges", "rows"),
-    [((0.2, 0.5, 0.4, 0.8), (120 - 24, 119)), ((0.2, 0.05, 0.4, 0.5), (120, 143))],
+    [((0.2, 0.5, 0.4, 0.8), (240 - 30, 239)), ((0.2, 0.05, 0.4, 0.5), (240, 269))],
 )
 def test_captions_stand_above_the_box_or_below_it(
     edges: tuple[float, float, float, float], rows: tuple[int, int]
@@ -55,9 +55,9 @@ def test_captions_stand_above_the_box_or_below_it(
 
 def test_a_caption_stays_inside_the_frame() -> None:
     frame = np.zeros((240, 240, 3), np.uint8)
-    long = "a very long name of a class that no frame could hold in one line \x1b[31m"
+    long = 2 * "a very long name of a class that no frame could hold in one line \x1b[31m"
     picture = drawn(frame, DrawnBox(edges=(0.9, 0.5, 1, 1), captions=(long,), colour=BLUE))
     top, bottom, left, right = places(picture, BLUE)
-    assert 0 <= left <= 12 and (top, bottom, right) == (108, 239, 239)
+    assert 0 <= left <= 24 and (top, bottom, right) == (225, 479, 479)
     short = drawn(frame, DrawnBox(edges=(0.95, 0.5, 1, 1), captions=("run",), colour=BLUE))
-    assert 150 < places(short, BLUE)[2] < 228 and places(short, BLUE)[3] == 239
+    assert 380 < places(short, BLUE)[2] <= 456 and places(short, BLUE)[3] == 479

@@ -130,10 +130,10 @@ def test_boxes_are_drawn_while_their_key_frame_is_nearest(tmp_path: Path) -> Non
     count = write_boxes_video(str(tmp_path / "black.mp4"), drawn, target, start_seconds=900)
     with open_video(target) as video:
         shown, info = video.frames(range(30)), video.info
-    assert count == info.num_frames == 30 and (info.width, info.height, info.fps) == (384, 240, 10)
+    assert count == info.num_frames == 30 and (info.width, info.height, info.fps) == (768, 480, 10)
     bright = shown.max(axis=-1) > 60
-    left = np.flatnonzero(bright[:, 144:216, :192].any(axis=(1, 2))).tolist()
-    right = np.flatnonzero(bright[:, 144:216, 240:].any(axis=(1, 2))).tolist()
+    left = np.flatnonzero(bright[:, 288:432, :384].any(axis=(1, 2))).tolist()
+    right = np.flatnonzero(bright[:, 288:432, 480:].any(axis=(1, 2))).tolist()
     # 0.1 to 0.9 s, of which 0.9 is as near to 1.2; then 1.0 to 1.7 s
     assert left == list(range(1, 10)) and right == list(range(10, 18))
 

@@ -77,7 +77,7 @@ def test_lines_and_files(folder: Path, detector: Path, capsys: pytest.CaptureFix
     assert list(rows[0]) == columns and [row["rank"] for row in rows] == ["1", "2"] * 3
     assert {row["label"] for row in rows} <= {"up", "'=down", "stay"}
     with open_video("out.mp4") as video:
-        assert (video.info.num_frames, video.info.width, video.info.height) == (30, 384, 240)
+        assert (video.info.num_frames, video.info.width, video.info.height) == (30, 768, 480)
 
 
 @pytest.mark.slow
