@@ -174,7 +174,9 @@ def make_lists(
                 f"{folder}: has lists of other videos or options; choose another output, or delete "
                 "the folder to divide these videos"
             )
-        lists = SplitLists(**{**facts["lists"], "notes": ("as in the lists, made before",)})
+        # by their names: the folder may have been moved, or is named from another one
+        files = {part: str(folder / f"{part}.csv") for part in facts["parts"]}
+        lists = SplitLists(files=files, root=facts["root"], notes=("lists made before",))
     else:
         _claim(folder)
         lists = _write_lists(request, manifest, config, folder)
@@ -221,7 +223,7 @@ def _write_lists(
     if manifest.class_names:
         write_class_names(folder, manifest.class_names)
     lists = SplitLists(files=files, root=root, notes=tuple(_describe(parts, manifest)))
-    facts = {"request": request.absolute(), "lists": {"files": files, "root": root}}
+    facts = {"request": request.absolute(), "parts": list(files), "root": root}
     write_atomic(folder / FACTS, json.dumps(facts, indent=1) + "\n")
     return lists
 

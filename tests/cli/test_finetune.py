@@ -119,6 +119,10 @@ def test_lists_are_kept_and_those_of_other_videos_refused(folder: Path, tmp_path
     listing.write_text("".join(listing.read_text().splitlines(keepends=True)[1:]))
     finetune(folder, *command)
     assert len(paths_of(run, "train", folder)) == 15
+    run = run.rename(tmp_path / "moved")
+    command, listing = (*MICRO, f"output={run}", "--dry-run", *QUICK), run / "lists/train.csv"
+    finetune(folder, *command)
+    assert load_config(run / "recipe.yaml").data.train == str(listing)
     other = tmp_path / "other"
     shutil.copytree(folder, other)
     with pytest.raises(ConfigError, match="has lists of other videos or options; choose another"):
