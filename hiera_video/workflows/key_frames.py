@@ -78,6 +78,8 @@ def check_seconds(manifest: BoxManifest, start_seconds: float) -> None:
     Raises:
         ManifestError: Key frames are later than the end of their video.
     """
+    from hiera_video.video.stated_end import stated_end  # PyAV, which --help does without
+
     last: dict[str, KeyFrame] = {}
     for record in manifest.records:
         if record.path not in last or record.second > last[record.path].second:
