@@ -69,7 +69,7 @@ def test_accumulation_on_too_few_videos_without_labels(
     )
     with caplog.at_level(logging.INFO):
         assert dry_run(*setup(unlabelled, tmp_path / "run", *overrides)) == 0
-    assert caplog.text.count("clips [2, 3, 16, 32, 32] × 2 micro-batches, loss ") == 2
+    assert caplog.text.count("clips [1, 3, 16, 32, 32] × 2 micro-batches, loss ") == 2
     assert "1 videos; batch of 64 videos × 1 clips" in caplog.text
     assert re.search(r"full recipe: \d+ × 1 videos, \d+:\d\d:\d\d on cpu at this", caplog.text)
     assert not (tmp_path / "run").exists()
@@ -87,7 +87,7 @@ def test_a_non_finite_loss_is_reported_without_files(
 
 @pytest.mark.parametrize(
     ("accumulate", "processes", "expected"),
-    [(1, 1, (1, 1)), (8, 1, (4, 2)), (1, 2, (4, 1)), (4, 2, (8, 2))],
+    [(1, 1, (1, 1)), (8, 1, (2, 2)), (1, 2, (2, 1)), (4, 2, (4, 2))],
 )
 def test_the_smallest_batch(
     accumulate: int, processes: int, expected: tuple[int, int], folder: Path, tmp_path: Path
