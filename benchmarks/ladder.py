@@ -1,6 +1,6 @@
 """From MViTv2 to Hiera: parameters, MACs, memory and relative speed of every rung.
 
-    python benchmarks/ladder.py                   # 10 to 20 minutes on one thread
+    python benchmarks/ladder.py [large] [speed]      # five minutes on one thread
 
 Parameters, MACs and activations are those of the large size at 224 pixels, counted without
 computing. Speed is measured at tiny size, in CPU seconds of one thread, which other programs on the
@@ -10,19 +10,22 @@ divided by Hiera's of the same round.
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
 import torch
-from record import record
+from record import RESULTS, record
 
 import hiera_video as hv
 from hiera_video.models.macs import count_macs, count_parameters
 from hiera_video.models.step_memory import count_saved_bytes
 
 ROUNDS = 5
+FILE = RESULTS / "ladder.json"
 RUNGS = ("mvitv2", *(f"ladder_{rung}" for rung in "abcdef"), "hiera", "ladder_window")
 PAPER: dict[str, dict[str, float]] = {
     "mvitv2": {"top1_images": 85.3, "images": 219.8, "top1_video": 80.5, "clips": 20.5},
@@ -34,7 +37,18 @@ PAPER: dict[str, dict[str, float]] = {
     "ladder_f": {"top1_images": 85.6, "images": 531.4, "top1_video": 85.5, "clips": 40.8},
 }
 """Table 1 of arXiv 2306.00989: large, A100 in half precision; images and clips a second."""
-SIZES = {"video": ("16x224", (16, 128, 128)), "images": ("224", (224, 224))}
+LABELS = {
+    "mvitv2": "MViTv2",
+    "ladder_a": "a. absolute positions",
+    "ladder_b": "b. max-pools for convolutions",
+    "ladder_c": "c. no pools of stride 1",
+    "ladder_d": "d. kernel = stride",
+    "ladder_e": "e. no residual on Q",
+    "ladder_f": "f. mask-unit attention",
+    "hiera": "Hiera, our own",
+    "ladder_window": "f with windows of 8×8",
+}
+SIZES = {"video": ("16x224", (16, 64, 64)), "images": ("224", (224, 224))}
 """Kind → end of the names, and the input size at which tiny is timed."""
 
 
@@ -60,10 +74,10 @@ def cpu_seconds(call: Callable[[], object]) -> float:
 
 
 def inference(rung: str, kind: str) -> Callable[[], object]:
-    """Return a call that classifies one clip, or four images."""
+    """Return a call that classifies one clip or image."""
     end, size = SIZES[kind]
     model = hv.create_model(f"{rung}_tiny_{end}", input_size=size).eval()
-    clips = torch.randn(1 if kind == "video" else 4, 3, *size)
+    clips = torch.randn(1, 3, *size)
 
     @torch.inference_mode()
     def call() -> object:
@@ -76,7 +90,7 @@ def masked_step(rung: str, kind: str) -> Callable[[], object]:
     """Return a call that makes one step of masked pre-training without the optimiser."""
     end, size = SIZES[kind]
     model = hv.create_model(f"mae_{rung}_tiny_{end}", input_size=size)
-    clips = torch.randn(1 if kind == "video" else 4, 3, *size)
+    clips = torch.randn(1, 3, *size)
 
     def call() -> object:
         model.zero_grad()
@@ -114,23 +128,49 @@ def measure(
     return relative_speeds(seconds)
 
 
-def main() -> None:
-    """Measure, print and write results/ladder.json."""
+def table(result: dict[str, Any], kind: str) -> str:
+    """Return the rows of docs/ladder.md, beside the paper's columns."""
+    unit, top1 = {"video": ("clips", "top1_video"), "images": ("images", "top1_images")}[kind]
+    hiera = PAPER["ladder_f"][unit]
+    rows = []
+    for rung in RUNGS:
+        paper = PAPER.get(rung if rung != "hiera" else "ladder_f")
+        large, speeds = result["large"][kind][rung], result["speed"][kind]
+        step = speeds["masked_step"].get(rung)
+        cells = [
+            LABELS[rung],
+            f"{large['parameters_m']:.1f}",
+            f"{large['macs_g']:.1f}",
+            f"{large['activations_gb']:.2f}",
+            f"{speeds['inference'][rung]['speed']:.2f}",
+            f"{step['speed']:.2f}" if step else "–",
+            f"{paper[unit] / hiera:.2f}" if paper else "–",
+            f"{paper[top1]}" if paper else "–",
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def main(parts: Sequence[str]) -> None:
+    """Measure "speed", count "large", or both; update results/ladder.json."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     masked = [rung for rung in RUNGS if rung != "ladder_window"]
-    result: dict[str, Any] = {"rounds": ROUNDS, "sizes": SIZES, "paper": PAPER}
-    for kind in SIZES:
-        result[kind] = {
-            "large": {rung: count(rung, kind) for rung in RUNGS},
-            "inference": measure(inference, RUNGS, kind),
-            "masked_step": measure(masked_step, masked, kind),
-        }
-        for rung in RUNGS:
-            parts = (result[kind][key].get(rung) for key in ("large", "inference", "masked_step"))
-            print(kind, rung, *parts, flush=True)
-        record("ladder", result)
+    for part in parts or ("large", "speed"):
+        found: dict[str, Any] = {}
+        for kind in SIZES:
+            if part == "large":
+                found[kind] = {rung: count(rung, kind) for rung in RUNGS}
+            else:
+                found[kind] = {"inference": measure(inference, RUNGS, kind)}
+                print(kind, found[kind], flush=True)
+                found[kind]["masked_step"] = measure(masked_step, masked, kind)
+            print(part, kind, found[kind], flush=True)
+        before = json.loads(FILE.read_text()) if FILE.is_file() else {}
+        kept = {key: before[key] for key in ("large", "speed") if key in before}
+        sizes = {"rounds": ROUNDS, "sizes": SIZES, "paper": PAPER}
+        record("ladder", {**sizes, **kept, part: found})
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
