@@ -63,7 +63,6 @@ def serve(
     limits: AppLimits,
     port: int,
     on_start: Callable[[str], None],
-    stop: threading.Event | None = None,
 ) -> None:
     """Serve the page until SIGINT or SIGTERM, then delete all uploads.
 
@@ -73,7 +72,6 @@ def serve(
         limits: Limits of the page.
         port: Port on 127.0.0.1.
         on_start: Called with the address once the page answers.
-        stop: Ends the server when it is set, instead of a signal.
 
     Raises:
         ConfigError: The port is taken.
@@ -92,7 +90,7 @@ def serve(
         try:
             warm_up.join()  # the first upload need not wait until torch is imported once more
             on_start(address)
-            _wait(stop)
+            _wait_for_signal()
         finally:
             with suppress(Exception):
                 page.close(verbose=False)
@@ -130,11 +128,8 @@ def launch(page: Any, uploads: Uploads, port: int) -> str:
     return str(address)
 
 
-def _wait(stop: threading.Event | None) -> None:
-    """Wait for SIGINT or SIGTERM, or for `stop`."""
-    if stop is not None:
-        stop.wait()
-        return
+def _wait_for_signal() -> None:
+    """Wait for SIGINT or SIGTERM."""
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
