@@ -19,7 +19,6 @@ from hiera_video.data.detection.manifest import (
 from hiera_video.data.manifest.record import Manifest, as_tuple
 from hiera_video.errors import ManifestError
 from hiera_video.eval.class_names import quote_names
-from hiera_video.video.stated_end import stated_end
 
 logger = logging.getLogger(__name__)
 MAX_OPENED = 1000
