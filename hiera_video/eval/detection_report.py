@@ -27,6 +27,8 @@ from hiera_video.viz.boxes import GREEN, RED, DrawnBox, draw_boxes
 
 MAX_FRAMES = 12
 """Key frames in each section of the page."""
+LINES = 16
+"""As in `draw_boxes`: the pictures are shown at half their size."""
 MAX_SIDE = 640
 """Longer side of a picture in pixels; larger ones are scaled down."""
 
@@ -171,7 +173,7 @@ def _picture(frame: LabelledFrame, start_seconds: float, decoder: Backend) -> st
         DrawnBox(edges=box.edges, captions=(str(number),), colour=GREEN if box.correct else RED)
         for number, box in enumerate(frame.boxes, 1)
     ]
-    picture = Image.fromarray(draw_boxes(pixels, boxes))
+    picture = Image.fromarray(draw_boxes(pixels, boxes, lines=LINES))
     picture.thumbnail((MAX_SIDE, MAX_SIDE))
     buffer = io.BytesIO()
     picture.save(buffer, format="JPEG", quality=85)

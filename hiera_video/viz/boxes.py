@@ -18,7 +18,7 @@ from hiera_video.viz.sheet import FONT
 MIN_SIDE = 480
 """Smaller frames are enlarged until their short side has this many pixels, to read captions."""
 LINES_PER_SIDE = 32
-"""Lines of captions that fit into the short side of a frame."""
+"""Lines of captions that fit into the short side of a frame by default."""
 Colour = tuple[int, int, int]
 GREEN, RED, BLUE, GREY = (79, 157, 105), (200, 87, 78), (59, 111, 196), (120, 126, 136)
 PALETTE: tuple[Colour, ...] = (
@@ -49,12 +49,15 @@ def drawing_size(height: int, width: int) -> tuple[int, int]:
     return factor * height // 2 * 2, factor * width // 2 * 2
 
 
-def draw_boxes(frame: NDArray[np.uint8], boxes: Sequence[DrawnBox]) -> NDArray[np.uint8]:
+def draw_boxes(
+    frame: NDArray[np.uint8], boxes: Sequence[DrawnBox], *, lines: int = LINES_PER_SIDE
+) -> NDArray[np.uint8]:
     """Return a frame with boxes, at the size that `drawing_size` returns.
 
     Args:
         frame: uint8 [H, W, 3].
         boxes: Later ones are drawn over earlier ones.
+        lines: Lines of captions that fit into the short side; fewer are larger.
     """
     height, width = drawing_size(*frame.shape[:2])
     picture = Image.fromarray(frame)
@@ -63,17 +66,17 @@ def draw_boxes(frame: NDArray[np.uint8], boxes: Sequence[DrawnBox]) -> NDArray[n
     else:  # the last row or column of an odd side is left out
         picture = picture.crop((0, 0, width, height))
     draw = ImageDraw.Draw(picture)
-    text_height = min(width, height) // LINES_PER_SIDE
+    text_height = min(width, height) // lines
     font = _font(text_height * 4 // 5)
     thickness = max(text_height // 6, 2)
     for box in boxes:
         left, top, right, bottom = np.array(box.edges) * (width, height, width, height)
         corners = (left, top, max(right, left), max(bottom, top))
         draw.rectangle(corners, outline=box.colour, width=thickness)
-        lines = [_shorten(printable(escape_names(text)), width, font) for text in box.captions]
-        above = top - text_height * len(lines)
-        start = above if above >= 0 else min(bottom, height - text_height * len(lines))
-        for number, line in enumerate(lines):
+        texts = [_shorten(printable(escape_names(text)), width, font) for text in box.captions]
+        above = top - text_height * len(texts)
+        start = above if above >= 0 else min(bottom, height - text_height * len(texts))
+        for number, line in enumerate(texts):
             length = font.getlength(line)
             x = max(min(left, width - length - 4), 0)
             y = start + number * text_height
