@@ -35,7 +35,13 @@ def test_five_videos_a_class_after_masked_pretraining() -> None:
         "warmup_epochs": 5.0,
         "clip_grad": 1.0,
     }
-    assert recipe.keys["train"] == {"batch_size": 10, "epochs": 50, "eval_every": 2, "save_every": 2, "ema": 0.9}
+    assert recipe.keys["train"] == {
+        "batch_size": 10,
+        "epochs": 50,
+        "eval_every": 2,
+        "save_every": 2,
+        "ema": 0.9,
+    }
     assert dict(recipe.reasons) == {
         "weights": "of masked pre-training: all layers are trained, with layer decay 0.6",
         "length": "50 epochs of 4 steps with 10 videos; the mean of the last 10 steps' weights is "
