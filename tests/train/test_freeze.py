@@ -80,7 +80,7 @@ def test_nothing_is_frozen_by_default(random_model: Callable[[], Hiera]) -> None
         (
             TrainConfig,
             {"freeze": ["norm"], "task": "pretrain"},
-            "goes with train.task=classify, not pretrain; remove one of them",
+            "goes with train.task=classify or detect, not pretrain; remove one of them",
         ),
         (TrainConfig, {"early_stop": 0}, "train.early_stop=0: must be 1 or more, or null to train"),
         (OptimConfig, {"lora_rank": 0}, "optim.lora_rank=0: must be 1 or more, or null for no ad"),
