@@ -57,8 +57,9 @@ def read_split(config: Config, split: str, *, background: bool = True) -> Manife
 
 
 def _read_list(config: Config, split: str) -> Manifest:
-    source = getattr(config.data, split) or (config.data.val if split == "test" else None)
-    shares = held_out_shares(config)
+    source, shares = getattr(config.data, split), held_out_shares(config)
+    if split == "test" and source is None and "test" not in shares:
+        source = config.data.val
     if shares and (split == "train" or source is None):
         return _read_part(config, split, shares)
     if source is None:

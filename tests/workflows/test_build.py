@@ -198,6 +198,11 @@ def test_a_share_of_the_training_list_is_held_out(tmp_path: Path) -> None:
     assert parts["val"].source == f"{listing} (val)" and has_validation(config)
     alone = load_config(MOTION, [f"data.train={listing}", "data.val=null", "data.split=[0.2,0]"])
     assert len(read_split(alone, "test").records) == 4  # the validation part, as without a split
+    (tmp_path / "val.csv").write_text("film0_0_5.mp4 0\n")
+    keys = [f"data.train={listing}", f"data.val={tmp_path / 'val.csv'}", "data.split=[0,0.2]"]
+    tested = load_config(MOTION, keys)
+    assert len(read_split(tested, "val").records) == 1
+    assert len(read_split(tested, "test").records) == 4  # held out, not the validation list
     whole = load_config(MOTION, [f"data.train={listing}", "data.val=null"])
     assert len(read_split(whole, "train").records) == 20 and not has_validation(whole)
 
