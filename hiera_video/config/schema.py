@@ -10,6 +10,7 @@ from hiera_video.data.detection.config import DetectConfig
 from hiera_video.data.sampling import ClipConfig, check_num_clips
 from hiera_video.eval.config import TestConfig
 from hiera_video.features.config import FeaturesConfig
+from hiera_video.models.mvit.config import LadderConfig
 from hiera_video.models.registry import MaeConfig, ModelConfig, config_for, is_mae
 from hiera_video.probe.config import ProbeConfig
 from hiera_video.train.config import OptimConfig, TrainConfig, count_frozen_blocks
@@ -136,6 +137,11 @@ class Config:
                 "remove the keys",
             )
             return
+        require(
+            not isinstance(config_for(self.model.name), LadderConfig),
+            f"model.name={self.model.name}: train.task=detect needs a Hiera; name one, such as "
+            "hiera_base_16x224",
+        )
         for name in ("rand_augment", "mixup", "cutmix", "label_smoothing"):
             value = getattr(augment, name)
             require(

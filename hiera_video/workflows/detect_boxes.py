@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -59,7 +60,7 @@ def detect(
     run: LoadedRun | str | Path,
     video: str | Path,
     boxes: ArrayLike,
-    seconds: float | Sequence[float],
+    seconds: ArrayLike,
     topk: int = 5,
 ) -> list[DetectedActions]:
     """Return the most likely actions in boxes of a video.
@@ -82,18 +83,16 @@ def detect(
         CheckpointError: As for `load`.
     """
     edges = _check_boxes(boxes)
-    times = [float(seconds)] * len(edges) if isinstance(seconds, int | float) else list(seconds)
-    require(
-        len(times) == len(edges),
-        f"seconds: {len(times)} for {len(edges)} boxes; give one for each box, or one for all",
-    )
+    times = _check_seconds(seconds, len(edges))
     if not isinstance(run, LoadedRun):
         run = load(run)
         run.model.to("cuda" if torch.cuda.is_available() else "cpu")
     require_boxes(run.config)
     if not times:
         return []
-    rows = {second: [i for i, each in enumerate(times) if each == second] for second in times}
+    rows = dict[float, list[int]]()
+    for index, second in enumerate(times):
+        rows.setdefault(second, []).append(index)
     frames = [
         KeyFrame(
             path=str(video),
@@ -139,6 +138,23 @@ def _check_boxes(boxes: ArrayLike) -> NDArray[np.float32]:
             "left, top, right, bottom",
         )
     return edges
+
+
+def _check_seconds(seconds: ArrayLike, boxes: int) -> list[float]:
+    try:
+        given = np.asarray(seconds, np.float64)
+    except (ValueError, TypeError) as error:
+        raise ConfigError("seconds: must be a number, or one for each box") from error
+    times = [float(given)] * boxes if given.ndim == 0 else given.ravel().tolist()
+    require(
+        len(times) == boxes,
+        f"seconds: {len(times)} for {boxes} boxes; give one for each box, or one for all",
+    )
+    for index, second in enumerate(times):
+        require(
+            0 <= second < math.inf, f"seconds[{index}]={second:g}: must be 0 or more, and finite"
+        )
+    return times
 
 
 def score_key_frames(

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -128,7 +129,7 @@ def read_boxes(
     )
     records = read_scored_boxes(Path(listing), options, min_score=0.0).records
     if is_video and chosen is not None:
-        records = tuple(each for each in records if Path(each.path) == chosen.absolute())
+        records = tuple(each for each in records if each.path == os.path.abspath(chosen))  # noqa: PTH100
         if not records:
             raise ConfigError(f"{listing}: has no box in {chosen}; name a video that it lists")
     return tuple(replace(record, row=row) for row, record in enumerate(records))

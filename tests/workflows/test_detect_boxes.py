@@ -66,7 +66,7 @@ def test_each_box_has_its_actions(run: LoadedRun, film: Path) -> None:
         values = [value for _, value in each.top_classes]
         assert values == sorted(values, reverse=True) and 0 < values[-1] <= values[0] < 1
     assert len({each.top_classes for each in found}) == 3  # box and second matter
-    (alone,) = hv.detect(run, film, [RIGHT], 0.5, topk=1)
+    (alone,) = hv.detect(run, film, [RIGHT], np.float32(0.5), topk=1)
     (label, value), (expected, other) = alone.top_classes[0], found[1].top_classes[0]
     assert label == expected and value == pytest.approx(other, abs=1e-5)
 
@@ -96,6 +96,9 @@ def test_errors(run: LoadedRun, film: Path) -> None:
         r"boxes\[1\]: right=64 lies outside \[0, 1\]; divide pixels": ([LEFT, (0, 0, 64, 1)], 1.0),
         r"boxes\[0\]: right or bottom is below left or top": ([(0.5, 0, 0.4, 1)], 1.0),
         "seconds: 1 for 2 boxes; give one for each box": ([LEFT, RIGHT], [1.0]),
+        r"seconds\[1\]=nan: must be 0 or more, and finite": ([LEFT, RIGHT], [1.0, float("nan")]),
+        r"seconds\[0\]=-1: must be 0 or more": ([LEFT], -1),
+        "seconds: must be a number, or one for each box": ([LEFT], "later"),
     }
     for words, (boxes, seconds) in wrong.items():
         with pytest.raises(ConfigError, match=words):

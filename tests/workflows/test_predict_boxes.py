@@ -91,7 +91,7 @@ def test_one_video_of_the_list_and_times_of_films(
         ConfigError, match=r"output=a.mp4: is one video, and the boxes are in 2; name one of them"
     ):
         main([*options, "output=a.mp4"])
-    assert main(["videos/other.mp4", *options, "output=a.mp4"]) == 0
+    assert main(["videos/../videos/other.mp4", *options, "output=a.mp4"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith(f"{folder}/videos/other.mp4  901.00 s  box 0.000")
     assert Path("a.mp4").is_file()

@@ -41,7 +41,7 @@ class BoxClasses:
         """
         if text in self.names:
             return self.names.index(text)
-        if text.isdecimal() and int(text[:9]) in self.ids:
+        if text.isdecimal() and len(text) < 10 and int(text) in self.ids:
             return self.ids.index(int(text))
         raise ManifestError(
             f"{where}: action {shorten(text)} is no class of {self.source}, which has "

@@ -37,6 +37,11 @@ def test_defaults() -> None:
             "augment.rand_augment=7.0: does not go with train.task=detect, where pixels and "
             "labels must stay with their boxes; set it to 0",
         ),
+        (
+            "model.name=ladder_f_micro_16x32",
+            "model.name=ladder_f_micro_16x32: train.task=detect needs a Hiera; name one, such as "
+            "hiera_base_16x224",
+        ),
         ("augment.mixup=0.8", "augment.mixup=0.8: does not go with train.task=detect, where"),
         ("augment.cutmix=1", "augment.cutmix=1.0: does not go with train.task=detect, where"),
         ("augment.label_smoothing=0.1", "augment.label_smoothing=0.1: does not go with train"),

@@ -165,6 +165,7 @@ def test_folders_of_pictures(tmp_path: Path) -> None:
             ":2: action '13' is no class of {folder}/ava_action_list_v2.2.pbtxt, which has 3, ids "
             "1 to 80; correct it, or set detect.label_map to the list's own classes",
         ),
+        ("b,1,0,0,1,1,0000000012345", ":2: action '0000000012345' is no class of"),
         ("b,-1,0,0,1,1,1", ":2: second '-1' is not a time: must be a number from 0"),
         (
             "b,1,0,0,1,1",
