@@ -211,8 +211,8 @@ class TrainConfig:
         )
         require(
             not self.freeze or self.task != "pretrain",
-            f"train.freeze={list(self.freeze)}: goes with train.task=classify, not pretrain; "
-            "remove one of them",
+            f"train.freeze={list(self.freeze)}: goes with train.task=classify or detect, not "
+            "pretrain; remove one of them",
         )
         require(
             self.early_stop is None or self.early_stop >= 1,

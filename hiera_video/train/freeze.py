@@ -9,7 +9,7 @@ from torch import nn
 from hiera_video.models.lora import DOWN, UP, add_adapters
 from hiera_video.train.config import count_frozen_blocks
 
-EMBEDDINGS = ("patch_embed", "pos_embed")
+EMBEDDINGS = ("patch_embed", "pos_embed", "cls_token")
 
 
 def restrict_training(model: nn.Module, freeze: Sequence[str], lora_rank: int | None) -> None:
