@@ -105,7 +105,7 @@ def score_list(run: LoadedRun, manifest: Manifest, settings: SegmentSettings) ->
 
     Raises:
         ManifestError: The list has no labelled segments or classes that the run lacks, or none of
-            its videos can be read.
+            its videos can be read, or no segment lies in those that can.
     """
     owner = "the run"
     manifest = align_label_count(manifest, run.multi_label, of=owner)
@@ -124,9 +124,15 @@ def score_list(run: LoadedRun, manifest: Manifest, settings: SegmentSettings) ->
         )
     names = class_names(run, next(iter(curves.values())).curve)
     manifest.require_labels_below(len(names), "the run has")
+    found = {path: as_found(labelled[path], video) for path, video in curves.items()}
+    if not any(found.values()):
+        raise ManifestError(
+            f"{manifest.source}: none of its labelled segments lies in a video that can be read; "
+            "correct the seconds, which count from the start of each video"
+        )
     return ScoredList(
         curves=curves,
-        labelled={path: as_found(labelled[path], video) for path, video in curves.items()},
+        labelled=found,
         unreadable=unreadable,
         names=names,
     )

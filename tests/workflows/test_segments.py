@@ -259,6 +259,7 @@ def test_lists_are_checked(run: Path, film: Path, tmp_path: Path) -> None:
     for lines, names, words in (
         (['""'], "dark\nbright\n", "has no labelled segments; write `path label start_seconds"),
         (["0 1 2"], "background\n", "has no labelled segments"),
+        (["0 900 901"], "dark\n", "none of its labelled segments lies in a video that can be read"),
         (["0 1 2"], "jump\n", "names classes that the run was not trained on: 'jump'"),
     ):
         listing = labelled_list(film, tmp_path, lines)
