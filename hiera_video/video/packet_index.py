@@ -104,8 +104,9 @@ def find_packets(index: str, path: str, stamp: Stamp | None) -> PacketTable | No
     """
     if stamp is None:
         return None
+    connection = _connection(index, os.getpid())  # its ConfigError is a ValueError
     try:
-        row = _connection(index, os.getpid()).execute(
+        row = connection.execute(
             "SELECT packets FROM videos WHERE path = ? AND size = ? AND date = ?", (path, *stamp)
         ).fetchone()  # fmt: skip
         return None if row is None else PacketTable.from_bytes(row[0])

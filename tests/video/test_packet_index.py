@@ -141,8 +141,9 @@ def test_entries_are_lossless_and_small(videos: Any) -> None:
 def test_a_file_that_is_not_an_index(content: bytes, videos: Any, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(content)
     words = r"data.index=.*x: damaged, or not a packet index .*again with hiera-video check-data"
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(ConfigError, match=words) as raised:
         open_video(videos.write("a.mp4", 5), IndexedPyAV(index=str(tmp_path / "x")))
+    assert str(raised.value).count("not a packet index") == 1
 
 
 def test_a_missing_index(videos: Any) -> None:
