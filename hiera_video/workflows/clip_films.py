@@ -152,7 +152,7 @@ def augmented_films(config: Config, videos: Sequence[Path | Record]) -> list[Cli
             rate = config.clip.target_fps or video.fps
         fps = rate / config.clip.frame_stride
         films.append(ClipFilm(title=names[record.path], renderings=renderings, fps=fps))
-    _require_any(len(films))
+    require_any(len(films))
     return films
 
 
@@ -231,7 +231,7 @@ def middle_views(
             continue
         count += 1
         yield MiddleView(row=record.row, title=names[record.path], clip=clip, seconds=seconds)
-    _require_any(count)
+    require_any(count)
 
 
 def _manifest(videos: Sequence[Path | Record]) -> Manifest:
@@ -239,7 +239,8 @@ def _manifest(videos: Sequence[Path | Record]) -> Manifest:
     return Manifest(records=records, class_names=None, multi_label=False, source="visualize")
 
 
-def _require_any(count: int) -> None:
+def require_any(count: int) -> None:
+    """Raise a ConfigError unless at least one of the videos was read."""
     require(count > 0, "none of the videos can be read; hiera-video check-data says why")
 
 

@@ -28,7 +28,7 @@ from hiera_video.viz.plots import learning_rate_curve
 from hiera_video.viz.reconstructions import reconstruction_sheet
 from hiera_video.viz.sheet import Strip, contact_sheet
 from hiera_video.workflows.build import make_model
-from hiera_video.workflows.clip_films import middle_views, reconstruct
+from hiera_video.workflows.clip_films import middle_views, reconstruct, require_any
 from hiera_video.workflows.load_run import LoadedRun, as_record, predict_videos
 from hiera_video.workflows.predict import ModelSource, write_file
 
@@ -48,6 +48,9 @@ def video_sheet(
             unreadable one.
         backend: Decoder.
         run: A trained classifier, whose first class of each video is added to the titles.
+
+    Raises:
+        ConfigError: No video can be read.
     """
     records = [as_record(video) for video in videos]
     names = short_paths(record.path for record in records)
@@ -70,6 +73,7 @@ def video_sheet(
         except DecodeError as error:
             logger.warning("%s", error)
         strips.append(Strip(title=title, frames=frames))
+    require_any(sum(strip.frames is not None for strip in strips))
     return contact_sheet(strips)
 
 

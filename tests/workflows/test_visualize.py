@@ -45,6 +45,13 @@ def test_a_contact_sheet_has_a_strip_for_each_video(
     assert Image.open(output).size == (750, 8 + 2 * (20 + 74 + 8) + 20 + 48 + 8)
 
 
+def test_no_picture_of_unreadable_videos_alone(tmp_path: Path) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    with pytest.raises(ConfigError, match="none of the videos can be read; hiera-video check-data"):
+        main([f"input={tmp_path / 'broken.mp4'}", f"output={tmp_path / 'a.png'}"])
+    assert not (tmp_path / "a.png").exists()
+
+
 def test_titles_have_the_file_its_facts_and_the_class(
     films: Path, run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
