@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count, takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -210,6 +210,17 @@ def _segments(reader: _SegmentReader, config: Config) -> Iterator[list[Segment]]
                 yield [segment]
 
 
+class _WindowPlan(NamedTuple):
+    """The windows of a record, in seconds."""
+
+    first_seconds: float
+    """Time of the record's first frame on the file's clock."""
+    duration: float
+    window: float
+    starts: list[float]
+    """Start of each window after the first frame."""
+
+
 class _SegmentReader:
     """Decodes groups of consecutive segments of a video, for `_segments`."""
 
@@ -237,20 +248,16 @@ class _SegmentReader:
         on_open(self._record.path)
         if self._video is None:
             self._video = open_video(self._record.source, self._config.data.backend)
-        video, clip = self._video, self._config.clip
-        times, fps = video.times, video.fps
-        window, step = self._check_window(fps)
-        whole = record_frame_range(video, self._record)
-        first, last = times[whole.first], times[whole.first + whole.num_frames - 1]
-        zero, duration = times[0], last - first + 1 / fps
-        starts = window_starts(duration, window, step)
-        starts = starts[group * self._at_once : (group + 1) * self._at_once]
+            self._plan = self._make_plan(self._video)
+        video, clip, plan = self._video, self._config.clip, self._plan
+        times, fps, zero, first = video.times, video.fps, video.times[0], plan.first_seconds
+        starts = plan.starts[group * self._at_once : (group + 1) * self._at_once]
         if not starts:
             return None
         skipped = first - zero  # before the record's segment
         spans, clips = list[tuple[float, float]](), list[list[int]]()
         for start in starts:
-            stop = min(start + window, duration)
+            stop = min(start + plan.window, plan.duration)
             segment = frame_range_of(times, fps, first + start, first + stop)
             if segment.num_frames < 1:  # a gap in a video of variable frame rate
                 continue
@@ -263,6 +270,15 @@ class _SegmentReader:
             )
             for span, chosen, views in zip(spans, clips, self._views(video, clips))
         ]
+
+    def _make_plan(self, video: VideoReader) -> _WindowPlan:
+        """Return the windows of the video; made once, as a film has thousands."""
+        times, fps = video.times, video.fps
+        window, step = self._check_window(fps)
+        whole = record_frame_range(video, self._record)
+        first, last = times[whole.first], times[whole.first + whole.num_frames - 1]
+        duration = last - first + 1 / fps
+        return _WindowPlan(first, duration, window, window_starts(duration, window, step))
 
     def _views(self, video: VideoReader, clips: list[list[int]]) -> list[Tensor]:
         if len(clips) < 2:
