@@ -63,7 +63,7 @@ def run_boxes(arguments: argparse.Namespace, outputs: Sequence[str]) -> int:
 
     return predict_boxes(
         arguments.boxes,
-        ModelSource(arguments.run, arguments.checkpoint),
+        ModelSource(arguments.run, arguments.checkpoint, overrides=arguments.overrides),
         videos=arguments.paths[0] if arguments.paths else None,
         start_seconds=start,
         topk=arguments.topk,

@@ -3,13 +3,14 @@
 hiera-video export --run runs/motion_hiera_micro output=micro.onnx
 hiera-video export --model hiera_base_16x224 --checkpoint base.pth output=base.pt2
 hiera-video export --run runs/x --int8 output=small.onnx        # measures accuracy on data.val
+hiera-video export --run runs/x --int8 output=small.onnx data.val=lists/other.csv
 hiera-video export --model hiera_base_16x224 --checkpoint runs/x_mae --output-of features \\
     output=maps.onnx
 
 The program accepts any number of clips. Its output is compared with the model's at two batch sizes
 (.pt2 within 1e-5 of the largest value, ONNX logits within 1e-4); if it differs more, nothing is
 written. FILE.json, beside the file, records input, classes, mean and std, frames of a clip, and
-the difference.
+the difference. With --run, keys of data and clip override the run's configuration.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from hiera_video.cli.arguments import (
     single,
     split_paths,
 )
+from hiera_video.cli.overrides import split_overrides
 from hiera_video.cli.run import run_tool
 from hiera_video.errors import ConfigError
 
@@ -36,7 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = command_parser("export", __doc__)
     add = parser.add_argument
-    add("paths", nargs="*", metavar="output=FILE", help="x.pt2 or x.onnx")
+    add("paths", nargs="*", metavar="output=FILE | key=value", help="x.pt2 or x.onnx; data.val=…")
     add_model_source(parser)
     add("--output", metavar="FILE", help="the same as output=")
     add("--format", choices=FORMATS, help="default: the suffix of output=")
@@ -61,6 +63,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line and check what can be checked without a model."""
     arguments = make_parser().parse_intermixed_args(argv)
     inputs, outputs, rest = split_paths(arguments.paths)
+    arguments.overrides, rest = split_overrides(rest, "export", ("data", "clip"))
     refuse_rest(rest, "give output=FILE")
     arguments.videos = single(inputs, "input", "--videos", arguments.videos)
     output = single(outputs, "output", "--output", arguments.output)
@@ -73,6 +76,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _check(arguments: argparse.Namespace) -> None:
     check_model_source(arguments, hint="; none exports newly initialised weights")
+    if arguments.overrides and arguments.run is None:
+        raise ConfigError(f"{arguments.overrides[0]}: overrides a run's key; give --run DIR")
     suffix = arguments.output.suffix.removeprefix(".")
     if suffix not in FORMATS or arguments.format not in (None, suffix):
         expected = arguments.format or " or .".join(FORMATS)
@@ -93,9 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         export_source_from_weights,
     )
 
-    check_exportable(arguments.run, arguments.model)
+    check_exportable(arguments.run, arguments.model, arguments.overrides)
     if arguments.run:
-        source = export_source_from_run(arguments.run, arguments.checkpoint)
+        source = export_source_from_run(arguments.run, arguments.checkpoint, arguments.overrides)
     else:
         source = export_source_from_weights(
             arguments.model, arguments.checkpoint, arguments.output_of

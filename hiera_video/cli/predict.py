@@ -4,6 +4,7 @@ hiera-video predict clip.mp4 folder/ list.csv --run runs/motion_hiera_micro
 hiera-video predict film.mp4 --run runs/x --window 4 --step 2 output=out.csv output=out.json
 hiera-video predict --webcam /dev/video0 --run runs/x --window 4 --step 1
 hiera-video predict clip.mp4 --model hiera_base_16x224 --checkpoint mae_k400_ft_k400
+hiera-video predict clip.mp4 --run runs/x test.clips=1 test.crops=1 data.decoder=decord
 
 Prints one line for each video: the average over the views of the run's test (for published
 weights 5×3, as the paper tests on Kinetics). With --window, prints one line for each segment of
@@ -19,6 +20,8 @@ on a list of labelled segments, for the predictions that follow.
 hiera-video predict film.mp4 --run runs/detector --boxes boxes.csv output=out.csv output=out.mp4
 
 With --boxes, prints the actions in each box of a list, with a run of train.task=detect.
+
+Keys of test, data and clip override the run's configuration.
 """
 
 from __future__ import annotations
@@ -35,18 +38,23 @@ from hiera_video.cli.arguments import (
     split_paths,
 )
 from hiera_video.cli.boxes import add_box_options, run_boxes, wants_boxes
+from hiera_video.cli.overrides import split_overrides
 from hiera_video.cli.run import run_tool
 from hiera_video.cli.segments import add_segment_options, run_segments, wants_segments
 from hiera_video.errors import ConfigError
 
 OUTPUTS = {".csv": "csv", ".json": "json"}
 """Suffix of `output=` → option."""
+OPTIONS = {"test.checkpoint": "--checkpoint", "data.follow_links": "--follow-links"}
+"""Key → option that stands for it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Check the arguments, then import torch and predict; return the exit code."""
     arguments = make_parser().parse_intermixed_args(argv)  # options may stand between videos
     inputs, outputs, rest = split_paths(arguments.paths)
+    sections = ("test", "data", "clip")
+    arguments.overrides, rest = split_overrides(rest, "predict", sections, OPTIONS)
     arguments.paths = [*rest, *inputs]
     if wants_segments(arguments):
         return run_segments(arguments, outputs)
@@ -65,9 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
 
     if arguments.run:
-        source = ModelSource(arguments.run, arguments.checkpoint)
+        source = ModelSource(arguments.run, arguments.checkpoint, overrides=arguments.overrides)
     else:
-        source = ModelSource(None, None, arguments.model, arguments.checkpoint)
+        weights = arguments.checkpoint
+        source = ModelSource(None, None, arguments.model, weights, arguments.overrides)
     if arguments.webcam is not None:
         return predict_webcam(
             arguments.webcam, source, topk=arguments.topk, window=window, step=arguments.step
@@ -90,7 +99,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "paths",
         nargs="*",
-        metavar="PATH",
+        metavar="PATH | key=value",
         help="video, folder of frames, folder of these, or list; input=PATH is the same, "
         "output=FILE writes .csv or .json",
     )

@@ -7,7 +7,8 @@ hiera-video search --store features/ --row 17 --row 40 --each-video-once     # b
 hiera-video search --store features/ --list examples.txt output=found.json   # one path per line
 
 Features of other videos are extracted with the store's model and settings. If its weights have
-moved, --run gives their new place.
+moved, --run gives their new place. Keys of data that change no features, such as
+data.deadline_seconds=60, are accepted.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from hiera_video.cli.arguments import command_parser, refuse_rest, set_outputs, split_paths
+from hiera_video.cli.overrides import split_overrides
 from hiera_video.errors import ConfigError
 from hiera_video.utils.extras import require_extra
 from hiera_video.utils.text_files import encode_json, encode_text, printable
@@ -44,7 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "paths",
         nargs="*",
-        metavar="input=VIDEO | output=FILE",
+        metavar="input=VIDEO | output=FILE | key=value",
         help="an example; a file for the result: .csv, .json or .png; may be repeated",
     )
     add("--store", required=True, metavar="DIR", help="output of `hiera-video extract`")
@@ -66,6 +68,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse and check the command line."""
     arguments = make_parser().parse_intermixed_args(argv)
     inputs, outputs, rest = split_paths(arguments.paths)
+    arguments.overrides, rest = split_overrides(rest, "search", ("data",))
     refuse_rest(rest, "give examples as input=VIDEO")
     arguments.video = [*arguments.video, *inputs]
     set_outputs(arguments, outputs, OUTPUTS)
@@ -106,7 +109,12 @@ def print_results(arguments: argparse.Namespace) -> int:
     store = FeatureStore(arguments.store)
     stored = (*arguments.path, *arguments.row)
     examples = find_examples(
-        store, stored=stored, videos=arguments.video, listed=listed, run=arguments.run
+        store,
+        stored=stored,
+        videos=arguments.video,
+        listed=listed,
+        run=arguments.run,
+        overrides=arguments.overrides,
     )
     results = search(
         store, examples, arguments.topk, at=arguments.at, each_video_once=arguments.each_video_once

@@ -73,9 +73,10 @@ def run_segments(arguments: argparse.Namespace, outputs: Sequence[str]) -> int:
     from hiera_video.workflows.predict import ModelSource, find_records
     from hiera_video.workflows.segments import predict_segment_files, settings_of
 
-    source = ModelSource(arguments.run, arguments.checkpoint)
+    source = ModelSource(arguments.run, arguments.checkpoint, overrides=arguments.overrides)
     if arguments.run is None:
-        source = ModelSource(None, None, arguments.model, arguments.checkpoint)
+        weights = arguments.checkpoint
+        source = ModelSource(None, None, arguments.model, weights, arguments.overrides)
     if arguments.choose_thresholds is not None:
         settings = SegmentSettings().override(**options)
         return choose_run_thresholds(

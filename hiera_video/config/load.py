@@ -63,10 +63,26 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         ConfigError: A file is missing or not valid YAML, a key is unknown, or a value is invalid.
             The message names the file or the override.
     """
-    layers = [*_read_layers(find_config(path)), *(_parse_override(text) for text in overrides)]
+    layers = [*_read_layers(find_config(path)), *map(_parse_override, overrides)]
+    return _merge(OmegaConf.structured(Config), layers, str(path))
+
+
+def override_config(config: Config, overrides: Sequence[str]) -> Config:
+    """Return a configuration with `key=value` overrides, which are checked as by `load_config`."""
+    layers = list(map(_parse_override, overrides))
+    return _merge(OmegaConf.structured(config), layers, overrides[-1]) if layers else config
+
+
+def _merge(merged: DictConfig, layers: Sequence[tuple[str, DictConfig]], path: str) -> Config:
+    """Merge layers into `merged`, in order, and check the result.
+
+    Args:
+        merged: A structured configuration, which is changed.
+        layers: The source of each layer, for messages, and its values.
+        path: Source of the whole, for messages.
+    """
     for _, layer in layers:
         _expand_auto(layer)
-    merged = OmegaConf.structured(Config)
     OmegaConf.set_readonly(merged, False)
     for source, layer in layers:
         _check_keys(layer, source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -41,9 +42,9 @@ class ExportSource:
     """The run's videos."""
 
 
-def check_exportable(run: str | None, model: str | None) -> None:
+def check_exportable(run: str | None, model: str | None, overrides: Sequence[str] = ()) -> None:
     """Raise `ConfigError` for a model that cannot be exported, before torch is imported."""
-    config = load_config(Path(run) / "config.yaml") if run else None
+    config = load_config(Path(run) / "config.yaml", overrides) if run else None
     name = config.model.name if config else str(model)
     config_for(name)
     if config and config.train.task == "detect":
@@ -59,20 +60,24 @@ def check_exportable(run: str | None, model: str | None) -> None:
         )
 
 
-def export_source_from_run(run: str, which: Literal["best", "last"] | None) -> ExportSource:
+def export_source_from_run(
+    run: str, which: Literal["best", "last"] | None, overrides: Sequence[str] = ()
+) -> ExportSource:
     """Load the model of a run.
 
     Args:
         run: Folder of the run.
         which: Checkpoint; the best by default, see `find_checkpoint`.
+        overrides: `key=value` overrides of its configuration.
 
     Raises:
         CheckpointError: If the run has no such checkpoint.
     """
     from hiera_video.models.weights.load import find_checkpoint
-    from hiera_video.workflows.load_run import load
+    from hiera_video.workflows.load_run import load, override_run
 
     loaded, checkpoint = load(run, which), find_checkpoint(Path(run), which)
+    loaded = override_run(loaded, overrides)
     return ExportSource(
         model=loaded.model,  # type: ignore[arg-type]  # check_exportable excludes autoencoders
         name=loaded.config.model.name,

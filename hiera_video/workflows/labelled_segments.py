@@ -73,7 +73,7 @@ def choose_run_thresholds(
     Raises:
         ManifestError: The list has no labelled segments, or classes that the run lacks.
     """
-    config = load_config(run_config_file(str(source.run)))
+    config = load_config(run_config_file(str(source.run)), source.overrides)
     options = config.data.list_options
     options["follow_links"] |= follow_links
     manifest = read_manifest(source_list, **options)

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from hiera_video.config.load import load_config
+from hiera_video.config.load import load_config, override_config
 from hiera_video.config.schema import Config
 from hiera_video.data.dataset import UnreadableVideo, VideoViews
 from hiera_video.data.loading.loader import test_loader
@@ -103,6 +103,14 @@ def load(
     return read_through_link(
         checkpoint, lambda folder: _load_checkpoint(folder, checkpoint, config)
     )
+
+
+def override_run(run: LoadedRun, overrides: Sequence[str]) -> LoadedRun:
+    """Return a run with `key=value` overrides of its configuration, and the transform for them."""
+    if not overrides:
+        return run
+    config = override_config(run.config, overrides)
+    return replace(run, config=config, transform=_test_transform(config))
 
 
 def _load_checkpoint(folder: Path, checkpoint: Path, config: Config) -> LoadedRun:

@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hiera_video.config.load import load_config, run_config_file
+from hiera_video.config.load import load_config, override_config, run_config_file
+from hiera_video.config.schema import Config
 from hiera_video.data.manifest.read import is_video, read_manifest
 from hiera_video.data.manifest.record import VIDEO_SUFFIXES, Record
+from hiera_video.data.sampling import ClipConfig
 from hiera_video.errors import ConfigError, DecodeError
-from hiera_video.models.registry import config_for
+from hiera_video.models.registry import ModelConfig, config_for
 from hiera_video.utils.safe_paths import walk_folders
 from hiera_video.utils.text_files import csv_cell, encode_json, encode_text, printable
 from hiera_video.video.options import Backend, FrameFolder
@@ -45,25 +47,32 @@ class ModelSource:
     which: Literal["best", "last"] | None = None
     model: str | None = None
     pretrained: str | None = None
+    overrides: tuple[str, ...] = ()
+    """`key=value` overrides of the configuration."""
 
     def backend(self) -> Backend:
         """Return the decoder: the run's, or PyAV. Imports no torch.
 
         Raises:
-            ConfigError: `run` is not the folder of a run, or `model` is unknown.
+            ConfigError: `run` is not the folder of a run, `model` is unknown, or an override is
+                invalid.
         """
-        if self.run is None:
-            config_for(str(self.model))
+        if self.run is not None:
+            return load_config(run_config_file(self.run), self.overrides).data.backend
+        frames = config_for(str(self.model)).input_size[0]
+        if not self.overrides:
             return "pyav"
-        return load_config(run_config_file(self.run)).data.backend
+        model, clip = ModelConfig(name=str(self.model)), ClipConfig(num_frames=frames)
+        return override_config(Config(model=model, clip=clip), self.overrides).data.backend
 
     def load(self) -> LoadedRun:
         """Load the model, onto the GPU if there is one."""
         import torch
 
-        from hiera_video.workflows.load_run import load
+        from hiera_video.workflows.load_run import load, override_run
 
         loaded = load(str(self.run or self.pretrained), self.which, model=self.model)
+        loaded = override_run(loaded, self.overrides)
         loaded.model.to("cuda" if torch.cuda.is_available() else "cpu")
         return loaded
 

@@ -70,7 +70,7 @@ def predict_boxes(
     """
     for file in filter(None, files.values()):
         check_writable(file)
-    config = load_config(run_config_file(str(source.run)))
+    config = load_config(run_config_file(str(source.run)), source.overrides)
     require_boxes(config)
     frames = read_boxes(listing, config, videos=videos, follow_links=follow_links)
     drawn = _video_to_draw(frames, files["mp4"])

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hiera_video.config.load import override_config
 from hiera_video.config.schema import Config
 from hiera_video.data.config import AugmentConfig, DataConfig
 from hiera_video.data.manifest.record import Manifest, Record
@@ -166,6 +167,7 @@ def find_examples(
     videos: Sequence[str],
     listed: Sequence[str],
     run: str | None,
+    overrides: Sequence[str] = (),
 ) -> list[Example]:
     """Return the examples of a search.
 
@@ -175,11 +177,17 @@ def find_examples(
         videos: Other video files.
         listed: Names of either kind; looked up in the store first.
         run: Run folder or file with the store's weights; None: where the store's metadata says.
+        overrides: `key=value` overrides for reading other videos.
 
     Raises:
-        ConfigError: A file or name does not exist.
+        ConfigError: A file or name does not exist, or an override would change the features.
         FeatureError: An example has no features, or the weights are not those of the store.
     """
+    for text in overrides:
+        key = text.partition("=")[0]
+        if key in store.metadata["identity"]:
+            raise ConfigError(f"{text}: the store's features depend on {key}; remove it")
+    override_config(config_of_store(store, run or "none"), overrides)  # checks them in any case
     examples, others = [stored_example(store, item) for item in stored], list(videos)
     known = set(store.table().column("path").unique().to_pylist()) if listed else set[str]()
     for name in listed:
@@ -190,7 +198,7 @@ def find_examples(
             others.append(name)
         else:
             raise ConfigError(f"{name}: is neither in the store nor a file; correct the list")
-    return examples + (new_examples(store, others, run) if others else [])
+    return examples + (new_examples(store, others, run, overrides) if others else [])
 
 
 def stored_example(store: FeatureStore, video: str | int) -> Example:
@@ -216,13 +224,16 @@ def require_features(video: VideoFeatures) -> VideoFeatures:
     return video
 
 
-def new_examples(store: FeatureStore, videos: Sequence[str], run: str | None) -> list[Example]:
+def new_examples(
+    store: FeatureStore, videos: Sequence[str], run: str | None, overrides: Sequence[str] = ()
+) -> list[Example]:
     """Extract features of other videos, with the store's model and settings.
 
     Args:
         store: The features to search.
         videos: Video files.
         run: Run folder or file with the store's weights; None: where the store's metadata says.
+        overrides: `key=value` overrides of its configuration.
 
     Raises:
         ConfigError: A file does not exist.
@@ -237,7 +248,7 @@ def new_examples(store: FeatureStore, videos: Sequence[str], run: str | None) ->
         raise ConfigError(
             f"{missing[0]}: no such file; an example is a video file, or a path or row of the store"
         )
-    config = config_of_store(store, run)
+    config = override_config(config_of_store(store, run), overrides)
     check_weights(store, config, make_encoder(config).model)
     records = tuple(
         Record(path=str(Path(video).resolve()), label=None, row=row)

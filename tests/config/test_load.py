@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hiera_video.config import load
-from hiera_video.config.load import flatten_config, load_config, save_config
+from hiera_video.config.load import flatten_config, load_config, override_config, save_config
 from hiera_video.errors import HieraVideoError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -28,6 +28,18 @@ def write(folder: Path, text: str, name: str = "x.yaml") -> Path:
     path = folder / name
     path.write_text(text)
     return path
+
+
+def test_overrides_of_a_loaded_configuration() -> None:
+    overrides = ["test.clips=7", "data.val=a=b.csv", "augment.mean=[0.4,0.5,0.6]"]
+    config = load_config(MOTION)
+    changed = override_config(config, overrides)
+    assert changed == load_config(MOTION, overrides) and changed.test.clips == 7
+    assert override_config(config, []) is config
+    with pytest.raises(HieraVideoError, match=r"^test.clips=0: must be 1 or more$"):
+        override_config(config, ["test.clips=0"])
+    with pytest.raises(HieraVideoError, match=r"'test.clip=1': unknown key 'test.clip'; did you"):
+        override_config(config, ["test.clip=1"])
 
 
 def test_bases_are_read_first_and_overrides_last() -> None:

@@ -207,6 +207,16 @@ def test_other_weights_are_refused(reference_store: Path, folder: Path, tmp_path
         ({"videos": ["gone.mp4"]}, ConfigError, r"gone.mp4: no such file; an example is a video"),
         ({"videos": ["4.mp4"]}, FeatureError, r"4.mp4: has no features \(broken"),
         (
+            {"stored": [0], "overrides": ["data.decoder=decord"]},
+            ConfigError,
+            "^data.decoder=decord: the store's features depend on data.decoder; remove it$",
+        ),
+        (
+            {"stored": [0], "overrides": ["data.workrs=1"]},
+            ConfigError,
+            "'data.workrs=1': unknown key 'data.workrs'; did you mean 'data.workers'",
+        ),
+        (
             {"listed": ["gone.mp4"]},
             ConfigError,
             r"gone.mp4: is neither in the store nor a file; correct the list",

@@ -59,6 +59,16 @@ def source(run: Path) -> ExportSource:
     return export_source_from_run(str(run), "best")
 
 
+def test_overrides_of_the_runs_configuration(run: Path) -> None:
+    overrides = ["data.val=other.csv", "clip.frame_stride=2"]
+    check_exportable(str(run), None, overrides)
+    source = export_source_from_run(str(run), "best", overrides)
+    assert source.data.val == "other.csv"
+    assert source.clip is not None and source.clip.frame_stride == 2
+    with pytest.raises(ConfigError, match=r"must be equal; set clip.num_frames=16"):
+        check_exportable(str(run), None, ["clip.num_frames=8"])
+
+
 def test_run_in_int8_with_its_json(source: ExportSource, tmp_path: Path) -> None:
     target = tmp_path / "deep" / "m.onnx"
     facts = export(source, target, int8=True)

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import hiera_video as hv
+from hiera_video.cli import predict as cli_predict
 from hiera_video.config.load import load_config, save_config
 from hiera_video.data import dataset as dataset_module
 from hiera_video.errors import ConfigError, DecodeError
@@ -148,6 +149,17 @@ def test_predictions_of_whole_videos(run_folder: Path, films: Path, tmp_path: Pa
         lines = list(csv.DictReader(file))
     assert len(lines) == 4 and lines[1]["rank"] == "2"
     assert lines[0]["label"] == rows[0]["answers"][0]["label"]
+
+
+def test_overrides_of_the_runs_configuration(
+    run_folder: Path, films: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli_predict.main([str(films / "a.mp4"), "--run", str(run_folder), "test.clips=1"]) == 0
+    assert "a.mp4  0.50–1.50 s  " in capsys.readouterr().out  # the clip in the middle
+    run = ModelSource(str(run_folder), overrides=("test.crops=3",)).load()
+    assert run.config.test.crops == run.transform.crops == 3
+    weights = ModelSource(None, None, "hiera_micro_16x32", "x", ("data.decoder=decord",))
+    assert weights.backend() == "decord"
 
 
 def test_predictions_along_a_video(run_folder: Path, films: Path, tmp_path: Path) -> None:
