@@ -23,7 +23,7 @@ from hiera_video.utils.atomic_files import write_atomic
 from hiera_video.workflows.build import align_val, has_validation, read_split, resolve_num_classes
 from hiera_video.workflows.finetune_config import Keys, check_keys, load_keys, merge_keys
 from hiera_video.workflows.finetune_lists import RECIPE, ListRequest, SplitLists, make_lists
-from hiera_video.workflows.finetune_pictures import augmented_clips, learning_rate_curve
+from hiera_video.workflows.finetune_pictures import augmented_clips
 from hiera_video.workflows.finetune_recipe import (
     Device,
     Recipe,
@@ -33,6 +33,7 @@ from hiera_video.workflows.finetune_recipe import (
 )
 from hiera_video.workflows.test import run_test
 from hiera_video.workflows.train import train_run
+from hiera_video.workflows.visualize import schedule_plot
 
 logger = logging.getLogger(__name__)
 LISTS, CLIPS, RATES = "lists", "clips.png", "learning_rate.png"
@@ -96,7 +97,7 @@ def finetune(request: FinetuneRequest, manifest: Manifest, config: Config, *, dr
     print("\n".join(plan_lines(request, final, recipe, lists, train, val, tested)))
     if dry_run:
         write_atomic(output / CLIPS, augmented_clips(final, train, num_classes))
-        write_atomic(output / RATES, learning_rate_curve(final, len(train.records)))
+        write_atomic(output / RATES, schedule_plot(final))
         print(f"pictures: {output / CLIPS}, {output / RATES}; nothing trained")
         return 0
     code = train_run(final, train, val, num_classes)

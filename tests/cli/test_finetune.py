@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the pictures of a dry run empty, which takes a tenth of the time."""
-    for name in ("augmented_clips", "learning_rate_curve"):
+    for name in ("augmented_clips", "schedule_plot"):
         monkeypatch.setattr(f"hiera_video.workflows.finetune.{name}", lambda *_: b"")
 
 
