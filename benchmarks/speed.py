@@ -8,10 +8,10 @@
 
 All implementations run in one process with the same weights. Their results are compared first; then
 each runs once a round, and ratios are taken within a round. The lower bound is the model's matrix
-products and attention alone (`speed_lower_bound.py`), timed in the same rounds. Peak memory is
-measured in a separate process. `make bench` installs the other packages; missing ones are skipped.
-Rows are written to `results/speed.json`, from which `speed_page.py` makes SPEED.md; with
---clock cpu they are only printed. The exit code is 1 if an implementation computes something else.
+products and attention alone, timed in the same rounds. Peak memory is
+measured in a separate process. `pip install 'hiera-video[bench]'` adds the other packages; missing
+ones are skipped. Rows are written to --out, unless --clock is cpu. The exit code is 1 if an
+implementation computes something else.
 """
 
 from __future__ import annotations
@@ -82,7 +82,11 @@ def parser() -> argparse.ArgumentParser:
         "--only", nargs="+", metavar="NAME", help="besides ours, such as reference optim floor"
     )
     made.add_argument("--no-memory", action="store_true", help="skip the peak memory")
-    made.add_argument("--out", type=Path, help="file for the rows; default: results/speed.json")
+    made.add_argument(
+        "--out",
+        type=Path,
+        help="file for the rows; default: speed.json, in a checkout benchmarks/results/speed.json",
+    )
     return made
 
 

@@ -69,7 +69,8 @@ def print_row(row: dict[str, Any]) -> None:
         f"traffic at {100 * row['bytes_over_copy']:.0f} % of its copy"
     )
     for name, package in row["absent"].items():
-        print(f"skipped: {NAMES[name]} ({package} is not installed; make bench installs it)")
+        remedy = "pip install 'hiera-video[bench]' adds it"
+        print(f"skipped: {NAMES[name]} ({package} is not installed; {remedy})")
     for name, far in row["differences"].items():
         differs = "  NOT THE SAME" if name in row["differs"] else ""
         print(f"{NAMES[name]}: relative difference {far:.1e}{differs}")

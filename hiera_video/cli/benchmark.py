@@ -5,7 +5,7 @@ hiera-video benchmark train --help                  # a fine-tuning step
 hiera-video benchmark mae --help                    # a masked pre-training step
 hiera-video benchmark data --cfg my.yaml            # loading, stage by stage
 
-The other arguments are passed to the script in benchmarks/ that measures the subject.
+`hiera-video benchmark SUBJECT --help` lists the arguments of a subject.
 """
 
 from __future__ import annotations

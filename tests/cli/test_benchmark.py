@@ -26,6 +26,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_benchmark_help(tool: Any) -> None:
     done = tool("benchmark.py", "--help")
     assert done.returncode == 0 and "{model,train,mae,data}" in done.stdout
+    assert "benchmarks/" not in done.stdout  # an installed package has no such folder to look into
     done = tool("benchmark.py", "speed")
     assert done.returncode == 2 and "invalid choice: 'speed'" in done.stderr
 
@@ -36,6 +37,7 @@ def test_help_of_a_subject_needs_no_torch(subject: str, launch: Any) -> None:
     done = launch("benchmark.py", subject, "--help", env=environment)
     assert done.returncode == 0 and "usage: hiera-video benchmark" in done.stdout, done.stderr
     assert not re.search(r"\| +torch$", done.stderr, flags=re.MULTILINE)
+    assert not re.search(r"make bench|\.py\b|SPEED\.md", done.stdout)  # the repository's alone
 
 
 def test_loading_is_measured_stage_by_stage(

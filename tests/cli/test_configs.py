@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hiera_video.cli.configs import main
+from hiera_video.cli.configs import main, make_parser
 from hiera_video.config.catalogue import list_configs
 from hiera_video.errors import ConfigError
 
@@ -14,13 +14,19 @@ from hiera_video.errors import ConfigError
 def test_the_list_has_the_published_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     out = capsys.readouterr().out
-    assert out.startswith(
-        "k400_hiera_b\n"
+    published = (
+        "\nk400_hiera_b\n"
         "    Hiera-B, Kinetics-400, fine-tuning from masked pre-training (paper 2306.00989, table "
         "11b).\n"
         "    published 84.0 top-1 with 5×3 views (paper, table 4); here: not run\n"
     )
+    assert published in out
     assert [line for line in out.splitlines() if line[0] != " "] == list(list_configs())
+
+
+def test_help_names_what_is_in_the_repository_alone() -> None:
+    text = " ".join(make_parser().format_help().split())
+    assert "are in the source repository, not in the installed package" in text
 
 
 def test_a_configuration_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
