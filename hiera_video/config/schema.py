@@ -10,7 +10,7 @@ from hiera_video.data.detection.config import DetectConfig
 from hiera_video.data.sampling import ClipConfig, check_num_clips
 from hiera_video.eval.config import TestConfig
 from hiera_video.features.config import FeaturesConfig
-from hiera_video.models.mvit.config import LadderConfig
+from hiera_video.models.layout import HieraConfig
 from hiera_video.models.registry import MaeConfig, ModelConfig, config_for, is_mae
 from hiera_video.probe.config import ProbeConfig
 from hiera_video.train.config import OptimConfig, TrainConfig, count_frozen_blocks
@@ -23,6 +23,8 @@ LIMITS = {
     "test.clips": 10_000,
     "test.crops": 1_000,
     "data.workers": 4_096,
+    "data.background": 1_000,
+    "optim.lora_rank": 1_024,
 }
 """Values beyond which a key is a slip: the memory for it does not exist."""
 MAX_CLIP_PIXELS = 1 << 28
@@ -138,7 +140,7 @@ class Config:
             )
             return
         require(
-            not isinstance(config_for(self.model.name), LadderConfig),
+            type(config_for(self.model.name)) is HieraConfig,
             f"model.name={self.model.name}: train.task=detect needs a Hiera; name one, such as "
             "hiera_base_16x224",
         )

@@ -12,6 +12,9 @@ from typing import Any, Literal
 from hiera_video.utils.checks import require
 from hiera_video.video.options import Backend, FrameFolder, IndexedPyAV
 
+MAX_REPEATS = 10_000
+"""Largest number in `data.train_repeats`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -82,9 +85,10 @@ class DataConfig:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         lists, repeats = 1 + len(self.train_also), self.train_repeats
         require(
-            not repeats or (len(repeats) == lists and min(repeats) >= 1),
-            f"data.train_repeats={list(repeats)}: must be a number from 1 for data.train and for "
-            f"each of data.train_also, {lists} in all",
+            not repeats
+            or (len(repeats) == lists and all(1 <= each <= MAX_REPEATS for each in repeats)),
+            f"data.train_repeats={list(repeats)}: must be a number from 1 to {MAX_REPEATS:,} for "
+            f"data.train and for each of data.train_also, {lists} in all",
         )
         require(
             self.split is None or lists == 1,

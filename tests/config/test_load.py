@@ -119,8 +119,8 @@ def test_a_value_may_interpolate_another(tmp_path: Path) -> None:
         ),
         (
             "data.train_repeats=[1,2]",
-            "data.train_repeats=[1, 2]: must be a number from 1 for data.train and for each of "
-            "data.train_also, 1 in all",
+            "data.train_repeats=[1, 2]: must be a number from 1 to 10,000 for data.train and for "
+            "each of data.train_also, 1 in all",
         ),
         ("train.freeze=[blocks:5]", "train.freeze=['blocks:5']: hiera_micro_16x32 has 4 blocks"),
         ("optim.clip_grad=0", "optim.clip_grad=0.0: must be above 0, or null for no clipping"),
@@ -383,6 +383,8 @@ def test_long_overrides_are_quoted_in_part() -> None:
         "test.clips=1000000: must be at most 10,000",
         "test.crops=1000000: must be at most 1,000",
         "data.workers=1000000: must be at most 4,096",
+        "data.background=1000000.0: must be at most 1,000",
+        "optim.lora_rank=1000000: must be at most 1,024",
         "model.input_size=[16, 320000, 320000]: has more than 268,435,456 pixels a clip; lower it",
     ],
 )
