@@ -5,8 +5,9 @@ hiera-video average input=runs/a input=runs/b output=averaged        # each run'
 hiera-video average input=a.pth input=b.pth --model hiera_base_16x224 output=averaged
 hiera-video test --run runs/x test.checkpoint=averaged
 
-Writes a folder with weights, configuration and class names, which hv.load and test.checkpoint take.
-A run keeps train.keep checkpoints.
+Writes a folder with weights, sizes of the model and class names, for test.checkpoint,
+model.pretrained and hv.from_pretrained. It has no settings of clips: hv.load reads it with the
+default ones, and one label a video. A run keeps train.keep checkpoints.
 """
 
 from __future__ import annotations

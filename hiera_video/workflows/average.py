@@ -44,7 +44,8 @@ def average(sources: Sequence[str], output: Path, *, model: str | None = None) -
     state = {
         name: (value / len(sources)).to(first.state[name].dtype) for name, value in sums.items()
     }
-    names = first.class_names
+    # the list of a masked pre-training may name classes; its model has none
+    names = None if first.num_classes is None else first.class_names
     mean = Weights(source=f"mean of {len(sources)} checkpoints", state=state, class_names=names)
     load_pretrained(network, mean, name=model or "")
     save_pretrained(network, output, class_names=names)
@@ -103,7 +104,7 @@ def _require_alike(first: Weights, other: Weights) -> None:
             f"{other.source}: {name} is {found[0]}, in {first.source} {found[1]}; average "
             "checkpoints of one model"
         )
-    if first.class_names != other.class_names:
+    if first.num_classes is not None and first.class_names != other.class_names:
         raise CheckpointError(
             f"{other.source}: has other class names than {first.source}; average checkpoints of "
             "the same classes in the same order"

@@ -16,6 +16,7 @@ from hiera_video.errors import CheckpointError, ConfigError
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.weights.save import save_pretrained
 from hiera_video.train.checkpoint import CheckpointStore
+from hiera_video.workflows.build import make_model
 
 MOTION = Path(__file__).parents[2] / "configs/motion_hiera_micro.yaml"
 NAMES = ["to the right", "to the left", "up"]
@@ -56,6 +57,24 @@ def test_checkpoints_by_name_and_folders_of_weights(
     for folder in (tmp_path / "a", tmp_path / "b"):
         weight = hv.from_pretrained(folder).state_dict()["norm.weight"]
         assert weight.tolist() == [2.0] * 256  # of 4, 1 and 1
+
+
+def test_autoencoders_whose_list_names_classes(tmp_path: Path) -> None:
+    """Each of two pre-trainings on lists with other classes: their models have none."""
+    inputs = []
+    for number, names in enumerate((NAMES, ["up"]), start=1):
+        folder = tmp_path / f"run{number}"
+        folder.mkdir()
+        config = load_config("motion_hiera_micro_mae", [f"out_dir={folder}"])
+        save_config(config, folder / "config.yaml")
+        model = make_model(config, None, pretrained=None)
+        weights = {name: torch.full_like(v, number) for name, v in model.state_dict().items()}
+        meta = {"model": {"num_classes": None}, "class_names": names}
+        CheckpointStore(folder / "checkpoints", keep=1).save(1, weights, {}, meta, best=True)
+        inputs.append(f"input={folder}")
+    assert main([*inputs, f"output={tmp_path / 'mean'}"]) == 0
+    state = hv.from_pretrained(tmp_path / "mean").state_dict()
+    assert {float(value.mean()) for value in state.values()} == {1.5}
 
 
 def test_files_need_the_name_of_their_model(
