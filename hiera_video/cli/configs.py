@@ -4,8 +4,8 @@ hiera-video configs                                     # names and published nu
 hiera-video configs k400_hiera_b                        # its content
 hiera-video configs --copy k400_hiera_b output=my.yaml  # then: hiera-video train --cfg my.yaml
 
-`--cfg NAME` takes a name as well as a file. The files that published and reached numbers come from,
-such as benchmarks/results/demo.json, and the pages in docs/ are in the source repository, not in the
+`--cfg NAME` takes a name as well as a file. The files that numbers come from, such as
+benchmarks/results/demo.json, and the pages in docs/ are in the source repository, not in the
 installed package.
 """
 

@@ -30,6 +30,7 @@ from hiera_video.config.load import load_config, run_config_file
 from hiera_video.models.registry import is_mae
 from hiera_video.utils.checks import require
 from hiera_video.utils.extras import require_extra
+from hiera_video.utils.text_files import count_of
 
 if TYPE_CHECKING:
     from hiera_video.data.manifest.record import Record
@@ -166,7 +167,7 @@ def _draw_config(
         from hiera_video.workflows.visualize import schedule_plot
 
         write_file(output, schedule_plot(config))
-        print(f"{output}: {config.train.epochs} epochs")
+        print(f"{output}: {count_of(config.train.epochs, 'epoch')}")
         return 0
     videos = _find(arguments, inputs, config.data.backend)
     from hiera_video.workflows.clip_films import augmented_films, unit_films
@@ -195,7 +196,7 @@ def _draw_videos(
         write_file(
             output, visualize.video_sheet(videos, backend, source.load() if source else None)
         )
-        print(f"{output}: {len(videos)} videos")
+        print(f"{output}: {count_of(len(videos), 'video')}")
         return 0
     assert source is not None
     if drawn == "reconstructions":
@@ -217,7 +218,7 @@ def _draw_reconstructions(source: ModelSource, videos: Sequence[Record], output:
     if Path(output).suffix.lower() in MOVING:
         return _write(output, reconstructed_films(model, config, videos))
     write_file(output, visualize.reconstructions(model, config, videos))
-    print(f"{output}: {len(videos)} videos")
+    print(f"{output}: {count_of(len(videos), 'video')}")
     return 0
 
 
@@ -232,5 +233,5 @@ def _write(output: str, films: Sequence[ClipFilm]) -> int:
     from hiera_video.workflows.visualize import write_films
 
     write_films(output, films)
-    print(f"{output}: {len(films)} videos")
+    print(f"{output}: {count_of(len(films), 'video')}")
     return 0

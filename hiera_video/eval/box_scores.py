@@ -25,6 +25,7 @@ from hiera_video.eval.shards import EvalShard, EvalShardStore
 from hiera_video.runtime.distributed import World
 from hiera_video.runtime.precision import autocast
 from hiera_video.utils.resumable import shard_ranges
+from hiera_video.utils.text_files import count_of
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,9 @@ def score_boxes(
     remaining = [frames for frames in shards if frames not in finished]
     if finished:
         done, left = (sum(map(len, frames)) for frames in (finished, remaining))
-        logger.info("resuming: %d key frames already finished, %d remaining", done, left)
+        logger.info(
+            "resuming: %s already finished, %d remaining", count_of(done, "key frame"), left
+        )
     loaded = test_loader(dataset, workers=workers, rows=[row for one in remaining for row in one])
     with (
         closing(loaded),  # ends the workers at an error, too

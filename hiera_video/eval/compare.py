@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hiera_video.errors import ConfigError
 from hiera_video.eval.metrics import bootstrap
-from hiera_video.utils.text_files import DAMAGED_JSON
+from hiera_video.utils.text_files import DAMAGED_JSON, count_of
 
 MAX_CLASSES = 10
 
@@ -62,14 +62,15 @@ class Comparison:
                 for i, top1, ends, n in tests
             ),
             f"B - A: {self.difference:+.2f} points of top-1, "
-            f"95 % interval {low:+.2f} to {high:+.2f}, over {self.videos} videos",
+            f"95 % interval {low:+.2f} to {high:+.2f}, over {count_of(self.videos, 'video')}",
             f"correct only in A: {self.only_first}, only in B: {self.only_second}; "
             f"McNemar p = {self.p_value:.3g}",
         ]
         if self.left_out:
-            lines.append(f"left out: {self.left_out} videos that only one of the tests could read")
+            left_out = count_of(self.left_out, "video")
+            lines.append(f"left out: {left_out} that only one of the tests could read")
         lines += [
-            f"{item.change:+7.1f}  {item.name} ({item.videos} videos)"
+            f"{item.change:+7.1f}  {item.name} ({count_of(item.videos, 'video')})"
             for item in self.classes[:MAX_CLASSES]
         ]
         return "\n".join(lines)

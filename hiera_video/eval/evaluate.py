@@ -25,6 +25,7 @@ from hiera_video.eval.views import Predictions
 from hiera_video.runtime.device_feed import DeviceFeed, HostCopy, one_behind
 from hiera_video.runtime.distributed import World
 from hiera_video.utils.resumable import shard_ranges
+from hiera_video.utils.text_files import count_of
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def predict_views(
     remaining = [videos for videos in shards if videos not in finished]
     if finished:
         done, left = (sum(map(len, videos)) for videos in (finished, remaining))
-        logger.info("resuming: %d videos already finished, %d remaining", done, left)
+        logger.info("resuming: %s already finished, %d remaining", count_of(done, "video"), left)
     rows = [row for videos in remaining for row in videos]
     loaded = test_loader(dataset, workers=workers, rows=rows)
     groups = _group_views([ShardInProgress(videos) for videos in remaining], loaded, batch_size)

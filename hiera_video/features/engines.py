@@ -23,6 +23,7 @@ from hiera_video.features.extract import BatchRunner, ClipEncoder
 from hiera_video.features.shard_reading import ReadRequests, VideoPart, read_in_order
 from hiera_video.features.shards import ExtractionPlan, PartlyUnreadableError, compute_shard
 from hiera_video.utils.resumable import ShardClaims, claim_order
+from hiera_video.utils.text_files import count_of
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +52,12 @@ class ExtractionStats:
         """Return a line for the log; `workers` is the value of `data.workers`."""
         rate = self.clips / self.seconds if self.seconds else 0.0
         line = (
-            f"{self.clips} clips of {self.videos} videos in {self.shards} shards, "
-            f"{rate:.1f} clips/s"
+            f"{count_of(self.clips, 'clip')} of {count_of(self.videos, 'video')} in "
+            f"{count_of(self.shards, 'shard')}, {rate:.1f} clips/s"
         )
         if self.unreadable:
-            line += f"; {self.unreadable} unreadable videos: see the rows with status=broken"
+            unreadable = count_of(self.unreadable, "unreadable video")
+            line += f"; {unreadable}: see the rows with status=broken"
         if self.seconds and (share := self.waited / self.seconds) > 0.1:
             line += (
                 f"; decode-bound: the model waited for frames {share:.0%} of the time, raise "
@@ -109,9 +111,8 @@ def run_local(
     bar.close()
     if claims.num_busy:
         logger.info(
-            "%d shards were left to other processes; if these are interrupted, run the same "
-            "command again",
-            claims.num_busy,
+            "%s left to other processes; if these are interrupted, run the same command again",
+            count_of(claims.num_busy, "shard"),
         )
     return stats
 
@@ -205,7 +206,11 @@ class ExtractionProgress:
         self._hidden = hidden
         finished = self._count_finished()
         if finished:
-            logger.info("resuming: %d of %d videos already finished", finished, len(plan.records))
+            logger.info(
+                "resuming: %d of %s already finished",
+                finished,
+                count_of(len(plan.records), "video"),
+            )
         self._bar: Any = tqdm(
             total=len(plan.records), initial=finished, unit="video", disable=hidden
         )

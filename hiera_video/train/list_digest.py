@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hiera_video.data.manifest.record import Manifest
+from hiera_video.utils.text_files import count_of
 
 PARTS = {
     "records": "other videos or segments",
@@ -73,7 +74,7 @@ def describe_changes(
     """
     changes = []
     if before.get("videos") != now.get("videos"):
-        changes.append(f"{before.get('videos')} → {now.get('videos')} videos")
+        changes.append(f"{before.get('videos')} → {count_of(now.get('videos', 0), 'video')}")
     else:
         parts = [part for part in PARTS if before.get(part) != now.get(part)]
         changes += [PARTS[part] for part in parts[:1] if part != "class_names"]

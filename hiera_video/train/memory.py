@@ -23,7 +23,7 @@ from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.devices import device_name
 from hiera_video.train.trainer import Trainer
 from hiera_video.utils.atomic_files import write_atomic
-from hiera_video.utils.text_files import DAMAGED_JSON
+from hiera_video.utils.text_files import DAMAGED_JSON, count_of
 
 logger = logging.getLogger(__name__)
 USABLE_SHARE = 0.8
@@ -119,14 +119,15 @@ def choose_accumulation(
     torch.cuda.reset_peak_memory_stats(world.device)  # the log shows the peak of training alone
     if not size:
         raise DeviceMemoryError(
-            f"train.batch_size=auto: not even {min(sizes)} videos at once fit the free memory; set "
-            "model.checkpointing=true, lower clip.repeats or choose a smaller model"
+            "train.batch_size=auto: the free memory is too small for "
+            f"{count_of(min(sizes), 'video')} at once; set model.checkpointing=true, "
+            "lower clip.repeats or choose a smaller model"
         )
     logger.info(
-        "train.batch_size=auto: train.accumulate=%d, micro-batches of %d videos, %d processes",
+        "train.batch_size=auto: train.accumulate=%d, micro-batches of %s, %s",
         sizes[size],
-        size,
-        world.size,
+        count_of(size, "video"),
+        count_of(world.size, "process"),
     )
     return sizes[size]
 

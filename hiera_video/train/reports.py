@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hiera_video.runtime.distributed import World
 from hiera_video.train.stats import StepStats
+from hiera_video.utils.text_files import count_of
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +52,11 @@ def report_non_finite(
 def report_unreadable(broken: int, epochs: int, num_videos: int, max_broken: float) -> None:
     """Log that `broken` samples in `epochs` epochs of `num_videos` videos exceed the limit."""
     logger.error(
-        "%d unreadable samples in %d epochs of %d videos: more than data.max_broken=%g; "
+        "%s in %s of %s: more than data.max_broken=%g; "
         "list the unreadable videos with hiera-video check-data, repair them or raise "
         "data.max_broken, then run the same command again to resume",
-        broken,
-        epochs,
-        num_videos,
+        count_of(broken, "unreadable sample"),
+        count_of(epochs, "epoch"),
+        count_of(num_videos, "video"),
         max_broken,
     )

@@ -29,6 +29,16 @@ def shorten(value: object, limit: int = 80) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def count_of(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless it is one.
+
+    >>> count_of(1, "video"), count_of(2, "epoch"), count_of(0, "process")
+    ('1 video', '2 epochs', '0 processes')
+    """
+    ending = "es" if noun.endswith(("s", "x")) else "s"
+    return f"{number} {noun}{'' if number == 1 else ending}"
+
+
 def encode_text(text: str) -> bytes:
     """Return UTF-8, with names of files that are not UTF-8 as the bytes that they have."""
     return text.encode(errors="surrogateescape")

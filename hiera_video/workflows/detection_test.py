@@ -20,6 +20,7 @@ from hiera_video.eval.shards import EvalShardStore
 from hiera_video.models.compiled import compile_blocks
 from hiera_video.models.weights.load import Weights, load_pretrained, read_weights
 from hiera_video.runtime.distributed import World, init_distributed
+from hiera_video.utils.text_files import count_of
 from hiera_video.workflows.build import make_model
 from hiera_video.workflows.detect import make_box_views
 from hiera_video.workflows.key_frames import (
@@ -98,8 +99,8 @@ def run_detection_test(config: Config, truth: BoxManifest, *, dry_run: bool) -> 
     _log_results(results, found, len(scored.records), report)
     if len(found.unreadable) > config.test.max_broken * len(scored.records):
         logger.error(
-            "%d unreadable key frames are over test.max_broken=%g",
-            len(found.unreadable), config.test.max_broken,
+            "%s: more than test.max_broken=%g",
+            count_of(len(found.unreadable), "unreadable key frame"), config.test.max_broken,
         )  # fmt: skip
         return TOO_MANY_UNREADABLE
     return DONE

@@ -19,6 +19,7 @@ from hiera_video.runtime.seed import use_deterministic_kernels
 from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.stats import StepStats
 from hiera_video.train.trainer import Trainer
+from hiera_video.utils.text_files import count_of
 from hiera_video.workflows.train_components import (
     log_recipe,
     make_loader,
@@ -100,9 +101,9 @@ def dry_run(config: Config, train: Manifest) -> int:
             total = config.train.epochs * len(train.records)
             seconds = trainer.seconds / small.train.batch_size * total
             logger.info(
-                "full recipe: %d × %d videos, %s on %s at this speed, without loading",
+                "full recipe: %d × %s, %s on %s at this speed, without loading",
                 config.train.epochs,
-                len(train.records),
+                count_of(len(train.records), "video"),
                 timedelta(seconds=round(seconds)),
                 f"{world.size} × {world.device.type}" if world.size > 1 else world.device.type,
             )

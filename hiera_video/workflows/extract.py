@@ -21,6 +21,7 @@ from hiera_video.data.manifest.record import VIDEO_SUFFIXES, Manifest, Record
 from hiera_video.errors import ConfigError
 from hiera_video.features.config import FeaturesConfig
 from hiera_video.features.windows import check_windows
+from hiera_video.utils.text_files import count_of
 from hiera_video.video.options import FrameFolder
 from hiera_video.workflows.extraction_plan import make_encoder, make_plan, order_like_store
 from hiera_video.workflows.predict import find_videos
@@ -187,10 +188,9 @@ def run_extraction(
     changed, reopened = plan.reopen_changed()
     if changed:
         logger.info(
-            "%d videos changed since they were extracted (size, time or permission); %d shards are "
-            "computed again",
-            changed,
-            reopened,
+            "%s changed since extraction (size, time or permission): computing %s again",
+            count_of(changed, "video"),
+            count_of(reopened, "shard"),
         )
     if engine == "ray":
         from hiera_video.features.engine_ray import run_ray
@@ -211,12 +211,12 @@ def _report(config: Config, plan: ExtractionPlan, stats: ExtractionStats) -> int
     unreadable = sum(summary["broken"] for summary in summaries)
     if unreadable > stats.unreadable:
         logger.info(
-            "%d unreadable videos of earlier runs were passed over; one that is replaced or can be "
-            "read again is tried again",
-            unreadable - stats.unreadable,
+            "skipped %s of earlier runs; one that is replaced or can be read again is tried again",
+            count_of(unreadable - stats.unreadable, "unreadable video"),
         )
     if unreadable > limit * sum(summary["videos"] for summary in summaries):
-        logger.error("%d unreadable videos are over features.max_broken=%g", unreadable, limit)
+        found = count_of(unreadable, "unreadable video")
+        logger.error("%s: more than features.max_broken=%g", found, limit)
         return TOO_MANY_UNREADABLE
     return DONE
 
@@ -232,5 +232,7 @@ def _dry_run(config: Config, manifest: Manifest) -> int:
         run_local(make_plan(config, manifest, encoder), encoder, progress=False)
         store = FeatureStore(folder)
         shapes = {name: list(store.matrix(name).shape) for name in store.names}
-    logger.info("dry run: %d videos gave %s; nothing written", len(manifest.records), shapes)
+    logger.info(
+        "dry run: %s gave %s; nothing written", count_of(len(manifest.records), "video"), shapes
+    )
     return DONE

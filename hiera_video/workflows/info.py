@@ -22,7 +22,7 @@ from hiera_video.models.macs import count_macs, count_parameters
 from hiera_video.models.registry import MaeConfig
 from hiera_video.models.step_memory import count_saved_bytes
 from hiera_video.utils.extras import EXTRAS
-from hiera_video.utils.text_files import DAMAGED_JSON
+from hiera_video.utils.text_files import DAMAGED_JSON, count_of
 from hiera_video.video.versions import pyav_version
 
 STATE_BYTES = 16
@@ -109,7 +109,7 @@ def describe_run(folder: Path, config: Config) -> tuple[str, int | None]:
     except DAMAGED_JSON:
         return f"{folder}: no intact checkpoint", config.model.num_classes
     best = (checkpoints / "best").resolve().name if (checkpoints / "best").exists() else "none"
-    return f"{folder}: trained for {step} steps, best checkpoint {best}", classes
+    return f"{folder}: trained for {count_of(step, 'step')}, best checkpoint {best}", classes
 
 
 def describe_installation() -> str:

@@ -28,6 +28,7 @@ from hiera_video.eval.segments.settings import SegmentSettings, write_settings
 from hiera_video.eval.segments.thresholds import choose_thresholds
 from hiera_video.utils.atomic_files import write_atomic
 from hiera_video.utils.short_paths import short_paths
+from hiera_video.utils.text_files import count_of
 from hiera_video.workflows.build import read_split
 from hiera_video.workflows.load_run import LoadedRun
 from hiera_video.workflows.predict import DONE, SOME_UNREADABLE, ModelSource
@@ -96,7 +97,7 @@ def choose_run_thresholds(
     path = write_settings(Path(str(source.run)), settings, facts)
     for name, value in settings.thresholds.items():
         print(f"threshold {value:.2f}  F1 {f1[name]:.3f}  {name}")
-    print(f"mean F1 {choice.mean_f1:.3f} on {len(scored.curves)} videos; wrote {path}")
+    print(f"mean F1 {choice.mean_f1:.3f} on {count_of(len(scored.curves), 'video')}; wrote {path}")
     return SOME_UNREADABLE if scored.unreadable else DONE
 
 
@@ -221,8 +222,8 @@ def run_segment_test(config: Config, source: ModelSource) -> int:
     logger.info("report: %s.html", stem)
     if len(scored.unreadable) > config.test.max_broken * results["of"]:
         logger.error(
-            "%d unreadable videos are over test.max_broken=%g",
-            len(scored.unreadable),
+            "%s: more than test.max_broken=%g",
+            count_of(len(scored.unreadable), "unreadable video"),
             config.test.max_broken,
         )
         return SOME_UNREADABLE

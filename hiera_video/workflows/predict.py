@@ -21,7 +21,7 @@ from hiera_video.data.sampling import ClipConfig
 from hiera_video.errors import ConfigError, DecodeError
 from hiera_video.models.registry import ModelConfig, config_for
 from hiera_video.utils.safe_paths import walk_folders
-from hiera_video.utils.text_files import csv_cell, encode_json, encode_text, printable
+from hiera_video.utils.text_files import count_of, csv_cell, encode_json, encode_text, printable
 from hiera_video.video.options import Backend, FrameFolder
 
 if TYPE_CHECKING:
@@ -159,12 +159,15 @@ def _videos_in(folder: Path, backend: Backend, root: str | None, follow_links: b
         kind = f"videos ({' '.join(VIDEO_SUFFIXES)})"
     remedy = "pass --follow-links, or set data.follow_links=true, to read what is behind them"
     if not videos:
-        links = f" apart from {len(skipped)} links to folders; {remedy}" if skipped else ""
+        links = (
+            f" apart from {count_of(len(skipped), 'link')} to folders; {remedy}" if skipped else ""
+        )
         raise ConfigError(f"{folder}: contains no {kind}{links}")
     if skipped:
         logger.warning(
-            "warning: %s: %d links to folders were not followed (%s%s); %s",
-            folder, len(skipped), skipped[0], " …" if len(skipped) > 1 else "", remedy,
+            "warning: %s: did not follow %s to folders (%s%s); %s",
+            folder, count_of(len(skipped), "link"), skipped[0],
+            " …" if len(skipped) > 1 else "", remedy,
         )  # fmt: skip
     return sorted(videos)
 
@@ -212,7 +215,7 @@ def predict_files(
         write_file(csv_file, encode_text(_csv(rows)))
     if not unreadable:
         return DONE
-    logger.error("%d of %d videos are unreadable", unreadable, len(videos))
+    logger.error("%d of %s unreadable", unreadable, count_of(len(videos), "video"))
     return SOME_UNREADABLE if rows else NOTHING_READ
 
 

@@ -17,7 +17,7 @@ from hiera_video.config.schema import Config
 from hiera_video.data.detection.key_frame import KeyFrame
 from hiera_video.data.detection.manifest import read_scored_boxes
 from hiera_video.errors import ConfigError, DecodeError
-from hiera_video.utils.text_files import csv_cell, encode_json, encode_text, printable
+from hiera_video.utils.text_files import count_of, csv_cell, encode_json, encode_text, printable
 from hiera_video.workflows.detect_boxes import (
     DetectedActions,
     require_boxes,
@@ -72,7 +72,10 @@ def predict_boxes(
         check_writable(file)
     config = load_config(run_config_file(str(source.run)), source.overrides)
     require_boxes(config)
-    frames = read_boxes(listing, config, videos=videos, follow_links=follow_links)
+    # the run's own data.root is that of its training
+    given = any(text.startswith("data.root=") for text in source.overrides)
+    root = config.data.root if given else None
+    frames = read_boxes(listing, config, videos=videos, root=root, follow_links=follow_links)
     drawn = _video_to_draw(frames, files["mp4"])
     run = source.load()
     found = score_key_frames(run, frames, start_seconds=start_seconds, workers=1)
@@ -97,14 +100,22 @@ def predict_boxes(
             return SOME_UNREADABLE
     if not found.unreadable:
         return DONE
-    logger.error("%d of %d key frames are unreadable", len(found.unreadable), len(frames))
+    total = count_of(len(frames), "key frame")
+    logger.error("%d of %s unreadable", len(found.unreadable), total)
     return SOME_UNREADABLE if found.frames else NOTHING_READ
 
 
 def read_boxes(
-    listing: str, config: Config, *, videos: str | None, follow_links: bool
+    listing: str, config: Config, *, videos: str | None, root: str | None, follow_links: bool
 ) -> tuple[KeyFrame, ...]:
     """Read the key frames of a list of boxes; scores and actions in it are ignored.
+
+    Args:
+        listing: List of boxes.
+        config: How the videos are read.
+        videos: As for `predict_boxes`.
+        root: Folder that the names of the list start from; None: that of `videos`.
+        follow_links: Read videos behind symbolic links that leave the folder.
 
     Raises:
         ConfigError: `videos` does not exist.
@@ -114,7 +125,7 @@ def read_boxes(
     chosen = None if videos is None else Path(videos)
     if chosen is not None and not chosen.exists():
         raise ConfigError(f"{chosen}: no such file or folder")
-    root = Path(listing).parent if chosen is None else chosen
+    folder = Path(listing).parent if chosen is None else chosen
     # with frame folders a video is a folder, which has no folders
     is_video = chosen is not None and (
         not any(map(Path.is_dir, chosen.iterdir())) if chosen.is_dir() and folders
@@ -122,7 +133,7 @@ def read_boxes(
     )  # fmt: skip
     options = replace(
         box_list_options(config),
-        root=str(root.parent if is_video else root),
+        root=root or str(folder.parent if is_video else folder),
         follow_links=follow_links or config.data.follow_links,
         excluded=None,
         boxes_alone=True,

@@ -32,7 +32,7 @@ from hiera_video.eval.segments.settings import (
     read_settings,
 )
 from hiera_video.utils.atomic_files import write_atomic
-from hiera_video.utils.text_files import printable
+from hiera_video.utils.text_files import count_of, printable
 from hiera_video.video import open_video
 from hiera_video.video.reader import Frames
 from hiera_video.viz.strips import shrink
@@ -244,7 +244,7 @@ def predict_segment_files(
         _write_files(run, found, curves, names, files)
     if not unreadable:
         return DONE
-    logger.error("%d of %d videos are unreadable", unreadable, len(records))
+    logger.error("%d of %s unreadable", unreadable, count_of(len(records), "video"))
     return SOME_UNREADABLE if found else NOTHING_READ
 
 

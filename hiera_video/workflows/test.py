@@ -31,7 +31,7 @@ from hiera_video.models.weights.load import Weights, find_checkpoint, load_pretr
 from hiera_video.runtime.distributed import World, init_distributed
 from hiera_video.runtime.log import read_metrics
 from hiera_video.train.list_digest import is_same_list, list_digest
-from hiera_video.utils.text_files import DAMAGED_JSON
+from hiera_video.utils.text_files import DAMAGED_JSON, count_of
 from hiera_video.workflows.build import make_model, make_views
 from hiera_video.workflows.evidence_strips import evidence_drawer
 
@@ -104,7 +104,8 @@ def run_test(config: Config, manifest: Manifest, *, dry_run: bool) -> int:
     _log_results(results, setup, report)
     unreadable, limit = len(predictions.unreadable), config.test.max_broken
     if unreadable > limit * len(manifest.records):
-        logger.error("%d unreadable videos are over test.max_broken=%g", unreadable, limit)
+        found = count_of(unreadable, "unreadable video")
+        logger.error("%s: more than test.max_broken=%g", found, limit)
         return TOO_MANY_UNREADABLE
     return DONE
 

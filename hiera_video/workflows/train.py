@@ -31,6 +31,7 @@ from hiera_video.train.memory import (
 from hiera_video.train.state import make_state
 from hiera_video.train.tasks import Task
 from hiera_video.train.trainer import DONE, Evaluator, RunInfo, Trainer
+from hiera_video.utils.text_files import count_of
 from hiera_video.workflows.build import make_model
 from hiera_video.workflows.train_components import (
     digest_lists,
@@ -200,10 +201,10 @@ def _report_finished(config: Config, trainer: Trainer) -> int:
         stopped, patience = should_stop(trainer.progress, config.train), config.train.early_stop
         key = f"train.early_stop={2 * (patience or 1)}" if stopped else f"train.epochs={2 * epochs}"
         logger.info(
-            "%s: %s after %d epochs: nothing to do; %s continues",
+            "%s: %s after %s: nothing to do; %s continues",
             config.out_dir,
             "stopped early" if stopped else "finished",
-            epochs,
+            count_of(epochs, "epoch"),
             key,
         )
     return DONE

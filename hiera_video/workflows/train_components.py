@@ -40,6 +40,7 @@ from hiera_video.train.list_digest import list_digest
 from hiera_video.train.state import TrainState, make_state
 from hiera_video.train.tasks import Classify, Pretrain, Task, class_weights
 from hiera_video.train.trainer import Evaluator, RunInfo, Trainer
+from hiera_video.utils.text_files import count_of
 from hiera_video.workflows import detect
 from hiera_video.workflows.build import make_initial_model, make_quarantine_policy, make_views
 
@@ -325,7 +326,7 @@ def digest_lists(config: Config, train: Manifest, val: Manifest | None) -> dict[
 
 def log_recipe(config: Config, train: Manifest, num_classes: int | None, trainer: Trainer) -> None:
     """Log the model, the data and the length of the run."""
-    classify, repeats = config.train.task != "pretrain", config.clip.repeats
+    repeats = config.clip.repeats
     model = trainer.state.model
     total, trained = count_parameters(model), count_parameters(model, trained=True)
     logger.info(
@@ -335,17 +336,16 @@ def log_recipe(config: Config, train: Manifest, num_classes: int | None, trainer
         total / 1e6,
         f" ({trained / 1e6:.2f} M trained)" if trained < total else "",
         trainer.run.flops_per_clip / 6e9,
-        f"{num_classes} classes" if classify else f"{config.mae.mask_ratio:.0%} masked",
+        count_of(num_classes, "class") if num_classes else f"{config.mae.mask_ratio:.0%} masked",
     )
     logger.info(
-        "%d videos; batch of %d videos × %d clips, peak learning rate %s; %d epochs (%d effective "
-        "epochs)",
-        len(train.records),
-        config.train.batch_size,
-        repeats,
+        "%s; batch of %s × %s, peak learning rate %s; %s (%s)",
+        count_of(len(train.records), "video"),
+        count_of(config.train.batch_size, "video"),
+        count_of(repeats, "clip"),
         describe_lr(config),
-        config.train.epochs,
-        config.train.epochs * repeats,
+        count_of(config.train.epochs, "epoch"),
+        count_of(config.train.epochs * repeats, "effective epoch"),
     )
     for warning in recipe_warnings(config.train, config.optim, len(train.records)):
         logger.warning("warning: %s", warning)

@@ -172,7 +172,7 @@ def test_dry_run_checks_the_classes_of_the_validation_list(
     ("override", "words"),
     [
         ("train.batch_size=13", "the manifest has 12 videos, not enough for one step"),
-        ("model.num_classes=1", "labels up to 1, the model has 1 classes"),
+        ("model.num_classes=1", "labels up to 1, the model has 1 class"),
     ],
 )
 def test_dry_run_fails_where_the_run_fails(

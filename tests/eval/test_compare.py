@@ -54,7 +54,7 @@ def test_comparison(tmp_path: Path) -> None:
     assert lines[:2] == ["A 88.89 (66.67 to 100.00)  a.json", "B 88.89 (66.67 to 100.00)  b.json"]
     assert lines[2].startswith("B - A: +0.00 points of top-1, 95 % interval -")
     assert lines[3] == "correct only in A: 1, only in B: 1; McNemar p = 1"
-    assert lines[4] == "left out: 1 videos that only one of the tests could read"
+    assert lines[4] == "left out: 1 video that only one of the tests could read"
     assert lines[5] == "  +50.0  jump (2 videos)"
 
 

@@ -174,7 +174,7 @@ def test_rank_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_stats_describe_rate_failures_and_decode_bound() -> None:
     stats = ExtractionStats(shards=2, clips=300, videos=40, unreadable=1, seconds=10.0, waited=0.5)
     assert stats.describe(4) == (
-        "300 clips of 40 videos in 2 shards, 30.0 clips/s; 1 unreadable videos: see the rows with "
+        "300 clips of 40 videos in 2 shards, 30.0 clips/s; 1 unreadable video: see the rows with "
         "status=broken"
     )
     bound = ExtractionStats(shards=2, clips=300, videos=40, seconds=10.0, waited=6.2)
@@ -193,7 +193,7 @@ def test_two_processes_share_the_shards(
     assert next(held) == 0
     with caplog.at_level(logging.INFO):
         assert run_local(plan, encoder, rank=1, world_size=2, progress=False).shards == 2
-    assert "1 shards were left to other processes; if these are interrupted, run" in caplog.text
+    assert "1 shard left to other processes; if these are interrupted, run" in caplog.text
     held.release(0)
     assert run_local(plan, encoder, progress=False).shards == 1
     assert contents(tmp_path / "out") == contents(reference_store)
@@ -286,12 +286,12 @@ def test_a_video_replaced_in_place_is_extracted_again(
     with caplog.at_level(logging.INFO):
         assert extract(out, given) == 0
     assert contents(out) == before
-    assert "1 unreadable videos of earlier runs were passed over; one that is" in caplog.text
+    assert "skipped 1 unreadable video of earlier runs; one that is" in caplog.text
     shutil.copy(own_folder / "3.mp4", own_folder / "new")
     (own_folder / "new").replace(own_folder / "0.mp4")
     with caplog.at_level(logging.INFO):
         assert extract(out, given) == 0
-    assert "1 videos changed since they were extracted" in caplog.text
+    assert "1 video changed since extraction" in caplog.text
     store = hv.FeatureStore(out)
     assert torch.equal(store[0].features, store[3].features) and store.is_complete
     assert json.loads(marker.read_text())["clips"] == 6 + 1 + 1  # rows 0, 1 and 2
@@ -413,7 +413,7 @@ def test_too_many_unreadable_videos_give_exit_code_3(
 ) -> None:
     with caplog.at_level(logging.INFO):
         assert extract(tmp_path / "out", "features.max_broken=0.1") == 3
-    assert "1 unreadable videos are over features.max_broken=0.1" in caplog.text
+    assert "1 unreadable video: more than features.max_broken=0.1" in caplog.text
     assert "row 4 is unreadable (container): " in caplog.text
 
 

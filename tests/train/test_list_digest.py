@@ -30,7 +30,7 @@ BEFORE = manifest("/data/a/1.mp4", "/data/b/2.mp4")
         (manifest("/data/a/1.mp4", "/data/b/3.mp4"), "other videos or segments"),
         (manifest("/data/a/1.mp4", "/data/b/2.mp4", first=1), "other labels"),
         (manifest("/data/b/2.mp4", "/data/a/1.mp4", first=1), "another order of the videos"),
-        (manifest("/data/a/1.mp4"), "2 → 1 videos"),
+        (manifest("/data/a/1.mp4"), "2 → 1 video"),
         (
             manifest("/data/a/1.mp4", "/data/b/2.mp4", names=("bend", "run")),
             "class 1 'jump' → 'run'",
@@ -38,7 +38,7 @@ BEFORE = manifest("/data/a/1.mp4", "/data/b/2.mp4")
         (manifest("/data/a/1.mp4", "/data/b/2.mp4", names=("bend",)), "2 → 1 class names"),
         (
             manifest("/data/b/2.mp4", names=("jump", "bend")),
-            "2 → 1 videos, class 0 'bend' → 'jump'",
+            "2 → 1 video, class 0 'bend' → 'jump'",
         ),
     ],
 )

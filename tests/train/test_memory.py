@@ -113,7 +113,7 @@ def test_a_gpu_is_tried_with_more_videos_until_it_is_full(
     with caplog.at_level(logging.INFO):
         assert choose_accumulation(gpu.step, 64, GPU, sharded=False) == 8
     assert gpu.steps == [1, 2, 4, 8, 16] and gpu.fractions == [0.9, 1.0] and gpu.resets == 1
-    assert "train.accumulate=8, micro-batches of 8 videos, 1 processes" in caplog.text
+    assert "train.accumulate=8, micro-batches of 8 videos, 1 process" in caplog.text
 
 
 @pytest.mark.parametrize(("free", "accumulate"), [(1_000_000_000, 8), (3_000_000_000, 4)])
@@ -132,7 +132,7 @@ def test_a_gpu_that_is_too_small_for_any_micro_batch(
     sharded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gpu = FakeGpu(monkeypatch, free=1 << 40, capacity=0)
-    words = r"auto: not even 1 videos at once fit .* set model.checkpointing=true"
+    words = r"auto: the free memory is too small for 1 video at once; set model.checkpointing=true"
     with pytest.raises(DeviceMemoryError, match=words):
         choose_accumulation(gpu.step, 64, GPU, sharded=sharded)
 

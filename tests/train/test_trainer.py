@@ -377,7 +377,7 @@ def test_the_limit_of_unreadable_videos_counts_full_epochs(
     assert caplog.text.count("b.mp4: unreadable (empty); substituted by another video") == 1
     code, _, _ = train(tmp_path / "b", SquaredOutput(), loader=unreadable_at(0, 2), max_broken=0.2)
     assert code == UNREADABLE_LIMIT and latest_step(tmp_path / "b") == 1
-    words = "1 unreadable samples in 1 epochs of 4 videos: more than data.max_broken=0.2; list the"
+    words = "1 unreadable sample in 1 epoch of 4 videos: more than data.max_broken=0.2; list the"
     assert words in caplog.text
 
 

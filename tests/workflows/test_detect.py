@@ -178,7 +178,7 @@ def test_a_dry_run_and_unreadable_key_frames(
     assert not Path("half").exists()
     assert test_command.main(options) == 3
     assert "half.csv:2 is unreadable: " in caplog.text
-    assert "1 unreadable key frames are over test.max_broken=0.05" in caplog.text
+    assert "1 unreadable key frame: more than test.max_broken=0.05" in caplog.text
     results = json.loads(Path("half/results.json").read_text())
     assert results["evaluated"] == 1 and results["broken"][0]["reason"] == "container"
 

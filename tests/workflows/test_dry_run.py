@@ -70,8 +70,8 @@ def test_accumulation_on_too_few_videos_without_labels(
     with caplog.at_level(logging.INFO):
         assert dry_run(*setup(unlabelled, tmp_path / "run", *overrides)) == 0
     assert caplog.text.count("clips [1, 3, 16, 32, 32] × 2 micro-batches, loss ") == 2
-    assert "1 videos; batch of 64 videos × 1 clips" in caplog.text
-    assert re.search(r"full recipe: \d+ × 1 videos, \d+:\d\d:\d\d on cpu at this", caplog.text)
+    assert "1 video; batch of 64 videos × 1 clip," in caplog.text
+    assert re.search(r"full recipe: \d+ × 1 video, \d+:\d\d:\d\d on cpu at this", caplog.text)
     assert not (tmp_path / "run").exists()
 
 

@@ -47,7 +47,7 @@ def test_links_to_folders(films: Path, tmp_path: Path, caplog: pytest.LogCapture
     (folder / "class").symlink_to(films)
     with pytest.raises(
         ConfigError,
-        match=r"contains no videos .* apart from 1 links to folders; pass --follow-links, or set",
+        match=r"contains no videos .* apart from 1 link to folders; pass --follow-links, or set",
     ):
         find_videos([str(folder)])
     found = find_videos([str(folder)], follow_links=True)
@@ -55,7 +55,7 @@ def test_links_to_folders(films: Path, tmp_path: Path, caplog: pytest.LogCapture
     assert find_videos([str(folder)], root=str(films.parent)) == found
     (folder / "c.mp4").symlink_to(films / "a.mp4")
     assert find_videos([str(folder)]) == [folder / "c.mp4"]
-    assert "1 links to folders were not followed" in caplog.text
+    assert "did not follow 1 link to folders" in caplog.text
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def test_unreadable_videos(run_folder: Path, films: Path, caplog: pytest.LogCapt
     assert predict([films / "a.mp4", notes], run_folder) == 3
     *_, error, count = caplog.messages
     assert [line for line in caplog.messages if line.startswith("error: ")] == [error]
-    assert str(notes) in error and count == "1 of 2 videos are unreadable"
+    assert str(notes) in error and count == "1 of 2 videos unreadable"
     assert predict([notes], run_folder) == 2
 
 

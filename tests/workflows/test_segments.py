@@ -195,7 +195,7 @@ def test_chosen_thresholds_are_used_from_then_on(
     assert run_command([*command, "--step", "0.5"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"threshold 0\.\d\d  F1 1\.000  dark\n", out)
-    assert f"mean F1 1.000 on 1 videos; wrote {run}/segment_thresholds.json" in out
+    assert f"mean F1 1.000 on 1 video; wrote {run}/segment_thresholds.json" in out
     written = json.loads((run / "segment_thresholds.json").read_text())
     assert written["window"] == 1 and written["step"] == 0.5 and written["smooth"] is None
     assert set(written["thresholds"]) == {"dark", "bright"}

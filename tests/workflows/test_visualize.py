@@ -103,7 +103,7 @@ def test_explanations_are_drawn_over_the_frames(
     options = ["--draws", "32"] if drawn == "occlusion" else []
     source = [f"input={films}", f"output={output}", "--run", str(run_folder), "--limit", "1"]
     assert main([*source, "--draw", drawn, *options]) == 0
-    assert capsys.readouterr().out == f"{output}: 1 videos\n"
+    assert capsys.readouterr().out == f"{output}: 1 video\n"
     # two strips of 8 frames that are 88 pixels high, each under a title
     assert Image.open(output).size == (750, 8 + 2 * (20 + 88 + 8))
 

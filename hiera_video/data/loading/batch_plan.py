@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from hiera_video.data.loading.balanced import balanced_rows
 from hiera_video.errors import ConfigError
+from hiera_video.utils.text_files import count_of
 
 
 class Slot(NamedTuple):
@@ -64,19 +65,21 @@ class BatchPlan:
                 raise ConfigError(f"{key}={getattr(self, name)}: must be 1 or more")
         if not 0 <= self.rank < self.world:
             raise ConfigError(
-                f"rank {self.rank} of {self.world} processes: must be 0 to {self.world - 1}"
+                f"rank {self.rank} of {count_of(self.world, 'process')}: must be 0 to "
+                f"{self.world - 1}"
             )
         if self.num_records < self.batch_size:
             raise ConfigError(
-                f"train.batch_size={self.batch_size}: the manifest has {self.num_records} videos, "
-                "not enough for one step; lower train.batch_size"
+                f"train.batch_size={self.batch_size}: the manifest has "
+                f"{count_of(self.num_records, 'video')}, not enough for one step; lower "
+                "train.batch_size"
             )
         chunks = self.world * self.accumulate
         if self.batch_size % chunks:
             raise ConfigError(
-                f"train.batch_size={self.batch_size}: {self.world} processes x "
-                f"train.accumulate={self.accumulate} need a multiple of {chunks}; set it to one, "
-                f"{max(self.batch_size // chunks, 1) * chunks} for example"
+                f"train.batch_size={self.batch_size}: must be a multiple of {chunks} "
+                f"({count_of(self.world, 'process')} x train.accumulate={self.accumulate}); set it "
+                f"to {max(self.batch_size // chunks, 1) * chunks}, for example"
             )
 
     @property

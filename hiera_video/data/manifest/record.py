@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from hiera_video.errors import ManifestError
+from hiera_video.utils.text_files import count_of
 from hiera_video.video.options import ShardVideo
 
 VIDEO_SUFFIXES = (
@@ -139,7 +140,8 @@ class Manifest:
         if highest == count and min(self.labels_present) == 1:
             remedy = "its labels start at 1, but classes count from 0: subtract 1 from each"
         raise ManifestError(
-            f"{self.source}: has labels up to {highest}, {owner} {count} classes; {remedy}"
+            f"{self.source}: has labels up to {highest}, {owner} {count_of(count, 'class')}; "
+            f"{remedy}"
         )
 
 

@@ -21,7 +21,7 @@ from hiera_video.data.prepare.clean_list import plan_clean_lists
 from hiera_video.data.prepare.scan import ScannedVideo, scan
 from hiera_video.data.sampling import ClipConfig, clip_span
 from hiera_video.utils.atomic_files import write_atomic
-from hiera_video.utils.text_files import read_json, read_text
+from hiera_video.utils.text_files import count_of, read_json, read_text
 from hiera_video.video.packet_index import write_index
 
 logger = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ def check_splits(
         _log_summary(split, splits[split])
     if options.index_packets:
         index, count = write_packet_index(out, scanned)
-        logger.info("data.index=%s: packets of %d videos", index, count)
+        logger.info("data.index=%s: packets of %s", index, count_of(count, "video"))
     if names is not None and find_class_names(out / RESULTS)[0] is None:
         write_class_names(out, names)
     for split, clean_list in clean_lists.items():

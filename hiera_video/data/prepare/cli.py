@@ -14,6 +14,7 @@ from hiera_video.data.prepare.reencode_config import ReencodeConfig
 from hiera_video.errors import ManifestError
 from hiera_video.utils.atomic_files import write_atomic
 from hiera_video.utils.checks import require
+from hiera_video.utils.text_files import count_of
 
 
 def make_prepare_parser(dataset: str, description: str | None) -> ArgumentParser:
@@ -148,8 +149,8 @@ def _reencode(manifest: Manifest, name: str, arguments: Namespace, root: Path) -
     )
     failures = result.manifest.with_suffix(".broken.jsonl").name
     print(
-        f"{result.manifest}: {result.written} videos re-encoded, {result.existed} skipped "
-        f"(copied before), {result.unreadable} unreadable ({failures})"
+        f"{result.manifest}: {count_of(result.written, 'video')} re-encoded, {result.existed} "
+        f"skipped (copied before), {result.unreadable} unreadable ({failures})"
     )
     return read_manifest(str(result.manifest))
 

@@ -34,6 +34,7 @@ from hiera_video.models.weights.state_dict import extract_state_dict
 from hiera_video.models.weights.transformers_names import class_names_from_transformers
 from hiera_video.utils.archives import check_stored
 from hiera_video.utils.hashing import file_sha256
+from hiera_video.utils.text_files import count_of
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +94,8 @@ def load_pretrained(
     _check_head_counts(weights, model)
     adapted, report = adapt_state_dict(weights.state, model, weights.source, inflation)
     model.load_state_dict(adapted, strict=False)
-    logger.info("%s: loaded %d tensors; %s", report.source, len(report.loaded), _summary(report))
+    loaded = count_of(len(report.loaded), "tensor")
+    logger.info("%s: loaded %s; %s", report.source, loaded, _summary(report))
     # a sum needs no copy, and is finite only if all terms are
     broken = [n for n, value in adapted.items() if not value.sum(dtype=torch.float64).isfinite()]
     if broken:

@@ -141,13 +141,13 @@ def test_epochs_are_different_permutations() -> None:
         ),
         (
             {"batch_size": 10, "accumulate": 4},
-            "train.batch_size=10: 1 processes x train.accumulate=4 need a multiple of 4; set it to "
-            "one, 8 for example",
+            "train.batch_size=10: must be a multiple of 4 (1 process x train.accumulate=4); set "
+            "it to 8, for example",
         ),
         (
             {"batch_size": 7, "world": 2},
-            "train.batch_size=7: 2 processes x train.accumulate=1 need a multiple of 2; set it to "
-            "one, 6 for example",
+            "train.batch_size=7: must be a multiple of 2 (2 processes x train.accumulate=1); set "
+            "it to 6, for example",
         ),
     ],
 )

@@ -71,7 +71,7 @@ def test_kinetics(tmp_path: Path, prepare: Prepare) -> None:
 
     out = run("train")
     assert (
-        "train.csv: 1 videos re-encoded, 0 skipped (copied before), 1 unreadable "
+        "train.csv: 1 video re-encoded, 0 skipped (copied before), 1 unreadable "
         "(train.broken.jsonl)" in out
     )
     assert "train.index.json: 1 records in shards; use it as data.train=" in out
