@@ -7,6 +7,7 @@ from hiera_video.models.layout import HieraConfig
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.models.mvit.config import LadderConfig
 from hiera_video.models.registry import MaeConfig
+from hiera_video.models.vit.config import VitConfig
 
 
 def build_model(
@@ -20,6 +21,12 @@ def build_model(
         if mae is not None:
             return MaskedAutoencoderLadder(config, mae, checkpointing)
         return LadderClassifier(config, checkpointing)
+    if isinstance(config, VitConfig):
+        from hiera_video.models.vit.models import MaskedAutoencoderVit, VitClassifier
+
+        if mae is not None:
+            return MaskedAutoencoderVit(config, mae, checkpointing)
+        return VitClassifier(config, checkpointing)
     if mae is not None:
         return MaskedAutoencoderHiera(config, mae, checkpointing)
     return Hiera(config, checkpointing)

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args, get_type_hints
 from hiera_video.errors import ConfigError
 from hiera_video.models.layout import AXES, HieraConfig, check_input_size
 from hiera_video.models.mvit.config import ladder_configs
+from hiera_video.models.vit.config import VIT_DECODERS, vit_configs
 from hiera_video.utils.checks import require
 
 
@@ -198,11 +199,15 @@ def _all_names() -> dict[str, HieraConfig]:
 
 
 _HIERAS = _all_names()
-_CONFIGS: dict[str, HieraConfig] = {**_HIERAS, **ladder_configs(_HIERAS)}
+_CONFIGS: dict[str, HieraConfig] = {
+    **_HIERAS,
+    **ladder_configs(_HIERAS),
+    **vit_configs(),
+}
 
 
 def list_names() -> tuple[str, ...]:
-    """Return every model name: Hiera's classifiers and autoencoders, then those of the ladder."""
+    """Return every model name: Hiera's, then those of the ladder, then the plain ViT's."""
     return tuple(_CONFIGS)
 
 
@@ -244,7 +249,7 @@ def config_for(
         hint = (
             f"did you mean {' or '.join(near)}?"
             if near
-            else f"choose one of {', '.join(_HIERAS)}, or a name of the ladder (docs/ladder.md)"
+            else f"choose one of {', '.join(_HIERAS)}, or a name of docs/models.md"
         )
         raise ConfigError(f"{section}name={name!r}: unknown model; {hint}")
     config = _CONFIGS[name]
@@ -278,7 +283,17 @@ def name_of(config: HieraConfig) -> str | None:
 
 
 def default_mae(name: str) -> MaeConfig:
-    """Return the default settings: the paper's for video, the authors' code's for images."""
+    """Return the default settings: the papers' for video, the authors' code's for images."""
+    if name.startswith("mae_vit_"):
+        width, depth, heads = VIT_DECODERS[name.split("_")[2]]
+        return MaeConfig(
+            mask_ratio=0.75 if "micro" in name else 0.9,
+            decoder_embed_dim=width,
+            decoder_depth=depth,
+            decoder_num_heads=heads,
+            masking="tube",
+            target_frames="all",
+        )
     if "micro" in name:
         return MaeConfig(decoder_embed_dim=128, decoder_depth=2, decoder_num_heads=4)
     if len(_CONFIGS[name].input_size) == 2:

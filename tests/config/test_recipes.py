@@ -8,6 +8,7 @@ import pytest
 
 from hiera_video.config.load import load_config
 from hiera_video.config.schema import Config
+from hiera_video.models.registry import MaeConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -190,3 +191,40 @@ def test_pre_training_on_something_something() -> None:
         and config.augment.scale == (0.5, 1.0)
         and config.model.drop_path_rate == 0.2
     )
+
+
+def test_videomae_on_kinetics() -> None:
+    """VideoMAE's scripts of ViT-B for 1600 epochs, with the defaults of its code."""
+    mae, fine = recipe("k400_vit_b_mae"), recipe("k400_vit_b")
+    assert (mae.model.name, mae.mae) == (
+        "mae_vit_base_16x224",
+        MaeConfig(
+            mask_ratio=0.9,
+            masking="tube",
+            target_frames="all",
+            decoder_embed_dim=384,
+            decoder_depth=4,
+            decoder_num_heads=6,
+        ),
+    )
+    optim = mae.optim
+    assert (optim.lr, optim.min_lr, optim.warmup_lr, optim.betas, optim.weight_decay) == (
+        *(1.5e-4 * 2048 / 256, 1e-5 * 2048 / 256, 0.0, (0.9, 0.95), 0.05),
+    )
+    assert (optim.clip_grad, optim.warmup_epochs, mae.train.epochs) == (None, 40, 1600)
+    assert (mae.train.batch_size, mae.clip.repeats, mae.augment.flip) == (2048, 1, 0.0)
+    assert (fine.model.name, fine.model.drop_path_rate, fine.model.head_dropout) == (
+        *("vit_base_16x224", 0.1, 0.0),
+    )
+    optim = fine.optim
+    assert (optim.lr, optim.min_lr, optim.layer_decay, optim.clip_grad) == (
+        *(5e-4 * 384 / 256, 1e-6 * 384 / 256, 0.75, None),
+    )
+    assert (optim.warmup_epochs, fine.train.epochs, fine.train.batch_size) == (5, 75, 384)
+    assert fine.clip.repeats == 2 and (fine.test.clips, fine.test.crops) == (5, 3)
+    for config in (mae, fine):
+        assert config.augment.mean == (0.485, 0.456, 0.406)
+        assert config.augment.std == (0.229, 0.224, 0.225)
+        assert (config.clip.num_frames, config.clip.frame_stride, config.clip.target_fps) == (
+            *(16, 4, None),
+        )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from hiera_video.errors import CheckpointError, HieraVideoError
 from hiera_video.models.layout import HieraConfig
 from hiera_video.models.mvit.config import LadderConfig
 from hiera_video.models.registry import MaeConfig, config_for, default_mae
+from hiera_video.models.vit.config import VitConfig
 from hiera_video.models.weights.inflate import State
 from hiera_video.models.weights.save import DECODER_KEYS
 from hiera_video.models.weights.timm_names import size_of_architecture
@@ -108,15 +110,17 @@ def rebuild_configs(
             f"{source}: has no config.json; build the model with create_model(…, pretrained=…) "
             "instead"
         )
-    kind = LadderConfig if "kv_stride" in config else HieraConfig
-    arguments = {key: value for key, value in config.items() if key in kind.__dataclass_fields__}
+    kinds = {"kv_stride": LadderConfig, "fixed_positions": VitConfig}
+    kind = next((found for key, found in kinds.items() if key in config), HieraConfig)
+    names = {field.name for field in fields(kind)}
+    arguments = {key: value for key, value in config.items() if key in names}
     is_autoencoder = "mask_token" in state
     if not is_autoencoder and "head.projection.weight" not in state:
         arguments["num_classes"] = 0
     init = extras.get("init", "xavier" if is_autoencoder else "trunc_normal")
     decoder = {key: config[key] for key in (*DECODER_KEYS, "mask_ratio") if key in config}
     try:
-        _check_types(arguments)
+        _check_types(arguments, kind)
         encoder = kind(**{"init": init, **arguments})
         if len(encoder.input_size) == 2:
             decoder = {"mask_ratio": _IMAGE_MASK_RATIO, **decoder}
@@ -129,10 +133,10 @@ def rebuild_configs(
         ) from error
 
 
-def _check_types(arguments: Mapping[str, Any]) -> None:
+def _check_types(arguments: Mapping[str, Any], kind: type[HieraConfig]) -> None:
     """Raise `TypeError` for a value that is not of the type of its default."""
     for key, value in arguments.items():
-        default = getattr(LadderConfig, key)
+        default = getattr(kind, key)
         if key == "kv_stride":  # empty by default
             default = LadderConfig.q_stride
         items, example = (value, default[0]) if isinstance(default, tuple) else ([value], default)

@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 
 from hiera_video.errors import CheckpointError
 from hiera_video.models.hiera import HieraEncoder
+from hiera_video.models.layout import HieraConfig
 from hiera_video.models.macs import count_parameters
 from hiera_video.models.mae import MaskedAutoencoderHiera
-from hiera_video.models.mvit.config import LadderConfig
 from hiera_video.models.weights.transformers_names import (
     rename_to_transformers,
     transformers_config,
@@ -77,9 +77,9 @@ def save_pretrained(
     """
     if library not in ("hiera-transformer", "transformers"):
         raise CheckpointError(f"library={library!r}: choose hiera-transformer or transformers")
-    if library == "transformers" and isinstance(model.config, LadderConfig):
+    if library == "transformers" and type(model.config) is not HieraConfig:
         raise CheckpointError(
-            "library='transformers': has Hiera alone; save mvitv2_… and ladder_… without it"
+            "library='transformers': has Hiera alone; save mvitv2_…, ladder_… and vit_… without it"
         )
     is_mae = isinstance(model, MaskedAutoencoderHiera)
     classes = model.config.num_classes
@@ -151,5 +151,5 @@ def _card(model: HieraEncoder, folder: str, library: str) -> str:
         size=" x ".join(map(str, config.input_size)),
         axes="frames, height, width" if video else "height, width",
         parameters=count_parameters(model) / 1e6,
-        elsewhere="" if isinstance(config, LadderConfig) else elsewhere,
+        elsewhere=elsewhere if type(config) is HieraConfig else "",
     )
