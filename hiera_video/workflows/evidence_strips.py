@@ -10,8 +10,8 @@ from torch import nn
 
 from hiera_video.config.schema import Config
 from hiera_video.data.manifest.record import Record
-from hiera_video.explanations.evidence import class_evidence
-from hiera_video.models.hiera import Hiera
+from hiera_video.errors import ConfigError
+from hiera_video.explanations.evidence import class_evidence, require_classifier
 from hiera_video.runtime.precision import autocast
 from hiera_video.video.reader import Frames
 from hiera_video.viz.overlays import as_pictures, overlay
@@ -31,11 +31,13 @@ def evidence_drawer(
         compiled: Its blocks are compiled; a batch of one clip would be compiled again.
 
     Returns:
-        The function, or None if the model is no Hiera classifier.
+        The function, or None if the model is no Hiera classifier that pools.
     """
-    if not (isinstance(model, Hiera) and model.num_classes):
+    try:
+        classifier = require_classifier(model)
+    except ConfigError:
         return None
-    classifier, augment = model, config.augment
+    augment = config.augment
     device = next(classifier.parameters()).device
 
     def draw(record: Record, target: int) -> Frames:

@@ -29,3 +29,5 @@ def test_other_models_have_none(run_folder: Path) -> None:
     config = load(run_folder).config
     assert evidence_drawer(config, nn.Linear(2, 2)) is None
     assert evidence_drawer(config, create_model("hiera_micro_16x32", num_classes=0)) is None
+    # its class token is classified, so a test of it has a report without evidence
+    assert evidence_drawer(config, create_model("mvitv2_micro_16x32", num_classes=3)) is None
