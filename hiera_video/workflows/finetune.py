@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,7 +168,7 @@ def plan_lines(
 def closing_lines(output: Path) -> list[str]:
     """Return the accuracy on the held-out videos, the report and what to do next."""
     results: dict[str, Any] = json.loads((output / "results.json").read_text(encoding="utf-8"))
-    score = "mAP" if "mAP" in results else "top1"
+    score, run = "mAP" if "mAP" in results else "top1", shlex.quote(str(output))
     lines = [f"test       {score} {results[score]:.1f} % on {results['evaluated']} held-out videos"]
     if score == "top1" and "top1" in results.get("intervals", {}):
         low, high = results["intervals"]["top1"]
@@ -176,7 +177,7 @@ def closing_lines(output: Path) -> list[str]:
         *lines,
         f"report     {output / 'report.html'}",
         "next",
-        f"  hiera-video predict clip.mp4 --run {output}",
-        f"  hiera-video test --run {output} data.test=LIST data.root=null",
-        f"  hiera-video export --run {output} output={output / 'model.pt2'}",
+        f"  hiera-video predict clip.mp4 --run {run}",
+        f"  hiera-video test --run {run} data.test=LIST data.root=null",
+        f"  hiera-video export --run {run} {shlex.quote(f'output={output}/model.pt2')}",
     ]

@@ -178,8 +178,9 @@ def make_lists(
         files = {part: str(folder / f"{part}.csv") for part in facts["parts"]}
         lists = SplitLists(files=files, root=facts["root"], notes=("lists made before",))
     else:
+        given = _read_given(request, manifest, config)
         _claim(folder)
-        lists = _write_lists(request, manifest, config, folder)
+        lists = _write_lists(request, manifest, config, folder, given)
     _check_parts(lists, config)
     return lists
 
@@ -204,16 +205,27 @@ def _claim(folder: Path) -> None:
         ) from error
 
 
+def _read_given(request: ListRequest, manifest: Manifest, config: Config) -> dict[Part, Manifest]:
+    """Return the parts that the request has lists of, in the classes of `manifest`."""
+    options = {**config.data.list_options, "root": None}
+    lists: dict[Part, str | None] = {"val": request.val, "test": request.test}
+    return {
+        part: align_val(config, manifest, read_manifest(given, **options))
+        for part, given in lists.items()
+        if given
+    }
+
+
 def _write_lists(
-    request: ListRequest, manifest: Manifest, config: Config, folder: Path
+    request: ListRequest,
+    manifest: Manifest,
+    config: Config,
+    folder: Path,
+    given: Mapping[Part, Manifest],
 ) -> SplitLists:
     from hiera_video.data.prepare.clean_list import common_root
 
-    parts = divide(request, manifest, config)
-    for part in ("val", "test"):
-        if given := getattr(request, part):
-            read = read_manifest(given, **{**config.data.list_options, "root": None})
-            parts[part] = align_val(config, manifest, read)
+    parts = {**divide(request, manifest, config), **given}
     root = common_root([record.path for part in parts.values() for record in part.records])
     files: dict[Part, str] = {}
     for part in sorted(parts, key=PARTS.index):

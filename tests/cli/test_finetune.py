@@ -14,6 +14,7 @@ from hiera_video.config.load import load_config, save_config
 from hiera_video.data.manifest.read import read_manifest
 from hiera_video.errors import ConfigError, ManifestError
 from hiera_video.video.encode import write_video
+from hiera_video.workflows.finetune import closing_lines
 
 MICRO = ("--model", "hiera_micro_16x32", "--checkpoint", "none")
 QUICK = ("data.workers=0", "test.clips=1", "test.crops=1")
@@ -302,6 +303,24 @@ def test_an_output_that_cannot_be_written(folder: Path, tmp_path: Path) -> None:
     words = r"file/run: cannot be written \(Not a directory\); choose another folder"
     with pytest.raises(ConfigError, match=words):
         finetune(folder, *MICRO, f"output={tmp_path / 'file/run'}", *QUICK)
+
+
+def test_a_list_that_is_missing_leaves_no_output(folder: Path, tmp_path: Path) -> None:
+    for option in ("--val", "--test"):
+        with pytest.raises(ManifestError, match=r"none\.csv: no such file or folder"):
+            finetune(folder, *MICRO, option, "none.csv", f"output={tmp_path / 'run'}", *QUICK)
+        assert not (tmp_path / "run").exists()
+
+
+def test_the_next_commands_are_quoted(tmp_path: Path) -> None:
+    run = tmp_path / "my run"
+    run.mkdir()
+    (run / "results.json").write_text('{"top1": 50, "evaluated": 2}')
+    assert closing_lines(run)[-3:] == [
+        f"  hiera-video predict clip.mp4 --run '{run}'",
+        f"  hiera-video test --run '{run}' data.test=LIST data.root=null",
+        f"  hiera-video export --run '{run}' 'output={run}/model.pt2'",
+    ]
 
 
 def test_shards_are_refused(shards_index: Path, tmp_path: Path) -> None:
