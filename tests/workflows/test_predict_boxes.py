@@ -19,6 +19,7 @@ from hiera_video.models.hiera import Hiera
 from hiera_video.train.checkpoint import CheckpointStore
 from hiera_video.video import open_video
 from hiera_video.video.encode import write_video
+from hiera_video.workflows.predict_boxes import read_boxes
 
 LINES = "film,0.5,0,0.1,0.4,0.9\nfilm,0.5,0.6,0.1,1,0.9,0.4\nfilm,2,0.2,0.2,0.5,0.6,stand,7\n"
 
@@ -102,6 +103,24 @@ def test_one_video_of_the_list_and_times_of_films(
     assert not Path("b.mp4").exists()
     with pytest.raises(ManifestError, match=r"boxes.csv:1: second 900.5 lies outside .*film.mp4"):
         main(["videos/film.mp4", *options[:4]])
+
+
+def test_names_of_the_list_start_from_data_root(folder: Path, detector: Path) -> None:
+    Path("boxes.csv").write_text("videos/film.mp4,0.5,0,0,1,1\nvideos/other.mp4,1,0,0,1,1\n")
+    (folder / "videos/other.mp4").write_bytes((folder / "videos/film.mp4").read_bytes())
+    config = load_config(detector / "config.yaml")
+    for videos, seconds in ((None, [0.5, 1.0]), ("videos/other.mp4", [1.0])):
+        frames = read_boxes("boxes.csv", config, videos=videos, root=".", follow_links=False)
+        assert [frame.second for frame in frames] == seconds
+    with pytest.raises(ManifestError, match=r"no video named 'videos/film.mp4' in videos or its"):
+        main(["videos/film.mp4", "--run", str(detector), "--boxes", "boxes.csv"])
+
+
+@pytest.mark.slow
+def test_the_key_data_root_reaches_the_list(folder: Path, detector: Path) -> None:
+    Path("boxes.csv").write_text("videos/film.mp4,0.5,0,0,1,1\n")
+    options = ["--run", str(detector), "--boxes", "boxes.csv", "data.root=."]
+    assert main(["videos/film.mp4", *options]) == 0
 
 
 @pytest.mark.slow
