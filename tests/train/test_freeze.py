@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from hiera_video.errors import ConfigError
+from hiera_video.models.factory import create_model
 from hiera_video.models.hiera import Hiera
 from hiera_video.train.config import OptimConfig, TrainConfig
 from hiera_video.train.freeze import restrict_training
@@ -60,6 +61,13 @@ def test_with_adapters_the_encoder_is_frozen(random_model: Callable[[], Hiera]) 
         for part in ("lora_a", "lora_b")
     ]
     assert trained(model) == [*adapters, *NORM_AND_HEAD]
+
+
+def test_with_adapters_a_class_token_is_frozen() -> None:
+    model = create_model("mvitv2_micro_16x32", num_classes=3)
+    restrict_training(model, [], 2)
+    assert not model.cls_token.requires_grad
+    assert [name for name in trained(model) if "lora" not in name] == NORM_AND_HEAD  # type: ignore[arg-type]
 
 
 def test_nothing_is_frozen_by_default(random_model: Callable[[], Hiera]) -> None:
