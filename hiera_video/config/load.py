@@ -33,6 +33,8 @@ MAX_QUOTED = 120
 """Characters of an override that messages quote."""
 MAX_MESSAGE = 400
 """Characters of a parser's message, which may quote a value."""
+UNFILLED = "Value '$VALUE' of type '$VALUE_TYPE'"
+"""Words of OmegaConf about an item of a list, whose value it does not fill in."""
 LARGEST_NUMBER = 2**63 - 1
 YAML_SUFFIXES = (".yaml", ".yml")
 PARSE_ERRORS = (
@@ -359,6 +361,7 @@ def _one_line(error: Exception) -> str:
     text = "; ".join(
         line for line in lines if not line.startswith(("full_key", "object_type", "reference_type"))
     )
+    text = text.replace(UNFILLED, "a value")
     key = getattr(error, "full_key", None)
     if len(text) > MAX_MESSAGE:
         text = text[:MAX_MESSAGE] + "…"

@@ -118,6 +118,10 @@ def test_a_value_may_interpolate_another(tmp_path: Path) -> None:
             "below 1",
         ),
         (
+            "data.train_repeats=[1.5]",
+            "'data.train_repeats=[1.5]': a value could not be converted to Integer",
+        ),
+        (
             "data.train_repeats=[1,2]",
             "data.train_repeats=[1, 2]: must be a number from 1 to 10,000 for data.train and for "
             "each of data.train_also, 1 in all",
