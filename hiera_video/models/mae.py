@@ -82,7 +82,7 @@ class MaskedAutoencoderHiera(HieraEncoder):
         self.num_visible_units()  # reject a mask ratio that leaves nothing visible now
         dim, width = self.stages[-1].dim, mae.decoder_embed_dim
         self.encoder_norm = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.multi_scale_fusion_heads = _fusion_heads(self)
+        self.multi_scale_fusion_heads = _fusion_heads(self, mae.multi_scale)
         self.decoder_embed = FusedLinear(dim, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.decoder_pos_embed = nn.Parameter(torch.zeros(1, math.prod(config.final_grid), width))
@@ -237,9 +237,9 @@ class MaskedAutoencoderHiera(HieraEncoder):
         return self.fuse(self.encode(clips, keep, path_draws, visible))
 
     def fuse(self, stages: list[Tensor]) -> Tensor:
-        """Sum the maps of all stages on the final grid, and normalise them."""
+        """Sum the maps of all stages that have a head on the final grid, and normalise them."""
         fused = stages[-1]
-        for index in range(self.config.q_pool):
+        for index in range(len(self.multi_scale_fusion_heads) - 1):
             fused = fused + self._fuse(index, stages[index])
         latent: Tensor = self.encoder_norm(fused)
         return latent
@@ -362,14 +362,16 @@ def _mask_group_size(config: HieraConfig, mae: MaeConfig) -> int:
     return {"random": 1, "tube": frames, "future": config.num_units // frames}[mae.masking]
 
 
-def _fusion_heads(model: HieraEncoder) -> nn.ModuleList:
+def _fusion_heads(model: HieraEncoder, multi_scale: bool) -> nn.ModuleList:
     """Build a convolution for each stage that is pooled later, and the identity for the last one.
+
+    Without `multi_scale`, the identity alone.
 
     Kernel and stride equal the later poolings. Other stages at the final resolution have no head.
     """
     config = model.config
     heads: list[nn.Module] = []
-    for stage in model.stages[: config.q_pool]:
+    for stage in model.stages[: config.q_pool if multi_scale else 0]:
         kernel = tuple(tokens // rest for tokens, rest in zip(stage.unit_shape, config.unit_rest))
         conv = CONVS[len(kernel)]
         heads.append(conv(stage.dim, model.stages[-1].dim, kernel_size=kernel, stride=kernel))  # type: ignore[arg-type]

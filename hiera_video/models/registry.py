@@ -65,6 +65,9 @@ class MaeConfig:
     decoder_num_heads: int = 8
     """Attention heads of the decoder (paper, table 11a: 8 for video). Weights made with another
     number have the same shapes, so a state dict alone does not reveal a mismatch."""
+    multi_scale: bool = True
+    """Decode the fused maps of all stages (the paper); else the last stage's alone, as in a plain
+    ViT."""
     masking: Literal["random", "tube", "future"] = "random"
     """Units that are hidden: any in space and time (the paper), the same places in every frame
     (VideoMAE, which rounds the number of hidden places down), or the last frames of the clip (as

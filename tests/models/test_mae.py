@@ -10,6 +10,8 @@ from hiera_video.errors import ConfigError, InputSizeError
 from hiera_video.models.factory import create_model
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.models.registry import MaeConfig, config_for
+from hiera_video.models.weights.load import from_pretrained
+from hiera_video.models.weights.save import save_pretrained
 
 MICRO = MaeConfig(decoder_embed_dim=64, decoder_depth=1, decoder_num_heads=2)
 OPTIONS = [
@@ -21,6 +23,7 @@ OPTIONS = [
     {"decoder_tokens": "random"},
     {"masking": "tube", "mask_ratio": 0.75},
     {"masking": "future", "mask_ratio": 0.5},
+    {"multi_scale": False},
 ]
 
 
@@ -205,3 +208,21 @@ def test_constructor_rejects_a_ratio_that_leaves_nothing_visible():
         MaskedAutoencoderHiera(config_for("mae_hiera_micro_16x32", input_size=(2, 32, 32)), MICRO)
     with pytest.raises(ConfigError, match="mae was given, but hiera_micro_16x32 is a classifier"):
         create_model("hiera_micro_16x32", mae=MICRO)
+
+
+def test_the_last_stage_alone_is_decoded(clips, tmp_path):
+    fused, single = build().eval(), build(multi_scale=False).eval()
+    names = {name for name, _ in fused.named_parameters()}
+    heads = {f"multi_scale_fusion_heads.0.{kind}" for kind in ("weight", "bias")}
+    assert names - {name for name, _ in single.named_parameters()} == heads
+    single.load_state_dict(fused.state_dict(), strict=False)
+    keep = single.draw_keep(2)
+    with torch.no_grad():
+        fused.multi_scale_fusion_heads[0].weight.zero_()
+        fused.multi_scale_fusion_heads[0].bias.zero_()
+        output = single(clips, keep=keep)
+        assert torch.equal(output.pred, fused(clips, keep=keep).pred)
+        again = from_pretrained(save_pretrained(single, tmp_path))
+        assert again.mae == single.mae
+        assert torch.equal(again(clips, keep=keep).pred, output.pred)
+    assert "also loads in" not in (tmp_path / "README.md").read_text()

@@ -142,6 +142,7 @@ def _card(model: HieraEncoder, folder: str, library: str) -> str:
     )
     what = "Masked autoencoder" if is_mae else classes
     other = _OTHER_CLASS[library][is_mae]
+    has_heads = not isinstance(model, MaskedAutoencoderHiera) or model.mae.multi_scale
     elsewhere = f'The folder also loads in `{library}`: `{other}.from_pretrained("{folder}")`.\n'
     return _CARD.format(
         tag="video-classification" if video else "image-classification",
@@ -151,5 +152,5 @@ def _card(model: HieraEncoder, folder: str, library: str) -> str:
         size=" x ".join(map(str, config.input_size)),
         axes="frames, height, width" if video else "height, width",
         parameters=count_parameters(model) / 1e6,
-        elsewhere=elsewhere if type(config) is HieraConfig else "",
+        elsewhere=elsewhere if type(config) is HieraConfig and has_heads else "",
     )

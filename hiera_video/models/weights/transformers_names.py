@@ -180,6 +180,10 @@ def transformers_config(
             f"mae.target={mae.target}, mae.decoder_tokens={mae.decoder_tokens}: transformers has "
             "target=pixels and decoder_tokens=all only"
         )
+    if mae is not None and not mae.multi_scale:
+        raise CheckpointError(
+            "mae.multi_scale=false: transformers has autoencoders with multi_scale=true only"
+        )
     values = {**vars(config), **({} if mae is None else vars(mae))}
     contents: dict[str, Any] = {
         "architectures": ["HieraForImageClassification" if mae is None else "HieraForPreTraining"],

@@ -178,7 +178,7 @@ def test_a_saved_rung_is_rebuilt(tmp_path, name):
     assert "also loads in" not in (folder / "README.md").read_text()
     with pytest.raises(
         CheckpointError,
-        match=r"library='transformers': has Hiera alone; save mvitv2_…, ladder_… and vit_… without it",
+        match=r"library='transformers': has Hiera alone; save mvitv2_…, ladder_… and vit_… witho",
     ):
         save_pretrained(model, tmp_path / "other", library="transformers")
 

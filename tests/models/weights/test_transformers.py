@@ -176,6 +176,9 @@ def test_models_that_transformers_lacks_are_rejected(tmp_path: Path) -> None:
     mae = MaskedAutoencoderHiera(image_config(q_pool=2), replace(DECODER, target="hog"))
     with pytest.raises(CheckpointError, match="transformers has target=pixels and decoder_tokens"):
         save_pretrained(mae, tmp_path, library="transformers")
+    mae = MaskedAutoencoderHiera(image_config(q_pool=2), replace(DECODER, multi_scale=False))
+    with pytest.raises(CheckpointError, match=r"mae\.multi_scale=false: transformers has autoenc"):
+        save_pretrained(mae, tmp_path, library="transformers")
     with pytest.raises(CheckpointError, match="library='timm': choose hiera-transformer or tran"):
         save_pretrained(mae, tmp_path, library="timm")  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
