@@ -21,6 +21,7 @@ from hiera_video.data.manifest.record import Manifest, as_tuple
 from hiera_video.models.registry import config_for
 from hiera_video.models.weights.load import read_weights
 from hiera_video.utils.atomic_files import write_atomic
+from hiera_video.utils.checks import require
 from hiera_video.workflows.build import align_val, has_validation, read_split, resolve_num_classes
 from hiera_video.workflows.finetune_config import Keys, check_keys, load_keys, merge_keys
 from hiera_video.workflows.finetune_lists import RECIPE, ListRequest, SplitLists, make_lists
@@ -81,6 +82,11 @@ def finetune(request: FinetuneRequest, manifest: Manifest, config: Config, *, dr
     first = check_keys(where, request.overrides)
     train = read_split(first, "train")
     val = align_val(first, train, read_split(first, "val")) if has_validation(first) else None
+    require(
+        val is not None or first.train.early_stop is None,
+        f"train.early_stop={first.train.early_stop}: needs validation videos, and of so few none "
+        "are held out; give --val LIST, or leave it out",
+    )
     given = {text.partition("=")[0] for text in request.overrides}
     own_batch = "train.batch_size" in given and not first.train.fit_memory
     recipe = choose_recipe(

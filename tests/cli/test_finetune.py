@@ -112,6 +112,17 @@ def test_training_ends_with_a_test_of_held_out_videos_and_the_next_commands(
 
 
 @pytest.mark.usefixtures("no_pictures")
+def test_early_stopping_needs_validation_videos(folder: Path, tmp_path: Path) -> None:
+    for name in ("left", "right"):
+        (tmp_path / "few" / name).mkdir(parents=True)
+        for number in range(1, 5):
+            shutil.copy(folder / f"{name}/{number}.mp4", tmp_path / "few" / name)
+    command = (tmp_path / "few", *MICRO, f"output={tmp_path / 'run'}", "--dry-run", *QUICK)
+    words = "train.early_stop=3: needs validation videos, and of so few none are held out; give"
+    with pytest.raises(ConfigError, match=words):
+        finetune(*command, "train.early_stop=3")
+
+
 def test_lists_are_kept_and_those_of_other_videos_refused(folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = (*MICRO, f"output={run}", "--dry-run", *QUICK)
