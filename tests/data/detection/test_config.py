@@ -42,6 +42,10 @@ def test_defaults() -> None:
             "model.name=ladder_f_micro_16x32: train.task=detect needs a Hiera; name one, such as "
             "hiera_base_16x224",
         ),
+        (
+            "model.name=vit_micro_16x32",
+            "model.name=vit_micro_16x32: train.task=detect needs a Hiera; name one, such as",
+        ),
         ("augment.mixup=0.8", "augment.mixup=0.8: does not go with train.task=detect, where"),
         ("augment.cutmix=1", "augment.cutmix=1.0: does not go with train.task=detect, where"),
         ("augment.label_smoothing=0.1", "augment.label_smoothing=0.1: does not go with train"),
