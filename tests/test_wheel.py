@@ -87,7 +87,7 @@ def test_content_of_the_wheel(wheel: Path) -> None:
 def test_help_of_every_command(command: Command) -> None:
     for name in COMMANDS:
         assert command(name, "--help").stdout.startswith(f"usage: hiera-video {name}")
-    assert command("configs").stdout.count("\nk400_hiera_") == 11
+    assert command("configs").stdout.count("\nk400_hiera_") == 12
     assert command("info").stdout.startswith("hiera-video ")
     assert "16×56×56  50176" in command("info", "ssv2_hiera_l_32").stdout
     assert "usage: hiera-video" in command("benchmark", "model", "--help").stdout
