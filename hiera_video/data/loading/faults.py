@@ -14,6 +14,8 @@ logger = logging.getLogger(__name__)
 MAX_DEATHS = 5
 """Deaths of workers on one item before the run stops: then the machine (memory) is the cause. Also
 the files in a row at which workers are killed."""
+DEATHS_AT_FILE = 2
+"""Deaths of workers at one file before it is quarantined."""
 CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGFPE, -signal.SIGILL}
 """Exit codes that a decoder's bug leaves, unlike a kill from outside."""
 
@@ -65,7 +67,7 @@ class WorkerFaults:
             is_crash = exit_code in CRASHES
             key = (None if is_crash else item, path)
             self._deaths_at[key] += 1
-            if self._deaths_at[key] == 2:
+            if self._deaths_at[key] == DEATHS_AT_FILE:
                 self._deaths[item] = 0
                 self._record_second_death(path, name, is_crash)
                 return

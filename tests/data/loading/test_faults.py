@@ -184,7 +184,11 @@ def losses(manifest: Manifest, workers: int, kills: Iterator[float] | None = Non
 
 
 @pytest.mark.parametrize("attempt", range(10 if FULL else 1))
-def test_killed_workers_change_no_loss(manifest: Manifest, attempt: int) -> None:
+def test_killed_workers_change_no_loss(
+    manifest: Manifest, attempt: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # two of the kills may hit the same file, which is then not to blame
+    monkeypatch.setattr("hiera_video.data.loading.faults.DEATHS_AT_FILE", 5)
     moments = random.Random(attempt)
     kills = iter([moments.uniform(0, 0.02) for _ in range(4)])
     assert losses(manifest, workers=2, kills=kills) == losses(manifest, workers=0)
