@@ -43,16 +43,9 @@ test: lint
 test-all: test
 	$(PARALLEL) tests -m "slow or fault"
 
-# uv makes an environment for each, in .matrix; OLDEST is the oldest torch that pyproject.toml allows.
-OLDEST := torch==2.10.* torchvision==0.25.*
+# uv makes an environment for each, in .matrix; writes benchmarks/results/test_matrix.json.
 test-matrix: $(READY)
-	set -e; for case in "3.11:$(OLDEST)" "3.11:" "3.12:" "3.13:"; do \
-	  python=$${case%%:*}; torch=$${case#*:}; venv=.matrix/$$python$${torch:+-oldest}; \
-	  echo "Python $$python, $${torch:-newest torch}"; \
-	  $(BIN)/uv venv --quiet --clear --python $$python $$venv; \
-	  $(BIN)/uv pip install --quiet --python $$venv/bin/python $$torch --editable '.[all]' pytest hiera-transformer==0.1.4 'timm>=1.0'; \
-	  $$venv/bin/python -m pytest tests/models tests/data tests/video tests/config tests/cli; \
-	done
+	$(BIN)/python benchmarks/test_matrix.py
 
 # torchcodec uses the system's FFmpeg, which is installed as root if it is missing.
 test-torchcodec: $(READY)
