@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from hiera_video.data.dataset import UnreadableVideo, VideoViews
 from hiera_video.data.detection.dataset import BoxViews, KeyFrameViews
 from hiera_video.data.detection.key_frame import BoxManifest
-from hiera_video.data.loading.loader import test_loader
 from hiera_video.errors import ManifestError
 from hiera_video.eval.detection_results import BoxScores, detection_metrics
 from hiera_video.eval.forward import check_logits
+from hiera_video.eval.remaining_shards import remaining_shards
 from hiera_video.eval.shards import EvalShard, EvalShardStore
 from hiera_video.runtime.distributed import World
 from hiera_video.runtime.precision import autocast
-from hiera_video.utils.resumable import shard_ranges
-from hiera_video.utils.text_files import count_of
-
-logger = logging.getLogger(__name__)
 
 
 def score_boxes(
@@ -64,32 +57,19 @@ def score_boxes(
         ManifestError: A key frame lies outside its video.
     """
     model.eval()
-    shards = shard_ranges(len(dataset), batch_size)[world.rank :: world.size]
-    finished = {frames: shard for frames in shards if store and (shard := store.read(frames))}
-    remaining = [frames for frames in shards if frames not in finished]
-    if finished:
-        done, left = (sum(map(len, frames)) for frames in (finished, remaining))
-        logger.info(
-            "resuming: %s already finished, %d remaining", count_of(done, "key frame"), left
-        )
-    loaded = test_loader(dataset, workers=workers, rows=[row for one in remaining for row in one])
-    with (
-        closing(loaded),  # ends the workers at an error, too
-        tqdm(
-            total=sum(map(len, shards)),
-            initial=sum(map(len, finished)),
-            unit="key frame",
-            disable=not (progress and world.is_main),
-        ) as bar,
-    ):
-        for frames in remaining:
-            views = list(islice(loaded, len(frames)))
-            finished[frames] = _score_shard(model, views, batch_size, world, precision)
-            if store:
-                store.write(frames, finished[frames])
-            bar.update(len(frames))
-    ranks = world.all_gather([finished[frames] for frames in shards])
-    return _merge([shard for rank in ranks for shard in rank], dataset)
+    with remaining_shards(
+        dataset,
+        batch_size=batch_size,
+        workers=workers,
+        world=world,
+        store=store,
+        unit="key frame",
+        progress=progress,
+    ) as remaining:
+        for frames in remaining.rows:
+            views = list(islice(remaining.loaded, len(frames)))
+            remaining.finish(frames, _score_shard(model, views, batch_size, world, precision))
+    return _merge(remaining.gather(world), dataset)
 
 
 @torch.inference_mode()

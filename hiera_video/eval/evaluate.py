@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -12,22 +11,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from hiera_video.data.dataset import TestViews, UnreadableVideo, VideoViews
-from hiera_video.data.loading.loader import test_loader
 from hiera_video.data.manifest.record import Manifest, as_tuple
 from hiera_video.errors import ManifestError
 from hiera_video.eval.forward import check_logits, forward_logits
 from hiera_video.eval.metrics import accuracy, cross_entropy, mean_average_precision
+from hiera_video.eval.remaining_shards import remaining_shards
 from hiera_video.eval.shards import EvalShard, EvalShardStore, merge
 from hiera_video.eval.views import Predictions
 from hiera_video.runtime.device_feed import DeviceFeed, HostCopy, one_behind
 from hiera_video.runtime.distributed import World
-from hiera_video.utils.resumable import shard_ranges
-from hiera_video.utils.text_files import count_of
-
-logger = logging.getLogger(__name__)
 
 
 def predict_views(
@@ -65,34 +59,22 @@ def predict_views(
         RuntimeError: A video is missing or was counted twice.
     """
     model.eval()
-    shards = shard_ranges(len(dataset), batch_size)[world.rank :: world.size]
-    finished = {videos: shard for videos in shards if store and (shard := store.read(videos))}
-    remaining = [videos for videos in shards if videos not in finished]
-    if finished:
-        done, left = (sum(map(len, videos)) for videos in (finished, remaining))
-        logger.info("resuming: %s already finished, %d remaining", count_of(done, "video"), left)
-    rows = [row for videos in remaining for row in videos]
-    loaded = test_loader(dataset, workers=workers, rows=rows)
-    groups = _group_views([ShardInProgress(videos) for videos in remaining], loaded, batch_size)
-    feed = DeviceFeed(groups, world.device, ViewGroup.parts)
-    with (
-        closing(loaded),  # ends the workers at an error, too
-        closing(feed),
-        tqdm(
-            total=sum(map(len, shards)),
-            initial=sum(map(len, finished)),
-            unit="video",
-            disable=not (progress and world.is_main),
-        ) as bar,
-    ):
-        queued = _queue_shards(model, feed, precision)
-        for computed in one_behind(queued, lag=feed.reads_ahead):
-            finished[computed.videos] = computed.result(precision)
-            if store:
-                store.write(computed.videos, finished[computed.videos])
-            bar.update(len(computed.videos))
-    ranks = world.all_gather([finished[videos] for videos in shards])
-    return merge([shard for rank in ranks for shard in rank], of=len(dataset))
+    with remaining_shards(
+        dataset,
+        batch_size=batch_size,
+        workers=workers,
+        world=world,
+        store=store,
+        unit="video",
+        progress=progress,
+    ) as remaining:
+        shards = [ShardInProgress(videos) for videos in remaining.rows]
+        groups = _group_views(shards, remaining.loaded, batch_size)
+        with closing(DeviceFeed(groups, world.device, ViewGroup.parts)) as feed:
+            queued = _queue_shards(model, feed, precision)
+            for computed in one_behind(queued, lag=feed.reads_ahead):
+                remaining.finish(computed.videos, computed.result(precision))
+    return merge(remaining.gather(world), of=len(dataset))
 
 
 @dataclass(eq=False)

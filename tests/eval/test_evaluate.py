@@ -110,7 +110,7 @@ def test_videos_of_a_shard_have_equally_many_views(monkeypatch: pytest.MonkeyPat
         for row, views in enumerate((2, 3))
     ]
     monkeypatch.setattr(
-        "hiera_video.eval.evaluate.test_loader", lambda *_, **__: (v for v in videos)
+        "hiera_video.eval.remaining_shards.test_loader", lambda *_, **__: (v for v in videos)
     )
     dataset = make_dataset(make_manifest(0, 1))
     with pytest.raises(RuntimeError, match=r"videos differ in their number of views: \[2, 3\]"):
@@ -173,7 +173,7 @@ def predict(
     model: nn.Module | None = None,
     **options: Any,
 ) -> Predictions:
-    monkeypatch.setattr("hiera_video.eval.evaluate.test_loader", loader)
+    monkeypatch.setattr("hiera_video.eval.remaining_shards.test_loader", loader)
     dataset = make_dataset(make_manifest(*[0] * videos))
     common: dict[str, Any] = {"batch_size": 3, "workers": 0, "world": SINGLE_PROCESS}
     return predict_views(model or MeanPixel(), dataset, **common, **options)
