@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader
-
 from hiera_video.eval.compare import Comparison
 from hiera_video.eval.report import data_url
 from hiera_video.utils.atomic_files import write_atomic
+from hiera_video.utils.pages import render_page
 from hiera_video.viz.plots import compare_curves
 
 
@@ -30,13 +29,9 @@ def write_comparison(
     path: Path, comparison: Comparison, runs: tuple[ComparedRun, ComparedRun]
 ) -> None:
     """Write the page: both accuracies, their difference, both curves, and reconstructions."""
-    environment = Environment(
-        loader=PackageLoader("hiera_video.eval", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    html = environment.get_template("compare.html").render(
+    html = render_page(
+        "hiera_video.eval",
+        "compare.html",
         comparison=comparison,
         runs=runs,
         plots=_plots(runs),

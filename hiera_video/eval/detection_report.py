@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader
 from PIL import Image
 
 from hiera_video.data.detection.key_frame import BoxManifest, KeyFrame
@@ -20,6 +19,7 @@ from hiera_video.eval.detection import match_boxes, number_boxes
 from hiera_video.eval.detection_results import NOT_FOUND, BoxScores
 from hiera_video.eval.report import data_url
 from hiera_video.utils.atomic_files import write_atomic
+from hiera_video.utils.pages import render_page
 from hiera_video.utils.short_paths import short_paths
 from hiera_video.video import open_video
 from hiera_video.video.options import Backend
@@ -91,17 +91,13 @@ def write_detection_report(
     shown = set(map(id, worst))
     others = [frame for frame in frames if id(frame) not in shown and frame.boxes]
     random.Random("report").shuffle(others)
-    environment = Environment(
-        loader=PackageLoader("hiera_video.eval", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     sections = {
         "Most confident mistakes": worst,
         "Other key frames, drawn at random": others[:MAX_FRAMES],
     }
-    html = environment.get_template("detection_report.html").render(
+    html = render_page(
+        "hiera_video.eval",
+        "detection_report.html",
         results=results,
         classes=_hardest_first(results["classes"]),
         sections={

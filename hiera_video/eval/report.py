@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader
 from numpy.typing import NDArray
 
 from hiera_video.data.clip_frames import record_frame_range
@@ -21,6 +20,7 @@ from hiera_video.eval.evaluate import single_labels
 from hiera_video.eval.metrics import confusion
 from hiera_video.eval.views import Predictions
 from hiera_video.utils.atomic_files import write_atomic
+from hiera_video.utils.pages import render_page
 from hiera_video.utils.short_paths import short_paths
 from hiera_video.video import open_video
 from hiera_video.video.options import Backend
@@ -100,13 +100,9 @@ def write_report(
     if not manifest.multi_label and len(names) <= MAX_MATRIX_CLASSES:
         counts = confusion(probabilities, single_labels(manifest, predictions.rows))
         matrix = data_url(confusion_matrix(counts, names))
-    environment = Environment(
-        loader=PackageLoader("hiera_video.eval", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    html = environment.get_template("report.html").render(
+    html = render_page(
+        "hiera_video.eval",
+        "report.html",
         results=results,
         metric=metric,
         plots=_plots(results, metrics, metric),

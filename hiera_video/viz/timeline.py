@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from jinja2 import Environment, PackageLoader
 from numpy.typing import NDArray
 
+from hiera_video.utils.pages import render_page
 from hiera_video.viz.strips import film_strip
 
 LINES, FRAMES, TICKS = 8, 12, 6
@@ -80,13 +80,9 @@ def timeline_page(
     """
     shown = [bar.label for video in videos for bars in video.lanes.values() for bar in bars]
     number_of = {label: number for number, label in enumerate(dict.fromkeys(shown), 1)}
-    environment = Environment(
-        loader=PackageLoader("hiera_video.viz", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("timeline.html").render(
+    return render_page(
+        "hiera_video.viz",
+        "timeline.html",
         title=title,
         facts=facts,
         columns=columns,

@@ -21,7 +21,8 @@ from hiera_video.data.prepare.clean_list import plan_clean_lists
 from hiera_video.data.prepare.scan import ScannedVideo, scan
 from hiera_video.data.sampling import ClipConfig, clip_span
 from hiera_video.utils.atomic_files import write_atomic
-from hiera_video.utils.text_files import count_of, read_json, read_text
+from hiera_video.utils.pages import render_page
+from hiera_video.utils.text_files import count_of, read_json
 from hiera_video.video.packet_index import write_index
 
 logger = logging.getLogger(__name__)
@@ -263,12 +264,10 @@ def _log_summary(split: str, summary: SplitSummary) -> None:
 
 def _write_report(path: Path, results: CheckResults, options: CheckOptions) -> None:
     """Write one HTML page that needs no network."""
-    import jinja2
-
-    template = read_text(Path(__file__).with_suffix(".html"))
-    page = jinja2.Environment(autoescape=True).from_string(template)
     sources = ", ".join(split.source for split in results.splits.values())
-    content = page.render(
+    content = render_page(
+        "hiera_video.data.prepare",
+        "check.html",
         title=f"Check of {sources}",
         depth="Eight frames of each video were" if options.quick else "Every frame was",
         decoder=options.data.decoder,
