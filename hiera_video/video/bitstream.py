@@ -29,6 +29,8 @@ NAL_HEADER = {"h264": 1, "hevc": 2}
 UNIT_BYTES = 2048
 """Bytes of a NAL unit that are looked at; x264 begins with a message of 700."""
 RECOVERY_POINT, DISPLAY_ORIENTATION = 6, 47
+VP8_INTER, VP8_SHOWN = 0x01, 0x10
+"""Bits of the first byte of a VP8 frame; libvpx writes references that are not shown."""
 
 
 class BitstreamCheck:
@@ -62,6 +64,8 @@ class BitstreamCheck:
         else:
             if self._codec == "h264" and not (self._stores_times or self._has_b_slices):
                 self._has_b_slices = has_b_slices(bytes(packet), self._length_size)
+            if self._codec == "vp8":
+                return flagged and not memoryview(packet)[0] & VP8_INTER
             if self._codec not in NAL_HEADER:
                 return flagged
             if is_first:
@@ -72,6 +76,10 @@ class BitstreamCheck:
                 return False
             starts = starts_group(self._codec, bytes(packet), self._length_size)
         return flagged and (starts or is_first)
+
+    def is_hidden(self, packet: Packet[VideoStream]) -> bool:
+        """Return True if the packet's frame is decoded, but never shown."""
+        return self._codec == "vp8" and not memoryview(packet)[0] & VP8_SHOWN
 
     @property
     def is_packed(self) -> bool:

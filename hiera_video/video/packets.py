@@ -38,6 +38,8 @@ STORES_TIMES = ("mov", "matroska")
 seek."""
 STORES_DECODE_TIMES = ("avi", "asf")
 """Containers without presentation times: FFmpeg derives them, wrongly for B-frames of H.264."""
+PacketTimes = tuple[int | None, int | None]
+"""Presentation and decode time."""
 
 
 class StreamFacts(NamedTuple):
@@ -120,7 +122,7 @@ class PacketSource(Closeable):
         self.is_plain = True
         """True if each packet is one picture, none is damaged and none changes the decoder's
         parameters, so that decoding can start at any key packet."""
-        self._times: list[tuple[int | None, int | None]] = []  # pts and dts
+        self._times: list[PacketTimes] = []
         indexed, count = len(self.stream.index_entries), 0
         check = BitstreamCheck(
             self.codec,
@@ -139,7 +141,8 @@ class PacketSource(Closeable):
             self.is_plain = self.is_plain and not packet.is_corrupt and not has_new_parameters
             is_key = check.is_key(packet, is_first=not self.facts)
             self._times.append((packet.pts, packet.dts))
-            self.facts.append(PacketFacts(packet.pts, is_key, packet.is_discard))
+            is_hidden = packet.is_discard or check.is_hidden(packet)
+            self.facts.append(PacketFacts(packet.pts, is_key, is_hidden))
             if self._kept is not None:
                 self._kept.append(packet)
                 kept_bytes -= packet.size
@@ -147,7 +150,7 @@ class PacketSource(Closeable):
                     self._kept = None
         self._position_of = {}
         if self._kept is None:
-            self._position_of = {times: i for i, times in enumerate(self._times)}
+            self._position_of = first_positions(self._times)
         self._check_complete(count, indexed)
         if not self.facts:
             raise unreadable(self._path, "no_frames", "its video stream has no packets")
@@ -165,7 +168,7 @@ class PacketSource(Closeable):
     def _use_table(self, table: PacketTable) -> None:
         self.facts, self.is_plain, self._kept = [], True, None
         self._times = table.times()
-        self._position_of = {times: i for i, times in enumerate(self._times)}
+        self._position_of = first_positions(self._times)
 
     def table(self) -> PacketTable | None:
         """Return the packets for a packet index; None if the file must be scanned each time."""
@@ -266,3 +269,12 @@ class PacketSource(Closeable):
         """Close the container and drop the packets."""
         self._kept = None
         self._open.close()
+
+
+def first_positions(times: Sequence[PacketTimes]) -> dict[PacketTimes, int]:
+    """Return the first packet of each time: a hidden frame of VP8 may have that of the next.
+
+    >>> first_positions([(0, 0), (33, 33), (33, 33)])
+    {(33, 33): 1, (0, 0): 0}
+    """
+    return {pair: position for position, pair in reversed(list(enumerate(times)))}

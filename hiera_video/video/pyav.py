@@ -44,10 +44,11 @@ from hiera_video.video.sequential import (
 from hiera_video.video.sources import byte_source
 
 ONE_FRAME_PER_PACKET = {
-    "h264", "hevc", "vp9", "av1", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg", "ffv1", "prores",
+    "h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg", "ffv1",
+    "prores",
 }  # fmt: skip
-"""Codecs in which each packet is one shown frame. In others, such as VP8 with its packets that show
-nothing, frames are counted by decoding."""
+"""Codecs in which each packet is one frame, and it is known whether that is shown. In others,
+frames are counted by decoding."""
 SKIPS_NONREF = {"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"}
 """Decoders that drop non-reference frames on request; tests show the other frames unchanged."""
 FALLBACK_FPS = 30.0

@@ -92,6 +92,26 @@ def remuxed(name: str, options: dict[str, str], refused_by: tuple[str, ...] = ()
     )
 
 
+RECORDINGS = Path(__file__).with_name("recordings")
+"""Files of Chromium 156's MediaRecorder (`recorded_…`): a canvas of 64x48 that shows 0, then 0 to
+23. Without duration and table of frames, as a page gets them in parts; `recorded_whole_…` came in
+one part. `hidden_vp8.webm`: 48 frames by FFmpeg in two passes, and one that is not shown."""
+
+
+def stored(name: str, numbers: tuple[int, ...], refused_by: tuple[str, ...] = ()) -> Entry:
+    return Entry(
+        name=name,
+        make=lambda path, write: path.write_bytes((RECORDINGS / name).read_bytes()) and None,
+        numbers=numbers,
+        count=len(numbers),
+        refused_by=frozenset(refused_by),
+    )
+
+
+def recorded(name: str, refused_by: tuple[str, ...] = ()) -> Entry:
+    return stored(name, (0, *range(24)), refused_by)
+
+
 def derived_times(path: Path, write: Write) -> None:
     """Copy an AVI file of H.264 with B-frames, and the times that FFmpeg derives for it."""
     remux(write(path.with_name("source.avi"), 40, gop=12, bframes=3), path)
@@ -433,6 +453,14 @@ ENTRIES: tuple[Entry, ...] = (
     written("wmv2.asf", refused_by=DECORD, codec="wmv2", gop=12, bframes=0, options=FINE),
     remuxed("fragments.mp4", {"movflags": "frag_keyframe+empty_moov"}),
     remuxed("live.mkv", {"live": "1"}, DECORD),
+    recorded("recorded_vp8.webm", DECORD),
+    recorded("recorded_vp9.webm", DECORD),
+    recorded("recorded_av1.webm", DECORD),
+    recorded("recorded_h264.mkv", DECORD),
+    recorded("recorded_h264.mp4"),
+    recorded("recorded_vp9.mp4"),
+    recorded("recorded_whole_vp8.webm", DECORD),
+    stored("hidden_vp8.webm", tuple(number // 6 for number in range(48)), DECORD),
     # odd but valid
     written("one_frame.mp4", 1),
     written("two_frames.mp4", 2),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import av
 import pytest
 
 from hiera_video.video.bitstream import (
+    BitstreamCheck,
     h264_slice_type,
     has_b_slices,
     is_reordered,
@@ -98,3 +100,21 @@ def test_display_order() -> None:
 def test_reordered_times_descend() -> None:
     assert is_reordered([0, 3, 1, 2]) and not is_reordered([0, 1, 2, 3])
     assert is_reordered([0, 1])  # too few to tell
+
+
+@pytest.mark.parametrize(
+    ("first", "flagged", "is_key", "is_hidden"),
+    [
+        (0b1_000_0, True, True, False),
+        (0b1_000_0, False, False, False),
+        (0b1_000_1, True, False, False),  # an inter frame that the container flags as key
+        (0b0_011_1, False, False, True),  # a reference for later frames
+    ],
+)
+def test_first_byte_of_vp8(first: int, flagged: bool, is_key: bool, is_hidden: bool) -> None:
+    packet = av.Packet(bytes([first, 0, 0]))
+    packet.is_keyframe = flagged
+    check = BitstreamCheck("vp8", None, reorders=False, stores_times=True)
+    assert check.is_key(packet, is_first=True) == is_key
+    assert check.is_hidden(packet) == is_hidden
+    assert not BitstreamCheck("vp9", None, reorders=False, stores_times=True).is_hidden(packet)
