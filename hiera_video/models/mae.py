@@ -282,11 +282,16 @@ class MaskedAutoencoderHiera(HieraEncoder):
             positions in the final grid [B, M].
         """
         tokens, predicted = self.fill_grid(latent, keep, decoder_draws)
-        for block in self.decoder_blocks:
-            tokens = self.run_block(block, tokens, None)
+        tokens = self.run_decoder(tokens)
         if self.mae.decoder_tokens == "all":
             return gather_rows(tokens, predicted), predicted
         return tokens[:, -predicted.shape[1] :], predicted
+
+    def run_decoder(self, tokens: Tensor) -> Tensor:
+        """Run the decoder's blocks on tokens [B, N, width]."""
+        for block in self.decoder_blocks:
+            tokens = self.run_block(block, tokens, None)
+        return tokens
 
     def fill_grid(
         self, latent: Tensor, keep: Tensor, decoder_draws: Tensor | None

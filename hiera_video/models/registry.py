@@ -288,14 +288,16 @@ def name_of(config: HieraConfig) -> str | None:
 def default_mae(name: str) -> MaeConfig:
     """Return the default settings: the papers' for video, the authors' code's for images."""
     if name.startswith("mae_vit_"):
-        width, depth, heads = VIT_DECODERS[name.split("_")[2]]
+        is_st = name.startswith("mae_vit_st_")
+        size = "micro" if "micro" in name else name.split("_")[2]
+        width, depth, heads = VIT_DECODERS[size]
         return MaeConfig(
             mask_ratio=0.75 if "micro" in name else 0.9,
             decoder_embed_dim=width,
             decoder_depth=depth,
             decoder_num_heads=heads,
-            masking="tube",
-            target_frames="all",
+            masking="random" if is_st else "tube",
+            target_frames="first" if is_st else "all",
         )
     if "micro" in name:
         return MaeConfig(decoder_embed_dim=128, decoder_depth=2, decoder_num_heads=4)

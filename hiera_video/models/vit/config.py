@@ -1,4 +1,4 @@
-"""Sizes and model names of the plain video ViT. Needs no torch."""
+"""Sizes and model names of the plain video ViT, VideoMAE's and MAE-ST's. Needs no torch."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ class VitConfig(HieraConfig):
 
     fixed_positions: bool = True
     """Add VideoMAE's sine-cosine position embedding, which is not trained; else learned ones."""
+    class_token: bool = False
+    """Attend to a class token too, in encoder and decoder, as MAE-ST does; no head reads it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,8 +46,10 @@ VIT_DECODERS: dict[str, tuple[int, int, int]] = {
     "large": (512, 12, 8),
     "huge": (640, 12, 8),
     "micro": (32, 2, 1),
+    "st": (512, 4, 16),
 }
-"""Channels, blocks and heads of the decoder: those of VideoMAE's scripts for small to huge."""
+"""Channels, blocks and heads of the decoder: those of VideoMAE's scripts for small to huge, and
+MAE-ST's (arXiv 2205.09113)."""
 
 
 def vit_configs() -> dict[str, VitConfig]:
@@ -75,6 +79,9 @@ def vit_configs() -> dict[str, VitConfig]:
         init="xavier",
         head_init_scale=1.0,
     )
+    learned = {"fixed_positions": False, "sep_pos_embed": True, "class_token": True}
+    for name in ("base_16x224", "large_16x224", "micro_16x32"):
+        classifiers[f"vit_st_{name}"] = replace(classifiers[f"vit_{name}"], **learned)
     autoencoders = {
         f"mae_{name}": replace(config, init="xavier") for name, config in classifiers.items()
     }

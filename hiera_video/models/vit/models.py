@@ -1,7 +1,7 @@
 """Classifier and masked autoencoder of the plain ViT.
 
 They are Hiera's with one stage: its blocks attend over the clip and nothing is pooled. What is
-theirs alone is the fixed position embedding.
+theirs alone is VideoMAE's fixed position embedding, and MAE-ST's class token.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hiera_video.models.hiera import Hiera, HieraEncoder
 from hiera_video.models.mae import MaskedAutoencoderHiera
@@ -37,6 +37,8 @@ class VitEncoder(HieraEncoder):
 
     def make_positions(self) -> None:
         """Create the position embedding: a constant, or learned."""
+        if self.config.class_token:
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, self.config.embed_dim))
         if not self.config.fixed_positions:
             super().make_positions()
             return
@@ -44,9 +46,40 @@ class VitEncoder(HieraEncoder):
         # not persistent: it follows from the input size, and no checkpoint has it
         self.register_buffer("pos_embed", table, persistent=False)
 
+    def embed(
+        self, clips: Tensor, keep: Tensor | None = None, visible: int | None = None
+    ) -> Tensor:
+        """Embed clips as `HieraEncoder.embed` does, after the class token if there is one."""
+        tokens = super().embed(clips, keep, visible)
+        if not self.config.class_token:
+            return tokens
+        token = self.cls_token.to(tokens.dtype).expand(len(tokens), 1, -1, -1)
+        return torch.cat([token, tokens], dim=1)
+
+    def encode(
+        self,
+        clips: Tensor,
+        keep: Tensor | None = None,
+        path_draws: Tensor | None = None,
+        visible: int | None = None,
+    ) -> list[Tensor]:
+        """Return the last output without the class token; arguments as in `HieraEncoder.encode`."""
+        first = int(self.config.class_token)
+        return [out[:, first:] for out in super().encode(clips, keep, path_draws, visible)]
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the matrices without weight decay: learned positions, class and mask tokens."""
+        names = super().no_weight_decay() | {"cls_token", "decoder_cls_token"}
+        return names & {name for name, _ in self.named_parameters()}  # no fixed table
+
 
 class VitClassifier(VitEncoder, Hiera):
     """Classifier of a plain ViT: mean over tokens, LayerNorm, dropout, linear layer."""
+
+    def __init__(self, config: VitConfig, checkpointing: bool = False) -> None:
+        super().__init__(config, checkpointing)
+        if config.class_token:
+            nn.init.trunc_normal_(self.cls_token, std=0.02)
 
 
 class MaskedAutoencoderVit(VitEncoder, MaskedAutoencoderHiera):
@@ -58,7 +91,14 @@ class MaskedAutoencoderVit(VitEncoder, MaskedAutoencoderHiera):
             table = sine_cosine_table(math.prod(config.token_grid), mae.decoder_embed_dim)
             del self.decoder_pos_embed
             self.register_buffer("decoder_pos_embed", table, persistent=False)
+        if config.class_token:
+            self.decoder_cls_token = nn.Parameter(torch.zeros(1, 1, mae.decoder_embed_dim))
+            for token in (self.cls_token, self.decoder_cls_token):
+                nn.init.trunc_normal_(token, std=0.02)
 
-    def no_weight_decay(self) -> set[str]:
-        """Return the names of the matrices without weight decay, of which no table is fixed."""
-        return super().no_weight_decay() & {name for name, _ in self.named_parameters()}
+    def run_decoder(self, tokens: Tensor) -> Tensor:
+        """Run the decoder's blocks, which attend to its class token too if there is one."""
+        if not self.config.class_token:
+            return super().run_decoder(tokens)
+        token = self.decoder_cls_token.to(tokens.dtype).expand(len(tokens), -1, -1)
+        return super().run_decoder(torch.cat([token, tokens], dim=1))[:, 1:]

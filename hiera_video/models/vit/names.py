@@ -1,4 +1,4 @@
-"""Names of VideoMAE's checkpoints."""
+"""Names of VideoMAE's and MAE-ST's checkpoints."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ _AUTOENCODER = (
     (re.compile(r"^decoder\.norm\."), "decoder_norm."),
     (re.compile(r"^decoder\.head\."), "decoder_pred."),
 )
-_CLASSIFIER = (
-    (re.compile(r"^fc_norm\."), "norm."),
-    (re.compile(r"^head\.(?=weight$|bias$)"), "head.projection."),
-)
+_CLASSIFIER_HEAD = (re.compile(r"^head\.(?=weight$|bias$)"), "head.projection.")
+_CLASSIFIER = ((re.compile(r"^fc_norm\."), "norm."), _CLASSIFIER_HEAD)
+_PROJECTION = re.compile(r"(.+\.attn\.)q\.(weight|bias)")
 
 
 def rename_from_videomae(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -57,4 +56,41 @@ def _join_biases(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             joined[f"{attention}.attn.qkv.bias"] = value
         elif not name.endswith(_VALUE_BIAS):
             joined[name] = value
+    return joined
+
+
+def rename_from_mae_st(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return `state` with our names for MAE-ST's; other states are kept.
+
+    There, queries, keys and values have a matrix each, the class tokens positions of their own,
+    which are added to them here, and the decoder a table for space and one for time, joined here.
+    """
+    if "cls_token" not in state or not any(_PROJECTION.fullmatch(name) for name in state):
+        return dict(state)
+    renamed = _join_projections(state)
+    for ours, position in (
+        ("cls_token", "pos_embed_class"),
+        ("decoder_cls_token", "decoder_pos_embed_class"),
+    ):
+        if ours in renamed and position in renamed:
+            renamed[ours] = renamed[ours] + renamed.pop(position)
+    tables = ("decoder_pos_embed_spatial", "decoder_pos_embed_temporal")
+    if all(name in renamed and renamed[name].ndim == 3 for name in tables):
+        space, time = (renamed.pop(name) for name in tables)
+        renamed["decoder_pos_embed"] = (space.unsqueeze(1) + time.unsqueeze(2)).flatten(1, 2)
+    pattern, ours = _AUTOENCODER[0] if "mask_token" in state else _CLASSIFIER_HEAD
+    return {pattern.sub(ours, name): value for name, value in renamed.items()}
+
+
+def _join_projections(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Join the matrices and biases of queries, keys and values."""
+    joined = dict(state)
+    for name in state:
+        found = _PROJECTION.fullmatch(name)
+        if found:
+            attention, kind = found.groups()
+            parts = [f"{attention}{part}.{kind}" for part in "qkv"]
+            if all(part in joined for part in parts):
+                values = [joined.pop(part) for part in parts]
+                joined[f"{attention}qkv.{kind}"] = torch.cat(values)
     return joined

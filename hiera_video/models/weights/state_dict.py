@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hiera_video.errors import CheckpointError
 from hiera_video.models.mvit.names import rename_from_mvit
-from hiera_video.models.vit.names import rename_from_videomae
+from hiera_video.models.vit.names import rename_from_mae_st, rename_from_videomae
 from hiera_video.models.weights.inflate import State
 from hiera_video.models.weights.timm_names import rename_from_timm
 from hiera_video.models.weights.transformers_names import PATCHES, rename_from_transformers
@@ -78,7 +78,8 @@ def extract_state_dict(contents: Any, source: str) -> State:
         )
     _check_values(state, source)
     for rename in (
-        *(rename_from_videomae, rename_from_transformers, rename_from_timm, rename_from_mvit),
+        *(rename_from_videomae, rename_from_mae_st, rename_from_transformers, rename_from_timm),
+        rename_from_mvit,
     ):
         state = rename(state)
     _check_axes(state, source)

@@ -200,11 +200,12 @@ def test_parameters_and_macs_beside_the_published_ones(name, parameters, macs):
 
 
 def test_names_and_decoders():
+    st_sizes = ("base_16x224", "large_16x224", "micro_16x32")
     assert [name for name in list_names() if "vit_" in name and "16x" in name] == [
         *(f"vit_{size}_16x224" for size in ("tiny", "small", "base", "large", "huge")),
-        "vit_micro_16x32",
+        *("vit_micro_16x32", *(f"vit_st_{size}" for size in st_sizes)),
         *(f"mae_vit_{size}_16x224" for size in ("tiny", "small", "base", "large", "huge")),
-        "mae_vit_micro_16x32",
+        *("mae_vit_micro_16x32", *(f"mae_vit_st_{size}" for size in st_sizes)),
     ]
     mae = default_mae("mae_vit_base_16x224")
     assert (mae.decoder_embed_dim, mae.decoder_depth, mae.decoder_num_heads) == (384, 4, 6)

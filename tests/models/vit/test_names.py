@@ -138,16 +138,6 @@ def test_other_weights_are_refused(tmp_path: Path):
         create_model("vit_tiny_16x224", pretrained=str(file))
 
 
-def test_learned_positions_are_refused(tmp_path: Path):
-    state = redrawn("vit_micro_16x32").state_dict()
-    state |= {"pos_embed_spatial": torch.zeros(1, 16, 64)}
-    torch.save(state, tmp_path / "learned.pth")
-    with pytest.raises(
-        CheckpointError, match=r"also has pos_embed_spatial; the checkpoint belongs"
-    ):
-        create_model("vit_micro_16x32", pretrained=str(tmp_path / "learned.pth"))
-
-
 @pytest.mark.slow
 @torch.no_grad()
 def test_logits_and_predictions_equal_transformers():
