@@ -79,7 +79,7 @@ def vit_configs() -> dict[str, VitConfig]:
         init="xavier",
         head_init_scale=1.0,
     )
-    learned = {"fixed_positions": False, "sep_pos_embed": True, "class_token": True}
+    learned: dict[str, Any] = {"fixed_positions": False, "sep_pos_embed": True, "class_token": True}
     for name in ("base_16x224", "large_16x224", "micro_16x32"):
         classifiers[f"vit_st_{name}"] = replace(classifiers[f"vit_{name}"], **learned)
     autoencoders = {
