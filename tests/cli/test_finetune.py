@@ -39,6 +39,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def few_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let so few videos choose a checkpoint as these folders have."""
+    monkeypatch.setattr("hiera_video.workflows.finetune_recipe.MIN_VALIDATION", 2)
+
+
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the pictures of a dry run empty, which takes a tenth of the time."""

@@ -46,7 +46,7 @@ def test_five_videos_a_class_after_masked_pretraining() -> None:
         "weights": "of masked pre-training: all layers are trained, with layer decay 0.6",
         "length": "50 epochs of 4 steps with 10 videos; the mean of the last 10 steps' weights is "
         "kept",
-        "stop": "at the end: below 10 videos a class, none choose a checkpoint",
+        "stop": "at the end: of so few videos, none are held out to choose a checkpoint",
     }
 
 
