@@ -90,7 +90,7 @@ def _merge(merged: DictConfig, layers: Sequence[tuple[str, DictConfig]], path: s
         _check_keys(layer, source)
         try:
             merged = cast(DictConfig, OmegaConf.unsafe_merge(merged, layer))
-        except PARSE_ERRORS as error:
+        except (*PARSE_ERRORS, TypeError) as error:  # a mapping where a list belongs
             raise ConfigError(f"{source}: {_one_line(error)}") from error
     if OmegaConf.is_missing(merged, "model") or OmegaConf.is_missing(merged.model, "name"):
         raise ConfigError(f"{path}: model.name is not set; choose one, such as hiera_base_16x224")

@@ -17,6 +17,7 @@ from hiera_video.models.hiera import HieraEncoder
 from hiera_video.models.weights.load import Weights, from_pretrained, load_pretrained, read_weights
 from hiera_video.models.weights.save import save_pretrained
 from hiera_video.workflows.build import make_model
+from hiera_video.workflows.saved_settings import settings_to_save
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,14 @@ def average(sources: Sequence[str], output: Path, *, model: str | None = None) -
     names = None if first.num_classes is None else first.class_names
     mean = Weights(source=f"mean of {len(sources)} checkpoints", state=state, class_names=names)
     load_pretrained(network, mean, name=model or "")
-    save_pretrained(network, output, class_names=names)
+    config = _run_config(Path(first.source))
+    save_pretrained(
+        network,
+        output,
+        class_names=names,
+        multi_label=first.multi_label,
+        settings=settings_to_save(config) if config else first.extras.get("settings"),
+    )
 
 
 def last_checkpoints(run: Path, count: int) -> list[str]:

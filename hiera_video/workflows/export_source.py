@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from hiera_video.config.load import load_config
-from hiera_video.config.schema import MAX_CLIP_PIXELS
+from hiera_video.config.schema import MAX_CLIP_PIXELS, Config
 from hiera_video.data.config import AugmentConfig, DataConfig
 from hiera_video.data.sampling import ClipConfig
 from hiera_video.errors import ConfigError
-from hiera_video.models.registry import config_for, is_mae
+from hiera_video.models.registry import ModelConfig, config_for, is_mae
 from hiera_video.utils.checks import require
 
 if TYPE_CHECKING:
@@ -91,7 +91,9 @@ def export_source_from_run(
 
 
 def export_source_from_weights(name: str, pretrained: str, output: Output) -> ExportSource:
-    """Create a model by name with pretrained weights, normalised as published models are.
+    """Create a model by name with pretrained weights.
+
+    Clips and normalisation are those saved with the weights, or else the published models'.
 
     Args:
         name: Model name.
@@ -105,6 +107,7 @@ def export_source_from_weights(name: str, pretrained: str, output: Output) -> Ex
     from hiera_video.models.factory import create_model
     from hiera_video.models.weights.architecture import rebuild_configs
     from hiera_video.models.weights.load import load_pretrained, read_weights
+    from hiera_video.workflows.saved_settings import restore_settings
 
     weights = None if pretrained == "none" else read_weights(pretrained, name)
     if weights is not None and weights.num_classes is None and output == "logits":
@@ -125,11 +128,18 @@ def export_source_from_weights(name: str, pretrained: str, output: Output) -> Ex
     )
     if weights is not None:
         load_pretrained(model, weights, name=name)
-    frames = model.config.input_size[0] if len(model.config.input_size) == 3 else None
-    return ExportSource(
+    size = model.config.input_size
+    clip = ClipConfig(num_frames=size[0]) if len(size) == 3 else None
+    source = ExportSource(
         model=model.eval(),  # type: ignore[arg-type]
         name=name,
         weights=pretrained,
-        clip=ClipConfig(num_frames=frames) if frames else None,
+        clip=clip,
         class_names=weights.class_names if weights else None,
+        multi_label=bool(weights and weights.multi_label),
     )
+    if clip is None or weights is None or not weights.extras.get("settings"):
+        return source
+    config = Config(model=ModelConfig(name=name, input_size=size), clip=clip)
+    config = restore_settings(config, weights)
+    return replace(source, clip=config.clip, augment=config.augment)

@@ -33,8 +33,10 @@ from hiera_video.models.weights.load import (
     read_weights,
 )
 from hiera_video.models.weights.published import checkpoint_tags
+from hiera_video.models.weights.save import save_pretrained
 from hiera_video.utils.text_files import DAMAGED_JSON, is_text
 from hiera_video.workflows.build import make_model, make_views
+from hiera_video.workflows.saved_settings import restore_settings, settings_to_save
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +52,29 @@ class LoadedRun:
     class_names: tuple[str, ...] | None
     """Name of each class in index order, or None if the training set had no names."""
     config: Config
-    """Configuration of the run; for published weights, the test settings of their paper."""
+    """Configuration of the run; for weights, the test settings saved with them, or the paper's."""
     multi_label: bool = False
     """True if a video may have several labels; the probabilities then do not sum to 1."""
+
+    def save(self, folder: str | Path) -> Path:
+        """Save the model with its classes and test settings, as a folder that `load` reads.
+
+        Raises:
+            CheckpointError: The folder cannot be written.
+            ConfigError: It is a run of action detection, whose model scores boxes.
+        """
+        if self.config.train.task == "detect":
+            raise ConfigError(
+                f"{self.config.out_dir}: a run of action detection cannot be saved without its "
+                "boxes; copy the folder of the run, hv.load takes it anywhere"
+            )
+        return save_pretrained(
+            self.model,  # type: ignore[arg-type]
+            folder,
+            class_names=self.class_names,
+            multi_label=self.multi_label,
+            settings=settings_to_save(self.config),
+        )
 
 
 @dataclass(frozen=True)
@@ -76,7 +98,7 @@ def load(
     Example::
 
         run = hv.load("runs/x")
-        saved = hv.load("my_model")  # written by save_pretrained
+        saved = hv.load("my_model")  # written by run.save or save_pretrained
         published = hv.load("mae_k400_ft_k400", model="hiera_base_16x224")
 
     Args:
@@ -86,8 +108,8 @@ def load(
         which: Checkpoint of the run. By default the best one, or the last if the run has never been
             validated.
         model: Name of the model that the weights are for, by default the one that `config.json`
-            describes. Weights are tested as in the paper's
-            Kinetics protocol (5×3 views).
+            describes. Weights are tested with the settings that were saved with them, or else by
+            the paper's Kinetics protocol (5×3 views).
 
     Returns:
         The model in eval mode on the CPU, with its test transform and class names.
@@ -195,6 +217,7 @@ def _load_weights(name: str | None, source: str) -> LoadedRun:
             "loads both"
         )
     config = Config(model=section, clip=ClipConfig(num_frames=input_size[0]))
+    config = restore_settings(config, weights)
     network = make_model(config, num_classes, pretrained=None)
     load_pretrained(network, weights, name=name)  # type: ignore[arg-type]
     if class_names is None and num_classes == len(kinetics400_names()):

@@ -161,6 +161,7 @@ def test_a_value_may_interpolate_another(tmp_path: Path) -> None:
         ("augment.cutmix=inf", "augment.cutmix=inf: must be 0 or more, and finite"),
         ("augment.label_smoothing=1", "augment.label_smoothing=1.0: must be in [0, 1)"),
         ("augment.std=[0,1,1]", "augment.std=[0.0, 1.0, 1.0]: must be above 0"),
+        ("augment.mean={a: 1}", "'augment.mean={a: 1}': Cannot merge incompatible container types"),
         ("augment.mean=[nan,0,0]", "augment.mean=[nan, 0.0, 0.0]: must be finite numbers"),
         (
             "train.batch_size=${train.gone}",

@@ -286,7 +286,7 @@ def _read_files(folder: Path, source: str) -> Weights:
         config=constructor_arguments(config, state, source),
         extras=extras,
         class_names=tuple(names) if names else None,
-        multi_label=meta.get("multi_label"),
+        multi_label=meta.get("multi_label", extras.get("multi_label")),
     )
 
 

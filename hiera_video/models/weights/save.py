@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from hiera_video.models.weights.transformers_names import (
     rename_to_transformers,
     transformers_config,
 )
+from hiera_video.utils.atomic_files import atomic_path, write_atomic
 
 _EXTRA_KEYS = ("init",)  # unknown to hiera-transformer's constructor
 DECODER_KEYS = ("decoder_embed_dim", "decoder_depth", "decoder_num_heads")
@@ -54,17 +55,22 @@ def save_pretrained(
     folder: str | Path,
     *,
     class_names: Sequence[str] | None = None,
+    multi_label: bool | None = None,
+    settings: Mapping[str, Any] | None = None,
     library: Literal["hiera-transformer", "transformers"] = "hiera-transformer",
 ) -> Path:
     """Save a model in a folder that `from_pretrained` and another library load.
 
     Writes `model.safetensors`, `config.json`, `hiera_video.json` (class names and settings that
-    only this package has) and a model card.
+    only this package has) and a model card. `LoadedRun.save` passes what the run knows.
 
     Args:
         model: A `Hiera` or `MaskedAutoencoderHiera`.
         folder: Created if missing; existing files of these names are replaced.
         class_names: One name for each class of the head.
+        multi_label: True if a video may have several of the classes; None if unknown.
+        settings: Clips, views and normalisation of a test by their keys, such as
+            `{"clip.sampling": "segments"}`, which `load` restores.
         library: The other library that loads the folder, by its names of parameters and of the
             keys in `config.json`. `transformers` has image models only.
 
@@ -90,6 +96,8 @@ def save_pretrained(
     extras = {
         "kind": "mae" if is_mae else "classifier",
         "class_names": list(class_names) if class_names is not None else None,
+        "multi_label": multi_label,
+        "settings": dict(settings) if settings is not None else None,
         "init": model.config.init,
         "mae": dataclasses.asdict(model.mae) if isinstance(model, MaskedAutoencoderHiera) else None,
     }
@@ -103,20 +111,18 @@ def save_pretrained(
     target = Path(folder)
     try:
         target.mkdir(parents=True, exist_ok=True)
-        save_file(state, target / "model.safetensors", metadata={"format": "pt"})
-        (target / "config.json").write_text(
-            json.dumps(arguments, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-        (target / "hiera_video.json").write_text(
-            json.dumps(extras, indent=1, ensure_ascii=False) + "\n",
-            encoding="utf-8",
-            errors="backslashreplace",  # names of classes that are not UTF-8
-        )
-        card = _card(model, target.name, library)
-        (target / "README.md").write_text(card, encoding="utf-8")
+        with atomic_path(target / "model.safetensors") as partial:
+            save_file(state, partial, metadata={"format": "pt"})
+        write_atomic(target / "config.json", _as_json(arguments))
+        write_atomic(target / "hiera_video.json", _as_json(extras))
+        write_atomic(target / "README.md", _card(model, target.name, library))
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
         raise CheckpointError(f"{target}: cannot be written ({error})") from error
     return target
+
+
+def _as_json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 def _constructor_arguments(model: HieraEncoder) -> dict[str, Any]:
