@@ -135,7 +135,8 @@ def confusion_matrix(counts: NDArray[np.int64], names: Sequence[str]) -> bytes:
             colour = "w" if shares[row, column] > 0.5 else "k"
             text = str(counts[row, column])
             axes.text(column, row, text, ha="center", va="center", color=colour, size=9)
-    return _png(figure)
+    # constrained layout alone cuts off long names beside a square plot
+    return _png(figure, bbox_inches="tight", pad_inches=0.05)
 
 
 def _figure(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
@@ -156,7 +157,7 @@ def _display_name(score: str) -> str:
     return {"top1": "top-1", "top5": "top-5"}.get(score, score)
 
 
-def _png(figure: Figure) -> bytes:
+def _png(figure: Figure, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None}, **options)
     return buffer.getvalue()
