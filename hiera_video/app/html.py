@@ -34,6 +34,24 @@ h1 { overflow-wrap: anywhere; }
 .hv .error { color: #b42318; }
 """
 
+SCRIPT = """<script>
+// gradio takes what the recorder has handed over when it is stopped: on a slow machine nothing, and
+// never the end. So the click that stops is repeated once the recorder has handed over the rest.
+let recorder = null;
+window.MediaRecorder = class extends window.MediaRecorder {
+  constructor(...options) { super(...options); recorder = this; }
+  stop() { if (this.state !== "inactive") super.stop(); }
+};
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("#video button[aria-label='start recording']");
+  if (!button || recorder?.state !== "recording") return;
+  event.stopImmediatePropagation();
+  recorder.addEventListener("stop", () => button.click(), { once: true });
+  recorder.stop();
+}, true);
+</script>"""
+"""Goes into the page's head."""
+
 
 def block(content: str) -> str:
     """Return content as a part of the page."""

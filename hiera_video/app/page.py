@@ -12,12 +12,18 @@ from gradio.data_classes import FileData
 from hiera_video.app import html
 from hiera_video.app.analysis import Analyser, Analysis, explanation_strips
 from hiera_video.app.uploads import AppLimits, Uploads
-from hiera_video.errors import DecodeError, HieraVideoError
+from hiera_video.errors import ConfigError, DecodeError, HieraVideoError
 
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 MONO_FONTS = ["ui-monospace", "Menlo", "Consolas", "monospace"]
 MAX_QUEUE = 8
 """Questions that may wait; later ones are refused."""
+CAMERA = {"video": {"width": {"ideal": 640}, "height": {"ideal": 480}}}
+"""Size of the webcam's pictures: models see smaller ones, and browsers are slow at larger ones."""
+MIN_RECORDED = 2
+"""Frames of the shortest recording that is answered."""
+NOT_RECORDED = ("empty", "container", "no_video", "no_frames", "truncated")
+"""Reasons for which a recording without pictures is unreadable."""
 
 
 def make_input(uploads: Uploads) -> gr.Video:
@@ -28,6 +34,7 @@ def make_input(uploads: Uploads) -> gr.Video:
     video = gr.Video(
         sources=["upload", "webcam"],
         include_audio=False,
+        webcam_options=gr.WebcamOptions(constraints=CAMERA),
         label="video",
         height=320,
         elem_id="video",
@@ -72,20 +79,28 @@ class Actions:
         path = self._examples[place]
         return [str(path), *self.upload(str(path), ratio)]
 
-    def upload(self, path: str | None, ratio: float) -> list[Any]:
+    def upload(self, path: str | None, ratio: float, *, is_recording: bool = False) -> list[Any]:
         """Answer for an upload and delete it: contents of the parts that `make_page` lists."""
         if path is None:
             return _parts(None, html.note(INVITATION))
+        limits = self._uploads.limits
         try:
-            return self._answer(Path(path), ratio)
+            analysis = self._analyser.analyse(Path(path))
+            if is_recording and analysis.video.num_frames < MIN_RECORDED:
+                raise ConfigError(TOO_SHORT)
+            return self._answer(analysis, ratio)
         except HieraVideoError as error:
-            return _parts(None, html.failure(explain_error(error, path, self._uploads.limits)))
+            words = explain_error(error, path, limits, is_recording=is_recording)
+            return _parts(None, html.failure(words))
         finally:
             self._uploads.remove(Path(path))
             self._uploads.sweep()
 
-    def _answer(self, path: Path, ratio: float) -> list[Any]:
-        analysis = self._analyser.analyse(path)
+    def record(self, path: str | None, ratio: float) -> list[Any]:
+        """Answer for a recording of the webcam and delete it."""
+        return self.upload(path, ratio, is_recording=True)
+
+    def _answer(self, analysis: Analysis, ratio: float) -> list[Any]:
         choices = [(analysis.names[index], index) for index in analysis.top]
         return _parts(
             analysis,
@@ -144,6 +159,7 @@ class Actions:
 
 
 INVITATION = "Upload a video, record one, or pick an example."
+TOO_SHORT = "the recording is too short: it holds no two pictures; record at least two seconds"
 
 
 def _parts(
@@ -170,8 +186,12 @@ def _parts(
     ]
 
 
-def explain_error(error: HieraVideoError, path: str, limits: AppLimits) -> str:
+def explain_error(
+    error: HieraVideoError, path: str, limits: AppLimits, *, is_recording: bool = False
+) -> str:
     """Return an error in words for the page's user, without the place of the upload."""
+    if is_recording and isinstance(error, DecodeError) and error.reason in NOT_RECORDED:
+        return TOO_SHORT
     if isinstance(error, DecodeError) and error.reason == "hung":
         return f"the video takes more than {limits.read_seconds:g} s to decode; cut or compress it"
     if isinstance(error, DecodeError) and error.reason == "crashed":
@@ -236,9 +256,8 @@ def make_page(
             "concurrency_limit": 1,
             "api_visibility": "private",
         }
-        gr.on(
-            [video.upload, video.stop_recording], actions.upload, [video, ratio], parts, **options
-        )
+        video.upload(actions.upload, [video, ratio], parts, **options)
+        video.stop_recording(actions.record, [video, ratio], parts, **options)
         picks.click(actions.example, [picks, ratio], [video, *parts], **options)
         target.input(actions.evidence, [state, target], evidence, **options)
         ratio.release(actions.reconstruct, [state, ratio], reconstruction, **options)

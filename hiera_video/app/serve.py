@@ -102,7 +102,7 @@ def launch(page: Any, uploads: Uploads, port: int) -> str:
     from starlette.middleware import Middleware
 
     from hiera_video.app.guard import Guard
-    from hiera_video.app.html import CSS
+    from hiera_video.app.html import CSS, SCRIPT
     from hiera_video.app.page import FONTS, MONO_FONTS
 
     _, address, _ = page.launch(
@@ -123,6 +123,7 @@ def launch(page: Any, uploads: Uploads, port: int) -> str:
         footer_links=[],
         theme=gr.themes.Default(font=FONTS, font_mono=MONO_FONTS),
         css=CSS,
+        head=SCRIPT,
         app_kwargs={"middleware": [Middleware(Guard, uploads=uploads)], "docs_url": None},
     )
     return str(address)

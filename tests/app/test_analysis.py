@@ -15,12 +15,14 @@ import hiera_video as hv
 from hiera_video.app import html
 from hiera_video.app.analysis import Analyser, explanation_strips
 from hiera_video.app.nearest import NearVideos
-from hiera_video.app.page import Actions, explain_error
+from hiera_video.app.page import TOO_SHORT, Actions, explain_error
 from hiera_video.app.uploads import Uploads
 from hiera_video.config.schema import Config
 from hiera_video.errors import ConfigError, DecodeError
 from hiera_video.models.registry import ModelConfig
 from hiera_video.workflows.load_run import LoadedRun
+
+RECORDING = Path(__file__).parents[1] / "video" / "recordings" / "recorded_vp8.webm"
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +138,31 @@ def test_errors_do_not_name_the_place_of_an_upload() -> None:
     assert words(DecodeError(f"{path}: …", reason="crashed")) == (
         "the decoder crashes at this video; convert it to H.264 in MP4"
     )
+
+
+def test_a_recording_of_a_browser_is_answered(classifier: LoadedRun, uploads: Uploads) -> None:
+    actions = Actions(Analyser(classifier, LIMITS), uploads, [])
+    found = dict(zip(PARTS, actions.record(put(uploads, RECORDING), 0.5), strict=True))
+    assert "64×48, 13.07 fps, 1.9 s; one window" in found["answer"]
+    assert found["evidence"].count("<img") == 3
+    assert list(uploads.folder.iterdir()) == []
+
+
+def test_a_recording_of_one_picture_is_too_short(classifier: LoadedRun, uploads: Uploads) -> None:
+    actions = Actions(Analyser(classifier, LIMITS), uploads, [])
+    path = put(uploads, RECORDING)
+    Path(path).write_bytes(RECORDING.read_bytes()[:300])
+    found = dict(zip(PARTS, actions.record(path, 0.5), strict=True))
+    assert TOO_SHORT in found["answer"] and found["state"] is None
+    assert list(uploads.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("reason", ["empty", "container", "no_video", "no_frames", "truncated"])
+def test_a_recording_without_pictures_is_too_short(reason: str) -> None:
+    error: Any = DecodeError("a.webm: …", reason=reason)
+    words = "the recording is too short: it holds no two pictures; record at least two seconds"
+    assert explain_error(error, "a.webm", LIMITS, is_recording=True) == words == TOO_SHORT
+    assert explain_error(error, "a.webm", LIMITS) == "the video: …"
 
 
 def test_models_that_do_not_suit(classifier: LoadedRun, autoencoder: LoadedRun) -> None:

@@ -141,17 +141,26 @@ def test_an_example_is_answered(browser: Browser, address: str) -> None:
     visit.context.close()
 
 
-def test_a_recording_of_the_camera_is_answered(browser: Browser, address: str) -> None:
-    """The camera is chromium's own, which shows a green picture with a clock."""
-    visit = Visit(browser, address, "desktop")
-    page = visit.page
+def record(page: Page, milliseconds: int) -> None:
+    """Record the camera, which is chromium's own: a green picture with a clock."""
     page.get_by_label("Capture from camera").click()
     page.get_by_text("Click to Access Webcam").click()
     page.get_by_label("start recording").click()
-    page.wait_for_timeout(3000)  # the length of the recording
+    page.wait_for_timeout(milliseconds)  # the length of the recording
     page.get_by_text("Stop", exact=True).click()
-    page.wait_for_selector("#answer table, #answer .error")
-    visit.keep_picture("camera")
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_a_recording_of_the_camera_is_answered(browser: Browser, address: str, screen: str) -> None:
+    visit = Visit(browser, address, screen)
+    record(visit.page, 2000)
+    answer = visit.wait_for_answer()
+    assert answer.count("%") >= 3 and "640×480" in answer
+    assert visit.page.locator("#answer .error").count() == 0
+    assert visit.page.locator("#timeline img").count() >= 1
+    assert visit.page.locator("#evidence img").count() == 3
+    visit.keep_picture(f"camera_{screen}")
+    visit.check()
     visit.context.close()
 
 
