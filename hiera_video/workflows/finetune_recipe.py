@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from hiera_video.models.layout import HieraConfig, block_table
+from hiera_video.utils.text_files import count_of
 
 Weights = Literal["none", "encoder", "classifier"]
 """No weights, those of masked pre-training, or those of a classifier."""
 
 MIN_CLASS, MIN_VALIDATION = 10, 50
 """Videos a class, and validation videos in all, below which none are held out to choose a
-checkpoint: they are too few to choose by, and too many to miss. With 24 validation videos, the best
-checkpoint was 4.7 points worse than the last (docs/finetuning.md)."""
+checkpoint: they are too few to choose by, and too many to miss. The best
+checkpoint of 24 videos was 4.7 points worse than the last (docs/finetuning.md)."""
 HELD_OUT = 0.15
 """Share of the videos in the validation part, and in the test part."""
 HEAD_ALONE, HALF_FROZEN, STRONG_DECAY = 10, 50, 500
@@ -104,7 +105,8 @@ def choose_recipe(
         ("weights", how),
         (
             "length",
-            f"{epochs} epochs of {steps_per_epoch} steps with {batch} videos; the mean of the last "
+            f"{count_of(epochs, 'epoch')} of {count_of(steps_per_epoch, 'step')} with "
+            f"{count_of(batch, 'video')}; the mean of the last "
             f"{round(1 / (1 - train['ema']))} steps' weights is kept",
         ),
     ]
@@ -113,7 +115,8 @@ def choose_recipe(
         reasons.append(
             (
                 "stop",
-                f"after {PATIENCE} validations without a better one, each {every} epochs apart",
+                f"after {PATIENCE} validations without a better one, each "
+                f"{count_of(every, 'epoch')} apart",
             )
         )
     else:
@@ -176,7 +179,7 @@ def _choose_layers(
         decay = 0.6 if small else 0.75
         text = f"of masked pre-training: all layers are trained, with layer decay {decay}"
         return {"lr": decayed, "layer_decay": decay}, {}, text
-    start = f"of a classifier, {typical} videos a class: "
+    start = f"of a classifier, {count_of(typical, 'video')} a class: "
     frozen = ["patch_embed", "pos_embed"]
     if typical <= HEAD_ALONE:
         freeze = [*frozen, f"blocks:{model.depth}"]
@@ -202,7 +205,7 @@ def _fit_memory(batch: int, model: HieraConfig, device: Device) -> tuple[dict[st
     parts = next(n for n in range(1, batch + 1) if batch % n == 0 and batch // n <= clips)
     if parts == 1:
         return {}, ""
-    return {"accumulate": parts}, f"{parts} micro-batches of {batch // parts} videos"
+    return {"accumulate": parts}, f"{parts} micro-batches of {count_of(batch // parts, 'video')}"
 
 
 def clip_bytes(model: HieraConfig) -> int:
