@@ -45,7 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add_model_source(parser)
     add("--out", metavar="DIR", help="the same as output=")
-    add("--root", metavar="DIR", help="folder that the list's paths start from (the list's own)")
+    add("--root", metavar="DIR", help="folder that all lists' paths start from (each list's own)")
     add("--groups", metavar="FILE", help="CSV file with the columns path and group")
     add("--source", metavar="REGEX", help="group of a pattern in the path: the recording")
     add("--val", metavar="LIST", help="validation videos, instead of a part of the others")

@@ -21,7 +21,7 @@ from hiera_video.errors import ConfigError, ManifestError
 from hiera_video.eval.class_names import quote_names
 from hiera_video.utils.atomic_files import write_atomic
 from hiera_video.utils.checks import require
-from hiera_video.utils.text_files import read_json
+from hiera_video.utils.text_files import count_of, read_json
 from hiera_video.workflows.build import align_val
 from hiera_video.workflows.finetune_recipe import HELD_OUT, validates
 
@@ -36,7 +36,7 @@ class ListRequest:
     videos: str
     """Folder of class folders, or a list."""
     root: str | None = None
-    """Folder that relative paths of the list start from; None: the list's own."""
+    """Folder that relative paths of all lists start from; None: each list's own."""
     val: str | None = None
     """Validation videos; None: held out of `videos`."""
     test: str | None = None
@@ -102,7 +102,8 @@ def _check_classes(manifest: Manifest) -> None:
     missing = sorted(set(range(manifest.num_classes)) - present)
     if missing and names:
         raise ManifestError(
-            f"{manifest.source}: {len(names)} classes are named beside it, and its videos are of "
+            f"{manifest.source}: {count_of(len(names), 'class')} named beside it, and its videos "
+            "are of "
             f"{len(present)}: none of {quote_names([names[index] for index in missing])}; is the "
             "labels file another folder's? correct it, or add videos"
         )
@@ -207,7 +208,7 @@ def _claim(folder: Path) -> None:
 
 def _read_given(request: ListRequest, manifest: Manifest, config: Config) -> dict[Part, Manifest]:
     """Return the parts that the request has lists of, in the classes of `manifest`."""
-    options = {**config.data.list_options, "root": None}
+    options = {**config.data.list_options, "root": request.root}
     lists: dict[Part, str | None] = {"val": request.val, "test": request.test}
     return {
         part: align_val(config, manifest, read_manifest(given, **options))

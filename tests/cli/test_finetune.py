@@ -256,6 +256,20 @@ def test_names_of_another_folder(tmp_path: Path, labels: list[str], words: str) 
         finetune(tmp_path / "list.csv", *MICRO, f"output={tmp_path / 'run'}")
 
 
+def test_the_paths_of_all_lists_start_from_one_root(tmp_path: Path) -> None:
+    names = [f"{name}/{number}.mp4" for name in ("up", "down") for number in "12"]
+    write_names(tmp_path / "videos", *names)
+    (tmp_path / "lists").mkdir()
+    for part in ("train", "test"):
+        lines = [f"{name} {int('down' in name)}" for name in names]
+        (tmp_path / f"lists/{part}.csv").write_text("\n".join(lines))
+    lists = (tmp_path / "lists/train.csv", "--test", tmp_path / "lists/test.csv")
+    with pytest.raises(ManifestError, match=r"4 of 4 videos cannot be read, such as .*up/1\.mp4"):
+        finetune(
+            *lists, "--root", tmp_path / "videos", *MICRO, f"output={tmp_path / 'run'}", *QUICK
+        )
+
+
 def test_names_unlike_all_folders_are_warned_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
