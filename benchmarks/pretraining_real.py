@@ -1,6 +1,6 @@
 """Masked pre-training on real clips of fixed cameras, tested on places that no model has seen.
 
-    python benchmarks/pretraining_real.py clips/ --device cuda
+    python benchmarks/pretraining_real.py clips/ --one-pretraining   # hours on one core
     python benchmarks/pretraining_real.py clips/ --split random --arms cheap scratch future
 
 `clips/groups.csv` has the columns path, label and group; a group is a place and a camera, such as
@@ -12,7 +12,7 @@ Arms, each with three seeds:
 
 - `cheap`: the most frequent class (majority), and a linear classifier on the average of a clip's
   frames, reduced to 16x16 pixels (mean frame);
-- `scratch`: a micro Hiera on 16 frames of the clip;
+- `scratch`: a micro Hiera;
 - `random`, `future`: the same after masked pre-training on the training places' clips without
   labels, with random units hidden, or the second half of the clip.
 
@@ -27,6 +27,7 @@ import json
 import random
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -117,16 +118,17 @@ def main() -> None:
     add("--split", choices=SPLITS, default="place")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
     add("--folds", type=int, nargs="+", help="folds to run, counted from 0; all by default")
-    add("--frames", type=int, default=16, help="frames of a clip")
-    add("--size", type=int, default=64, help="side of a clip in pixels, a multiple of 16")
-    add("--steps", type=int, default=800, help="steps of pre-training")
-    add("--batch", type=int, default=32, help="clips of a step of pre-training")
+    add("--frames", type=int, default=8, help="frames of a clip")
+    add("--size", type=int, default=48, help="side of a clip in pixels, a multiple of 16")
+    add("--steps", type=int, default=1600, help="steps of pre-training")
+    add("--batch", type=int, default=16, help="clips of a step of pre-training")
     add(
         "--one-pretraining",
         action="store_true",
         help="of each fold, for the fine-tunings of all seeds",
     )
-    add("--epochs", type=int, default=30, help="epochs of fine-tuning")
+    add("--share", type=float, default=1.0, help="share of each class that fine-tuning sees")
+    add("--epochs", type=int, default=20, help="epochs of fine-tuning")
     add("--lr", type=float, default=4e-3, help="peak learning rate of fine-tuning")
     add("--layer-decay", type=float, default=0.6, help="of fine-tuning, from scratch too")
     add("--device", default="cpu")
@@ -153,20 +155,30 @@ def main() -> None:
         with kept.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         print(json.dumps({**key, **details, "seconds": row["seconds"]}), flush=True)
-    rows = [
-        row for row in read_rows(kept) if settings_of(row["arm"], arguments).items() <= row.items()
-    ]
     labels = real.labels.cpu().numpy()
     places = [place if place in real.folds else "other" for place in real.places]
+
+    def table(split: str, steps: int, arms: Sequence[str]) -> list[dict[str, Any]]:
+        same = argparse.Namespace(**{**vars(arguments), "steps": steps})
+        rows = [
+            row
+            for row in read_rows(kept)
+            if row["split"] == split
+            and row["arm"] in arms
+            and settings_of(row["arm"], same).items() <= row.items()
+        ]
+        return summarise(rows, labels, places)
+
+    tried = sorted({row["steps"] for row in read_rows(kept) if "steps" in row})
     result = {
         "what": (__doc__ or "").partition("\n")[0],
         "command": " ".join(["python", *sys.argv]),
         "clips": len(real.labels),
         "places": real.folds,
         "settings": settings_of("future", arguments),
-        "splits": {
-            split: summarise([row for row in rows if row["split"] == split], labels, places)
-            for split in SPLITS
+        "splits": {split: table(split, arguments.steps, ARMS) for split in SPLITS},
+        "steps of pre-training": {
+            steps: lines for steps in tried if (lines := table("place", steps, tuple(MASKINGS)))
         },
     }
     print(record("pretraining_real", result, arguments.out))
@@ -176,7 +188,7 @@ def settings_of(arm: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Return what an arm's result depends on, besides fold and seed."""
     names = list(PRETRAINING[:2])
     if arm != "cheap":
-        names += ["epochs", "lr", "layer_decay"]
+        names += ["epochs", "lr", "layer_decay", "share"]
     if arm in MASKINGS:
         names += [*PRETRAINING[2:], "one_pretraining"]
     return {name: getattr(arguments, name) for name in names}
@@ -186,7 +198,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """Read the finished arms."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [{"share": 1.0, **json.loads(line)} for line in lines]
 
 
 def read_set(arguments: argparse.Namespace) -> RealSet:
@@ -235,6 +248,7 @@ def run(
         if not kept.exists():
             torch.save(pretrain(real, train, MASKINGS[arm], arguments, first), kept)
         weights, details = torch.load(kept, map_location="cpu")
+    train = choose_share(real.labels, train, arguments.share, seed)
     torch.manual_seed(seed)
     model: Any = classifier(weights, len(real.classes), real.clips)
     model = model.to(real.labels.device)
@@ -242,6 +256,18 @@ def run(
     scores = ridge(known, real.labels[train], queries, len(real.classes))
     tuned = fine_tune(model, real, train, test, arguments, seed)
     return test, {f"{arm}, frozen": scores.argmax(1).tolist(), arm: tuned}, details
+
+
+def choose_share(labels: Tensor, rows: list[int], share: float, seed: int) -> list[int]:
+    """Return a random share of the rows of each class, at least one."""
+    if share == 1:
+        return rows
+    generator = random.Random(f"share/{seed}")
+    chosen = []
+    for label in sorted(set(labels[rows].tolist())):
+        of_class = [row for row in rows if labels[row] == label]
+        chosen += generator.sample(of_class, max(1, round(share * len(of_class))))
+    return sorted(chosen)
 
 
 def mean_frame_classifier(real: RealSet, train: list[int], test: list[int]) -> list[int]:
