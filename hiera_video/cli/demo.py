@@ -4,8 +4,8 @@ hiera-video demo                      # in this folder: data/ and runs/; minutes
 hiera-video demo --quick output=try   # a few videos and epochs, to check an installation
 
 The last two lines compare two epochs of fine-tuning from masked pre-training with two epochs from
-scratch. The line before is the first model after three more epochs at a higher resolution. The same
-command resumes after an interruption and reuses what is complete.
+scratch. The line before is the pre-trained one after three more epochs at a higher resolution. The
+same command resumes after an interruption and reuses what is complete.
 """
 
 from __future__ import annotations
