@@ -65,7 +65,7 @@ class BitstreamCheck:
             if self._codec == "h264" and not (self._stores_times or self._has_b_slices):
                 self._has_b_slices = has_b_slices(bytes(packet), self._length_size)
             if self._codec == "vp8":
-                return flagged and not memoryview(packet)[0] & VP8_INTER
+                return flagged and bool(packet.size) and not memoryview(packet)[0] & VP8_INTER
             if self._codec not in NAL_HEADER:
                 return flagged
             if is_first:
@@ -79,7 +79,7 @@ class BitstreamCheck:
 
     def is_hidden(self, packet: Packet[VideoStream]) -> bool:
         """Return True if the packet's frame is decoded, but never shown."""
-        return self._codec == "vp8" and not memoryview(packet)[0] & VP8_SHOWN
+        return self._codec == "vp8" and bool(packet.size) and not memoryview(packet)[0] & VP8_SHOWN
 
     @property
     def is_packed(self) -> bool:
