@@ -353,7 +353,8 @@ def _check_numbers(value: object, key: str) -> None:
 
 def _one_line(error: Exception) -> str:
     """Return a message of OmegaConf or YAML without line breaks, with the key it is about."""
-    if isinstance(error, RecursionError):
+    too_deep = "exceeded maximum nesting depth"  # PyYAML 6.0.4's own limit
+    if isinstance(error, RecursionError) or too_deep in str(error):
         return "is nested too deeply; write `section: key: value` lines"
     if "integer string conversion" in str(error):
         return "contains a number of too many digits; shorten it"

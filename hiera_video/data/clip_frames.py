@@ -14,6 +14,7 @@ from hiera_video.data.manifest.record import Record
 from hiera_video.data.sampling import FrameRange, frame_range_of
 from hiera_video.data.transforms.multicrop import Crops
 from hiera_video.errors import DecodeError
+from hiera_video.utils.text_files import count_of
 from hiera_video.video.pyav import PyAVReader
 from hiera_video.video.reader import Frames, VideoReader, unreadable
 from hiera_video.video.sequential import FramesRenumbered
@@ -55,7 +56,8 @@ def record_frame_ranges(video: VideoReader, record: Record) -> list[FrameRange]:
         raise unreadable(
             record.path,
             "truncated",
-            f"has {len(times)} frames, but its list says {record.num_frames}; make it again",
+            f"has {count_of(len(times), 'frame')}, but its list says {record.num_frames}; make "
+            "it again",
         )
     times = times[: record.num_frames]
     if record.excluded_seconds:

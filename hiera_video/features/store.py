@@ -31,7 +31,7 @@ from torch.utils.data import Dataset
 from hiera_video.errors import FeatureError
 from hiera_video.features.shard_files import INDEX, METADATA, ShardFiles
 from hiera_video.utils.hashing import file_sha256
-from hiera_video.utils.text_files import escape_names
+from hiera_video.utils.text_files import count_of, escape_names
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 OPEN_SHARDS = 32
@@ -309,7 +309,8 @@ def _read_index(files: ShardFiles, number: int) -> pa.Table:
     if not complete or videos != summary["videos"]:
         raise _damaged(
             path,
-            f"has {len(offsets)} clips of {videos} videos, its .json says {summary['clips']} of "
+            f"has {count_of(len(offsets), 'clip')} of {count_of(videos, 'video')}, its .json "
+            f"says {summary['clips']} of "
             f"{summary['videos']}",
         )
     return table

@@ -159,7 +159,7 @@ def _start_logger(name: str, run: Path, config: Mapping[str, Any]) -> Any:
         )
     id_file = run / "logger_id"
     if not id_file.exists():
-        id_file.write_text(uuid.uuid4().hex[:12])
+        write_atomic(id_file, uuid.uuid4().hex[:12])
     arguments = {
         "project": PROJECT,
         "name": run.resolve().name,

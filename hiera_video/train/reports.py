@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hiera_video.runtime.distributed import World
 from hiera_video.train.stats import StepStats
+from hiera_video.utils.atomic_files import write_atomic
 from hiera_video.utils.text_files import count_of
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ def report_non_finite(
     if folder:
         path = folder / "non_finite.json"
         facts = {"step": step, "loss": str(loss), "grad_norm": str(norm), "rows_by_rank": rows}
-        path.write_text(json.dumps(facts))
+        write_atomic(path, json.dumps(facts))
         where = f"in {path}"
     logger.error(
         "step %d: loss %s, gradient norm %s: stopped before the weights changed; the manifest "

@@ -72,6 +72,20 @@ def write_atomic(
         partial.write_bytes(content)
 
 
+def write_output(path: Path, content: bytes) -> None:
+    """Write a file of results atomically, and a link, pipe or device (`/dev/stdout`) as it is.
+
+    A file in a folder that allows no new files is written in place too.
+    """
+    in_place = path.is_symlink() or (
+        path.exists() and not (path.is_file() and os.access(path.parent, os.W_OK))
+    )
+    if in_place:
+        path.write_bytes(content)
+    else:
+        write_atomic(path, content)
+
+
 def publish(partial: Path, path: Path) -> None:
     """Rename a synced file or folder to `path` and sync the folder that holds it."""
     partial.replace(path)

@@ -15,6 +15,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from hiera_video.errors import DecodeError
+from hiera_video.utils.text_files import count_of
 from hiera_video.video.reader import Limits, unreadable
 
 FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,ogg,gif,asf,ivf"
@@ -116,7 +117,7 @@ def check_request(
     for index in indices:
         if not 0 <= index < count:
             raise IndexError(
-                f"{path}: frame {index} does not exist; the video has {count} frames, "
+                f"{path}: frame {index} does not exist; the video has {count_of(count, 'frame')}, "
                 f"0 to {count - 1}"
             )
     size = len(indices) * width * height * 3

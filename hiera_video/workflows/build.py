@@ -22,6 +22,7 @@ from hiera_video.errors import ConfigError, ManifestError
 from hiera_video.eval.class_names import align_classes, align_label_count, quote_names
 from hiera_video.utils.checks import require
 from hiera_video.utils.remote_files import is_url
+from hiera_video.utils.text_files import count_of
 from hiera_video.workflows.key_frames import read_key_frames, require_same_classes
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def resolve_num_classes(config: Config, *manifests: Manifest) -> int | None:
     train, count = manifests[0], config.model.num_classes or manifests[0].num_classes
     if train.class_names is not None and len(train.class_names) != count:
         raise ManifestError(
-            f"{train.source}: names {len(train.class_names)} classes, but "
+            f"{train.source}: names {count_of(len(train.class_names), 'class')}, but "
             f"model.num_classes={count}; set model.num_classes=null to use the number it names"
         )
     for manifest in manifests:

@@ -22,6 +22,7 @@ from hiera_video.models.registry import config_for
 from hiera_video.models.weights.load import read_weights
 from hiera_video.utils.atomic_files import write_atomic
 from hiera_video.utils.checks import require
+from hiera_video.utils.text_files import count_of
 from hiera_video.workflows.build import align_val, has_validation, read_split, resolve_num_classes
 from hiera_video.workflows.finetune_config import Keys, check_keys, load_keys, merge_keys
 from hiera_video.workflows.finetune_lists import RECIPE, ListRequest, SplitLists, make_lists
@@ -161,7 +162,7 @@ def plan_lines(
     parts += [f"{len(tested.records)} test"] if tested else []
     rows = [
         ("model", f"{config.model.name} from {config.model.pretrained or 'none'}"),
-        ("videos", f"{', '.join(parts)}; {len(sizes)} classes"),
+        ("videos", f"{', '.join(parts)}; {count_of(len(sizes), 'class')}"),
         *(("", note) for note in lists.notes),
         *recipe.reasons,
         ("files", f"{request.output / LISTS}, {request.output / RECIPE}"),

@@ -86,7 +86,8 @@ def describe_model(request: ModelRequest) -> str:
     if isinstance(model, Hiera):
         saved = count_saved_bytes(model.train(), shape)
         step += f", about {saved / 1e9:.2f} GB of activations a clip"
-    head = f"{config.num_classes} classes" if request.mae is None else "masked autoencoder"
+    classes = count_of(config.num_classes, "class")
+    head = classes if request.mae is None else "masked autoencoder"
     return "\n".join(
         [
             f"{request.name}: input {list(shape)}, {head}",

@@ -121,7 +121,8 @@ def score_list(run: LoadedRun, manifest: Manifest, settings: SegmentSettings) ->
             unreadable.append(str(error))
     if not curves:
         raise ManifestError(
-            f"{manifest.source}: none of its {len(unreadable)} videos can be read; see above"
+            f"{manifest.source}: none of its {count_of(len(unreadable), 'video')} can be read; "
+            "see above"
         )
     names = class_names(run, next(iter(curves.values())).curve)
     manifest.require_labels_below(len(names), "the run has")
@@ -295,7 +296,8 @@ def page_of(
         videos,
         scored.names,
         facts=[
-            f"{results['manifest']} · {results['evaluated']} of {results['of']} videos evaluated",
+            f"{results['manifest']} · {results['evaluated']} of "
+            f"{count_of(results['of'], 'video')} evaluated",
             *results["unreadable"],
         ],
         columns=["class", "labelled", "found", *(f"AP@{at:g}" for at in precision.overlaps)],

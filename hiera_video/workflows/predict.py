@@ -20,6 +20,7 @@ from hiera_video.data.manifest.record import VIDEO_SUFFIXES, Record
 from hiera_video.data.sampling import ClipConfig
 from hiera_video.errors import ConfigError, DecodeError
 from hiera_video.models.registry import ModelConfig, config_for
+from hiera_video.utils import atomic_files
 from hiera_video.utils.safe_paths import walk_folders
 from hiera_video.utils.text_files import count_of, csv_cell, encode_json, encode_text, printable
 from hiera_video.video.options import Backend, FrameFolder
@@ -340,6 +341,6 @@ def check_writable(path: str) -> None:
 def write_file(path: str, content: bytes) -> None:
     """Write a file, or raise `ConfigError`."""
     try:
-        Path(path).write_bytes(content)
+        atomic_files.write_output(Path(path), content)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror})") from error

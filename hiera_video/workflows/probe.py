@@ -30,6 +30,7 @@ from hiera_video.runtime.distributed import World, init_distributed
 from hiera_video.runtime.run_folder import lock_run_folder, write_environment
 from hiera_video.utils.atomic_files import write_atomic
 from hiera_video.utils.resumable import identity_folder
+from hiera_video.utils.text_files import count_of
 from hiera_video.workflows.build import make_model, make_quarantine_policy
 from hiera_video.workflows.extraction_plan import extraction_identity, make_plan
 
@@ -159,7 +160,8 @@ def _extract(
     rows = store.clips().column("row").to_numpy()[::per_video]
     if not len(rows):
         raise ManifestError(
-            f"{manifest.source}: all {len(manifest.records)} videos are unreadable; see the log"
+            f"{manifest.source}: none of its {count_of(len(manifest.records), 'video')} can be "
+            "read; see the log"
         )
     features = store.matrix()
     features = features.view(len(rows), per_video, -1, features.shape[-1])

@@ -14,6 +14,7 @@ from hiera_video.data.transforms.train_eval import EvalTransform
 from hiera_video.errors import ConfigError, ExportError
 from hiera_video.eval.class_names import align_classes
 from hiera_video.export.program import Output, Program
+from hiera_video.utils.text_files import count_of
 from hiera_video.workflows.export_source import ExportSource
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,8 @@ def load_clips(
         labels.append(label if isinstance(label, int) else None)
     if not clips:
         raise ExportError(
-            f"{videos}: none of its {total} videos can be read; set --videos to another list"
+            f"{videos}: none of its {count_of(total, 'video')} can be read; set --videos to "
+            "another list"
         )
     return torch.cat(clips), labels
 

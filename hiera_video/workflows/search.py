@@ -25,6 +25,7 @@ from hiera_video.errors import ConfigError, DecodeError, FeatureError
 from hiera_video.features.config import FeaturesConfig
 from hiera_video.models.registry import ModelConfig, is_mae
 from hiera_video.train.config import TrainConfig
+from hiera_video.utils import atomic_files
 from hiera_video.utils.short_paths import short_paths
 from hiera_video.utils.text_files import csv_cell, read_text, unescape_names
 from hiera_video.video.options import Backend
@@ -367,7 +368,7 @@ def write_output(path: str, content: bytes) -> None:
         ConfigError: It cannot be written.
     """
     try:
-        Path(path).write_bytes(content)
+        atomic_files.write_output(Path(path), content)
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be written ({error.strerror}); choose another file"

@@ -163,7 +163,8 @@ def check_classes(config: Config, weights: Weights, manifest: Manifest) -> int:
         )
     if config.model.num_classes not in (None, count):
         raise CheckpointError(
-            f"{weights.source}: has {count} classes, model.num_classes={config.model.num_classes}; "
+            f"{weights.source}: has {count_of(count, 'class')}, "
+            f"model.num_classes={config.model.num_classes}; "
             "leave model.num_classes unset or choose another checkpoint"
         )
     if count == 1 and not manifest.multi_label:
@@ -215,7 +216,8 @@ def _check_predictions(predictions: Predictions, manifest: Manifest, config: Con
         logger.warning("row %d is unreadable: %s", video.row, video.message)
     if not len(predictions.rows):
         raise ManifestError(
-            f"{manifest.source}: none of its {len(manifest.records)} videos can be read; see above"
+            f"{manifest.source}: none of its {count_of(len(manifest.records), 'video')} can be "
+            "read; see above"
         )
     found, expected = predictions.logits.shape[1], config.test.clips * config.test.crops
     if found != expected:

@@ -224,7 +224,7 @@ def test_invalid_lists_and_settings_are_refused(
         run(tmp_path, *common, f"data.train={listing}", f"data.root={videos}")
     (tmp_path / "bad.mp4").write_bytes(b"not a video")
     (tmp_path / "bad.csv").write_text("bad.mp4 0\n")
-    with pytest.raises(ManifestError, match="all 1 videos are unreadable; see the log"):
+    with pytest.raises(ManifestError, match="none of its 1 video can be read; see the log"):
         run(tmp_path, *common, f"data.val={tmp_path / 'bad.csv'}")
     with pytest.raises(ConfigError, match=r"probe.clips=3: clip.sampling=segments has 1 view"):
         run(tmp_path, *common, "clip.sampling=segments", "probe.clips=3")

@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
+import yaml
 
 from hiera_video.config import load
 from hiera_video.config.load import flatten_config, load_config, override_config, save_config
@@ -356,6 +358,14 @@ def test_deep_yaml(tmp_path: Path, depth: int, opening: str, closing: str) -> No
     expected = "is nested too deeply; write `section: key: value` lines"
     assert refusal(write(tmp_path, value)).endswith(expected)
     assert refusal(MOTION, f"optim.lr={value}").endswith(expected)
+
+
+def test_a_depth_that_the_parser_refuses_itself(tmp_path: Path) -> None:
+    error = yaml.YAMLError("while increasing flow level\nexceeded maximum nesting depth")
+    with mock.patch.object(yaml, "parse", side_effect=error):
+        message = refusal(write(tmp_path, "seed: 1"))
+    words = "x.yaml: not valid YAML: is nested too deeply; write `section: key: value` lines"
+    assert message.endswith(words)
 
 
 @pytest.mark.parametrize(

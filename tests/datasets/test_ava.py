@@ -63,8 +63,8 @@ def test_lists_and_keys(ava: Path, capsys: pytest.CaptureFixture[str]) -> None:
     notes = ava / "annotations"
     assert capsys.readouterr().out == (
         f"{ava}/train.csv: 1 key frames and 2 lines of 1 of 2 videos; 1 key frames excluded\n"
-        f"{ava}/val.csv: 1 key frames and 1 lines of 1 of 1 videos; 0 key frames excluded\n"
-        f"{ava}/val_boxes.csv: 1 key frames and 1 lines of 1 of 1 videos; 0 key frames excluded\n"
+        f"{ava}/val.csv: 1 key frame and 1 line of 1 of 1 video; 0 key frames excluded\n"
+        f"{ava}/val_boxes.csv: 1 key frame and 1 line of 1 of 1 video; 0 key frames excluded\n"
         "use: hiera-video train --cfg ava_hiera_l \\\n"
         f"  data.root={ava}/videos \\\n"
         f"  detect.label_map={notes}/ava_action_list_v2.2.pbtxt \\\n"
@@ -175,7 +175,7 @@ def test_errors(ava: Path) -> None:
     lists = {
         "one,0902,0.1\n": r"ava_train_v2.2.csv:1: has 3 columns, AVA's lines are video,second,x1",
         "one,x,0,0,1,1,12,0\n": r"ava_train_v2.2.csv:1: second 'x' is not a number; download",
-        "two,0902,0,0,1,1,12,0\n": r"none of its 1 videos is there; the first is two: name the",
+        "two,0902,0,0,1,1,12,0\n": r"none of its 1 video is there; the first is two: name the",
     }
     for text, words in lists.items():
         (ava / "annotations" / "ava_train_v2.2.csv").write_text(text)

@@ -79,7 +79,7 @@ def test_missing_annotations(prepare: Prepare) -> None:
         ),
         (
             {"id": "8", "template": "Pushing [something]"},
-            r"ssv2/frames: contains frames of none of the 1 videos in ssv2/train.json",
+            r"ssv2/frames: contains frames of none of the 1 video in ssv2/train.json",
         ),
     ],
 )

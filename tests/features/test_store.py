@@ -223,7 +223,7 @@ def test_a_short_index_is_an_error_that_names_the_file(written: Written) -> None
     path = written[0]
     index = path / "shards" / "00000" / "00000000.parquet"
     table = parquet.read_table(index)
-    for rows, words in ((0, "has 0 clips of 0 videos"), (2, "has 2 clips of 1 videos")):
+    for rows, words in ((0, "has 0 clips of 0 videos"), (2, "has 2 clips of 1 video")):
         parquet.write_table(table.slice(0, rows), index)
         with pytest.raises(FeatureError, match=rf"0\.parquet: cannot be read \({words}, its .json"):
             hv.FeatureStore(path)

@@ -5,10 +5,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
-from hiera_video.utils.atomic_files import atomic_file, atomic_path, publish, write_atomic
+from hiera_video.utils.atomic_files import (
+    atomic_file,
+    atomic_path,
+    publish,
+    write_atomic,
+    write_output,
+)
 
 
 def test_content_appears_when_the_block_ends(tmp_path: Path) -> None:
@@ -79,3 +86,32 @@ def test_a_folder_that_cannot_be_synced_is_no_error(
     monkeypatch.setattr(os, "open", open_files_only)
     write_atomic(tmp_path / "a.txt", b"1")
     assert (tmp_path / "a.txt").read_bytes() == b"1"
+
+
+def test_results_appear_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    write_output(path, b"one")
+    old = path.stat().st_ino
+    with (
+        mock.patch.object(Path, "replace", side_effect=OSError("stopped")),
+        pytest.raises(OSError, match="stopped"),
+    ):
+        write_output(path, b"two")
+    assert path.read_bytes() == b"one"
+    write_output(path, b"two")
+    assert (path.read_bytes(), path.stat().st_ino != old) == (b"two", True)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_links_and_pipes_of_results_stay(tmp_path: Path) -> None:
+    link, target = tmp_path / "link", tmp_path / "target"
+    link.symlink_to(target)
+    write_output(link, b"one")
+    assert (link.is_symlink(), target.read_bytes()) == (True, b"one")
+    reader, writer = os.pipe()
+    write_output(Path(f"/dev/fd/{writer}"), b"two")
+    os.close(writer)
+    with os.fdopen(reader, "rb") as file:
+        assert file.read() == b"two"
+    with pytest.raises(OSError, match="No space left"):
+        write_output(Path("/dev/full"), b"three")

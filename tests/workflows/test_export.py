@@ -197,7 +197,7 @@ def test_load_clips(source: ExportSource, tmp_path: Path) -> None:
         load_clips(source, None, 4)
     (tmp_path / "a.mp4").write_bytes(b"no video")
     with pytest.raises(
-        ExportError, match=r"none of its 1 videos can be read; set --videos to another list"
+        ExportError, match=r"none of its 1 video can be read; set --videos to another list"
     ):
         load_clips(source, str(tmp_path), 4)
     with pytest.raises(

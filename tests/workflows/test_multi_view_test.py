@@ -296,7 +296,7 @@ def test_a_checkpoint_that_does_not_fit(common: list[str], tmp_path: Path) -> No
         (
             f"data.test={tmp_path / 'gone.csv'}",
             ManifestError,
-            "none of its 1 videos can be read; see above",
+            "none of its 1 video can be read; see above",
         ),
     ):
         with pytest.raises(kind, match=words):

@@ -268,7 +268,7 @@ def test_lists_are_checked(run: Path, film: Path, tmp_path: Path) -> None:
             run_command(["predict", "--run", str(run), "--choose-thresholds", str(listing)])
     listing.write_text("nowhere.mp4 0 1 2\n")
     listing.with_name("labels.txt").write_text("dark\n")
-    with pytest.raises(ManifestError, match="none of its 1 videos can be read; see above"):
+    with pytest.raises(ManifestError, match="none of its 1 video can be read; see above"):
         run_command(["predict", "--run", str(run), "--choose-thresholds", str(listing)])
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from hiera_video.cli.arguments import command_parser
 from hiera_video.data.prepare.cli import require_paths
 from hiera_video.errors import ConfigError
+from hiera_video.utils.text_files import count_of
 
 SPLITS = ("train", "val")
 
@@ -62,8 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             counts = write_ava_list(source, target, present, release.excluded(split))
             listed = counts.present + len(counts.missing)
             print(
-                f"{target}: {counts.key_frames} key frames and {counts.boxes} lines of "
-                f"{counts.present} of {listed} videos; {counts.excluded} key frames excluded"
+                f"{target}: {count_of(counts.key_frames, 'key frame')} and "
+                f"{count_of(counts.boxes, 'line')} of {counts.present} of "
+                f"{count_of(listed, 'video')}; {counts.excluded} key frames excluded"
             )
             if name == split:
                 keys += [f"data.{split}={target}"]

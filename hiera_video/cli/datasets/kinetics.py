@@ -29,6 +29,7 @@ from hiera_video.data.prepare.cli import (
 )
 from hiera_video.errors import ManifestError
 from hiera_video.utils.safe_paths import walk_folders
+from hiera_video.utils.text_files import count_of
 
 COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 
@@ -73,7 +74,8 @@ def make_list(
     lines = [f"{present[name]} {index_of[label]}\n" for name, label in clips if name in present]
     if not lines:
         raise ManifestError(
-            f"{videos}: contains none of the {len(clips)} clips that {annotations} lists"
+            f"{videos}: contains none of the {count_of(len(clips), 'clip')} that {annotations} "
+            "lists"
         )
     if names is None:
         write_class_names(listing.parent, found)

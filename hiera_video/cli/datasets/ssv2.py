@@ -27,7 +27,7 @@ from hiera_video.data.prepare.cli import (
 )
 from hiera_video.errors import ManifestError
 from hiera_video.utils.checks import require
-from hiera_video.utils.text_files import read_json
+from hiera_video.utils.text_files import count_of, read_json
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -77,7 +77,8 @@ def list_frame_folders(annotations: Path, frames: Path) -> None:
             lines.append(f"{entry['id']} {count} {index_of[name]}\n")
     if not lines:
         raise ManifestError(
-            f"{frames}: contains frames of none of the {len(entries)} videos in {annotations}"
+            f"{frames}: contains frames of none of the {count_of(len(entries), 'video')} in "
+            f"{annotations}"
         )
     listing = annotations.with_name(f"{annotations.stem}_frames.txt")
     write_list(listing, lines, listed=len(entries), num_classes=len(index_of))

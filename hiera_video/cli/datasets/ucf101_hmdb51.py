@@ -26,6 +26,7 @@ from hiera_video.data.prepare.cli import (
     write_list,
 )
 from hiera_video.errors import ManifestError
+from hiera_video.utils.text_files import count_of
 
 HMDB51_PARTS = {"1": "train", "2": "test"}
 
@@ -60,8 +61,8 @@ def make_lists(videos: Path, listed: dict[str, list[str]], split: int) -> list[P
     for part, paths in listed.items():
         if not present[part]:
             raise ManifestError(
-                f"{videos}: contains none of the {len(paths)} clips of the {part} split, "
-                f"first {paths[0]}"
+                f"{videos}: contains none of the {count_of(len(paths), 'clip')} of the {part} "
+                f"split, first {paths[0]}"
             )
     # UCF101's classInd.txt ignores case: Hammering before HammerThrow
     classes = sorted(

@@ -12,7 +12,7 @@ from pathlib import Path
 from hiera_video.data.manifest.record import Label, Manifest
 from hiera_video.errors import ManifestError
 from hiera_video.utils.atomic_files import write_atomic
-from hiera_video.utils.text_files import is_text, read_json, read_text
+from hiera_video.utils.text_files import count_of, is_text, read_json, read_text
 
 CLASS_NAME_FILES = ("labels.txt", "labels.json")
 
@@ -142,8 +142,8 @@ def share_class_names(manifest: Manifest, names: tuple[str, ...], names_source: 
         if manifest.num_classes > len(names):
             raise ManifestError(
                 f"{manifest.source}: has labels up to {manifest.num_classes - 1}, but "
-                f"{names_source} names {len(names)} classes, and they would share one labels "
-                f"file; {remedy}"
+                f"{names_source} names {count_of(len(names), 'class')}, and they would share one "
+                f"labels file; {remedy}"
             )
         return replace(manifest, class_names=names)
     known = set(names)

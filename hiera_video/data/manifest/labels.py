@@ -6,6 +6,7 @@ import re
 
 from hiera_video.data.manifest.record import Label, as_tuple
 from hiera_video.errors import ManifestError
+from hiera_video.utils.text_files import count_of
 
 NO_LABEL = '""'
 """A video that is not labelled."""
@@ -46,7 +47,7 @@ class LabelReader:
             if self._num_names is not None and index >= self._num_names:
                 raise ManifestError(
                     f"{where}: label {index} is too high: {self._names_source} names "
-                    f"{self._num_names} classes, 0 to {self._num_names - 1}; "
+                    f"{count_of(self._num_names, 'class')}, 0 to {self._num_names - 1}; "
                     "correct the label or complete the names"
                 )
         self._known[text] = label

@@ -11,7 +11,7 @@ from pathlib import Path
 from hiera_video.data.manifest.record import VIDEO_SUFFIXES
 from hiera_video.errors import ManifestError
 from hiera_video.utils.atomic_files import atomic_path
-from hiera_video.utils.text_files import csv_field, read_lines
+from hiera_video.utils.text_files import count_of, csv_field, read_lines
 from hiera_video.video import open_video
 
 CUT_START, CUT_SECONDS, CUT_FPS = 900, 901, 30
@@ -132,7 +132,7 @@ def write_ava_list(source: Path, target: Path, present: set[str], excluded: Path
                 file.write(",".join(map(csv_field, columns)) + "\n")
         if not kept:
             raise ManifestError(
-                f"{source}: none of its {len(missing)} videos is there; the first is "
+                f"{source}: none of its {count_of(len(missing), 'video')} is there; the first is "
                 f"{next(iter(missing), '?')}: name the folder of AVA's videos with --videos"
             )
     return AvaCounts(

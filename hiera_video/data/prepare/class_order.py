@@ -13,6 +13,7 @@ from hiera_video.data.manifest.class_names import (
     share_class_names,
 )
 from hiera_video.data.manifest.record import Manifest, Record, as_tuple
+from hiera_video.utils.text_files import count_of
 
 
 def unify_classes(
@@ -97,7 +98,7 @@ def compare_class_order(names: Sequence[str], reference: Sequence[str]) -> list[
     """
     ours, theirs = [_normalise(name) for name in names], [_normalise(name) for name in reference]
     if len(ours) != len(theirs):
-        return [f"{len(ours)} classes, but {len(theirs)} in the reference"]
+        return [f"{count_of(len(ours), 'class')}, but {len(theirs)} in the reference"]
     index_of = {name: index for index, name in enumerate(theirs)}
     return [
         f"class {index} is '{names[index]}', but '{reference[index]}' in the reference (which has "

@@ -16,7 +16,7 @@ from pathlib import Path, PurePath
 
 from hiera_video.data.manifest.record import Manifest
 from hiera_video.errors import ConfigError, ManifestError
-from hiera_video.utils.text_files import read_text, shorten
+from hiera_video.utils.text_files import count_of, read_text, shorten
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ def read_groups(file: Path, manifest: Manifest) -> list[str]:
     missing = [r.path for r, group in zip(manifest.records, found) if group is None]
     if missing:
         raise ManifestError(
-            f"{file}: has no group for {len(missing)} of {len(found)} videos, such as "
+            f"{file}: has no group for {len(missing)} of {count_of(len(found), 'video')}, such as "
             f"{missing[0]}; add a line for each"
         )
     return [str(group) for group in found]

@@ -21,6 +21,7 @@ from hiera_video.models.weights.inflate import (
     resize_position_embeddings,
 )
 from hiera_video.models.weights.timm_names import merge_window_positions
+from hiera_video.utils.text_files import count_of
 
 _CLASSIFIER = ("norm.", "head.")
 _FUSION = ("encoder_norm.", "multi_scale_fusion_heads.")
@@ -73,7 +74,8 @@ def adapt_state_dict(
     head, own_head = state.get(_HEAD), parameters.get(_HEAD)
     if head is not None and own_head is not None and len(head) != len(own_head):
         notes.append(
-            f"head newly initialised: the file has {len(head)} classes, the model {len(own_head)}"
+            f"head newly initialised: the file has {count_of(len(head), 'class')}, the model "
+            f"{len(own_head)}"
         )
         state = {name: value for name, value in state.items() if not name.startswith("head.")}
     adapted = {name: value for name, value in state.items() if name in parameters}

@@ -33,6 +33,7 @@ from hiera_video.models.weights.published import PUBLISHED, checkpoint_tags
 from hiera_video.models.weights.state_dict import extract_state_dict
 from hiera_video.models.weights.transformers_names import class_names_from_transformers
 from hiera_video.utils.archives import check_stored
+from hiera_video.utils.atomic_files import write_atomic
 from hiera_video.utils.hashing import file_sha256
 from hiera_video.utils.text_files import count_of
 
@@ -381,7 +382,7 @@ def _download(address: str) -> Path:
     record = path.with_name(path.name + ".sha256")
     digest = file_sha256(path)
     if not record.is_file():
-        record.write_text(digest + "\n")
+        write_atomic(record, digest + "\n", shared=True)
     elif record.read_text().strip() != digest:
         raise CheckpointError(
             f"{path}: has changed since it was downloaded; delete it and {record.name} to download "

@@ -21,6 +21,7 @@ from hiera_video.models.weights.transformers_names import (
     transformers_config,
 )
 from hiera_video.utils.atomic_files import atomic_path, write_atomic
+from hiera_video.utils.text_files import count_of
 
 _EXTRA_KEYS = ("init",)  # unknown to hiera-transformer's constructor
 DECODER_KEYS = ("decoder_embed_dim", "decoder_depth", "decoder_num_heads")
@@ -91,7 +92,8 @@ def save_pretrained(
     classes = model.config.num_classes
     if class_names is not None and (is_mae or len(class_names) != classes):
         raise CheckpointError(
-            f"{len(class_names)} class names for {'no head' if is_mae else f'{classes} classes'}"
+            f"{count_of(len(class_names), 'class name')} for "
+            f"{'no head' if is_mae else count_of(classes, 'class')}"
         )
     extras = {
         "kind": "mae" if is_mae else "classifier",
@@ -142,7 +144,7 @@ def _card(model: HieraEncoder, folder: str, library: str) -> str:
     is_mae, config = isinstance(model, MaskedAutoencoderHiera), model.config
     video = len(config.input_size) == 3
     classes = (
-        f"Classifier of {config.num_classes} classes"
+        f"Classifier of {count_of(config.num_classes, 'class')}"
         if config.num_classes
         else "Encoder without a classifier"
     )

@@ -83,7 +83,7 @@ def test_spelling_variants_are_the_same_class() -> None:
 
 
 def test_differences_from_a_reference(tmp_path: Path) -> None:
-    assert compare_class_order(["a"], ["a", "b"]) == ["1 classes, but 2 in the reference"]
+    assert compare_class_order(["a"], ["a", "b"]) == ["1 class, but 2 in the reference"]
     assert compare_class_order(["b", "x"], ["a", "b"]) == [
         "class 0 is 'b', but 'a' in the reference (which has 'b' at 1)",
         "class 1 is 'x', but 'b' in the reference (which has no 'x')",

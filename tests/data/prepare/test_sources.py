@@ -63,7 +63,7 @@ def test_groups_of_a_file(tmp_path: Path) -> None:
     file.write_text("path,label,group\nup/a.mp4,up,barn\nup/b.mp4,up,gate\n")
     videos = manifest(tmp_path / "up/b.mp4", tmp_path / "up/a.mp4")
     assert read_groups(file, videos) == ["gate", "barn"]
-    words = r"has no group for 1 of 1 videos, such as .*c\.mp4; add"
+    words = r"has no group for 1 of 1 video, such as .*c\.mp4; add"
     with pytest.raises(ManifestError, match=words):
         read_groups(file, manifest(tmp_path / "up/c.mp4"))
     file.write_text("file,group\n")

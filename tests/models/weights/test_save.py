@@ -77,9 +77,9 @@ def test_files_of_a_saved_model(tmp_path):
 
 def test_wrong_names_and_folders_are_rejected(tmp_path):
     model = create_model("hiera_micro_16x32", num_classes=2)
-    with pytest.raises(CheckpointError, match="1 class names for 2 classes"):
+    with pytest.raises(CheckpointError, match="1 class name for 2 classes"):
         save_pretrained(model, tmp_path, class_names=["wave"])
-    with pytest.raises(CheckpointError, match="1 class names for no head"):
+    with pytest.raises(CheckpointError, match="1 class name for no head"):
         save_pretrained(create_model("mae_hiera_micro_16x32"), tmp_path, class_names=["wave"])
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="file: cannot be written"):
