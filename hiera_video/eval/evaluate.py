@@ -200,7 +200,8 @@ def multi_hot(
 class Accuracy:
     """Evaluator of classification: metrics and loss over the views of a data set.
 
-    The best checkpoint is the one with the highest top-1 accuracy (multi-label: mAP).
+    The best checkpoint is the one with the highest top-1 accuracy (multi-label: mAP; `balanced`:
+    mean of the classes' accuracies).
     """
 
     dataset: TestViews
@@ -212,12 +213,16 @@ class Accuracy:
     world: World
     precision: str = "fp32"
     """As in `test.precision`."""
+    balanced: bool = False
+    """Training draws all classes equally often."""
     higher_is_better: bool = True
 
     @property
     def score(self) -> str:
         """Name of the metric that chooses the best checkpoint."""
-        return "mAP" if self.manifest.multi_label else "top1"
+        if self.manifest.multi_label:
+            return "mAP"
+        return "mean_class" if self.balanced else "top1"
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Evaluate `model`.

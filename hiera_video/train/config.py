@@ -158,8 +158,8 @@ class TrainConfig:
     """Stop after this many validations in a row without a better score; the best checkpoint stays
     the one that is tested and loaded. Unset: train all epochs."""
     balanced_sampling: bool = False
-    """Draw the same number of samples from every class in each epoch; for lists with rare
-    classes."""
+    """Draw the same number of samples from every class in each epoch, for lists with rare classes;
+    `mean_class` then chooses the best checkpoint."""
     weighted_loss: bool = False
     """Weight each class in the loss by its inverse frequency (multi-label: weight positives by the
     ratio of negatives to positives)."""

@@ -180,6 +180,7 @@ def closing_lines(output: Path) -> list[str]:
     if score == "top1" and "top1" in results.get("intervals", {}):
         low, high = results["intervals"]["top1"]
         lines[0] += f" (95 % interval {low:.1f} to {high:.1f})"
+        lines[0] += f", mean of the classes {results['mean_class']:.1f} %"
     return [
         *lines,
         f"report     {output / 'report.html'}",

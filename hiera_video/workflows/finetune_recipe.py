@@ -24,7 +24,9 @@ the first two stages, or with a strong layer decay."""
 UNBALANCED = 3.0
 """Ratio of the largest to the smallest class above which classes are sampled equally."""
 EPOCHS, MIN_STEPS, MAX_STEPS = 40, 200, 6000
-VALIDATIONS, PATIENCE = 20, 5
+VALIDATIONS, PATIENCE = 20, 10
+"""Validations of a training, and those without a better one that end it: half of them, as early
+scores on a few videos are noise, and the last steps have the lowest learning rates."""
 SMALL_DEPTH = 8
 """Blocks up to which a model is trained with the learning rates of the micro model."""
 BYTES_PER_TOKEN_CHANNEL = 84

@@ -296,6 +296,7 @@ def make_evaluator(config: Config, val: Manifest | None, world: World) -> Evalua
         workers=config.data.workers,
         world=world,
         precision=config.test.precision,
+        balanced=config.train.balanced_sampling,
     )
 
 

@@ -90,7 +90,7 @@ def test_a_dry_run_writes_lists_recipe_and_pictures(
     assert printed[-2].startswith("your keys  data.workers=0") and "nothing trained" in printed[-1]
     recipe = load_config(run / "recipe.yaml")
     assert recipe.data.root == str(folder) and recipe.augment.flip == 0.5
-    assert recipe.train.early_stop == 5 and recipe.train.epochs == 7
+    assert recipe.train.early_stop == 10 and recipe.train.epochs == 7
 
 
 @pytest.mark.slow
@@ -238,7 +238,7 @@ def test_too_few_classes_or_videos(tmp_path: Path, files: list[str], words: str)
     [
         (
             ["up", "down", "round"],
-            r"list.csv: 3 classes are named beside it, and its videos are of 2: none of 'round'; "
+            r"list.csv: 3 classes named beside it, and its videos are of 2: none of 'round'; "
             "is the labels file another folder's",
         ),
         (
@@ -341,6 +341,17 @@ def test_a_list_that_is_missing_leaves_no_output(folder: Path, tmp_path: Path) -
         with pytest.raises(ManifestError, match=r"none\.csv: no such file or folder"):
             finetune(folder, *MICRO, option, "none.csv", f"output={tmp_path / 'run'}", *QUICK)
         assert not (tmp_path / "run").exists()
+
+
+def test_the_end_shows_accuracy_and_mean_of_the_classes(tmp_path: Path) -> None:
+    results = (
+        '{"top1": 37.74, "mean_class": 73.08, "evaluated": 106, "intervals": {"top1": [29, 47]}}'
+    )
+    (tmp_path / "results.json").write_text(results)
+    assert closing_lines(tmp_path)[0] == (
+        "test       top1 37.7 % on 106 held-out videos (95 % interval 29.0 to 47.0), mean of the "
+        "classes 73.1 %"
+    )
 
 
 def test_the_next_commands_are_quoted(tmp_path: Path) -> None:

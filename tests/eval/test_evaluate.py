@@ -59,7 +59,8 @@ def test_score_of_several_labels() -> None:
 
 
 def test_the_metric_of_the_best_checkpoint() -> None:
-    for multi_label, expected in ((False, "top1"), (True, "mAP")):
+    cases = ((False, False, "top1"), (False, True, "mean_class"), (True, False, "mAP"))
+    for multi_label, balanced, expected in cases:
         manifest = make_manifest(multi_label=multi_label)
         evaluator = Accuracy(
             dataset=make_dataset(manifest),
@@ -67,6 +68,7 @@ def test_the_metric_of_the_best_checkpoint() -> None:
             batch_size=2,
             workers=0,
             world=SINGLE_PROCESS,
+            balanced=balanced,
         )
         assert evaluator.score == expected and evaluator.higher_is_better
 

@@ -1,0 +1,153 @@
+"""`hiera-video finetune` on real clips of fixed cameras, tested on places that it never saw.
+
+    python benchmarks/pretraining_real.py clips/ --one-pretraining --size 48 --frames 8 \
+        --epochs 20 --batch 16 --arms cheap scratch future      # pre-trains, once for each place
+    python benchmarks/finetune_real.py clips/                   # resumes
+
+`pretraining_real.py` describes the clips and the places, and leaves their frames and the
+pre-trained weights of each fold in its `--runs`. Here, `finetune` gets the clips of the other
+places with their groups, divides them itself, chooses the recipe, and is tested on the place held
+out: from nothing, and from those weights, which never saw that place either. The predictions of all
+places are scored together, as in `pretraining_real.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import logging
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from pretraining_real import DECODER, RealSet, read_set
+from pretraining_scores import SCORES, summarise
+from record import record
+
+import hiera_video as hv
+from hiera_video.cli.main import run_command
+from hiera_video.models.registry import MaeConfig
+
+STARTS = ("scratch", "future")
+"""What the model starts from: nothing, or pre-training with the future hidden."""
+SIZE, LENGTH, STEPS, BATCH = 48, 8, 800, 16
+"""Pixels and frames of a clip; length and batch of the pre-training."""
+ROOT = Path(__file__).parents[1]
+KEYS = (
+    "data.decoder=frames",
+    f"model.input_size=[{LENGTH},{SIZE},{SIZE}]",
+    f"clip.num_frames={LENGTH}",
+    "clip.sampling=segments",
+    "test.clips=1",
+    "test.crops=3",
+    "train.epochs=20",
+    "data.workers=0",
+)
+
+
+def main() -> None:
+    """Run what is missing; record each run, and the table of starts with all places."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("folder", type=Path, help="folder with groups.csv and the clips")
+    add("--pretraining", type=Path, default=ROOT / "runs/pretraining_real", help="its --runs")
+    add("--runs", type=Path, default=ROOT / "runs/finetune_real", help="finished ones are kept")
+    add("--starts", nargs="+", choices=STARTS, default=list(STARTS))
+    add("--seeds", type=int, nargs="+", default=[0])
+    add("--places", type=int, nargs="+", help="folds to run, counted from 0; all by default")
+    add("--out", type=Path, help="output file instead of results/")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    reading = {"frames": LENGTH, "size": SIZE, "device": "cpu", "workers": 1}
+    options = {"folder": arguments.folder, "runs": arguments.pretraining, **reading}
+    real = read_set(argparse.Namespace(**options))
+    paths = write_frames(real, arguments.folder, arguments.runs)
+    folds = arguments.places or range(len(real.folds))
+    for seed, fold, start in product(arguments.seeds, folds, arguments.starts):
+        run = arguments.runs / f"{start}_{fold}_{seed}"
+        if not (run / "results.json").is_file():
+            code = finetune(arguments, real, paths, run, start, fold, seed)
+            assert code == 0, (run, code)
+        print(run.name, json.loads((run / "results.json").read_text())["top1"], flush=True)
+    save(arguments, real)
+
+
+def write_frames(real: RealSet, clips: Path, runs: Path) -> list[str]:
+    """Write each clip's frames as a folder of pictures, with groups; return the folders."""
+    with (clips / "groups.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    paths = [str(Path("frames", row["label"], Path(row["path"]).stem)) for row in rows]
+    done = runs / "groups.csv"
+    if done.exists():
+        return paths
+    for path, frames in zip(paths, real.clips.frames, strict=True):
+        (runs / path).mkdir(parents=True, exist_ok=True)
+        for number, frame in enumerate(frames.movedim(1, -1).numpy()):
+            Image.fromarray(frame).save(runs / path / f"{number:02}.png")
+    groups = [f"{path},{row['group']}" for path, row in zip(paths, rows, strict=True)]
+    done.write_text("\n".join(["path,group", *groups]) + "\n")
+    return paths
+
+
+def finetune(
+    arguments: Any, real: RealSet, paths: list[str], run: Path, start: str, fold: int, seed: int
+) -> int:
+    """Run `hiera-video finetune` on the clips of all places but one."""
+    (arguments.runs / "labels.txt").write_text("\n".join(real.classes) + "\n")
+    lists = [arguments.runs / f"{name}_{fold}.csv" for name in ("others", "place")]
+    for listing, rows in zip(lists, real.split("place", fold, 0), strict=True):
+        lines = [f"{paths[row]} {real.labels[row]}" for row in rows]
+        listing.write_text("\n".join(lines) + "\n")
+    weights = "none" if start == "scratch" else str(save_weights(arguments, fold))
+    model = ["--model", "hiera_micro_16x32", "--checkpoint", weights]
+    own = ["--groups", str(arguments.runs / "groups.csv"), "--test", str(lists[1])]
+    command = ["finetune", str(lists[0]), *model, *own, f"output={run}", *KEYS]
+    return run_command([*command, f"seed={seed}"])
+
+
+def save_weights(arguments: Any, fold: int) -> Path:
+    """Save the pre-trained weights of a fold as a checkpoint."""
+    name = f"future_place_{fold}_0_{LENGTH}_{SIZE}_{STEPS}_{BATCH}"
+    weights, _ = torch.load(arguments.pretraining / f"{name}.pt", map_location="cpu")
+    mae = MaeConfig(masking="future", mask_ratio=0.5, target_frames="all", **DECODER)
+    size = (LENGTH, SIZE, SIZE)
+    model = hv.create_model("mae_hiera_micro_16x32", mae=mae, input_size=size)
+    model.load_state_dict(weights)
+    return hv.save_pretrained(model, arguments.runs / f"weights_{fold}")
+
+
+def save(arguments: Any, real: RealSet) -> None:
+    """Record the scores."""
+    rows, runs = [], []
+    labels = np.array(real.labels)
+    for seed, fold, start in product(arguments.seeds, range(len(real.folds)), STARTS):
+        file = arguments.runs / f"{start}_{fold}_{seed}/predictions.csv"
+        if file.is_file():
+            with file.open(encoding="utf-8", newline="") as lines:
+                answers = {int(line["row"]): int(line["answer"]) for line in csv.DictReader(lines)}
+            test = real.split("place", fold, 0)[1]
+            predicted = [answers[row] for row in range(len(test))]
+            rows.append({"seed": seed, "test": test, "predicted": {start: predicted}})
+            known, found = labels[test], np.array(predicted)
+            scores = {name: round(score(known, found), 1) for name, score in SCORES.items()}
+            runs.append({"place": real.folds[fold], "start": start, "seed": seed, **scores})
+    places = [place if place in real.folds else "other" for place in real.places]
+    result = {
+        "what": "finetune on real clips of fixed cameras, tested on places that it never saw; "
+        "macro F1 and top-1 in percent, pooled over places; intervals over clips",
+        "command": "python benchmarks/finetune_real.py clips/",
+        "clips": len(real.labels),
+        "runs": runs,
+        "methods": summarise(rows, labels, places),
+    }
+    record("finetune_real", result, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
