@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -71,6 +72,7 @@ def test_cases_that_are_there_or_do_not_fit_are_not_run(
     monkeypatch.setattr(gpu_check.torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(gpu_check, "describe_device", lambda _: {"name": "a GPU"})
     monkeypatch.setattr(gpu_check, "is_usable", lambda _: True)
+    monkeypatch.setattr(gpu_check, "time", SimpleNamespace(monotonic=lambda: 0.0))
     arguments = ["--out", str(tmp_path), "--minutes", "1"]
     assert gpu_check.main([*arguments, "--only", "a,broken,long"]) == 1
     cases = json.loads((tmp_path / "gpu_check.json").read_text())["cases"]

@@ -21,8 +21,8 @@ import hiera_video as hv
 from hiera_video.cli import extract, test, train
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "earlier_version.tar.xz"
-TOLERANCE = 2e-4
-"""Kernels round differently on other processors and in other versions of torch."""
+TOLERANCE = 5e-4
+"""Kernels round differently on other processors and versions of torch (2.10: by 2.2e-4)."""
 
 
 @pytest.fixture
