@@ -78,7 +78,7 @@ def choose_run_thresholds(
     options = config.data.list_options
     options["follow_links"] |= follow_links
     manifest = read_manifest(source_list, **options)
-    run = source.load()
+    run = replace(source.load(), config=config)
     scored = score_list(run, manifest, settings)
     window = max(video.window_seconds for video in scored.curves.values())
     choice = choose_thresholds(
@@ -120,10 +120,13 @@ def score_list(run: LoadedRun, manifest: Manifest, settings: SegmentSettings) ->
             logger.error("error: %s", error)
             unreadable.append(str(error))
     if not curves:
-        raise ManifestError(
-            f"{manifest.source}: none of its {count_of(len(unreadable), 'video')} can be read; "
-            "see above"
-        )
+        total, root = count_of(len(unreadable), "video"), run.config.data.root
+        remedy = "see above"
+        if root is not None:
+            remedy += (
+                f"; its paths start from data.root={root}, with data.root=null from its folder"
+            )
+        raise ManifestError(f"{manifest.source}: none of its {total} can be read; {remedy}")
     names = class_names(run, next(iter(curves.values())).curve)
     manifest.require_labels_below(len(names), "the run has")
     found = {path: as_found(labelled[path], video) for path, video in curves.items()}

@@ -268,8 +268,12 @@ def test_lists_are_checked(run: Path, film: Path, tmp_path: Path) -> None:
             run_command(["predict", "--run", str(run), "--choose-thresholds", str(listing)])
     listing.write_text("nowhere.mp4 0 1 2\n")
     listing.with_name("labels.txt").write_text("dark\n")
+    command = ["predict", "--run", str(run), "--choose-thresholds", str(listing)]
     with pytest.raises(ManifestError, match="none of its 1 video can be read; see above"):
-        run_command(["predict", "--run", str(run), "--choose-thresholds", str(listing)])
+        run_command(command)
+    words = r"see above; its paths start from data.root=.*, with data.root=null from its folder"
+    with pytest.raises(ManifestError, match=words):
+        run_command([*command, f"data.root={tmp_path}"])
 
 
 def test_damaged_thresholds_are_one_line(run: Path, film: Path) -> None:
