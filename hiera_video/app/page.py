@@ -20,8 +20,8 @@ MAX_QUEUE = 8
 """Questions that may wait; later ones are refused."""
 CAMERA = {"video": {"width": {"ideal": 640}, "height": {"ideal": 480}}}
 """Size of the webcam's pictures: models see smaller ones, and browsers are slow at larger ones."""
-MIN_RECORDED = 2
-"""Frames of the shortest recording that is answered."""
+MIN_RECORDED = 0.5
+"""Seconds of the shortest recording that is answered."""
 NOT_RECORDED = ("empty", "container", "no_video", "no_frames", "truncated")
 """Reasons for which a recording without pictures is unreadable."""
 
@@ -86,7 +86,7 @@ class Actions:
         limits = self._uploads.limits
         try:
             analysis = self._analyser.analyse(Path(path))
-            if is_recording and analysis.video.num_frames < MIN_RECORDED:
+            if is_recording and analysis.video.duration_seconds < MIN_RECORDED:
                 raise ConfigError(TOO_SHORT)
             return self._answer(analysis, ratio)
         except HieraVideoError as error:
@@ -159,7 +159,7 @@ class Actions:
 
 
 INVITATION = "Upload a video, record one, or pick an example."
-TOO_SHORT = "the recording is too short: it holds no two pictures; record at least two seconds"
+TOO_SHORT = "the recording is shorter than half a second; record two seconds or more"
 
 
 def _parts(

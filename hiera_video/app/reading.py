@@ -63,7 +63,6 @@ class UploadedVideo:
 
     width: int
     height: int
-    num_frames: int
     fps: float
     duration_seconds: float
     windows: tuple[WindowClip, ...]
@@ -126,7 +125,6 @@ class UploadReader:
         return UploadedVideo(
             width=info.width,
             height=info.height,
-            num_frames=len(times),
             fps=fps,
             duration_seconds=duration,
             windows=tuple(self._windows(video, duration)),

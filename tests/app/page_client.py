@@ -96,4 +96,4 @@ def served(arguments: Sequence[str], folder: Path) -> Iterator[tuple[str, subpro
         yield address[0], process
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(300)

@@ -148,10 +148,10 @@ def test_a_recording_of_a_browser_is_answered(classifier: LoadedRun, uploads: Up
     assert list(uploads.folder.iterdir()) == []
 
 
-def test_a_recording_of_one_picture_is_too_short(classifier: LoadedRun, uploads: Uploads) -> None:
+def test_a_recording_of_two_pictures_is_too_short(classifier: LoadedRun, uploads: Uploads) -> None:
     actions = Actions(Analyser(classifier, LIMITS), uploads, [])
     path = put(uploads, RECORDING)
-    Path(path).write_bytes(RECORDING.read_bytes()[:300])
+    Path(path).write_bytes(RECORDING.read_bytes()[:320])
     found = dict(zip(PARTS, actions.record(path, 0.5), strict=True))
     assert TOO_SHORT in found["answer"] and found["state"] is None
     assert list(uploads.folder.iterdir()) == []
@@ -160,7 +160,7 @@ def test_a_recording_of_one_picture_is_too_short(classifier: LoadedRun, uploads:
 @pytest.mark.parametrize("reason", ["empty", "container", "no_video", "no_frames", "truncated"])
 def test_a_recording_without_pictures_is_too_short(reason: str) -> None:
     error: Any = DecodeError("a.webm: …", reason=reason)
-    words = "the recording is too short: it holds no two pictures; record at least two seconds"
+    words = "the recording is shorter than half a second; record two seconds or more"
     assert explain_error(error, "a.webm", LIMITS, is_recording=True) == words == TOO_SHORT
     assert explain_error(error, "a.webm", LIMITS) == "the video: …"
 

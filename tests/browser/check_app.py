@@ -23,6 +23,16 @@ SCREENS = {"desktop": (1280, 1000, False), "phone": (390, 844, True)}
 """Width, height, mobile."""
 PATIENCE = 300_000
 """Milliseconds after which a part of the page that does not appear is missing."""
+COUNT_PARTS = """
+window.recordedParts = 0;
+window.MediaRecorder = class extends window.MediaRecorder {
+  constructor(...options) {
+    super(...options);
+    this.addEventListener("dataavailable", () => ++window.recordedParts);
+  }
+};
+"""
+"""Counts the parts of a recording, each of 200 ms or, on a busy machine, more."""
 CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 
 
@@ -31,7 +41,7 @@ def browser() -> Iterator[Browser]:
     program = shutil.which("chromium") or shutil.which("google-chrome")
     assert program, "no chromium on this machine; `make test-browser` installs it"
     with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", *CAMERA]
+        arguments = ["--no-sandbox", "--disable-gpu", *CAMERA]
         found = playwright.chromium.launch(executable_path=program, args=arguments)
         yield found
         found.close()
@@ -76,6 +86,7 @@ class Visit:
         )
         self.context.set_default_timeout(PATIENCE)
         self.page: Page = self.context.new_page()
+        self.page.add_init_script(COUNT_PARTS)
         self.requests: list[str] = []
         self.faults: list[str] = []
         self.page.on("request", lambda request: self.requests.append(request.url))
@@ -89,6 +100,7 @@ class Visit:
 
     def wait_for_answer(self) -> str:
         self.page.wait_for_selector("#answer table, #answer .error")
+        assert self.page.locator("#answer .error").all_inner_texts() == []
         self.page.wait_for_selector("#evidence img")
         return self.page.inner_text("#answer")
 
@@ -141,25 +153,27 @@ def test_an_example_is_answered(browser: Browser, address: str) -> None:
     visit.context.close()
 
 
-def record(page: Page, milliseconds: int) -> None:
+def record(page: Page, parts: int) -> None:
     """Record the camera, which is chromium's own: a green picture with a clock."""
     page.get_by_label("Capture from camera").click()
     page.get_by_text("Click to Access Webcam").click()
     page.get_by_label("start recording").click()
-    page.wait_for_timeout(milliseconds)  # the length of the recording
+    # not with each picture of the page: a busy machine draws few
+    page.wait_for_function("parts => window.recordedParts >= parts", arg=parts, polling=100)
     page.get_by_text("Stop", exact=True).click()
 
 
 @pytest.mark.parametrize("screen", SCREENS)
 def test_a_recording_of_the_camera_is_answered(browser: Browser, address: str, screen: str) -> None:
     visit = Visit(browser, address, screen)
-    record(visit.page, 2000)
+    record(visit.page, parts=12)  # 2.4 s, or more on a busy machine
     answer = visit.wait_for_answer()
     assert answer.count("%") >= 3 and "640×480" in answer
-    assert visit.page.locator("#answer .error").count() == 0
     assert visit.page.locator("#timeline img").count() >= 1
     assert visit.page.locator("#evidence img").count() == 3
     visit.keep_picture(f"camera_{screen}")
+    # its length is not in the file, so the player asks for its end, which may be deleted by then
+    visit.faults = [fault for fault in visit.faults if not fault.endswith("webm not there")]
     visit.check()
     visit.context.close()
 
