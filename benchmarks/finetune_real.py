@@ -1,7 +1,7 @@
 """`hiera-video finetune` on real clips of fixed cameras, tested on places that it never saw.
 
     python benchmarks/pretraining_real.py clips/ --one-pretraining --size 48 --frames 8 \
-        --epochs 20 --batch 16 --arms cheap scratch future      # pre-trains, once for each place
+        --epochs 20 --arms cheap scratch future         # pre-trains, once for each place
     python benchmarks/finetune_real.py clips/                   # resumes
 
 `pretraining_real.py` describes the clips and the places, and leaves their frames and the
@@ -32,10 +32,8 @@ import hiera_video as hv
 from hiera_video.cli.main import run_command
 from hiera_video.models.registry import MaeConfig
 
-STARTS = ("scratch", "future")
-"""What the model starts from: nothing, or pre-training with the future hidden."""
-SIZE, LENGTH, STEPS, BATCH = 48, 8, 800, 16
-"""Pixels and frames of a clip; length and batch of the pre-training."""
+SIZE, LENGTH, BATCH = 48, 8, 16
+"""Pixels and frames of a clip; batch of the pre-training."""
 ROOT = Path(__file__).parents[1]
 KEYS = (
     "data.decoder=frames",
@@ -50,7 +48,7 @@ KEYS = (
 
 
 def main() -> None:
-    """Run what is missing; record each run, and the table of starts with all places."""
+    """Run what is missing; record each run, and the table over all places."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -58,7 +56,7 @@ def main() -> None:
     add("folder", type=Path, help="folder with groups.csv and the clips")
     add("--pretraining", type=Path, default=ROOT / "runs/pretraining_real", help="its --runs")
     add("--runs", type=Path, default=ROOT / "runs/finetune_real", help="finished ones are kept")
-    add("--starts", nargs="+", choices=STARTS, default=list(STARTS))
+    add("--steps", type=int, nargs="+", default=[0, 1600], help="of pre-training; 0: none")
     add("--seeds", type=int, nargs="+", default=[0])
     add("--places", type=int, nargs="+", help="folds to run, counted from 0; all by default")
     add("--out", type=Path, help="output file instead of results/")
@@ -69,10 +67,10 @@ def main() -> None:
     real = read_set(argparse.Namespace(**options))
     paths = write_frames(real, arguments.folder, arguments.runs)
     folds = arguments.places or range(len(real.folds))
-    for seed, fold, start in product(arguments.seeds, folds, arguments.starts):
-        run = arguments.runs / f"{start}_{fold}_{seed}"
+    for seed, fold, steps in product(arguments.seeds, folds, arguments.steps):
+        run = arguments.runs / f"{steps}_{fold}_{seed}"
         if not (run / "results.json").is_file():
-            code = finetune(arguments, real, paths, run, start, fold, seed)
+            code = finetune(arguments, real, paths, run, steps, fold, seed)
             assert code == 0, (run, code)
         print(run.name, json.loads((run / "results.json").read_text())["top1"], flush=True)
     save(arguments, real)
@@ -96,7 +94,7 @@ def write_frames(real: RealSet, clips: Path, runs: Path) -> list[str]:
 
 
 def finetune(
-    arguments: Any, real: RealSet, paths: list[str], run: Path, start: str, fold: int, seed: int
+    arguments: Any, real: RealSet, paths: list[str], run: Path, steps: int, fold: int, seed: int
 ) -> int:
     """Run `hiera-video finetune` on the clips of all places but one."""
     (arguments.runs / "labels.txt").write_text("\n".join(real.classes) + "\n")
@@ -104,43 +102,44 @@ def finetune(
     for listing, rows in zip(lists, real.split("place", fold, 0), strict=True):
         lines = [f"{paths[row]} {real.labels[row]}" for row in rows]
         listing.write_text("\n".join(lines) + "\n")
-    weights = "none" if start == "scratch" else str(save_weights(arguments, fold))
+    weights = str(save_weights(arguments, steps, fold)) if steps else "none"
     model = ["--model", "hiera_micro_16x32", "--checkpoint", weights]
     own = ["--groups", str(arguments.runs / "groups.csv"), "--test", str(lists[1])]
     command = ["finetune", str(lists[0]), *model, *own, f"output={run}", *KEYS]
     return run_command([*command, f"seed={seed}"])
 
 
-def save_weights(arguments: Any, fold: int) -> Path:
+def save_weights(arguments: Any, steps: int, fold: int) -> Path:
     """Save the pre-trained weights of a fold as a checkpoint."""
-    name = f"future_place_{fold}_0_{LENGTH}_{SIZE}_{STEPS}_{BATCH}"
+    name = f"future_place_{fold}_0_{LENGTH}_{SIZE}_{steps}_{BATCH}"
     weights, _ = torch.load(arguments.pretraining / f"{name}.pt", map_location="cpu")
     mae = MaeConfig(masking="future", mask_ratio=0.5, target_frames="all", **DECODER)
     size = (LENGTH, SIZE, SIZE)
     model = hv.create_model("mae_hiera_micro_16x32", mae=mae, input_size=size)
     model.load_state_dict(weights)
-    return hv.save_pretrained(model, arguments.runs / f"weights_{fold}")
+    return hv.save_pretrained(model, arguments.runs / f"weights_{steps}_{fold}")
 
 
 def save(arguments: Any, real: RealSet) -> None:
     """Record the scores."""
     rows, runs = [], []
-    labels = np.array(real.labels)
-    for seed, fold, start in product(arguments.seeds, range(len(real.folds)), STARTS):
-        file = arguments.runs / f"{start}_{fold}_{seed}/predictions.csv"
+    labels = real.labels.numpy()
+    for seed, fold, steps in product(arguments.seeds, range(len(real.folds)), arguments.steps):
+        file = arguments.runs / f"{steps}_{fold}_{seed}/predictions.csv"
         if file.is_file():
             with file.open(encoding="utf-8", newline="") as lines:
                 answers = {int(line["row"]): int(line["answer"]) for line in csv.DictReader(lines)}
             test = real.split("place", fold, 0)[1]
             predicted = [answers[row] for row in range(len(test))]
-            rows.append({"seed": seed, "test": test, "predicted": {start: predicted}})
+            name = f"{steps} steps" if steps else "scratch"
+            rows.append({"seed": seed, "test": test, "predicted": {name: predicted}})
             known, found = labels[test], np.array(predicted)
             scores = {name: round(score(known, found), 1) for name, score in SCORES.items()}
-            runs.append({"place": real.folds[fold], "start": start, "seed": seed, **scores})
+            runs.append({"place": real.folds[fold], "steps": steps, "seed": seed, **scores})
     places = [place if place in real.folds else "other" for place in real.places]
     result = {
-        "what": "finetune on real clips of fixed cameras, tested on places that it never saw; "
-        "macro F1 and top-1 in percent, pooled over places; intervals over clips",
+        "what": "finetune on real clips of fixed cameras after `steps` of pre-training, tested on "
+        "places that it never saw; macro F1 and top-1 in percent; methods: pooled over all places",
         "command": "python benchmarks/finetune_real.py clips/",
         "clips": len(real.labels),
         "runs": runs,
