@@ -30,7 +30,7 @@ class Strip:
     frames: NDArray[np.uint8] | None
     """uint8 [T, H, W, 3]; None draws a grey box."""
     heading: bool = False
-    """Start a group: not indented, and with space above."""
+    """Start a group: a darker title, and space above."""
 
 
 def contact_sheet(strips: Sequence[Strip]) -> bytes:
@@ -45,10 +45,8 @@ def draw_sheet(strips: Sequence[Strip], *, height: int = HEIGHT) -> Image.Image:
     pictures = [_picture(strip, height) for strip in strips]
     titles = [printable(escape_names(strip.title)) for strip in strips]
     font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / FONT), size=13)
-    indents = [0 if strip.heading else 2 * MARGIN for strip in strips]
     widths = [
-        indent + max(picture.width, round(font.getlength(title)))
-        for title, picture, indent in zip(titles, pictures, indents)
+        max(picture.width, round(font.getlength(title))) for title, picture in zip(titles, pictures)
     ]
     tops, bottom = list[int](), MARGIN
     for strip, picture in zip(strips, pictures):
@@ -57,10 +55,9 @@ def draw_sheet(strips: Sequence[Strip], *, height: int = HEIGHT) -> Image.Image:
         bottom += TEXT + picture.height + MARGIN
     sheet = Image.new("RGB", (max(widths, default=0) + 2 * MARGIN, bottom), (255, 255, 255))
     draw = ImageDraw.Draw(sheet)
-    for strip, title, picture, indent, top in zip(strips, titles, pictures, indents, tops):
-        left, colour = MARGIN + indent, BLACK if strip.heading else GREY
-        draw.text((left, top), title, fill=colour, font=font)
-        sheet.paste(picture, (left, top + TEXT))
+    for strip, title, picture, top in zip(strips, titles, pictures, tops):
+        draw.text((MARGIN, top), title, fill=BLACK if strip.heading else GREY, font=font)
+        sheet.paste(picture, (MARGIN, top + TEXT))
     return sheet
 
 

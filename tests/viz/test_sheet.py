@@ -39,17 +39,16 @@ def test_strips_keep_their_order_and_pixels() -> None:
         )
     )
     first, second = MARGIN + TEXT, MARGIN + TEXT + HEIGHT + MARGIN + TEXT
-    indent = 3 * MARGIN
     columns = np.array([0, HEIGHT - 1, HEIGHT + GAP])
     assert sheet[first + 50, MARGIN + columns, 0].tolist() == [10, 10, 20]
-    assert sheet[second + 50, indent + columns, 0].tolist() == [30, 30, 40]
+    assert sheet[second + 50, MARGIN + columns, 0].tolist() == [30, 30, 40]
     assert sheet.shape == (
         MARGIN + 3 * (TEXT + MARGIN) + 2 * HEIGHT + HEIGHT // 2,
-        indent + 2 * HEIGHT + GAP + MARGIN,
+        MARGIN + 2 * HEIGHT + GAP + MARGIN,
         3,
     )
     assert sheet[MARGIN : MARGIN + TEXT].min() < 100  # the title
-    assert tuple(sheet[-MARGIN - 5, indent + 5]) == PLACEHOLDER
+    assert tuple(sheet[-MARGIN - 5, MARGIN + 5]) == PLACEHOLDER
 
 
 def test_wide_strips_are_scaled_down() -> None:
