@@ -1,19 +1,29 @@
 """From MViTv2 to Hiera: parameters, MACs, memory and relative speed of every rung.
 
-    python benchmarks/ladder.py [large] [speed]      # five minutes on one thread
+    python benchmarks/ladder.py [large] [vit] [speed_video] [speed_images] [full] [memory]
 
-Parameters, MACs and activations are those of the large size at 224 pixels, counted without
-computing. Speed is measured at tiny size, in CPU seconds of one thread, which other programs on the
-machine disturb less than seconds of the clock: the models take turns, five times, and each time is
-divided by Hiera's of the same round.
+Parts, all by default, and minutes of one thread:
+
+- large (1): parameters, MACs and activations at 224 pixels, counted without computing;
+- vit (1): the same of the plain ViT, and the speed of its small size beside Hiera's tiny;
+- speed_video, speed_images (3 each): every rung at tiny size;
+- full (1): one clip of 16×224×224 through tiny: Hiera, and MViTv2 as in the table and uncut;
+- memory (2): peak of one process.
+
+Speed is measured in CPU seconds of one thread, which other programs on the machine disturb less
+than seconds of the clock: the models take turns, and each time is divided by Hiera's of the same
+round.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
+import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -21,10 +31,12 @@ import torch
 from record import RESULTS, record
 
 import hiera_video as hv
+from hiera_video.models.build import build_model
 from hiera_video.models.macs import count_macs, count_parameters
+from hiera_video.models.registry import config_for
 from hiera_video.models.step_memory import count_saved_bytes
 
-ROUNDS = 5
+ROUNDS, FULL_ROUNDS = 5, 3
 FILE = RESULTS / "ladder.json"
 RUNGS = ("mvitv2", *(f"ladder_{rung}" for rung in "abcdef"), "hiera", "ladder_window")
 PAPER: dict[str, dict[str, float]] = {
@@ -48,13 +60,18 @@ LABELS = {
     "hiera": "Hiera, our own",
     "ladder_window": "f with windows of 8×8",
 }
-SIZES = {"video": ("16x224", (16, 64, 64)), "images": ("224", (224, 224))}
+SIZES = {"video": ("16x224", (16, 64, 64)), "images": ("224", (96, 96))}
 """Kind → end of the names, and the input size at which tiny is timed."""
+LIKE_SIZE = {"vit": "small"}
+"""Size that is timed beside the tiny ones: 22 M parameters, Hiera's tiny has 28 M."""
+MEMORY_SIZE = (16, 128, 128)
+UNCUT_STRIDE = (1, 4, 4)
+"""Stride of keys and values of images, in space: that of the paper's uncut video model."""
 
 
-def count(rung: str, kind: str) -> dict[str, float]:
-    """Return what large costs, without computing it."""
-    name = f"{rung}_large_{SIZES[kind][0]}"
+def count(rung: str, kind: str, size: str = "large") -> dict[str, float]:
+    """Return what a model costs, without computing it."""
+    name = f"{rung}_{size}_{SIZES[kind][0]}"
     with torch.device("meta"):
         model = hv.create_model(name, pretrained="none")
     shape = (3, *model.config.input_size)
@@ -73,11 +90,17 @@ def cpu_seconds(call: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def inference(rung: str, kind: str) -> Callable[[], object]:
+def inference(rung: str, kind: str, size: Sequence[int] | None = None) -> Callable[[], object]:
+    """Return a call that classifies one clip or image, by default of the size in `SIZES`."""
+    end, own = SIZES[kind]
+    size = tuple(size or own)
+    name = f"{rung}_{LIKE_SIZE.get(rung, 'tiny')}_{end}"
+    return forward(hv.create_model(name, pretrained="none", input_size=size))
+
+
+def forward(model: torch.nn.Module) -> Callable[[], object]:
     """Return a call that classifies one clip or image."""
-    end, size = SIZES[kind]
-    model = hv.create_model(f"{rung}_tiny_{end}", input_size=size).eval()
-    clips = torch.randn(1, 3, *size)
+    clips = torch.randn(1, 3, *model.eval().config.input_size)
 
     @torch.inference_mode()
     def call() -> object:
@@ -86,10 +109,12 @@ def inference(rung: str, kind: str) -> Callable[[], object]:
     return call
 
 
-def masked_step(rung: str, kind: str) -> Callable[[], object]:
+def masked_step(rung: str, kind: str, size: Sequence[int] | None = None) -> Callable[[], object]:
     """Return a call that makes one step of masked pre-training without the optimiser."""
-    end, size = SIZES[kind]
-    model = hv.create_model(f"mae_{rung}_tiny_{end}", input_size=size)
+    end, own = SIZES[kind]
+    size = tuple(size or own)
+    name = f"mae_{rung}_{LIKE_SIZE.get(rung, 'tiny')}_{end}"
+    model = hv.create_model(name, pretrained="none", input_size=size)
     clips = torch.randn(1, 3, *size)
 
     def call() -> object:
@@ -117,15 +142,83 @@ def relative_speeds(seconds: dict[str, Sequence[float]]) -> dict[str, dict[str, 
 def measure(
     make: Callable[[str, str], Callable[[], object]], rungs: Sequence[str], kind: str
 ) -> dict[str, dict[str, float]]:
-    """Time every rung in turn, `ROUNDS` times."""
-    calls = {rung: make(rung, kind) for rung in rungs}
-    for call in calls.values():
+    """Time one call of every rung in turn, `ROUNDS` times."""
+    return take_turns({rung: make(rung, kind) for rung in rungs}, ROUNDS)
+
+
+def measure_speed(kind: str) -> dict[str, Any]:
+    """Time inference and a step of masked pre-training, which windows have none of."""
+    masked = [rung for rung in RUNGS if rung != "ladder_window"]
+    return {
+        "inference": measure(inference, RUNGS, kind),
+        "masked_step": measure(masked_step, masked, kind),
+    }
+
+
+def take_turns(
+    calls: dict[str, Callable[[], object]], rounds: int, *, warm_up: bool = True
+) -> dict[str, dict[str, float]]:
+    """Time every call in turn, after a round that is not timed."""
+    for call in calls.values() if warm_up else ():
         call()
-    seconds: dict[str, list[float]] = {rung: [] for rung in rungs}
-    for _ in range(ROUNDS):
+    seconds: dict[str, list[float]] = {rung: [] for rung in calls}
+    for _ in range(rounds):
         for rung, call in calls.items():
             seconds[rung].append(cpu_seconds(call))
+            print(rung, f"{seconds[rung][-1]:.3f} s", flush=True)
     return relative_speeds(seconds)
+
+
+def measure_full() -> dict[str, Any]:
+    """Time one clip of 16×224×224 through tiny: Hiera, its MViTv2, and MViTv2 uncut."""
+    configs = {name: config_for(f"{name}_tiny_16x224") for name in ("hiera", "mvitv2")}
+    configs["uncut"] = replace(configs["mvitv2"], kv_stride=UNCUT_STRIDE)
+    calls = {name: forward(build_model(config, None)) for name, config in configs.items()}
+    # calls of seconds: what only the first one does is lost in the noise
+    return {"rounds": FULL_ROUNDS, **take_turns(calls, FULL_ROUNDS, warm_up=False)}
+
+
+def measure_vit() -> dict[str, Any]:
+    """Count base and large beside Hiera's, and time small beside Hiera's tiny."""
+    found: dict[str, Any] = {
+        f"{name}_{size}": count(name, "video", size)
+        for size in ("base", "large")
+        for name in ("vit", "hiera")
+    }
+    names = ("hiera", "vit")
+    found["inference"] = measure(inference, names, "video")
+    found["masked_step"] = measure(masked_step, names, "video")
+    return found
+
+
+def measure_memory(rungs: Sequence[str]) -> dict[str, Any]:
+    """Return the peak memory in GB, over that of the imports, of one inference and one MAE step."""
+    found: dict[str, Any] = {"size": MEMORY_SIZE}
+    for rung in rungs:
+        found[rung] = {
+            make.__name__: peak_memory(make, rung)
+            for make in (inference, masked_step)
+            if (make, rung) != (masked_step, "ladder_window")
+        }
+        print("memory", rung, found[rung], flush=True)
+    return found
+
+
+def peak_memory(make: Callable[..., Callable[[], object]], rung: str) -> float:
+    """Run one call in a process of its own, which begins with the imports alone."""
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+
+    def run() -> None:
+        torch.set_num_threads(1)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        make(rung, "video", MEMORY_SIZE)()
+        sender.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    return round(receiver.recv() * 1024 / 1e9, 2)
 
 
 def table(result: dict[str, Any], kind: str) -> str:
@@ -135,7 +228,7 @@ def table(result: dict[str, Any], kind: str) -> str:
     rows = []
     for rung in RUNGS:
         paper = PAPER.get(rung if rung != "hiera" else "ladder_f")
-        large, speeds = result["large"][kind][rung], result["speed"][kind]
+        large, speeds = result["large"][kind][rung], result[f"speed_{kind}"]
         step = speeds["masked_step"].get(rung)
         cells = [
             LABELS[rung],
@@ -151,23 +244,25 @@ def table(result: dict[str, Any], kind: str) -> str:
     return "\n".join(rows)
 
 
-def main(parts: Sequence[str]) -> None:
-    """Measure "speed", count "large", or both; update results/ladder.json."""
+def main(chosen: Sequence[str]) -> None:
+    """Measure the chosen parts; update results/ladder.json."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    masked = [rung for rung in RUNGS if rung != "ladder_window"]
-    for part in parts or ("large", "speed"):
-        found: dict[str, Any] = {}
-        for kind in SIZES:
-            if part == "large":
-                found[kind] = {rung: count(rung, kind) for rung in RUNGS}
-            else:
-                found[kind] = {"inference": measure(inference, RUNGS, kind)}
-                print(kind, found[kind], flush=True)
-                found[kind]["masked_step"] = measure(masked_step, masked, kind)
-            print(part, kind, found[kind], flush=True)
+    parts: dict[str, Callable[[], Any]] = {
+        "memory": lambda: measure_memory((*RUNGS, "vit")),  # first, while this process is small
+        "large": lambda: {kind: {rung: count(rung, kind) for rung in RUNGS} for kind in SIZES},
+        "vit": measure_vit,
+        "speed_video": lambda: measure_speed("video"),
+        "speed_images": lambda: measure_speed("images"),
+        "full": measure_full,
+    }
+    for part, find in parts.items():
+        if chosen and part not in chosen:
+            continue
+        found = find()
+        print(part, found, flush=True)
         before = json.loads(FILE.read_text()) if FILE.is_file() else {}
-        kept = {key: before[key] for key in ("large", "speed") if key in before}
+        kept = {key: before[key] for key in parts if key in before}
         sizes = {"rounds": ROUNDS, "sizes": SIZES, "paper": PAPER}
         record("ladder", {**sizes, **kept, part: found})
 

@@ -70,6 +70,8 @@ class Clips:
     """Take frames in a row; otherwise one from each of `length` segments of the video."""
     length: int = 16
     """Frames of a clip."""
+    stride: int = 1
+    """Frames of the video from one of a clip to the next, with `consecutive`."""
 
     def train(
         self, rows: Sequence[int], generator: random.Random, scale: tuple[float, float], flip: bool
@@ -95,17 +97,24 @@ class Clips:
         available, _, height, width = self.frames.shape[1:]
         side = share * height
         box = ((height - side) / 2, (width - side) * place, side, side)
-        first = (available - self.length) // 2
-        middle = list(range(first, first + self.length))
-        if not self.consecutive:
+        if self.consecutive:
+            middle = self._indices((available - self._span) // 2)
+        else:
             middle = spread(available, self.length)
         return self._cut(rows, [middle] * len(rows), [box] * len(rows))
+
+    @property
+    def _span(self) -> int:
+        """Frames of the video from the first of a clip to its last, both counted."""
+        return (self.length - 1) * self.stride + 1
+
+    def _indices(self, first: int) -> list[int]:
+        return list(range(first, first + self._span, self.stride))
 
     def _random_indices(self, available: int, generator: random.Random) -> list[int]:
         length = self.length
         if self.consecutive:
-            first = generator.randint(0, available - length)
-            return list(range(first, first + length))
+            return self._indices(generator.randint(0, available - self._span))
         return [int((part + generator.random()) * available / length) for part in range(length)]
 
     def _cut(
