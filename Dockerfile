@@ -9,7 +9,8 @@ FROM ${BASE}
 
 ARG EXTRAS=all
 
-# gcc: Triton compiles its launchers. The CUDA images have no Python.
+# gcc: Triton compiles its launchers. The CUDA images have no Python. Versions are the base image's.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc libc6-dev \
     && if ! command -v python3; then apt-get install -y --no-install-recommends python3 python3-venv; fi \
@@ -25,7 +26,7 @@ RUN python3 -m venv /opt/venv \
 
 ENV PATH=/opt/venv/bin:$PATH
 RUN useradd --create-home --uid 1000 user
-USER user
+USER 1000
 WORKDIR /data
 ENTRYPOINT ["hiera-video"]
 CMD ["--help"]

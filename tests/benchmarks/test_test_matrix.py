@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 
@@ -25,3 +26,12 @@ def test_counts_of_a_report(tmp_path: Path) -> None:
         '<testsuites><testsuite tests="9" skipped="2" failures="1" errors="3"/></testsuites>'
     )
     assert test_matrix.count_tests(report) == {"passed": 3, "skipped": 2, "failed": 4}
+
+
+def test_the_table_shows_the_recorded_results() -> None:
+    rows = json.loads((ROOT / "benchmarks/results/test_matrix.json").read_text())["rows"]
+    page = (ROOT / "docs/installation.md").read_text()
+    keys = ("python", "torch", "torchvision", "av", "passed", "skipped", "failed")
+    assert rows
+    for row in rows.values():
+        assert f"| {' | '.join(str(row[key]) for key in keys)} |" in page
