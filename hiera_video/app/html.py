@@ -25,10 +25,11 @@ h1 { overflow-wrap: anywhere; }
 .hv .cell { min-width: 3.2em; border-radius: 4px; }
 .hv .time { font-size: 12px; opacity: .75; white-space: nowrap; }
 .hv img { display: block; margin: 0; border-radius: 4px; max-width: none; }
+.hv p + img { max-width: 100%; }  /* strips: all frames on a phone, too */
 #video video { max-height: 270px; }
-.hv .bar { width: 12em; max-width: 30vw; text-align: left; padding: 0;
-  background: rgba(59,111,196,.15); border-radius: 4px; }
-.hv .bar div { background: #3b6fc4; border-radius: 4px; height: 1em; }
+.hv .bar { width: 12em; max-width: 30vw; padding: 0; }
+.hv .bar > div { background: rgba(59,111,196,.15); border-radius: 4px; }
+.hv .bar > div > div { background: #3b6fc4; border-radius: 4px; height: 1em; }
 .hv .first { font-size: 1.5em; font-weight: 600; margin: 0 0 .2em 0; overflow-wrap: anywhere; }
 .hv .note { font-size: 13px; opacity: .8; margin: .3em 0; }
 .hv .error { color: #b42318; }
@@ -90,7 +91,7 @@ def answer(analysis: Analysis) -> str:
     means, video = analysis.means, analysis.video
     rows = "".join(
         f"<tr><th>{text_of(analysis.names[index])}</th>"
-        f"<td class='bar'><div style='width:{means[index]:.1%}'></div></td>"
+        f"<td class='bar'><div><div style='width:{means[index]:.1%}'></div></div></td>"
         f"<td>{means[index]:.1%}</td></tr>"
         for index in analysis.top
     )
