@@ -62,7 +62,7 @@ def test_lists_and_keys(ava: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not (ava / "train_boxes.csv").exists()
     notes = ava / "annotations"
     assert capsys.readouterr().out == (
-        f"{ava}/train.csv: 1 key frames and 2 lines of 1 of 2 videos; 1 key frames excluded\n"
+        f"{ava}/train.csv: 1 key frame and 2 lines of 1 of 2 videos; 1 key frame excluded\n"
         f"{ava}/val.csv: 1 key frame and 1 line of 1 of 1 video; 0 key frames excluded\n"
         f"{ava}/val_boxes.csv: 1 key frame and 1 line of 1 of 1 video; 0 key frames excluded\n"
         "use: hiera-video train --cfg ava_hiera_l \\\n"

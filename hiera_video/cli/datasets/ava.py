@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(
                 f"{target}: {count_of(counts.key_frames, 'key frame')} and "
                 f"{count_of(counts.boxes, 'line')} of {counts.present} of "
-                f"{count_of(listed, 'video')}; {counts.excluded} key frames excluded"
+                f"{count_of(listed, 'video')}; {count_of(counts.excluded, 'key frame')} excluded"
             )
             if name == split:
                 keys += [f"data.{split}={target}"]
