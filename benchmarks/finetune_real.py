@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from PIL import Image
 from pretraining_real import DECODER, RealSet, read_set
-from pretraining_scores import SCORES, summarise
+from pretraining_scores import SCORES, score_seeds, summarise
 from record import record
 
 import hiera_video as hv
@@ -134,13 +134,18 @@ def save(arguments: Any, real: RealSet) -> None:
             name = f"{steps} steps" if steps else "scratch"
             rows.append({"seed": seed, "test": test, "predicted": {name: predicted}})
             known, found = labels[test], np.array(predicted)
-            scores = {name: round(score(known, found), 1) for name, score in SCORES.items()}
-            runs.append({"place": real.folds[fold], "steps": steps, "seed": seed, **scores})
+            line = {"place": real.folds[fold], "clips": len(test), "steps": steps, "seed": seed}
+            for metric, score in SCORES.items():
+                summary = score_seeds(score, known, {seed: found})
+                line |= {metric: summary["mean"], f"{metric}_interval": summary["interval"]}
+            runs.append(line)
     places = [place if place in real.folds else "other" for place in real.places]
     result = {
         "what": "finetune on real clips of fixed cameras after `steps` of pre-training, tested on "
-        "places that it never saw; macro F1 and top-1 in percent; methods: pooled over all places",
-        "command": "python benchmarks/finetune_real.py clips/",
+        "places that it never saw; macro F1 and top-1 in percent, intervals over clips; methods: "
+        "pooled over all places",
+        "command": "python benchmarks/finetune_real.py clips/ --steps "
+        + " ".join(map(str, arguments.steps)),
         "clips": len(real.labels),
         "runs": runs,
         "methods": summarise(rows, labels, places),
