@@ -1,8 +1,8 @@
 """Accuracy of every rung from MViTv2 to Hiera on the motion set, with and without pre-training.
 
-    hiera-video prepare motion output=data/motion_hard --hard
-    python benchmarks/ladder_accuracy.py --starts scratch     # four minutes of one thread a seed
-    python benchmarks/ladder_accuracy.py                      # with pre-training, half an hour
+    hiera-video prepare motion output=data/motion
+    python benchmarks/ladder_accuracy.py --starts scratch    # seven minutes of one thread a seed
+    python benchmarks/ladder_accuracy.py                     # with pre-training; not run in full
 
 Every model gets the same clips in the same order: masked pre-training on the training videos
 without labels (the last half of each clip is hidden), then the same fine-tuning from these weights
