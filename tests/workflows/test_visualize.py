@@ -41,8 +41,8 @@ def test_a_contact_sheet_has_a_strip_for_each_video(
     output = tmp_path / "sheet.png"
     assert main([f"input={films}", f"input={tmp_path / 'broken.mp4'}", f"output={output}"]) == 0
     assert capsys.readouterr().out == f"{output}: 3 videos\n"
-    # 8 frames of 48×40 fill 720 pixels, 8 on each side and 16 of indent; a grey box is 48 high
-    assert Image.open(output).size == (750, 8 + 2 * (20 + 74 + 8) + 20 + 48 + 8)
+    # 8 frames of 48×40 fill 720 pixels, 8 on each side; a grey box is 48 high
+    assert Image.open(output).size == (734, 8 + 2 * (20 + 74 + 8) + 20 + 48 + 8)
 
 
 def test_no_picture_of_unreadable_videos_alone(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_explanations_are_drawn_over_the_frames(
     assert main([*source, "--draw", drawn, *options]) == 0
     assert capsys.readouterr().out == f"{output}: 1 video\n"
     # two strips of 8 frames that are 88 pixels high, each under a title
-    assert Image.open(output).size == (750, 8 + 2 * (20 + 88 + 8))
+    assert Image.open(output).size == (734, 8 + 2 * (20 + 88 + 8))
 
 
 def test_captions_name_class_probability_and_scale(films: Path, run_folder: Path) -> None:
