@@ -98,7 +98,7 @@ def test_the_releases_csv_is_not_overwritten(
     ("content", "words"),
     [
         ("a,b\n1,2\n", "csv/train.csv: has no column label, youtube_id, time_start, time_end; the"),
-        (HEADER + "zumba,elsewhere__,1,2,train\n", "k/train: contains none of the 1 clips that"),
+        (HEADER + "zumba,elsewhere__,1,2,train\n", "k/train: contains none of the 1 clip that"),
         (
             HEADER + "zumba,-aaaaaaaaaa,10,20,train\nzumba,bbbbbbbbbbb,1.5,3\n",
             "csv/train.csv:3: time_start 1.5 and time_end 3 must be whole seconds; correct or",

@@ -104,7 +104,7 @@ def test_refusals(tmp_path: Path, prepare: Prepare) -> None:
         prepare(split=2)
     with pytest.raises(
         ManifestError,
-        match=r"contains none of the 1 clips of the train split, first wave/gone.avi",
+        match=r"contains none of the 1 clip of the train split, first wave/gone.avi",
     ):
         prepare()
     assert not (tmp_path / "labels.txt").exists()

@@ -16,6 +16,7 @@ import pytest
 from corpus import BY_NAME, READABLE
 
 from hiera_video.errors import ConfigError, DecodeError
+from hiera_video.utils.text_files import count_of
 from hiera_video.video import open_video
 from hiera_video.video.pyav import PyAVReader
 
@@ -45,7 +46,7 @@ def test_backends_agree(corpus: dict[str, Path], videos: Any, name: str, backend
                 assert videos.numbers(frames) == [entry.numbers[i] for i in indices]
             assert np.abs(frames - expected[indices]).mean(axis=(1, 2, 3)).max() < TOLERANCE
         assert video.frames([]).shape == (0, *expected.shape[1:])
-        words = f"frame {len(expected)} does not exist; the video has {len(expected)} frames"
+        words = f"frame {len(expected)} does not exist; the video has {count_of(len(expected), 'frame')}"
         with pytest.raises(IndexError, match=words):
             video.frames([len(expected)])
 

@@ -112,9 +112,7 @@ def test_a_video_is_decoded_in_one_pass(
 
     monkeypatch.setattr(PyAVReader, "_decode_all", count)
     (scanned,) = scan(read_manifest(str(tmp_path)))
-    # VP8's packets give neither the number of frames nor their size, so opening decodes once
-    opening = 250 + 1 if codec == "libvpx" else 0
-    assert (scanned.reason, scanned.num_frames, decoded) == (None, 250, opening + 250)
+    assert (scanned.reason, scanned.num_frames, decoded) == (None, 250, 250)
 
 
 def test_a_segment_without_frames_is_unreadable(videos: Any, tmp_path: Path) -> None:
