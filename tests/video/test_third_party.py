@@ -46,7 +46,8 @@ def test_backends_agree(corpus: dict[str, Path], videos: Any, name: str, backend
                 assert videos.numbers(frames) == [entry.numbers[i] for i in indices]
             assert np.abs(frames - expected[indices]).mean(axis=(1, 2, 3)).max() < TOLERANCE
         assert video.frames([]).shape == (0, *expected.shape[1:])
-        words = f"frame {len(expected)} does not exist; the video has {count_of(len(expected), 'frame')}"
+        frames = count_of(len(expected), "frame")
+        words = f"frame {len(expected)} does not exist; the video has {frames}"
         with pytest.raises(IndexError, match=words):
             video.frames([len(expected)])
 
