@@ -11,6 +11,7 @@ import numpy as np
 from av.packet import Packet
 from av.stream import Discard
 from av.video.codeccontext import VideoCodecContext
+from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
 from hiera_video.errors import DecodeError
@@ -47,6 +48,8 @@ class StreamFacts(NamedTuple):
 
     profile: str | None
     pixel_format: str | None
+    is_full_range: bool
+    """True if 0 is black and 255 is white in a format that does not say so, as yuvj420p does."""
     first_bytes: bytes
     """The codec's header and the first packet, or their beginning."""
     is_fragmented: bool
@@ -190,6 +193,8 @@ class PacketSource(Closeable):
         return StreamFacts(
             profile=self.decoder.profile,
             pixel_format=self.decoder.pix_fmt,
+            is_full_range=self.decoder.color_range == ColorRange.JPEG
+            and str(self.decoder.pix_fmt).startswith("yuv4"),
             first_bytes=(self.decoder.extradata or b"") + (bytes(first or b"")[:FIRST_BYTES]),
             is_fragmented=is_mp4 and is_fragmented(self._source.read),
             is_reordered=any(a > b for a, b in pairwise(pts)),

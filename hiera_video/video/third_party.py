@@ -196,6 +196,9 @@ class _TorchCodec:
     def known_failure(video: PyAVReader) -> str | None:
         if video.container in TORCHCODEC_REFUSED:
             return f"the container {video.container}"
+        # FFmpeg reads VP8 as if the range were limited, whatever the container says
+        if video.codec != "vp8" and video.stream_facts.is_full_range:
+            return f"full-range colours in {video.codec} video"
         return None
 
     def __len__(self) -> int:
