@@ -24,7 +24,10 @@ MAE, FINE_TUNED = "motion_hard_hiera_micro_mae", "motion_hard_hiera_micro"
 SCRATCH, PRETRAINED = "motion_hard_scratch", "motion_hard_pretrained"
 """Runs of two epochs, with the same recipe."""
 TWO_EPOCHS = ["train.epochs=2", "optim.warmup_epochs=0.4"]
-FINER = ["model.input_size=[16,48,48]", "train.epochs=3", "optim.warmup_epochs=0.4"]
+FINER = [
+    *("model.input_size=[16,48,48]", "train.epochs=3", "optim.warmup_epochs=0.4"),
+    "train.eval_every=3",
+]
 """At 32 pixels a turning object is two tokens wide: which way it turns cannot be learned."""
 
 

@@ -28,7 +28,7 @@ def test_commands(tmp_path: Path) -> None:
         "x/runs/motion_hard_pretrained/results.json --page x/runs/motion_comparison.html",
         f"{tune} model.pretrained=x/runs/motion_hard_pretrained {lists} "
         "out_dir=x/runs/motion_hard_hiera_micro seed=3 model.input_size=[16,48,48] "
-        "train.epochs=3 optim.warmup_epochs=0.4",
+        "train.epochs=3 optim.warmup_epochs=0.4 train.eval_every=3",
         "test --run x/runs/motion_hard_hiera_micro",
     ]
 
