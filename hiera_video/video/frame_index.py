@@ -141,10 +141,15 @@ def frame_rate(header: float, pts: Sequence[int], base: Fraction) -> float:
         header: Rate that the container states; 0 if it states none.
         pts: Presentation time of each frame, ascending.
         base: Seconds of one tick.
+
+    >>> frame_rate(1000.0, [0], Fraction(1, 1000))  # a WebM of one frame: the rate of its clock
+    0.0
     """
     measured = 0.0
     if len(pts) > 1 and pts[-1] > pts[0]:
         measured = float((len(pts) - 1) / ((pts[-1] - pts[0]) * base))
+    elif header == 1 / base and header >= 1000:
+        return 0.0
     agrees = measured == 0 or abs(header - measured) <= 0.02 * measured
     return header if header > 0 and agrees else measured
 
