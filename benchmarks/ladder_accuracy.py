@@ -2,7 +2,7 @@
 
     hiera-video prepare motion output=data/motion
     python benchmarks/ladder_accuracy.py --starts scratch    # seven minutes of one thread a seed
-    python benchmarks/ladder_accuracy.py                     # with pre-training; not run in full
+    python benchmarks/ladder_accuracy.py                     # with pre-training too: an hour
 
 Every model gets the same clips in the same order: masked pre-training on the training videos
 without labels (the last half of each clip is hidden), then the same fine-tuning from these weights
