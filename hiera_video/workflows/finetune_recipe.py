@@ -28,7 +28,8 @@ VALIDATIONS, PATIENCE = 20, 10
 """Validations of a training, and those without a better one that end it: half of them, as early
 scores on a few videos are noise, and the last steps have the lowest learning rates."""
 SMALL_DEPTH = 8
-"""Blocks up to which a model is trained with the learning rates of the micro model."""
+"""Blocks up to which a model is trained with the learning rates of the micro model, and with its
+augmentation from scratch."""
 BYTES_PER_TOKEN_CHANNEL = 84
 """Memory of a block's activations in float32 training: about 14 tensors of its size, and half as
 much again for gradients and buffers."""
@@ -131,13 +132,12 @@ def choose_recipe(
         low, high = min(facts.class_sizes), max(facts.class_sizes)
         reasons.append(("classes", f"{low} to {high} videos each: train.{key}"))
     memory, text = _fit_memory(batch, model, device)
-    augment = {
-        "scale": [0.5, 1.0],
-        "flip": 0.5 if facts.named else 0.0,
-        "color_jitter": 0.4,
-        "label_smoothing": 0.1,
-    }
     reasons += [("memory", text)] if text else []
+    augment: dict[str, Any] = {"scale": [0.5, 1.0], "color_jitter": 0.4, "label_smoothing": 0.1}
+    if weights == "none" and _is_small(model):
+        augment = {"scale": [0.7, 1.0], "color_jitter": 0.0, "label_smoothing": 0.0}
+        reasons.append(("clips", "little augmentation: with more, a small model learns too late"))
+    augment["flip"] = 0.5 if facts.named else 0.0
     keys = {"augment": augment, "optim": optim, "train": train | memory}
     return Recipe(keys, tuple(reasons))
 
@@ -169,11 +169,15 @@ def choose_batch(videos: int, limit: int) -> int:
     return exact[0] if exact else min(sizes, key=lambda size: videos % size)
 
 
+def _is_small(model: HieraConfig) -> bool:
+    return model.depth <= SMALL_DEPTH
+
+
 def _choose_layers(
     typical: int, weights: Weights, model: HieraConfig
 ) -> tuple[dict[str, Any], dict[str, Any], str]:
     """Return keys of `optim` and `train` that say what is trained, and a line about it."""
-    small = model.depth <= SMALL_DEPTH
+    small = _is_small(model)
     full, decayed = (1e-3, 4e-3) if small else (1e-4, 4e-4)
     if weights == "none":
         return {"lr": full}, {}, "none: all layers are trained from scratch"

@@ -105,6 +105,17 @@ def test_classes_without_names_are_never_mirrored() -> None:
     assert choose_recipe(unnamed, "none", MICRO, CPU).keys["augment"]["flip"] == 0.0
 
 
+def test_a_small_model_is_augmented_little_from_scratch() -> None:
+    recipe = choose_recipe(FACTS, "none", MICRO, CPU)
+    little = {"scale": [0.7, 1.0], "color_jitter": 0.0, "label_smoothing": 0.0}
+    assert recipe.keys["augment"].items() >= little.items()
+    assert any("little augmentation" in text for _, text in recipe.reasons)
+    usual = (choose_recipe(FACTS, "encoder", MICRO, CPU), choose_recipe(FACTS, "none", BASE, CPU))
+    for recipe in usual:
+        assert recipe.keys["augment"]["color_jitter"] == 0.4
+        assert not any("little augmentation" in text for _, text in recipe.reasons)
+
+
 def test_the_batch_is_divided_by_memory() -> None:
     assert 2.0e9 < clip_bytes(BASE) < 2.2e9
     small = Device(is_gpu=False, memory_bytes=8 << 30)
