@@ -23,6 +23,9 @@ PR_SET_PDEATHSIG = 1
 """Option of prctl(2)."""
 POLL_SECONDS = 5.0
 """Wait for an item before looking whether the parent process is still alive."""
+NICENESS = 10
+"""Added to the workers' nice value, so that the threads of a model on the same cores run first: a
+training step on two cores takes 6 to 9 % less time (benchmarks/worker_niceness.py)."""
 
 
 def run_worker(
@@ -46,6 +49,7 @@ def run_worker(
     if parent_pid is not None and die_with_parent:
         _die_with_parent(parent_pid)
     torch.set_num_threads(1)
+    os.nice(NICENESS)
     serve(function, connection, parent_pid)
 
 

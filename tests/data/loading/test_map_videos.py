@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,3 +70,16 @@ def test_results_are_in_order_and_quarantined_files_are_refused(
 def open_and_square(item: int, on_open: OnOpen) -> int:
     on_open(f"{item}.mp4")
     return item**2
+
+
+def test_workers_yield_the_cores_to_their_parent() -> None:
+    policy = QuarantinePolicy()
+    for workers, niceness in ((0, 0), (1, 10)):
+        (added,) = map_videos(
+            niceness_above, [os.nice(0)], workers=workers, quarantine=policy, context="fork"
+        )
+        assert added == niceness
+
+
+def niceness_above(item: int, on_open: OnOpen) -> int:
+    return os.nice(0) - item
