@@ -1,13 +1,15 @@
 """From MViTv2 to Hiera: parameters, MACs, memory and relative speed of every rung.
 
-    python benchmarks/ladder.py [large] [vit] [speed_video] [speed_images] [full] [memory]
+    python benchmarks/ladder.py [large] [vit] [speed_video] [speed_images] [full] [vit_full]
 
 Parts, all by default, and minutes of one thread:
 
 - large (1): parameters, MACs and activations at 224 pixels, counted without computing;
 - vit (1): the same of the plain ViT, and the speed of its small size beside Hiera's tiny;
 - speed_video, speed_images (3 each): every rung at tiny size;
-- full (1): one clip of 16×224×224 through tiny: Hiera, and MViTv2 as in the table and uncut;
+- full (2): one clip of 16×224×224 through tiny: Hiera, and MViTv2 as in the table and uncut; a step
+  of masked pre-training of every rung;
+- vit_full (5): the same of the plain ViT and Hiera, base and large;
 - memory (2): peak of one process.
 
 Speed is measured in CPU seconds of one thread, which other programs on the machine disturb less
@@ -39,6 +41,8 @@ from hiera_video.models.step_memory import count_saved_bytes
 ROUNDS, FULL_ROUNDS = 5, 3
 FILE = RESULTS / "ladder.json"
 RUNGS = ("mvitv2", *(f"ladder_{rung}" for rung in "abcdef"), "hiera", "ladder_window")
+MASKED_RUNGS = RUNGS[:-1]
+"""Windows have no masked pre-training."""
 PAPER: dict[str, dict[str, float]] = {
     "mvitv2": {"top1_images": 85.3, "images": 219.8, "top1_video": 80.5, "clips": 20.5},
     "ladder_a": {"top1_images": 85.6, "images": 253.3, "top1_video": 85.3, "clips": 20.7},
@@ -64,7 +68,7 @@ SIZES = {"video": ("16x224", (16, 64, 64)), "images": ("224", (96, 96))}
 """Kind → end of the names, and the input size at which tiny is timed."""
 LIKE_SIZE = {"vit": "small"}
 """Size that is timed beside the tiny ones: 22 M parameters, Hiera's tiny has 28 M."""
-MEMORY_SIZE = (16, 128, 128)
+MEMORY_SIZE, FULL_SIZE = (16, 128, 128), (16, 224, 224)
 UNCUT_STRIDE = (1, 4, 4)
 """Stride of keys and values of images, in space: that of the paper's uncut video model."""
 
@@ -114,8 +118,12 @@ def masked_step(rung: str, kind: str, size: Sequence[int] | None = None) -> Call
     end, own = SIZES[kind]
     size = tuple(size or own)
     name = f"mae_{rung}_{LIKE_SIZE.get(rung, 'tiny')}_{end}"
-    model = hv.create_model(name, pretrained="none", input_size=size)
-    clips = torch.randn(1, 3, *size)
+    return forward_backward(hv.create_model(name, pretrained="none", input_size=size))
+
+
+def forward_backward(model: torch.nn.Module) -> Callable[[], object]:
+    """Return a call that computes the loss of one clip or image and its gradients."""
+    clips = torch.randn(1, 3, *model.config.input_size)
 
     def call() -> object:
         model.zero_grad()
@@ -148,10 +156,9 @@ def measure(
 
 def measure_speed(kind: str) -> dict[str, Any]:
     """Time inference and a step of masked pre-training, which windows have none of."""
-    masked = [rung for rung in RUNGS if rung != "ladder_window"]
     return {
         "inference": measure(inference, RUNGS, kind),
-        "masked_step": measure(masked_step, masked, kind),
+        "masked_step": measure(masked_step, MASKED_RUNGS, kind),
     }
 
 
@@ -175,7 +182,25 @@ def measure_full() -> dict[str, Any]:
     configs["uncut"] = replace(configs["mvitv2"], kv_stride=UNCUT_STRIDE)
     calls = {name: forward(build_model(config, None)) for name, config in configs.items()}
     # calls of seconds: what only the first one does is lost in the noise
-    return {"rounds": FULL_ROUNDS, **take_turns(calls, FULL_ROUNDS, warm_up=False)}
+    found = {"rounds": FULL_ROUNDS, **take_turns(calls, FULL_ROUNDS, warm_up=False)}
+    steps = {rung: masked_step(rung, "video", FULL_SIZE) for rung in MASKED_RUNGS}
+    return {**found, "masked_step": take_turns(steps, FULL_ROUNDS, warm_up=False)}
+
+
+def measure_vit_full() -> dict[str, Any]:
+    """Time one clip of 16×224×224 through the plain ViT and Hiera, base and large."""
+    found: dict[str, Any] = {"rounds": FULL_ROUNDS}
+    for size in ("base", "large"):
+        for part, prefix, make in (
+            ("inference", "", forward),
+            ("masked_step", "mae_", forward_backward),
+        ):
+            calls = {
+                name: make(hv.create_model(f"{prefix}{name}_{size}_16x224", pretrained="none"))
+                for name in ("hiera", "vit")
+            }
+            found[f"{size}_{part}"] = take_turns(calls, FULL_ROUNDS, warm_up=False)
+    return found
 
 
 def measure_vit() -> dict[str, Any]:
@@ -255,6 +280,7 @@ def main(chosen: Sequence[str]) -> None:
         "speed_video": lambda: measure_speed("video"),
         "speed_images": lambda: measure_speed("images"),
         "full": measure_full,
+        "vit_full": measure_vit_full,
     }
     for part, find in parts.items():
         if chosen and part not in chosen:

@@ -13,7 +13,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 
 from hiera_video.cli.arguments import command_parser
@@ -32,6 +33,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Import the module of the data set and run it with the other arguments."""
     given = list(sys.argv[1:] if argv is None else argv)
     dataset = make_parser().parse_args(given[:1]).dataset
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the work is done by processes
-    code: int = import_module(f"hiera_video.cli.datasets.{dataset}").main(given[1:])
+    with _one_thread():  # the work is done by processes
+        code: int = import_module(f"hiera_video.cli.datasets.{dataset}").main(given[1:])
     return code
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Have libraries that are imported meanwhile use one thread, as long as nothing else is set.
+
+    The variable is removed afterwards: what the same process trains next, as in the demo, would
+    run on one thread too.
+    """
+    variable = "OMP_NUM_THREADS"
+    if variable in os.environ:
+        yield
+        return
+    os.environ[variable] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[variable]

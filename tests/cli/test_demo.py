@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,3 +64,28 @@ def test_the_first_failure_ends_the_demo(tmp_path: Path, monkeypatch: pytest.Mon
     codes = iter([0, 4])
     monkeypatch.setattr(demo, "run_command", lambda command: next(codes))
     assert demo.main([f"output={tmp_path}"]) == 4
+
+
+THREADS_AFTER_PREPARE = """
+import sys
+from hiera_video.cli.main import run_command
+assert run_command(["prepare", "motion", f"output={sys.argv[1]}", "--clips-per-class", "1"]) == 0
+assert "torch" not in sys.modules
+import torch
+print("threads", torch.get_num_threads())
+"""
+
+
+def test_the_data_do_not_leave_training_with_one_thread(tmp_path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+
+    def run(code: str) -> str:
+        command = [sys.executable, "-c", code, str(tmp_path / "data")]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=True, timeout=300
+        )
+        return done.stdout.splitlines()[-1]
+
+    assert run(THREADS_AFTER_PREPARE) == run(
+        "import torch; print('threads', torch.get_num_threads())"
+    )

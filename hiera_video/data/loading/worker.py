@@ -25,7 +25,7 @@ POLL_SECONDS = 5.0
 """Wait for an item before looking whether the parent process is still alive."""
 NICENESS = 10
 """Added to the workers' nice value, so that the threads of a model on the same cores run first: a
-training step on two cores takes 6 to 9 % less time (benchmarks/worker_niceness.py)."""
+training step on two cores takes 1 to 9 % less time (benchmarks/README.md, "Data")."""
 
 
 def run_worker(
