@@ -23,7 +23,7 @@ from hiera_video.utils.atomic_files import write_atomic
 from hiera_video.utils.checks import require
 from hiera_video.utils.text_files import count_of, read_json
 from hiera_video.workflows.build import align_val
-from hiera_video.workflows.finetune_recipe import HELD_OUT, validates
+from hiera_video.workflows.finetune_recipe import HELD_OUT, validation_share
 
 logger = logging.getLogger(__name__)
 FACTS, RECIPE = "split.json", "recipe.yaml"
@@ -280,9 +280,9 @@ def divide(request: ListRequest, manifest: Manifest, config: Config) -> dict[Par
 def _shares(request: ListRequest, manifest: Manifest) -> dict[Part, float]:
     counts = Counter(label for record in manifest.records for label in as_tuple(record.label))
     typical = sorted(counts.values())[len(counts) // 2]
-    validated = request.val is None and validates(len(manifest.records), typical)
+    share = validation_share(len(manifest.records), typical, len(counts))
     return {
-        "val": HELD_OUT if validated else 0.0,
+        "val": share if request.val is None else 0.0,
         "test": HELD_OUT if request.test is None else 0.0,
     }
 

@@ -12,12 +12,14 @@ from hiera_video.utils.text_files import count_of
 Weights = Literal["none", "encoder", "classifier"]
 """No weights, those of masked pre-training, or those of a classifier."""
 
+HELD_OUT = 0.15
+"""Share of the videos in the test part, and at most in the validation part."""
 MIN_CLASS, MIN_VALIDATION = 10, 50
 """Videos a class, and validation videos in all, below which none are held out to choose a
 checkpoint: they are too few to choose by, and too many to miss. The best
 checkpoint of 24 videos was 4.7 points worse than the last (docs/finetuning.md)."""
-HELD_OUT = 0.15
-"""Share of the videos in the validation part, and in the test part."""
+CLASS_VALIDATION, LARGE_VALIDATION = 2, 0.05
+"""Validation videos a class, and their share of a large set."""
 HEAD_ALONE, HALF_FROZEN, STRONG_DECAY = 10, 50, 500
 """Training videos a class up to which a classifier's weights are trained in the head alone, above
 the first two stages, or with a strong layer decay."""
@@ -142,17 +144,23 @@ def choose_recipe(
     return Recipe(keys, tuple(reasons))
 
 
-def validates(videos: int, typical: int) -> bool:
-    """Return whether some of the videos are held out to choose a checkpoint.
+def validation_share(videos: int, typical: int, classes: int) -> float:
+    """Return the share of the videos that is held out to choose a checkpoint.
 
     Args:
         videos: Videos of all classes.
         typical: Videos of the middle class.
+        classes: Number of classes.
 
-    >>> [validates(*sizes) for sizes in ((160, 20), (333, 20), (334, 20), (2000, 10), (2000, 9))]
-    [False, False, True, True, False]
+    >>> [validation_share(*sizes) for sizes in ((160, 20, 8), (333, 20, 17), (2000, 9, 222))]
+    [0.0, 0.0, 0.0]
+    >>> [validation_share(*sizes) for sizes in ((400, 20, 20), (500, 250, 2), (5000, 250, 20))]
+    [0.125, 0.1, 0.05]
     """
-    return typical >= MIN_CLASS and HELD_OUT * videos >= MIN_VALIDATION
+    if typical < MIN_CLASS or videos * HELD_OUT < MIN_VALIDATION:
+        return 0.0
+    wanted = max(MIN_VALIDATION, CLASS_VALIDATION * classes, LARGE_VALIDATION * videos)
+    return min(wanted / videos, HELD_OUT)
 
 
 def choose_batch(videos: int, limit: int) -> int:
