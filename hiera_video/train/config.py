@@ -157,6 +157,10 @@ class TrainConfig:
     early_stop: int | None = None
     """Stop after this many validations in a row without a better score; the best checkpoint stays
     the one that is tested and loaded. Unset: train all epochs."""
+    best_margin: float = 0.0
+    """Also take a later checkpoint for the best if its score is at most this many standard errors
+    below the highest: so small a difference between few validation videos is chance, and later
+    weights have seen more. 0: the highest score alone counts."""
     balanced_sampling: bool = False
     """Draw the same number of samples from every class in each epoch, for lists with rare classes;
     `mean_class` then chooses the best checkpoint."""
@@ -217,6 +221,11 @@ class TrainConfig:
         require(
             self.early_stop is None or self.early_stop >= 1,
             f"train.early_stop={self.early_stop}: must be 1 or more, or null to train all epochs",
+        )
+        require(
+            0 <= self.best_margin < math.inf and (not self.best_margin or self.task != "pretrain"),
+            f"train.best_margin={self.best_margin}: must be 0 or more, and 0 for "
+            "train.task=pretrain, whose score is a loss",
         )
         require(
             self.ema is None or 0 < self.ema < 1,

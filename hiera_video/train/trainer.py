@@ -27,13 +27,13 @@ from hiera_video.train.checkpoint import CheckpointStore
 from hiera_video.train.config import OptimConfig, TrainConfig
 from hiera_video.train.context import StepContext
 from hiera_video.train.devices import explain_out_of_memory
-from hiera_video.train.early_stop import log_stop, should_stop
 from hiera_video.train.feed import feed_steps
 from hiera_video.train.meter import Clock, Meter, RunTimer, format_numbers, progress_line
 from hiera_video.train.optim import clip_gradients, set_lr
 from hiera_video.train.parallel import no_sync, unsharded_model, wrap_ddp
 from hiera_video.train.reports import report_non_finite, report_unreadable
 from hiera_video.train.schedule import lr_at
+from hiera_video.train.selection import log_stop, record_score, should_stop
 from hiera_video.train.state import TrainState
 from hiera_video.train.stats import QueuedStats, StepStats, reduce_signal, reduce_step_stats
 from hiera_video.train.tasks import Task
@@ -360,12 +360,11 @@ class Trainer:
             numbers = evaluator(model)
         state.model.train()
         score = numbers[evaluator.score] * (1 if evaluator.higher_is_better else -1)
-        is_best = math.isfinite(score) and (progress.best is None or score > progress.best)
-        progress.best = score if is_best else progress.best
-        progress.since_best = 0 if is_best else progress.since_best + 1
+        is_best = record_score(progress, self.train, score, videos=numbers.get("evaluated", 0))
         if self.log:
             self.log.write(progress.step - 1, "val", **numbers)
-            suffix = "  (best so far)" if is_best else ""
+            kind = "best so far" if score == progress.best else "as good as the best"
+            suffix = f"  ({kind})" if is_best else ""
             logger.info("epoch %d validation: %s%s", epoch, format_numbers(numbers), suffix)
         return is_best
 

@@ -19,7 +19,6 @@ from hiera_video.runtime.run_folder import lock_run_folder, write_environment
 from hiera_video.runtime.seed import use_deterministic_kernels
 from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.checkpoint import CheckpointStore, read_meta
-from hiera_video.train.early_stop import should_stop
 from hiera_video.train.list_digest import describe_changes
 from hiera_video.train.memory import (
     choose_accumulation,
@@ -28,6 +27,7 @@ from hiera_video.train.memory import (
     trial_step,
     write_choice,
 )
+from hiera_video.train.selection import should_stop
 from hiera_video.train.state import make_state
 from hiera_video.train.tasks import Task
 from hiera_video.train.trainer import DONE, Evaluator, RunInfo, Trainer
@@ -56,6 +56,7 @@ MAY_CHANGE = (
     "model.checkpointing",
     "train.epochs",
     "train.early_stop",
+    "train.best_margin",
     "train.eval_every",
     "train.allow_changed_lists",
     "train.accumulate",

@@ -78,6 +78,7 @@ def test_the_number_of_steps_is_limited() -> None:
     assert (train["batch_size"], train["epochs"], train["eval_every"]) == (16, 5, 1)
     train = choose_recipe(of_size(100), "none", BASE, CPU).keys["train"]
     assert (train["epochs"], train["eval_every"], train["early_stop"]) == (40, 2, 10)
+    assert train["best_margin"] == 1.0
     assert train["ema"] == 0.99
 
 

@@ -1,0 +1,59 @@
+"""Choose the best checkpoint of a run, and stop a run that no longer improves."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+from hiera_video.train.config import TrainConfig
+from hiera_video.train.state import TrainProgress
+
+logger = logging.getLogger(__name__)
+
+
+def record_score(
+    progress: TrainProgress, train: TrainConfig, score: float, *, videos: float
+) -> bool:
+    """Record a validation in `progress`, and return whether its checkpoint is the best so far.
+
+    Args:
+        progress: Of the run.
+        train: `best_margin` is the margin in which a later checkpoint is the best.
+        score: Higher is better; with a margin, in percent.
+        videos: Number of videos that were validated.
+    """
+    highest = progress.best
+    is_best = math.isfinite(score) and (highest is None or score > highest)
+    if is_best:
+        progress.best = score
+    elif train.best_margin and highest is not None:
+        is_best = score >= highest - train.best_margin * standard_error(highest, videos)
+    progress.since_best = 0 if is_best else progress.since_best + 1
+    return is_best
+
+
+def standard_error(percent: float, videos: float) -> float:
+    """Return the standard error of a share of the videos, in points.
+
+    One success and one failure are added (Laplace), so that 100 % has an error too.
+
+    >>> round(standard_error(90.0, 96), 2), round(standard_error(100.0, 50), 2)
+    (3.16, 1.92)
+    """
+    share = (percent / 100 * videos + 1) / (videos + 2)
+    return 100 * math.sqrt(share * (1 - share) / (videos + 2))
+
+
+def should_stop(progress: TrainProgress, train: TrainConfig) -> bool:
+    """Return True if the last `train.early_stop` validations were no better than one before."""
+    return train.early_stop is not None and progress.since_best >= train.early_stop
+
+
+def log_stop(progress: TrainProgress) -> None:
+    """Log that the run stops early, and which checkpoint remains."""
+    logger.info(
+        "stopped early after step %d: the last %d validations were no better; checkpoints/best "
+        "is the best of all",
+        progress.step,
+        progress.since_best,
+    )
