@@ -194,7 +194,8 @@ def redraw(model: nn.Module) -> nn.Module:
 
 def theirs(**options: Any) -> Any:
     """Build transformers' configuration of `SMALL`."""
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     return transformers.HieraConfig(
         **{"image_size": [64, 64], "embed_dim": 16, "depths": [1, 2, 1, 1], "num_labels": 3},
         **options,
@@ -202,7 +203,8 @@ def theirs(**options: Any) -> Any:
 
 
 def test_logits_equal_transformers_both_ways(tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     model = redraw(transformers.HieraForImageClassification(theirs()))
     model.save_pretrained(tmp_path / "theirs")
     ours = from_pretrained(tmp_path / "theirs")
@@ -217,7 +219,8 @@ def test_logits_equal_transformers_both_ways(tmp_path: Path) -> None:
 
 
 def test_losses_equal_transformers_both_ways(tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     decoder = {"decoder_hidden_size": 32, "decoder_depth": 2, "decoder_num_heads": 4}
     model = redraw(transformers.HieraForPreTraining(theirs(num_query_pool=2, **decoder)))
     model.save_pretrained(tmp_path / "theirs")
