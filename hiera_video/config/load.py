@@ -207,7 +207,7 @@ def _read_file(path: Path, chain: tuple[Path, ...]) -> tuple[DictConfig, list[st
     """Return a file's own keys and the names of its bases; `chain` are the files that led to it."""
     origin = f" (named as {BASE} in {chain[-1]})" if chain else ""
     if not path.is_file():
-        known = ", ".join(sorted(item.name for item in path.parent.glob("*.yaml"))) or "none"
+        known = ", ".join(sorted(item.name for item in path.parent.glob("[!.]*.yaml"))) or "none"
         near = difflib.get_close_matches(path.stem, list_configs(), n=1)
         hint = (
             f"did you mean {near[0]}, which comes with the package?"

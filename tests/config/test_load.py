@@ -289,7 +289,8 @@ def test_refused_file(
 
 def test_a_missing_file_lists_the_files_beside_it(tmp_path: Path) -> None:
     write(tmp_path, "seed: 1", "a.yaml")
-    assert "b.yaml: no such configuration file; *.yaml files in that folder: a.yaml" in refusal(
+    write(tmp_path, "repos: []", ".pre-commit-config.yaml")
+    assert "b.yaml: no such configuration file; *.yaml files in that folder: a.yaml; " in refusal(
         tmp_path / "b.yaml"
     )
 
