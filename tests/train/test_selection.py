@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
+import torch
+from linear_run import SquaredOutput, linear_state, train
+from torch import nn
 
 from hiera_video.errors import ConfigError
+from hiera_video.train.checkpoint import CheckpointStore
 from hiera_video.train.config import TrainConfig
 from hiera_video.train.selection import record_score, should_stop
 from hiera_video.train.state import TrainProgress
+from hiera_video.train.trainer import DONE
 
 
 def chosen(scores: list[float], videos: int, **settings: float) -> tuple[int, TrainProgress]:
@@ -51,3 +59,115 @@ def test_invalid_margins(values: dict[str, object]) -> None:
     )
     with pytest.raises(ConfigError, match=words):
         TrainConfig(**values)  # type: ignore[arg-type]
+
+
+def test_the_best_checkpoint_has_the_highest_finite_score_of_the_averaged_weights(
+    tmp_path: Path,
+) -> None:
+    class Scores:
+        score, higher_is_better = "top1", True
+
+        def __init__(self) -> None:
+            self.values, self.models = iter([float("nan"), 0.5, 0.25]), list[nn.Module]()
+
+        def __call__(self, model: nn.Module) -> dict[str, float]:
+            self.models.append(model)
+            return {"top1": next(self.values)}
+
+    evaluator, state = Scores(), linear_state(ema=0.9)
+    code, _, _ = train(tmp_path, SquaredOutput(), state=state, trainer={"evaluator": evaluator})
+    assert code == DONE and state.progress.best == 0.5
+    assert (tmp_path / "checkpoints" / "best").resolve().name == "step_00000004"
+    assert state.ema and evaluator.models == [state.ema.module] * 3
+
+
+def test_a_score_where_lower_is_better(tmp_path: Path) -> None:
+    class Losses:
+        score, higher_is_better = "loss", False
+
+        def __init__(self) -> None:
+            self.values = iter([0.5, 0.25, 0.75])
+
+        def __call__(self, model: nn.Module) -> dict[str, float]:
+            return {"loss": next(self.values)}
+
+    train(tmp_path, SquaredOutput(), trainer={"evaluator": Losses()})
+    assert (tmp_path / "checkpoints" / "best").resolve().name == "step_00000004"
+
+
+class Top1:
+    """An evaluator that returns the given scores in turn."""
+
+    score, higher_is_better = "top1", True
+
+    def __init__(self, *values: float) -> None:
+        self.values = iter(values)
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        return {"top1": next(self.values)}
+
+
+def test_a_run_stops_after_so_many_validations_without_a_better_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    evaluator, state = Top1(0.3, 0.5, 0.5, 0.4, 0.9), linear_state()
+    code, _, history = train(
+        tmp_path,
+        SquaredOutput(),
+        state=state,
+        trainer={"evaluator": evaluator},
+        epochs=9,
+        early_stop=2,
+    )
+    assert code == DONE and len(history) == 8 and list(evaluator.values) == [0.9]
+    assert state.progress == TrainProgress(step=8, best=0.5, since_best=2)
+    checkpoints = tmp_path / "checkpoints"
+    assert (checkpoints / "best").resolve().name == "step_00000004"
+    assert (checkpoints / "last").resolve().name == "step_00000008"
+    words = "stopped early after step 8: the last 2 validations were no better"
+    assert words in caplog.text
+
+
+def test_checkpoints_of_some_epochs_only(tmp_path: Path) -> None:
+    def steps(folder: str, **settings: Any) -> list[str]:
+        train(tmp_path / folder, SquaredOutput(), epochs=7, keep_every=5, **settings)
+        return sorted(path.name for path in (tmp_path / folder / "checkpoints").glob("step_*"))
+
+    # the last two that were written; epoch 5 is a milestone
+    assert steps("all") == ["step_00000010", "step_00000012", "step_00000014"]
+    assert steps("some", save_every=4) == ["step_00000010", "step_00000014"]
+    trained = linear_state()
+    evaluator = Top1(0.1, 0.2, 0.3)
+    settings: dict[str, Any] = {"save_every": 9, "eval_every": 3, "epochs": 7}
+    train(
+        tmp_path / "val",
+        SquaredOutput(),
+        state=trained,
+        trainer={"evaluator": evaluator},
+        **settings,
+    )
+    found = sorted(path.name for path in (tmp_path / "val" / "checkpoints").glob("step_*"))
+    assert found == ["step_00000012", "step_00000014"]  # validated, and the last
+
+
+def test_a_resumed_run_continues_to_count_its_validations(tmp_path: Path) -> None:
+    def run(*scores: float, **state: Any) -> tuple[int, list[torch.Tensor]]:
+        code, _, history = train(
+            tmp_path,
+            SquaredOutput(),
+            trainer={"evaluator": Top1(*scores), **state.pop("trainer", {})},
+            epochs=9,
+            early_stop=3,
+            **state,
+        )
+        return code, history
+
+    assert run(0.5, 0.4, 0.4, trainer={"max_steps": 6})[0] == DONE
+    resumed = linear_state()
+    found = CheckpointStore(tmp_path / "checkpoints", keep=2).latest()
+    assert found is not None
+    resumed.load(found)
+    assert resumed.progress == TrainProgress(step=6, best=0.5, since_best=2)
+    code, history = run(0.1, 0.9, state=resumed)
+    assert code == DONE and len(history) == 2 and resumed.progress.since_best == 3

@@ -9,24 +9,23 @@ import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from linear_run import SquaredOutput, batches, latest_step, linear_state, train
 from torch import nn
 
 from hiera_video.data.loading.loader import ClipBatch
 from hiera_video.errors import DeviceMemoryError
 from hiera_video.models.factory import create_model
 from hiera_video.runtime.distributed import SINGLE_PROCESS
-from hiera_video.runtime.log import MetricLog, read_metrics
+from hiera_video.runtime.log import read_metrics
 from hiera_video.runtime.precision import autocast
 from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.checkpoint import CheckpointStore
 from hiera_video.train.config import OptimConfig, TrainConfig
 from hiera_video.train.context import StepContext
-from hiera_video.train.state import AveragedWeights, TrainProgress, TrainState
-from hiera_video.train.tasks import Task, TaskOutput
+from hiera_video.train.tasks import TaskOutput
 from hiera_video.train.trainer import (
     DONE,
     NON_FINITE,
@@ -41,88 +40,6 @@ from hiera_video.train.trainer import (
 def queued_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Read a step's statistics at once, as on a CPU, and one step later, as on a GPU."""
     monkeypatch.setattr("hiera_video.train.trainer.QUEUED_DEVICES", (request.param,))
-
-
-class SquaredOutput:
-    """A loss that becomes NaN (or whose gradient becomes infinite) at one step."""
-
-    def __init__(self, bad_step: int | None = None, kind: str = "loss") -> None:
-        self.bad_step, self.kind = bad_step, kind
-
-    def __call__(self, model: nn.Module, batch: ClipBatch, context: StepContext) -> TaskOutput:
-        loss = model(batch.clips).square().mean()
-        if context.step == self.bad_step and self.kind == "loss":
-            loss = loss * float("nan")
-        elif context.step == self.bad_step:
-            loss = loss + (model.weight.sum() * 0).sqrt()  # type: ignore[operator]
-        return TaskOutput(loss)
-
-
-def batches() -> Iterator[list[ClipBatch]]:
-    """Yield the same two clips of manifest rows 40 and 41 for every step."""
-    ids = torch.arange(2)
-    clips = torch.ones(2, 3)
-    batch = ClipBatch(clips=clips, labels=ids, row=ids + 40, view=ids, position=ids, substituted=())
-    while True:
-        yield [batch]
-
-
-def train(
-    folder: Path,
-    task: Task,
-    *,
-    loader: Iterator[list[ClipBatch]] | None = None,
-    state: TrainState | None = None,
-    optim: OptimConfig | None = None,
-    stop: StopSignal | None = None,
-    max_broken: float = 0.05,
-    trainer: dict[str, Any] | None = None,
-    **settings: Any,
-) -> tuple[int, nn.Linear, list[torch.Tensor]]:
-    """Train for three epochs of two steps, on a list of four videos.
-
-    Returns the exit code, the model, and its weights before each step.
-    """
-    folder.mkdir(exist_ok=True)
-    state = state or linear_state()
-    model = state.model
-    assert isinstance(model, nn.Linear)
-    history: list[torch.Tensor] = []
-    model.register_forward_pre_hook(
-        lambda module, inputs: history.append(model.weight.detach().clone())
-    )
-    log = MetricLog(folder, first_step=0)
-    run = RunInfo(
-        world=SINGLE_PROCESS, steps_per_epoch=2, num_videos=4, max_broken=max_broken, seed=0
-    )
-    code = Trainer(
-        state,
-        task,
-        optim=optim or OptimConfig(lr=0.1),
-        train=TrainConfig(**{"epochs": 3, "batch_size": 2, "log_every": 1, **settings}),
-        run=run,
-        store=CheckpointStore(folder / "checkpoints", keep=2),
-        log=log,
-        **(trainer or {}),
-    ).fit(loader or batches(), stop or StopSignal())
-    log.close()
-    return code, model, history
-
-
-def linear_state(*, ema: float | None = None, fp16: bool = False) -> TrainState:
-    """Return three inputs, one output and plain SGD."""
-    torch.manual_seed(0)
-    model = nn.Linear(3, 1)
-    optimizer = torch.optim.SGD([{"params": list(model.parameters()), "lr_scale": 1.0}], lr=0.1)
-    scaler = torch.amp.GradScaler("cpu", enabled=fp16)
-    average = None if ema is None else AveragedWeights(model, ema)
-    return TrainState(model=model, optimizer=optimizer, scaler=scaler, ema=average)
-
-
-def latest_step(folder: Path) -> int:
-    found = CheckpointStore(folder / "checkpoints", keep=2).latest()
-    assert found is not None
-    return int(found.meta["step"])
 
 
 @pytest.mark.parametrize("kind", ["loss", "gradient"])
@@ -219,118 +136,6 @@ def test_a_loss_above_the_limit_stops_the_run(tmp_path: Path) -> None:
     assert train(tmp_path / "high", explodes, max_loss=50.0)[0] == NON_FINITE
     assert train(tmp_path / "low", explodes, max_loss=150.0)[0] == DONE
     assert train(tmp_path / "none", explodes)[0] == DONE
-
-
-def test_the_best_checkpoint_has_the_highest_finite_score_of_the_averaged_weights(
-    tmp_path: Path,
-) -> None:
-    class Scores:
-        score, higher_is_better = "top1", True
-
-        def __init__(self) -> None:
-            self.values, self.models = iter([float("nan"), 0.5, 0.25]), list[nn.Module]()
-
-        def __call__(self, model: nn.Module) -> dict[str, float]:
-            self.models.append(model)
-            return {"top1": next(self.values)}
-
-    evaluator, state = Scores(), linear_state(ema=0.9)
-    code, _, _ = train(tmp_path, SquaredOutput(), state=state, trainer={"evaluator": evaluator})
-    assert code == DONE and state.progress.best == 0.5
-    assert (tmp_path / "checkpoints" / "best").resolve().name == "step_00000004"
-    assert state.ema and evaluator.models == [state.ema.module] * 3
-
-
-def test_a_score_where_lower_is_better(tmp_path: Path) -> None:
-    class Losses:
-        score, higher_is_better = "loss", False
-
-        def __init__(self) -> None:
-            self.values = iter([0.5, 0.25, 0.75])
-
-        def __call__(self, model: nn.Module) -> dict[str, float]:
-            return {"loss": next(self.values)}
-
-    train(tmp_path, SquaredOutput(), trainer={"evaluator": Losses()})
-    assert (tmp_path / "checkpoints" / "best").resolve().name == "step_00000004"
-
-
-class Top1:
-    """An evaluator that returns the given scores in turn."""
-
-    score, higher_is_better = "top1", True
-
-    def __init__(self, *values: float) -> None:
-        self.values = iter(values)
-
-    def __call__(self, model: nn.Module) -> dict[str, float]:
-        return {"top1": next(self.values)}
-
-
-def test_a_run_stops_after_so_many_validations_without_a_better_one(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO")
-    evaluator, state = Top1(0.3, 0.5, 0.5, 0.4, 0.9), linear_state()
-    code, _, history = train(
-        tmp_path,
-        SquaredOutput(),
-        state=state,
-        trainer={"evaluator": evaluator},
-        epochs=9,
-        early_stop=2,
-    )
-    assert code == DONE and len(history) == 8 and list(evaluator.values) == [0.9]
-    assert state.progress == TrainProgress(step=8, best=0.5, since_best=2)
-    checkpoints = tmp_path / "checkpoints"
-    assert (checkpoints / "best").resolve().name == "step_00000004"
-    assert (checkpoints / "last").resolve().name == "step_00000008"
-    words = "stopped early after step 8: the last 2 validations were no better"
-    assert words in caplog.text
-
-
-def test_checkpoints_of_some_epochs_only(tmp_path: Path) -> None:
-    def steps(folder: str, **settings: Any) -> list[str]:
-        train(tmp_path / folder, SquaredOutput(), epochs=7, keep_every=5, **settings)
-        return sorted(path.name for path in (tmp_path / folder / "checkpoints").glob("step_*"))
-
-    # the last two that were written; epoch 5 is a milestone
-    assert steps("all") == ["step_00000010", "step_00000012", "step_00000014"]
-    assert steps("some", save_every=4) == ["step_00000010", "step_00000014"]
-    trained = linear_state()
-    evaluator = Top1(0.1, 0.2, 0.3)
-    settings: dict[str, Any] = {"save_every": 9, "eval_every": 3, "epochs": 7}
-    train(
-        tmp_path / "val",
-        SquaredOutput(),
-        state=trained,
-        trainer={"evaluator": evaluator},
-        **settings,
-    )
-    found = sorted(path.name for path in (tmp_path / "val" / "checkpoints").glob("step_*"))
-    assert found == ["step_00000012", "step_00000014"]  # validated, and the last
-
-
-def test_a_resumed_run_continues_to_count_its_validations(tmp_path: Path) -> None:
-    def run(*scores: float, **state: Any) -> tuple[int, list[torch.Tensor]]:
-        code, _, history = train(
-            tmp_path,
-            SquaredOutput(),
-            trainer={"evaluator": Top1(*scores), **state.pop("trainer", {})},
-            epochs=9,
-            early_stop=3,
-            **state,
-        )
-        return code, history
-
-    assert run(0.5, 0.4, 0.4, trainer={"max_steps": 6})[0] == DONE
-    resumed = linear_state()
-    found = CheckpointStore(tmp_path / "checkpoints", keep=2).latest()
-    assert found is not None
-    resumed.load(found)
-    assert resumed.progress == TrainProgress(step=6, best=0.5, since_best=2)
-    code, history = run(0.1, 0.9, state=resumed)
-    assert code == DONE and len(history) == 2 and resumed.progress.since_best == 3
 
 
 def test_fp16_skips_a_step_with_infinite_gradients_and_halves_its_scale(tmp_path: Path) -> None:
