@@ -38,7 +38,7 @@ def standard_error(percent: float, videos: float) -> float:
     One success and one failure are added (Laplace), so that 100 % has an error too.
 
     >>> round(standard_error(90.0, 96), 2), round(standard_error(100.0, 50), 2)
-    (3.16, 1.92)
+    (3.14, 1.9)
     """
     share = (percent / 100 * videos + 1) / (videos + 2)
     return 100 * math.sqrt(share * (1 - share) / (videos + 2))
