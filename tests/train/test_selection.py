@@ -1,4 +1,4 @@
-"""Which checkpoint is the best, and when a run stops."""
+"""How the best checkpoint of a run is chosen, and when a run stops early."""
 
 from __future__ import annotations
 
