@@ -1,9 +1,10 @@
-"""Choose the best checkpoint of a run, and stop a run that no longer improves."""
+"""Choose the best checkpoint of a run, and end a run that does not improve any more."""
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 
 from hiera_video.train.config import TrainConfig
 from hiera_video.train.state import TrainProgress
@@ -12,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 def record_score(
-    progress: TrainProgress, train: TrainConfig, score: float, *, videos: float
+    progress: TrainProgress, train: TrainConfig, score: float, numbers: Mapping[str, float]
 ) -> bool:
     """Record a validation in `progress`, and return whether its checkpoint is the best so far.
 
@@ -20,14 +21,16 @@ def record_score(
         progress: Of the run.
         train: `best_margin` is the margin in which a later checkpoint is the best.
         score: Higher is better; with a margin, in percent.
-        videos: Number of videos that were validated.
+        numbers: Of the validation; `evaluated` is the number of videos.
     """
     highest = progress.best
     is_best = math.isfinite(score) and (highest is None or score > highest)
     if is_best:
         progress.best = score
     elif train.best_margin and highest is not None:
-        is_best = score >= highest - train.best_margin * standard_error(highest, videos)
+        is_best = score >= highest - train.best_margin * standard_error(
+            highest, numbers["evaluated"]
+        )
     progress.since_best = 0 if is_best else progress.since_best + 1
     return is_best
 

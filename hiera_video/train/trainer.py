@@ -360,7 +360,7 @@ class Trainer:
             numbers = evaluator(model)
         state.model.train()
         score = numbers[evaluator.score] * (1 if evaluator.higher_is_better else -1)
-        is_best = record_score(progress, self.train, score, videos=numbers.get("evaluated", 0))
+        is_best = record_score(progress, self.train, score, numbers)
         if self.log:
             self.log.write(progress.step - 1, "val", **numbers)
             kind = "best so far" if score == progress.best else "as good as the best"

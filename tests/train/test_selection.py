@@ -24,7 +24,7 @@ def chosen(scores: list[float], videos: int, **settings: float) -> tuple[int, Tr
     best = [
         number
         for number, score in enumerate(scores)
-        if record_score(progress, train, score, videos=videos)
+        if record_score(progress, train, score, {"evaluated": videos})
     ]
     return best[-1], progress
 
@@ -104,7 +104,21 @@ class Top1:
         self.values = iter(values)
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        return {"top1": next(self.values)}
+        return {"top1": next(self.values), "evaluated": 96}
+
+
+def test_a_later_checkpoint_within_the_margin_is_linked_as_the_best(tmp_path: Path) -> None:
+    for margin, step in ((0.0, 2), (1.0, 4)):
+        state = linear_state()
+        train(
+            tmp_path / f"{margin}",
+            SquaredOutput(),
+            state=state,
+            trainer={"evaluator": Top1(90.0, 88.0, 80.0)},
+            best_margin=margin,
+        )
+        best = (tmp_path / f"{margin}" / "checkpoints" / "best").resolve()
+        assert best.name == f"step_{step:08}" and state.progress.best == 90.0
 
 
 def test_a_run_stops_after_so_many_validations_without_a_better_one(
