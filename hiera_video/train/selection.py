@@ -28,9 +28,8 @@ def record_score(
     if is_best:
         progress.best = score
     elif train.best_margin and highest is not None:
-        is_best = score >= highest - train.best_margin * standard_error(
-            highest, numbers["evaluated"]
-        )
+        margin = train.best_margin * standard_error(highest, numbers["evaluated"])
+        is_best = score >= highest - margin
     progress.since_best = 0 if is_best else progress.since_best + 1
     return is_best
 

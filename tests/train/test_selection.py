@@ -1,4 +1,4 @@
-"""How the best checkpoint of a run is chosen, and when a run stops early."""
+"""The best checkpoint of a run, and early stopping."""
 
 from __future__ import annotations
 
