@@ -164,6 +164,7 @@ def _model_jobs(setup: Setup) -> Iterator[Job]:
     finish = partial(run_script, "gpu_finish.py", setup=setup)
     yield Job("finish", 12, lambda left: finish(timeout=min(40, left)))
     yield Job("engine/base", 20, lambda _: measure_engine("train", "base", 16, setup))
+    yield Job("engine/base_mae", 30, lambda _: measure_engine("mae", "base", 32, setup))
 
 
 def _profile(mode: Mode, size: str, batch: int, name: str, seconds: float, setup: Setup) -> Job:
@@ -179,6 +180,7 @@ def _program_jobs(setup: Setup, work: Path) -> Iterator[Job]:
     base, large = ("micro", "micro") if setup.micro else ("base", "large")
     if setup.micro:
         yield Job("engine/micro", 5, lambda _: measure_engine("train", "micro", 4, setup))
+        yield Job("engine/micro_mae", 5, lambda _: measure_engine("mae", "micro", 4, setup))
     yield _trainer("mae", base, "pyav", "model", setup, work)
     if not setup.micro:
         yield _trainer("train", large, "pyav", "model", setup, work)

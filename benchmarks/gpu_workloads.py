@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -20,7 +21,7 @@ import torch
 from gpu_models import free_memory, measure
 from gpu_timing import Setup
 from speed_case import Case, Mode
-from torch import nn
+from torch import Tensor, nn
 
 from hiera_video.data.config import AugmentConfig
 from hiera_video.data.loading.loader import ClipBatch
@@ -33,7 +34,7 @@ from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.config import OptimConfig, TrainConfig
 from hiera_video.train.context import StepContext
 from hiera_video.train.state import make_state
-from hiera_video.train.tasks import Classify, Pretrain, Task, TaskOutput
+from hiera_video.train.tasks import Classify, Pretrain, TaskOutput
 from hiera_video.train.trainer import RunInfo, Trainer
 
 Decoder = Literal["pyav", "decord", "torchcodec"]
@@ -154,13 +155,18 @@ def measure_engine(mode: Mode, size: str, batch: int, setup: Setup) -> dict[str,
 
     Returns:
         Clips per second of the `bare` step, of the trainer on finished clips in float32
-        (`floats`), and on crops in bytes as a loader gives them (`bytes`); and their shares.
+        (`floats`), on crops in bytes as a loader gives them (`bytes`), and, in pre-training, on
+        those with `train.cuda_graph` (`graph`); and their shares.
     """
     bare = measure(mode, size, batch, ["ours"], setup)["candidates"]["ours"]["clips_per_second"]
     case = Case(mode=mode, size=size, batch=batch, resolution=32 if size == "micro" else 224)
     found: dict[str, Any] = {"bare": bare}
-    for name, item in {"bytes": _crops(case), "floats": _clips(case)}.items():
-        rounds = [_time_fit(case, item, setup) for _ in range(1 if setup.micro else 3)]
+    items = {"bytes": _crops(case), "floats": _clips(case)}
+    if mode == "mae":
+        items["graph"] = items["bytes"]
+    for name, item in items.items():
+        time_fit = partial(_time_fit, case, item, setup, graph=name == "graph")
+        rounds = [time_fit() for _ in range(1 if setup.micro else 3)]
         found[name] = round(batch / median(rounds), 2)
         found[f"{name}_share"] = round(found[name] / bare, 4)
     free_memory(setup)
@@ -170,25 +176,37 @@ def measure_engine(mode: Mode, size: str, batch: int, setup: Setup) -> dict[str,
 class TimedTask:
     """A task that notes when its steps from `first` on begin, on an idle device."""
 
-    def __init__(self, task: Task, first: int, setup: Setup) -> None:
+    def __init__(self, task: Classify | Pretrain, first: int, setup: Setup) -> None:
         self.task, self.first, self.setup, self.calls, self.began = task, first, setup, 0, 0.0
 
     def __call__(self, model: nn.Module, batch: ClipBatch, context: StepContext) -> TaskOutput:
+        self._count()
+        return self.task(model, batch, context)
+
+    def inputs(self, batch: ClipBatch, context: StepContext) -> tuple[Tensor, ...]:
+        assert isinstance(self.task, Pretrain)
+        self._count()
+        return self.task.inputs(batch, context)
+
+    def output(self, model: nn.Module, *inputs: Tensor) -> TaskOutput:
+        assert isinstance(self.task, Pretrain)
+        return self.task.output(model, *inputs)
+
+    def _count(self) -> None:
         if self.calls == self.first:
             if self.setup.on_gpu:
                 torch.cuda.synchronize()
             self.began = time.perf_counter()
         self.calls += 1
-        return self.task(model, batch, context)
 
 
-def _time_fit(case: Case, item: ClipBatch, setup: Setup) -> float:
+def _time_fit(case: Case, item: ClipBatch, setup: Setup, *, graph: bool) -> float:
     """Return the seconds of a step of the trainer."""
     world = World(0, 1, setup.device)
     warm_up, steps = (2, 4) if setup.micro else (5, 30)
     torch.manual_seed(0)
     model = create_model(case.name, drop_path_rate=0.0).to(setup.device)
-    task: Task
+    task: Classify | Pretrain
     if isinstance(model, MaskedAutoencoderHiera):
         task = Pretrain(
             draw_keep=model.draw_keep,
@@ -198,7 +216,10 @@ def _time_fit(case: Case, item: ClipBatch, setup: Setup) -> float:
     else:
         task = Classify(num_classes=400, multi_label=False, augment=AugmentConfig())
     timed = TimedTask(task, warm_up, setup)
-    train = TrainConfig(batch_size=case.batch, epochs=1, precision="bf16")
+    name: Literal["pretrain", "classify"] = "pretrain" if isinstance(task, Pretrain) else "classify"
+    train = TrainConfig(
+        task=name, batch_size=case.batch, epochs=1, precision="bf16", cuda_graph=graph
+    )
     trainer = Trainer(
         make_state(model, OptimConfig(lr=1e-6), train, world),
         timed,

@@ -25,7 +25,9 @@ from hiera_video.models.hiera import Hiera
 from hiera_video.video.encode import write_video
 
 sys.path.insert(0, str(Path(__file__).parent / "video"))  # tests import corpus.py from here
-sys.path.insert(0, str(Path(__file__).parent / "runtime"))  # and fake_link.py from here
+sys.path.insert(0, str(Path(__file__).parent / "runtime"))  # and graph_emulator.py from here
+
+from graph_emulator import EmulatedGraph, emulate_graphs
 
 Array = npt.NDArray[np.uint8]
 
@@ -235,3 +237,9 @@ def full_disk() -> Callable[[int], contextlib.AbstractContextManager[None]]:
             signal.signal(signal.SIGXFSZ, handler)
 
     return limit
+
+
+@pytest.fixture
+def emulated_graphs(monkeypatch: pytest.MonkeyPatch) -> list[EmulatedGraph]:
+    """Let the CPU capture CUDA graphs, and return those that were captured."""
+    return emulate_graphs(monkeypatch)

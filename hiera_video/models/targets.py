@@ -135,14 +135,16 @@ def hog(maps: Tensor) -> Tensor:
     maps = maps.float()
     images = maps if maps.ndim == 4 else rearrange(maps, "b c t h w -> (b t) c h w")
     channels = images.shape[1]
-    sobel = images.new_tensor([[1, 0, -1], [2, 0, -2], [1, 0, -1]]).expand(channels, 1, 3, 3)
+    # made on the device: a copy of host numbers would make the host wait for it at every step
+    steps = torch.arange(1, -2, -1, device=images.device, dtype=images.dtype)  # 1, 0, -1
+    sobel = torch.outer(2 - steps.abs(), steps).expand(channels, 1, 3, 3)
     padded = F.pad(images, (1, 1, 1, 1), mode="reflect")
     across = F.conv2d(padded, sobel, groups=channels)
     down = F.conv2d(padded, sobel.transpose(2, 3), groups=channels)
     magnitude = torch.stack([across, down], dim=-1).norm(dim=-1)
     bins = (torch.atan2(across, down) / math.pi * HOG_BINS).floor().long() % HOG_BINS
     votes = [
-        F.avg_pool2d(torch.where(bins == bin_, magnitude, 0.0), HOG_CELL, divisor_override=1)
+        F.avg_pool2d(magnitude.masked_fill(bins != bin_, 0.0), HOG_CELL, divisor_override=1)
         for bin_ in range(HOG_BINS)
     ]
     histograms = F.normalize(torch.stack(votes, dim=2), dim=2).flatten(1, 2)

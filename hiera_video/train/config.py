@@ -148,6 +148,10 @@ class TrainConfig:
     compile: bool | None = None
     """Compile each transformer block (`torch.compile`), which takes minutes at the start. Unset: on
     a GPU, for runs of 1000 steps or more that are not `deterministic`."""
+    cuda_graph: bool = False
+    """Launch the forward and backward pass of masked pre-training as one CUDA graph, for a step in
+    which the host launches kernels more slowly than the GPU runs them, as with small micro-batches.
+    On one GPU; without effect on a CPU."""
     deterministic: bool = False
     """Use deterministic kernels only; slower on a GPU."""
     freeze: tuple[str, ...] = ()
@@ -241,5 +245,10 @@ class TrainConfig:
             f"{self.parallel}, {self.accumulate}), because with accumulation torch's static graph "
             "fails or skips gradient synchronisation (pytorch#143580, #187732); set "
             "train.static_graph=false",
+        )
+        require(
+            not self.cuda_graph or self.task == "pretrain",
+            f"train.cuda_graph=true: is for train.task=pretrain, not {self.task}; set "
+            "train.cuda_graph=false",
         )
         require(self.save_minutes > 0, f"train.save_minutes={self.save_minutes}: must be above 0")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,17 @@ class Task(Protocol):
             batch: Clips [B, 3, T, H, W] and labels on the model's device.
             context: Source of all random numbers.
         """
+
+
+@runtime_checkable
+class GraphTask(Task, Protocol):
+    """A task whose pass can be a CUDA graph: host and device work apart."""
+
+    def inputs(self, batch: ClipBatch, context: StepContext) -> tuple[Tensor, ...]:
+        """Return all that changes from step to step, as tensors on the model's device."""
+
+    def output(self, model: nn.Module, *inputs: Tensor) -> TaskOutput:
+        """Return the loss of `inputs`, by work on the device alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,16 +139,30 @@ class Pretrain:
 
         Logs `feature_std` and `effective_rank`, which fall when features collapse.
         """
+        return self.output(model, *self.inputs(batch, context))
+
+    def inputs(self, batch: ClipBatch, context: StepContext) -> tuple[Tensor, ...]:
+        """Return clips, visible units, and the draws of drop path and of the decoder."""
         clips, generators = batch.clips, context.generators("keep")
         keep = self.draw_keep(len(clips), generators)
         decoder_draws = torch.stack(
             [torch.rand(self.tokens, generator=generator) for generator in generators]
         )
+        return (
+            clips,
+            copy_to_device(keep, clips.device),
+            context.path_draws,
+            copy_to_device(decoder_draws, clips.device),
+        )
+
+    def output(self, model: nn.Module, *inputs: Tensor) -> TaskOutput:
+        """Return the loss of `inputs`, and the numbers that `__call__` logs."""
+        clips, keep, path_draws, decoder_draws = inputs
         output = model(
             clips,
-            keep=copy_to_device(keep, clips.device),
-            path_draws=context.path_draws,
-            decoder_draws=copy_to_device(decoder_draws, clips.device),
+            keep=keep,
+            path_draws=path_draws,
+            decoder_draws=decoder_draws,
             visible=self.visible,
         )
         std, rank = collapse_monitors(output.latent)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,17 +19,15 @@ from torch import Tensor, nn
 from hiera_video.data.loading.loader import ClipBatch
 from hiera_video.runtime.distributed import World
 from hiera_video.runtime.log import MetricLog
-from hiera_video.runtime.precision import autocast
-from hiera_video.runtime.seed import seed_modules
 from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.checkpoint import CheckpointStore
 from hiera_video.train.config import OptimConfig, TrainConfig
-from hiera_video.train.context import StepContext
 from hiera_video.train.devices import explain_out_of_memory
 from hiera_video.train.feed import feed_steps
+from hiera_video.train.forward_backward import ForwardBackward, Sums
 from hiera_video.train.meter import Clock, Meter, RunTimer, format_numbers, progress_line
 from hiera_video.train.optim import clip_gradients, set_lr
-from hiera_video.train.parallel import no_sync, unsharded_model, wrap_ddp
+from hiera_video.train.parallel import unsharded_model
 from hiera_video.train.reports import report_non_finite, report_unreadable
 from hiera_video.train.schedule import lr_at
 from hiera_video.train.selection import log_stop, record_score, should_stop
@@ -121,13 +118,13 @@ class Trainer:
         max_steps: int | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
-        self.state, self.progress, self.task = state, state.progress, task
+        self.state, self.progress = state, state.progress
         self.optim, self.train, self.run = optim, train, run
         self.evaluator, self.store, self.log = evaluator, store, log
         self.total_steps = train.epochs * run.steps_per_epoch
         first = self.progress.step
         self.last_step = min(self.total_steps, first + (max_steps or self.total_steps))
-        self.model = wrap_ddp(state.model, run.world, static_graph=train.static_graph)
+        self.forward_backward = ForwardBackward(state, task, train, run.world, run.seed)
         self.meter = Meter(run.world, run.flops_per_clip, clock)
         self.timer = RunTimer(first, self.total_steps, clock)
         self.loader_watch, self.unreadable_watch = LoaderWatch(), UnreadableWatch()
@@ -180,7 +177,7 @@ class Trainer:
         self.unreadable_watch.observe(pair for batch in batches for pair in batch.substituted)
         checkpointing = getattr(self.state.model, "checkpointing", False)
         with explain_out_of_memory(self.train, step=step, checkpointing=checkpointing):
-            sums = self._forward_backward(step, batches)
+            sums = self.forward_backward(step, batches)
         code = self._close_step(stop)
         if code is not None:
             return code
@@ -261,52 +258,11 @@ class Trainer:
             cosine_after_warmup=optim.cosine_after_warmup,
         )
 
-    def _seed_dropout(self, step: int) -> None:
-        """Seed torch's default generator, after the step's batches are loaded.
-
-        A loader that starts draws from the same generator, in a resumed run at another step.
-        """
-        generator = random.Random(f"dropout/{self.run.seed}/{step}/{self.run.world.rank}")
-        seed_modules(generator.getrandbits(63), self.run.world.device)
-
-    def _forward_backward(
-        self, step: int, batches: Sequence[ClipBatch]
-    ) -> dict[str, tuple[Tensor, int]]:
-        """Accumulate the gradient of the mean loss over equally large micro-batches.
-
-        Return the sum and the count of each metric.
-        """
-        self._seed_dropout(step)
-        scaler, device = self.state.scaler, self.run.world.device
-        sums: dict[str, tuple[Tensor, int]] = {}
-        for number, batch in enumerate(batches, start=1):
-            batch = batch.to(device)
-            # gradients are synchronised once, by the last micro-batch
-            with no_sync(self.model) if number < len(batches) else nullcontext():
-                with autocast(self.train.precision, device):
-                    output = self.task(self.model, batch, self._context(step, batch))
-                scaler.scale(output.loss / len(batches)).backward()  # type: ignore[no-untyped-call]
-            clips = len(batch.row)
-            logs = {"loss": (output.loss.detach() * clips, clips), **output.logs}
-            for name, (value, count) in logs.items():
-                before = sums.get(name, (0.0, 0))
-                sums[name] = (before[0] + value.double(), before[1] + count)
-        return sums
-
-    def _context(self, step: int, batch: ClipBatch) -> StepContext:
-        return StepContext(
-            seed=self.run.seed,
-            step=step,
-            position=batch.position,
-            depth=len(getattr(self.state.model, "blocks", ())),
-            device=self.run.world.device,
-        )
-
     def _update(
         self,
         step: int,
         batches: Sequence[ClipBatch],
-        sums: dict[str, tuple[Tensor, int]],
+        sums: Sums,
         stop: StopSignal,
     ) -> OpenStep:
         """Update the weights, unless the device finds that loss or gradient are not finite."""

@@ -64,6 +64,7 @@ MAY_CHANGE = (
     "train.parallel",
     "train.static_graph",
     "train.compile",
+    "train.cuda_graph",
     "train.checkpoint",
     "train.log_every",
     "train.logger",
@@ -186,11 +187,12 @@ def _trial_trainer(
 ) -> Trainer:
     """Return a trainer whose ranks may take different numbers of steps."""
     alone = World(0, 1, world.device)
+    settings = replace(config.train, cuda_graph=False)  # each size would keep a graph's memory
     return Trainer(
-        make_state(model.train(), config.optim, config.train, world),
+        make_state(model.train(), config.optim, settings, world),
         task or make_task(config, train, num_classes, model),
         optim=config.optim,
-        train=config.train,
+        train=settings,
         run=RunInfo(world=alone, steps_per_epoch=1, num_videos=1, seed=config.seed),
     )
 

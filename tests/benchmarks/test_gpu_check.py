@@ -34,6 +34,7 @@ def test_the_whole_check_at_micro_size(tmp_path: Path) -> None:
         "mae/micro/2+switches",
         "profile/mae/micro/2/ours",
         "engine/micro",
+        "engine/micro_mae",
         "trainer/mae/micro/pyav/model",
         "demo",
     ]

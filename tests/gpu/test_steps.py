@@ -45,8 +45,12 @@ TASKS: dict[str, dict[str, Any]] = {
     "pretrain_future": {"mae": {"masking": "future", "mask_ratio": 0.5}},
     "pretrain_hog": {"mae": {"target": "hog"}},
     "pretrain_all_frames": {"mae": {"target_frames": "all"}},
+    "pretrain_graph": {"mae": {}, "task": "pretrain", "cuda_graph": True},
 }
-SYNC_FREE = ("classify", "mixed", "multi_label", "sgd", "pretrain", "pretrain_half_decoder")
+SYNC_FREE = (
+    *("classify", "mixed", "multi_label", "sgd", "pretrain", "pretrain_half_decoder"),
+    *("pretrain_hog", "pretrain_graph"),
+)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -92,7 +96,7 @@ def losses_of(trainer: Trainer, steps: int) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("name", ["classify", "sgd", "pretrain"])
+@pytest.mark.parametrize("name", ["classify", "sgd", "pretrain", "pretrain_graph"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_non_finite_step_leaves_the_weights(
     name: str, precision: str, device: torch.device, tmp_path: Path, caplog: Any
@@ -152,7 +156,21 @@ def test_steps_do_not_wait_for_the_device(name: str, cuda: torch.device) -> None
     assert trainer.progress.step == 10
 
 
-@pytest.mark.parametrize("name", ["classify", "pretrain"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("decoder_tokens", ["all", "running_cell"])
+def test_a_captured_step_equals_the_eager_one(
+    precision: str, decoder_tokens: str, cuda: torch.device
+) -> None:
+    use_deterministic_kernels()
+    kind = {"precision": precision, "task": "pretrain", "mae": {"decoder_tokens": decoder_tokens}}
+    graphed, eager = (make_trainer(cuda, cuda_graph=graph, **kind) for graph in (True, False))
+    assert [train(trainer, 4) for trainer in (graphed, eager)] == [DONE, DONE]
+    graph = graphed.forward_backward._graph
+    assert graph and graph.captured
+    assert difference(weights_of(graphed), weights_of(eager)) == 0
+
+
+@pytest.mark.parametrize("name", ["classify", "pretrain", "pretrain_graph"])
 def test_resuming_gives_the_same_bits(name: str, device: torch.device, tmp_path: Path) -> None:
     use_deterministic_kernels()
     kind = {"precision": "bf16", "ema": 0.9, "steps_per_epoch": 3, "epochs": 2, **TASKS[name]}
@@ -195,7 +213,7 @@ def test_out_of_memory_is_explained(cuda: torch.device) -> None:
             return clips
 
     trainer = make_trainer(cuda)
-    trainer.model = Hungry(trainer.model)
+    trainer.forward_backward.model = Hungry(trainer.forward_backward.model)
     words = r"step 0: out of memory on the device; raise train.accumulate \(now 1\)"
     with pytest.raises(DeviceMemoryError, match=words):
         train(trainer, 1)

@@ -1,19 +1,59 @@
-"""CUDA graphs where there is no GPU: calls of the function itself, and failed captures.
-
-Captured results: tests/gpu.
-"""
+"""CUDA graphs, emulated where there is no GPU; on one: tests/gpu."""
 
 from __future__ import annotations
 
 import logging
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from graph_emulator import EmulatedGraph
+from torch import Tensor, nn
 
 from hiera_video.runtime import cuda_graphs
-from hiera_video.runtime.cuda_graphs import GraphedForward
+from hiera_video.runtime.cuda_graphs import WARM_UP_CALLS, GraphedBackward, GraphedForward
+
+Graphs = list[EmulatedGraph]
+FAILED = ["without CUDA graphs: capture failed: operation not permitted when stream is capturing"]
+
+
+class Counted:
+    """Counts the calls of a function."""
+
+    def __init__(self, function: Any) -> None:
+        self.function, self.calls = function, 0
+
+    def __call__(self, *tensors: Tensor) -> Any:
+        self.calls += 1
+        return self.function(*tensors)
+
+
+def pass_of(layers: nn.Module) -> Any:
+    """Return a function that adds to the gradients, and returns a loss and a number."""
+
+    def forward_backward(clips: Tensor, weights: Tensor) -> dict[str, tuple[Tensor, int]]:
+        loss = (layers(clips).square().mean(dim=1) * weights).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return {"loss": (loss.detach(), len(clips))}
+
+    return forward_backward
+
+
+def layers() -> nn.Sequential:
+    """Return two layers, of which the first is used twice, and one that nothing uses."""
+    torch.manual_seed(0)
+    linear, unused = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    class Model(nn.Sequential):
+        def forward(self, clips: Tensor) -> Tensor:
+            return linear(linear(clips).tanh())  # type: ignore[no-any-return]
+
+    return Model(linear, unused)
+
+
+def inputs(seed: int, count: int = 3) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, 4, generator=generator), torch.rand(count, generator=generator)
 
 
 def test_a_cpu_calls_the_function() -> None:
@@ -22,98 +62,107 @@ def test_a_cpu_calls_the_function() -> None:
     assert not graphed.captured
 
 
-class FakeTensor:
-    """Stands for a tensor on a GPU."""
-
-    is_cuda, shape, dtype, device = True, (2,), torch.float32, "cuda"
-
-    def __init__(self) -> None:
-        self.content = "first"
-
-    def clone(self) -> FakeTensor:
-        return FakeTensor()
-
-    def copy_(self, other: FakeTensor) -> None:
-        self.content = other.content
+def test_a_shape_is_captured_once_and_then_replayed(emulated_graphs: Graphs) -> None:
+    function = Counted(lambda tensor: {"twice": [2 * tensor]})
+    graphed = GraphedForward(function)
+    first, second = (graphed(torch.tensor([value]))["twice"][0] for value in (1.0, 5.0))
+    assert (first.item(), second.item()) == (2.0, 10.0)  # a result outlasts the next call
+    assert function.calls == WARM_UP_CALLS + 1 and graphed.captured
+    assert graphed(torch.ones(3))["twice"][0].tolist() == [2.0] * 3
+    assert function.calls == 2 * (WARM_UP_CALLS + 1)
+    assert [graph.replays for graph in emulated_graphs] == [2, 1]
 
 
-class FakeCuda:
-    """Records what happens on the fake GPU; replaces `torch.cuda` in the module."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capture_fails: bool) -> None:
-        self.events: list[str] = []
-        stream = SimpleNamespace(wait_stream=lambda other: None)
-        monkeypatch.setattr(torch.cuda, "Stream", lambda device: stream)
-        monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
-        monkeypatch.setattr(torch.cuda, "stream", lambda stream: _Nothing())
-        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=self._replay))
-        fails = capture_fails
-        monkeypatch.setattr(torch.cuda, "graph", lambda graph, **options: _Capture(self, fails))
-
-    def _replay(self) -> None:
-        self.events.append("replay")
-
-
-class _Nothing:
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-
-class _Capture(_Nothing):
-    def __init__(self, cuda: FakeCuda, fails: bool) -> None:
-        self.cuda, self.fails = cuda, fails
-
-    def __enter__(self) -> None:
-        self.cuda.events.append("capture")
-
-    def __exit__(self, *error: object) -> None:
-        if self.fails:
-            raise RuntimeError("operation not permitted when stream is capturing\nCUDA kernel …")
-
-
-def test_a_shape_is_captured_once_and_then_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda = FakeCuda(monkeypatch, capture_fails=False)
-
-    def function(tensor: Any) -> dict[str, str]:
-        cuda.events.append("call")
-        return {"content": tensor.content}
-
-    graphed: Any = GraphedForward(function)
-    first, second = FakeTensor(), FakeTensor()
-    graphed(first)
-    assert cuda.events == ["call"] * cuda_graphs.WARM_UP_CALLS + ["capture", "call", "replay"]
-    graphed(second)
-    assert cuda.events[-2:] == ["replay", "replay"] and graphed.captured
-
-
+@pytest.mark.parametrize(
+    "read", [Tensor.item, lambda tensor: torch.rand(1), lambda tensor: torch.tensor([0.5])]
+)
 def test_after_a_failed_capture_the_function_is_called(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    read: Any,
+    emulated_graphs: Graphs,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    FakeCuda(monkeypatch, capture_fails=True)
-    graphed: Any = GraphedForward(lambda tensor: "result")
+    """Reads on the host, random numbers and tensors of the host's numbers have no place in it."""
+
+    def function(tensor: Tensor) -> Tensor:
+        read(tensor)
+        return 2 * tensor
+
+    graphed = GraphedForward(function)
     with caplog.at_level(logging.WARNING):
-        assert graphed(FakeTensor()) == graphed(FakeTensor()) == "result"
+        assert [graphed(torch.tensor([value])).item() for value in (1.0, 5.0)] == [2.0, 10.0]
     assert not graphed.captured
-    assert [record.message for record in caplog.records] == [
-        "without CUDA graphs: capture failed: operation not permitted when stream is capturing"
-    ]
+    assert [record.message for record in caplog.records] == FAILED
 
 
-def test_capture_keeps_no_casted_weights_of_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_capture_keeps_no_casted_weights_of_autocast(emulated_graphs: Graphs) -> None:
     # they are freed when autocast ends, and a replay would read the freed memory
-    FakeCuda(monkeypatch, capture_fails=False)
     caches: list[tuple[bool, bool]] = []
 
-    def function(tensor: Any) -> str:
-        caches.append((torch.is_autocast_enabled("cuda"), torch.is_autocast_cache_enabled()))
-        return "result"
+    def function(tensor: Tensor) -> Tensor:
+        caches.append((torch.is_autocast_enabled("cpu"), torch.is_autocast_cache_enabled()))
+        return tensor + 1
 
-    monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
-    with torch.autocast("cuda", dtype=torch.float16):
-        graphed: Any = GraphedForward(function)
-        graphed(FakeTensor())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        GraphedForward(function)(torch.ones(1))
         assert torch.is_autocast_cache_enabled()
     assert caches == [(True, False)] * (cuda_graphs.WARM_UP_CALLS + 1)
+
+
+def test_gradients_of_a_graph_equal_those_of_the_function(
+    emulated_graphs: Graphs,
+) -> None:
+    """Over steps of two micro-batches, with gradients that the optimizer sets to None or zero."""
+    models = [layers(), layers()]
+    plain, captured = map(pass_of, models)
+    counted = Counted(captured)
+    graphed = GraphedBackward(counted, models[1].parameters())
+    optimizers = [torch.optim.SGD(model.parameters(), lr=0.1) for model in models]
+    for step in range(4):
+        for part in (0, 1):
+            tensors = inputs(2 * step + part)
+            expected, actual = plain(*tensors), graphed(*tensors)
+            assert torch.equal(actual["loss"][0], expected["loss"][0]) and actual["loss"][1] == 3
+            grads = [[weight.grad for weight in model.parameters()] for model in models]
+            assert all(
+                one is other if other is None else torch.equal(one, other)  # type: ignore[arg-type]
+                for one, other in zip(*grads, strict=True)
+            )
+            assert grads[1][2] is None  # of the layer that nothing uses
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=step < 2)
+    assert counted.calls == WARM_UP_CALLS + 1
+    assert [graph.replays for graph in emulated_graphs] == [8]
+
+
+def test_gradients_before_a_capture_are_kept(emulated_graphs: Graphs) -> None:
+    """As where a step's second micro-batch has another shape."""
+    models = [layers(), layers()]
+    plain, captured = map(pass_of, models)
+    graphed = GraphedBackward(captured, models[1].parameters())
+    for tensors in (inputs(0), inputs(1, count=5), inputs(2), inputs(3, count=5)):
+        plain(*tensors)
+        graphed(*tensors)
+        weights = [model[0].weight.grad for model in models]
+        assert torch.equal(*weights)
+    assert [graph.replays for graph in emulated_graphs] == [2, 2]
+
+
+def test_after_a_failed_capture_gradients_are_right(
+    emulated_graphs: Graphs,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    models = [layers(), layers()]
+    plain, inner = map(pass_of, models)
+
+    def reading(clips: Tensor, weights: Tensor) -> Any:
+        result = inner(clips, weights)
+        assert result["loss"][0].item() > 0
+        return result
+
+    graphed = GraphedBackward(reading, models[1].parameters())
+    for seed in (0, 1):
+        plain(*inputs(seed))
+        graphed(*inputs(seed))
+        assert torch.equal(*(model[0].weight.grad for model in models))
+    assert [record.message for record in caplog.records] == FAILED

@@ -22,6 +22,7 @@ from hiera_video.data.config import AugmentConfig
 from hiera_video.data.loading.loader import ClipBatch
 from hiera_video.models.factory import create_model
 from hiera_video.models.mae import MaskedAutoencoderHiera
+from hiera_video.models.registry import MaeConfig
 from hiera_video.runtime.device_feed import HostCopy
 from hiera_video.runtime.distributed import SINGLE_PROCESS
 from hiera_video.runtime.log import MetricLog, read_metrics
@@ -38,6 +39,7 @@ READS: set[Any] = {
     Tensor.tolist,
     Tensor.cpu,
     Tensor.numpy,
+    Tensor.new_tensor,  # copies the host's numbers, and waits for the copy
     Tensor.nonzero,
     torch.nonzero,
     torch.masked_select,
@@ -103,13 +105,16 @@ def make_trainer(
     task: Callable[[nn.Module], Task] | None = None,
     *,
     name: str = "hiera_micro_16x32",
+    mae: dict[str, Any] | None = None,
     steps: int = 6,
     folder: Path | None = None,
     optim: dict[str, Any] | None = None,
 ) -> Trainer:
     """Return a trainer of a micro model for one epoch, with averaged weights and clipping."""
     torch.manual_seed(0)
-    arguments = {} if name.startswith("mae") else {"num_classes": 3}
+    arguments: dict[str, Any] = {"num_classes": 3}
+    if name.startswith("mae"):
+        arguments = {"mae": MaeConfig(**(mae or {}))}
     model = create_model(name, drop_path_rate=0.1, **arguments).train()
     train = TrainConfig(epochs=1, batch_size=2, ema=0.9, log_every=1 if folder else 1000)
     config = OptimConfig(**{"lr": 1e-2, "clip_grad": 1.0, "warmup_epochs": 0.0, **(optim or {})})
@@ -164,8 +169,9 @@ def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         (classify(mixing=0.8), {}),
         (classify(multi_label=True), {"multi_label": True}),
         (pretrain, {}),
+        (pretrain, {"target": "hog"}),
     ],
-    ids=["classify", "mixed", "multi_label", "pretrain"],
+    ids=["classify", "mixed", "multi_label", "pretrain", "hog"],
 )
 def test_a_steady_step_reads_nothing_from_the_device(
     task: Callable[[nn.Module], Task],
@@ -175,14 +181,15 @@ def test_a_steady_step_reads_nothing_from_the_device(
     monkeypatch.setattr("hiera_video.train.trainer.QUEUED_DEVICES", ("cpu",))
     name = "mae_hiera_micro_16x32" if task is pretrain else "hiera_micro_16x32"
     reads = HostReads()
-    trainer = make_trainer(task, name=name)
+    mae = kind if task is pretrain else None
+    trainer = make_trainer(task, name=name, mae=mae)
 
     def result(copy: HostCopy) -> Tensor:
         reads.on_cpu.append(copy.tensor)
         return copy.tensor
 
     def noted() -> Iterator[list[ClipBatch]]:
-        for batch in batches(**kind):
+        for batch in batches(**({} if mae is not None else kind)):
             reads.on_cpu += [batch[0].position, batch[0].row]
             yield batch
 
@@ -203,12 +210,13 @@ def test_reads_are_counted() -> None:
     with HostReads() as reads:
         reads.on_cpu.append(host)
         assert values[0] < 2 and values.tolist() and values[1].item() and float(values[0])
-        values[values > 1], host.tolist(), torch.where(values > 1)
+        values[values > 1], host.tolist(), torch.where(values > 1), values.new_tensor([1.0])
     assert sorted(reads.found) == [
         "__bool__",
         "__float__",
         "__getitem__",
         "item",
+        "new_tensor",
         "tolist",
         "where",
     ]
@@ -255,7 +263,7 @@ def test_a_refused_step_leaves_weights_optimizer_and_averages(
     trainer = make_trainer(Poisoned, folder=tmp_path, optim={"name": optimizer})
     with caplog.at_level(logging.ERROR):
         assert trainer.fit(batches(), StopSignal()) == NON_FINITE
-    assert trainer.task.steps == [0, 1, 2, 3] if late else [0, 1, 2]  # type: ignore[attr-defined]
+    assert trainer.forward_backward.task.steps == [0, 1, 2, 3] if late else [0, 1, 2]  # type: ignore[attr-defined]
     assert_equal(everything(trainer), everything(expected))
     assert trainer.progress.step == 2 and "step 2: loss nan, gradient norm nan" in caplog.text
     report = json.loads((tmp_path / "non_finite.json").read_text())
