@@ -56,8 +56,9 @@ class Analysis:
     """Segments of these windows, in order of time."""
     best: int
     """The window with the highest probability of the first class."""
-    near: bytes | None
-    """A contact sheet of the nearest videos of the store, if there is one."""
+    near: bytes | str | None
+    """A contact sheet of the nearest videos of the store, or why there is none; None without a
+    store."""
 
     @property
     def means(self) -> NDArray[np.float32]:
@@ -129,10 +130,10 @@ class Analyser:
         """
         with self._lock:
             video = read_upload(self._reader, path, self.limits)
-            near = self._near.sheet(self._near.find(path)) if self._near is not None else None
+            near = self._near.look_up(path) if self._near is not None else None
             return self._classify(video, near)
 
-    def _classify(self, video: UploadedVideo, near: bytes | None) -> Analysis:
+    def _classify(self, video: UploadedVideo, near: bytes | str | None) -> Analysis:
         run = self.run
         device, precision = next(run.model.parameters()).device, run.config.test.precision
         with torch.inference_mode():

@@ -137,6 +137,8 @@ def near(analysis: Analysis) -> str:
     """Return the nearest videos of the store; nothing without one."""
     if analysis.near is None:
         return ""
+    if isinstance(analysis.near, str):
+        return heading("Nearest videos") + f'<p class="note">{text_of(analysis.near)}</p>'
     return heading("Nearest videos") + block(picture(analysis.near, "nearest videos"))
 
 

@@ -30,7 +30,6 @@ from hiera_video.workflows.search import (
     check_weights,
     config_of_store,
     decoder_of_store,
-    require_features,
     search,
     window_frames,
 )
@@ -60,13 +59,18 @@ class NearVideos:
         self._index = SearchIndex(self._store)
         self._policy = QuarantinePolicy(deadline_seconds=limits.read_seconds)
 
-    def find(self, path: Path) -> list[SearchResult]:
-        """Return the nearest window of each of the nearest videos.
+    def look_up(self, path: Path) -> bytes | str:
+        """Return a contact sheet of the nearest videos, or why there is none."""
+        video = self._extract(path)
+        if not len(video.start_seconds):
+            if video.status == "short":
+                return "this video is shorter than a window of the store"
+            return "this video cannot be read with the settings of the store"
+        return self.sheet(self.find(video))
 
-        Raises:
-            FeatureError: The video is unreadable, or shorter than a window.
-        """
-        example = Example(video=require_features(self._extract(path)), is_stored=False)
+    def find(self, video: VideoFeatures) -> list[SearchResult]:
+        """Return the nearest window of each of the nearest videos."""
+        example = Example(video=video, is_stored=False)
         return search(self._store, [example], COUNT, each_video_once=True, index=self._index)
 
     def _extract(self, path: Path) -> VideoFeatures:

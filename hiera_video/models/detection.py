@@ -78,6 +78,7 @@ class HieraDetector(Hiera):
         return logits
 
     def _whole_clips(self, clips: Tensor) -> Tensor:
-        height, width = clips.shape[-2:]
-        edges = torch.tensor([0, 0, width, height], device=clips.device).expand(len(clips), 4)
-        return torch.cat([torch.arange(len(clips), device=clips.device)[:, None], edges], dim=1)
+        boxes = torch.zeros(len(clips), 5, device=clips.device)
+        boxes[:, 0] = torch.arange(len(clips), device=clips.device)
+        boxes[:, 4], boxes[:, 3] = clips.shape[-2:]
+        return boxes

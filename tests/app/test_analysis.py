@@ -19,6 +19,7 @@ from hiera_video.app.page import TOO_SHORT, Actions, explain_error
 from hiera_video.app.uploads import Uploads
 from hiera_video.config.schema import Config
 from hiera_video.errors import ConfigError, DecodeError
+from hiera_video.features.config import FeaturesConfig
 from hiera_video.models.registry import ModelConfig
 from hiera_video.workflows.load_run import LoadedRun
 
@@ -83,13 +84,41 @@ def test_an_upload_is_answered_and_deleted(
 
 def test_nearest_videos_are_those_of_search(store: Path, films: Path) -> None:
     near = NearVideos(str(store), LIMITS)
-    results = near.find(films / "2.mp4")
+    results = near.find(near._extract(films / "2.mp4"))
     assert Path(results[0].path).name == "2.mp4"
     assert results[0].similarity == pytest.approx(1, abs=1e-5)
     assert sorted(Path(result.path).name for result in results) == ["0.mp4", "1.mp4", "2.mp4"]
     assert near.sheet(results).startswith(b"\x89PNG")
     missing = [replace(results[0], path=str(films / "gone.mp4"))]
     assert near.sheet(missing).startswith(b"\x89PNG")
+
+
+def test_an_upload_shorter_than_a_window_of_the_store_is_classified(
+    classifier: LoadedRun,
+    saved_model: Path,
+    films: Path,
+    videos: Any,
+    uploads: Uploads,
+    tmp_path: Path,
+) -> None:
+    model = ModelConfig(name="hiera_micro_16x32", pretrained=str(saved_model))
+    features = FeaturesConfig(window=1.0, tail="drop")
+    config = Config(model=model, features=features)
+    hv.extract_features(config, films, tmp_path / "store", workers=0)
+    analyser = Analyser(classifier, LIMITS, near=NearVideos(str(tmp_path / "store"), LIMITS))
+    path = put(uploads, videos.write("short.mp4", 20))
+    found = dict(zip(PARTS, Actions(analyser, uploads, []).upload(path, 0.5), strict=True))
+    assert "0.7 s; one window" in found["answer"]
+    assert "this video is shorter than a window of the store" in found["near"]
+    assert found["near"].count("<img") == 0
+
+
+def test_a_video_that_the_store_cannot_read(store: Path, tmp_path: Path) -> None:
+    """As with a store of another decoder."""
+    (tmp_path / "broken.mp4").write_bytes(bytes(100))
+    near = NearVideos(str(store), LIMITS)
+    words = "this video cannot be read with the settings of the store"
+    assert near.look_up(tmp_path / "broken.mp4") == words
 
 
 def test_evidence_is_that_of_explain(classifier: LoadedRun, films: Path) -> None:
