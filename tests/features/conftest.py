@@ -22,6 +22,15 @@ UNREADABLE = 4
 """Row of the video that is not a video."""
 
 
+def contents(output: Path) -> dict[str, bytes]:
+    """Return every file of an extraction, by its path."""
+    return {
+        str(path.relative_to(output)): path.read_bytes()
+        for path in output.rglob("*")
+        if path.is_file()
+    }
+
+
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`0.mp4` … `7.mp4`, 12 frames per second."""

@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from corpus import BY_NAME, ENTRIES, READABLE, RECORDINGS, UNREADABLE, plain_decode
+from corpus import BY_NAME, ENTRIES, READABLE, UNREADABLE, plain_decode
+from corpus_makers import RECORDINGS
 
 from hiera_video.errors import DecodeError
 from hiera_video.video import open_video

@@ -13,7 +13,8 @@ import av
 import numpy as np
 import pytest
 from av.bitstream import BitStreamFilterContext
-from corpus import HEVC, UNEVEN, plain_decode, remux
+from corpus import plain_decode
+from corpus_makers import HEVC, UNEVEN, remux
 
 from hiera_video.errors import ConfigError, DecodeError
 from hiera_video.video import open_video
