@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -34,7 +34,7 @@ from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.config import OptimConfig, TrainConfig
 from hiera_video.train.context import StepContext
 from hiera_video.train.state import make_state
-from hiera_video.train.tasks import Classify, Pretrain, TaskOutput
+from hiera_video.train.tasks import Classify, Pretrain, Task, TaskOutput
 from hiera_video.train.trainer import RunInfo, Trainer
 
 Decoder = Literal["pyav", "decord", "torchcodec"]
@@ -173,31 +173,40 @@ def measure_engine(mode: Mode, size: str, batch: int, setup: Setup) -> dict[str,
     return found
 
 
-class TimedTask:
-    """A task that notes when its steps from `first` on begin, on an idle device."""
+class Stopwatch:
+    """Notes when step `first` begins, on an idle device."""
 
-    def __init__(self, task: Classify | Pretrain, first: int, setup: Setup) -> None:
-        self.task, self.first, self.setup, self.calls, self.began = task, first, setup, 0, 0.0
+    def __init__(self, first: int, setup: Setup) -> None:
+        self.first, self.setup, self.steps, self.began = first, setup, 0, 0.0
 
-    def __call__(self, model: nn.Module, batch: ClipBatch, context: StepContext) -> TaskOutput:
-        self._count()
-        return self.task(model, batch, context)
-
-    def inputs(self, batch: ClipBatch, context: StepContext) -> tuple[Tensor, ...]:
-        assert isinstance(self.task, Pretrain)
-        self._count()
-        return self.task.inputs(batch, context)
-
-    def output(self, model: nn.Module, *inputs: Tensor) -> TaskOutput:
-        assert isinstance(self.task, Pretrain)
-        return self.task.output(model, *inputs)
-
-    def _count(self) -> None:
-        if self.calls == self.first:
+    def count_step(self) -> None:
+        if self.steps == self.first:
             if self.setup.on_gpu:
                 torch.cuda.synchronize()
             self.began = time.perf_counter()
-        self.calls += 1
+        self.steps += 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimedClassify(Classify):
+    """Action recognition whose steps are counted."""
+
+    watch: Stopwatch
+
+    def __call__(self, model: nn.Module, batch: ClipBatch, context: StepContext) -> TaskOutput:
+        self.watch.count_step()
+        return super().__call__(model, batch, context)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimedPretrain(Pretrain):
+    """Masked pre-training whose steps are counted."""
+
+    watch: Stopwatch
+
+    def inputs(self, batch: ClipBatch, context: StepContext) -> tuple[Tensor, ...]:
+        self.watch.count_step()
+        return super().inputs(batch, context)
 
 
 def _time_fit(case: Case, item: ClipBatch, setup: Setup, *, graph: bool) -> float:
@@ -206,23 +215,30 @@ def _time_fit(case: Case, item: ClipBatch, setup: Setup, *, graph: bool) -> floa
     warm_up, steps = (2, 4) if setup.micro else (5, 30)
     torch.manual_seed(0)
     model = create_model(case.name, drop_path_rate=0.0).to(setup.device)
-    task: Classify | Pretrain
+    watch = Stopwatch(warm_up, setup)
+    task: Task
+    name: Literal["pretrain", "classify"]
     if isinstance(model, MaskedAutoencoderHiera):
-        task = Pretrain(
-            draw_keep=model.draw_keep,
-            tokens=model.unit_tokens.numel(),
-            visible=model.num_visible_units(),
+        name, task = (
+            "pretrain",
+            TimedPretrain(
+                draw_keep=model.draw_keep,
+                tokens=model.unit_tokens.numel(),
+                visible=model.num_visible_units(),
+                watch=watch,
+            ),
         )
     else:
-        task = Classify(num_classes=400, multi_label=False, augment=AugmentConfig())
-    timed = TimedTask(task, warm_up, setup)
-    name: Literal["pretrain", "classify"] = "pretrain" if isinstance(task, Pretrain) else "classify"
+        name, task = (
+            "classify",
+            TimedClassify(num_classes=400, multi_label=False, augment=AugmentConfig(), watch=watch),
+        )
     train = TrainConfig(
         task=name, batch_size=case.batch, epochs=1, precision="bf16", cuda_graph=graph
     )
     trainer = Trainer(
         make_state(model, OptimConfig(lr=1e-6), train, world),
-        timed,
+        task,
         optim=OptimConfig(lr=1e-6),
         train=train,
         run=RunInfo(world=world, steps_per_epoch=10**6, num_videos=1, seed=0),
@@ -231,7 +247,7 @@ def _time_fit(case: Case, item: ClipBatch, setup: Setup, *, graph: bool) -> floa
     trainer.fit(([item] for _ in range(warm_up + steps + 2)), StopSignal())
     if setup.on_gpu:
         torch.cuda.synchronize()
-    return (time.perf_counter() - timed.began) / steps
+    return (time.perf_counter() - watch.began) / steps
 
 
 def _clips(case: Case) -> ClipBatch:

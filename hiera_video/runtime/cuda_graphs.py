@@ -20,6 +20,10 @@ WARM_UP_CALLS = 3
 """Calls before capture, in which torch compiles, chooses kernels and allocates their workspaces."""
 
 
+class CaptureError(RuntimeError):
+    """A function cannot be captured in a CUDA graph; the message is the reason."""
+
+
 @dataclass(frozen=True)
 class _Capture:
     """A captured call, and the memory that it reads and writes."""
@@ -36,49 +40,7 @@ class _Capture:
         return tree_map_only(Tensor, torch.clone, self.outputs)
 
 
-class _Graphed:
-    """Captures a function once for each shape and dtype of its tensors."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-        self.captured = False
-        self._failed = False
-        self._captures: dict[Any, _Capture] = {}
-
-    def _call(self, tensors: tuple[Tensor, ...]) -> Any:
-        if self._failed or not _on_gpu(tensors):
-            return self.function(*tensors)
-        key = tuple((tensor.shape, tensor.dtype, tensor.device) for tensor in tensors)
-        if key not in self._captures:
-            captured = self._capture(tensors)
-            if captured is None:
-                return self.function(*tensors)
-            self._captures[key] = captured
-        return self._captures[key].replay(tensors)
-
-    def _capture(self, tensors: tuple[Tensor, ...]) -> _Capture | None:
-        static, device = tuple(map(torch.clone, tensors)), tensors[0].device
-        side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UP_CALLS):
-                self.function(*static)
-        torch.cuda.current_stream(device).wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        try:
-            # other threads, such as one that fills pinned memory, may call CUDA meanwhile
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                outputs = self.function(*static)
-        except RuntimeError as error:
-            self._failed = True
-            reason = str(error).partition("\n")[0]
-            logger.warning("without CUDA graphs: capture failed: %s", reason)
-            return None
-        self.captured = True
-        return _Capture(graph, static, outputs)
-
-
-class GraphedForward(_Graphed):
+class GraphedForward:
     """Calls a function of one tensor through a CUDA graph, captured for each shape and dtype.
 
     The function must do the same work for every tensor of a shape, read no value on the host, and
@@ -92,64 +54,134 @@ class GraphedForward(_Graphed):
             copied, so that they outlast the next call.
     """
 
+    def __init__(self, function: Callable[[Tensor], Any]) -> None:
+        self.function = function
+        self._failed = False
+        self._captures: dict[Any, _Capture] = {}
+
+    @property
+    def captured(self) -> bool:
+        """Whether there is a graph."""
+        return bool(self._captures)
+
     @torch.inference_mode()
     def __call__(self, tensor: Tensor) -> Any:
-        return self._call((tensor,))
+        key = (tensor.shape, tensor.dtype, tensor.device)
+        if key not in self._captures:
+            if self._failed or not _on_gpu(tensor):
+                return self.function(tensor)
+            try:
+                with _uncached_autocast(tensor.device.type):
+                    self._captures[key] = _capture(self.function, (tensor,))
+            except RuntimeError as error:
+                self._failed = True
+                logger.warning("without CUDA graphs: capture failed: %s", _reason(error))
+                return self.function(tensor)
+        return self._captures[key].replay((tensor,))
 
-    def _capture(self, tensors: tuple[Tensor, ...]) -> _Capture | None:
-        with _uncached_autocast(tensors[0].device.type):
-            return super()._capture(tensors)
 
-
-class GraphedBackward(_Graphed):
+class GraphedBackward:
     """Calls a function that runs a forward and backward pass through a CUDA graph.
 
-    What `GraphedForward` asks of a function holds here too. As a backward pass does, each call adds
-    to the gradients that are there. They are always the same tensors, which the graph writes to: an
-    optimizer may set them to None, but not replace them.
+    The function must meet the conditions of `GraphedForward`. Each call adds to the gradients, as a
+    backward pass does. They are always the same tensors, which the graph writes to: an optimizer
+    may set them to None, which counts as zero, but not replace them. On a CPU, the function itself
+    is called.
 
     Args:
-        function: Maps tensors to tensors, and adds to the gradients of `parameters`.
+        function: Maps tensors of the same shapes in each call to tensors, and adds to the gradients
+            of `parameters`.
         parameters: The weights in training; those that the function does not use keep no gradient.
     """
 
     def __init__(self, function: Callable[..., Any], parameters: Iterable[nn.Parameter]) -> None:
-        super().__init__(function)
-        self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        self.function = function
+        self._parameters = list(parameters)
         self._gradients: list[tuple[nn.Parameter, Tensor]] = []
+        self._captured: _Capture | None = None
+
+    @property
+    def captured(self) -> bool:
+        """Whether there is a graph."""
+        return self._captured is not None
 
     def __call__(self, *tensors: Tensor) -> Any:
-        # a gradient that the optimizer has set to None counts as zero
+        """Call the function.
+
+        Raises:
+            CaptureError: The capture in the first call failed. Torch before 2.15 may then reuse no
+                memory, so that the process should end.
+        """
+        if not _on_gpu(*tensors):
+            return self.function(*tensors)
+        if self._captured is None:
+            assert all(weight.grad is None for weight in self._parameters)
+            try:
+                self._captured = _capture(self.function, tensors, self._make_gradients)
+            except RuntimeError as error:
+                if isinstance(_cause(error), torch.OutOfMemoryError):
+                    raise _cause(error) from None
+                raise CaptureError(_reason(error)) from error
+            for weight, _ in self._gradients:
+                weight.grad = None
         cleared = [(weight, grad) for weight, grad in self._gradients if weight.grad is None]
         if cleared:
             torch._foreach_zero_([grad for _, grad in cleared])
         for weight, grad in cleared:
             weight.grad = grad
-        return self._call(tensors)
+        return self._captured.replay(tensors)
 
-    def _capture(self, tensors: tuple[Tensor, ...]) -> _Capture | None:
-        before = [_copy(weight.grad) for weight in self._parameters]
-        captured = super()._capture(tensors)
-        # the calls before the capture have made the gradients, and have added to them
-        for weight, grad in zip(self._parameters, before, strict=True):
-            if captured is None or weight.grad is None:
-                weight.grad = grad
-            elif grad is None:
-                weight.grad.zero_()
-            else:
-                weight.grad.copy_(grad)
-        if captured:
-            grads = ((weight, weight.grad) for weight in self._parameters)
-            self._gradients = [(weight, grad) for weight, grad in grads if grad is not None]
-        return captured
+    def _make_gradients(self) -> None:
+        """Allocate gradients of the weights that the first calls used.
+
+        Theirs may lie in parts of large blocks, which the graph could then not use.
+        """
+        used = [weight for weight in self._parameters if weight.grad is not None]
+        for weight in used:
+            weight.grad = None
+        self._gradients = [(weight, torch.zeros_like(weight)) for weight in used]
+        for weight, grad in self._gradients:
+            weight.grad = grad
 
 
-def _on_gpu(tensors: tuple[Tensor, ...]) -> bool:
+def _capture(
+    function: Callable[..., Any],
+    tensors: tuple[Tensor, ...],
+    after_warm_up: Callable[[], None] = lambda: None,
+) -> _Capture:
+    """Call `function` a few times, then capture a call.
+
+    Raises:
+        RuntimeError: The capture failed.
+    """
+    static, device = tuple(map(torch.clone, tensors)), tensors[0].device
+    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(side):
+        for _ in range(WARM_UP_CALLS):
+            function(*static)
+    torch.cuda.current_stream(device).wait_stream(side)
+    after_warm_up()
+    graph = torch.cuda.CUDAGraph()
+    # other threads, such as one that fills pinned memory, may call CUDA meanwhile
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        outputs = function(*static)
+    return _Capture(graph, static, outputs)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return the first error: the end of a capture raises another one after that of a call."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
+
+
+def _reason(error: BaseException) -> str:
+    return str(_cause(error)).partition("\n")[0]
+
+
+def _on_gpu(*tensors: Tensor) -> bool:
     return all(tensor.is_cuda for tensor in tensors)
-
-
-def _copy(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.clone()
 
 
 def _uncached_autocast(kind: str) -> AbstractContextManager[Any]:

@@ -151,7 +151,8 @@ class TrainConfig:
     cuda_graph: bool = False
     """Launch the forward and backward pass of masked pre-training as one CUDA graph, for a step in
     which the host launches kernels more slowly than the GPU runs them, as with small micro-batches.
-    On one GPU; without effect on a CPU."""
+    For a single GPU; without effect on a CPU. The graph keeps its memory, which validation cannot
+    use."""
     deterministic: bool = False
     """Use deterministic kernels only; slower on a GPU."""
     freeze: tuple[str, ...] = ()
@@ -248,7 +249,7 @@ class TrainConfig:
         )
         require(
             not self.cuda_graph or self.task == "pretrain",
-            f"train.cuda_graph=true: is for train.task=pretrain, not {self.task}; set "
+            f"train.cuda_graph=true: needs train.task=pretrain, and it is {self.task}; set "
             "train.cuda_graph=false",
         )
         require(self.save_minutes > 0, f"train.save_minutes={self.save_minutes}: must be above 0")

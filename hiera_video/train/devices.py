@@ -72,6 +72,7 @@ def explain_out_of_memory(train: TrainConfig, *, step: int, checkpointing: bool)
     except torch.OutOfMemoryError as error:
         remedies = [
             f"raise train.accumulate (now {train.accumulate}) or set it to auto",
+            *(["set train.cuda_graph=false"] if train.cuda_graph else []),
             *([] if checkpointing else ["set model.checkpointing=true (recomputes activations)"]),
             f"lower train.batch_size (now {train.batch_size})",
         ]

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from hiera_video.data.loading.loader import ClipBatch
 from hiera_video.errors import ConfigError
-from hiera_video.runtime.cuda_graphs import GraphedBackward
+from hiera_video.runtime.cuda_graphs import CaptureError, GraphedBackward
 from hiera_video.runtime.distributed import World
 from hiera_video.runtime.precision import autocast
 from hiera_video.runtime.seed import seed_modules
@@ -19,7 +20,7 @@ from hiera_video.train.config import TrainConfig
 from hiera_video.train.context import StepContext
 from hiera_video.train.parallel import no_sync, wrap_ddp
 from hiera_video.train.state import TrainState
-from hiera_video.train.tasks import GraphTask, Task, TaskOutput
+from hiera_video.train.tasks import Pretrain, Task, TaskOutput
 
 Sums = dict[str, tuple[Tensor, int]]
 """Metric name → (sum, count)."""
@@ -31,13 +32,12 @@ class ForwardBackward:
     Args:
         state: The model, which receives the gradients, and the scale of the loss.
         task: Turns a micro-batch into a loss.
-        train: Precision and settings of DDP and CUDA graphs.
+        train: Accumulation, precision, and settings of DDP and CUDA graphs.
         world: The ranks.
         seed: The run's seed.
 
     Raises:
-        ConfigError: `train.cuda_graph` is set for several processes, or for a task without the
-            methods of `GraphTask`.
+        ConfigError: `train.cuda_graph` is set for several GPUs, or another task than `Pretrain`.
     """
 
     def __init__(
@@ -47,10 +47,17 @@ class ForwardBackward:
             _require_graph(task, world)
         self.state, self.task, self.train, self.world, self.seed = state, task, train, world, seed
         self.model: nn.Module = wrap_ddp(state.model, world, static_graph=train.static_graph)
-        self._graph: GraphedBackward | None = None
+        self.graph: GraphedBackward | None = None
+        if train.cuda_graph and isinstance(task, Pretrain):
+            function = partial(_pretrain_pass, task, self.model, state.scaler, train, world.device)
+            self.graph = GraphedBackward(function, self.model.parameters())
 
     def __call__(self, step: int, batches: Sequence[ClipBatch]) -> Sums:
-        """Add the gradient of `step` to the model's; return the sum and count of each metric."""
+        """Add the gradient of `step` to the model's; return the sum and count of each metric.
+
+        Raises:
+            ConfigError: The pass cannot be captured in a CUDA graph.
+        """
         self._seed_dropout(step)
         sums: Sums = {}
         for number, batch in enumerate(batches, start=1):
@@ -65,26 +72,19 @@ class ForwardBackward:
 
     def _run(self, batch: ClipBatch, context: StepContext, parts: int) -> Sums:
         """Run one of `parts` micro-batches."""
-        clips = len(batch.row)
-        if self.train.cuda_graph and isinstance(self.task, GraphTask):
-            # every step of a run has as many micro-batches, of as many clips
-            function = partial(self._graphed, self.task, clips, parts)
-            self._graph = self._graph or GraphedBackward(function, self.model.parameters())
-            logs: Sums = self._graph(*self.task.inputs(batch, context))
+        if self.graph is not None and isinstance(self.task, Pretrain):
+            assert parts == self.train.accumulate
+            try:
+                logs: Sums = self.graph(*self.task.inputs(batch, context))
+            except CaptureError as error:
+                raise ConfigError(
+                    f"train.cuda_graph=true: the capture failed: {error}; set "
+                    "train.cuda_graph=false"
+                ) from error
             return logs
         with autocast(self.train.precision, self.world.device):
             output = self.task(self.model, batch, context)
-        return self._backward(output, clips, parts)
-
-    def _graphed(self, task: GraphTask, clips: int, parts: int, *inputs: Tensor) -> Sums:
-        with autocast(self.train.precision, self.world.device):
-            output = task.output(self.model, *inputs)
-        return self._backward(output, clips, parts)
-
-    def _backward(self, output: TaskOutput, clips: int, parts: int) -> Sums:
-        loss = self.state.scaler.scale(output.loss / parts)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return {"loss": (output.loss.detach() * clips, clips), **output.logs}
+        return _backward(output, self.state.scaler, len(batch.row), parts)
 
     def _seed_dropout(self, step: int) -> None:
         """Seed torch's default generator, after the step's batches are loaded.
@@ -104,14 +104,33 @@ class ForwardBackward:
         )
 
 
+def _pretrain_pass(
+    task: Pretrain,
+    model: nn.Module,
+    scaler: torch.amp.GradScaler,
+    train: TrainConfig,
+    device: torch.device,
+    *inputs: Tensor,
+) -> Sums:
+    with autocast(train.precision, device):
+        output = task.output(model, *inputs)
+    return _backward(output, scaler, len(inputs[0]), train.accumulate)
+
+
+def _backward(output: TaskOutput, scaler: torch.amp.GradScaler, clips: int, parts: int) -> Sums:
+    loss = scaler.scale(output.loss / parts)
+    loss.backward()  # type: ignore[no-untyped-call]
+    return {"loss": (output.loss.detach() * clips, clips), **output.logs}
+
+
 def _require_graph(task: Task, world: World) -> None:
-    if world.size > 1:
+    if world.size > 1 and world.device.type == "cuda":
         raise ConfigError(
-            f"train.cuda_graph=true: a graph holds the step of one process, and this run has "
-            f"{world.size}; set train.cuda_graph=false"
+            f"train.cuda_graph=true: needs a single GPU, and this run has {world.size}; set "
+            "train.cuda_graph=false"
         )
-    if not isinstance(task, GraphTask):
+    if not isinstance(task, Pretrain) or type(task).__call__ is not Pretrain.__call__:
         raise ConfigError(
-            f"train.cuda_graph=true: {type(task).__name__} lacks the methods of "
-            "hiera_video.train.tasks.GraphTask; add them, or set train.cuda_graph=false"
+            f"train.cuda_graph=true: needs the built-in task Pretrain, and this is "
+            f"{type(task).__name__}; set train.cuda_graph=false"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -41,17 +41,6 @@ class Task(Protocol):
             batch: Clips [B, 3, T, H, W] and labels on the model's device.
             context: Source of all random numbers.
         """
-
-
-@runtime_checkable
-class GraphTask(Task, Protocol):
-    """A task whose pass can be a CUDA graph: host and device work apart."""
-
-    def inputs(self, batch: ClipBatch, context: StepContext) -> tuple[Tensor, ...]:
-        """Return all that changes from step to step, as tensors on the model's device."""
-
-    def output(self, model: nn.Module, *inputs: Tensor) -> TaskOutput:
-        """Return the loss of `inputs`, by work on the device alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +131,10 @@ class Pretrain:
         return self.output(model, *self.inputs(batch, context))
 
     def inputs(self, batch: ClipBatch, context: StepContext) -> tuple[Tensor, ...]:
-        """Return clips, visible units, and the draws of drop path and of the decoder."""
+        """Return clips, visible units, and the draws of drop path and of the decoder.
+
+        That is all that changes from step to step; `output` does the rest on the device alone.
+        """
         clips, generators = batch.clips, context.generators("keep")
         keep = self.draw_keep(len(clips), generators)
         decoder_draws = torch.stack(

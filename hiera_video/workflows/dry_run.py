@@ -41,22 +41,17 @@ class DryRunTrainer(Trainer):
 
     def train_step(self, batches: Sequence[ClipBatch], stop: StopSignal) -> int | None:
         """Take one optimizer step and log it."""
-        shapes, self.last_stats = list[list[int]](), None
-
-        def record_shape(model: Any, inputs: Any) -> None:
-            shapes.append(list(inputs[0].shape))
-
-        hook = self.state.model.register_forward_pre_hook(record_shape)
+        self.last_stats = None
         started = time.monotonic()
         code = super().train_step(batches, stop)
         self.seconds = time.monotonic() - started
-        hook.remove()
+        model: Any = self.state.model
         if self.last_stats and self.run.world.is_main:
             logger.info(
                 "step %d: clips %s%s, loss %.4f, %.1f s",
                 self.progress.step - 1,
-                shapes[0],
-                f" × {len(shapes)} micro-batches" if len(shapes) > 1 else "",
+                [len(batches[0].row), 3, *model.config.input_size],
+                f" × {len(batches)} micro-batches" if len(batches) > 1 else "",
                 self.last_stats.averages["loss"],
                 self.seconds,
             )

@@ -23,6 +23,7 @@ from gpu_helpers import (
 from torch import nn
 
 from hiera_video.errors import DeviceMemoryError
+from hiera_video.models.compiled import compile_blocks
 from hiera_video.runtime.distributed import World
 from hiera_video.runtime.log import MetricLog, read_metrics
 from hiera_video.runtime.seed import use_deterministic_kernels
@@ -157,17 +158,39 @@ def test_steps_do_not_wait_for_the_device(name: str, cuda: torch.device) -> None
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("decoder_tokens", ["all", "running_cell"])
+@pytest.mark.parametrize(
+    "mae", [{}, {"decoder_tokens": "running_cell"}, {"target": "hog"}], ids=str
+)
 def test_a_captured_step_equals_the_eager_one(
-    precision: str, decoder_tokens: str, cuda: torch.device
+    precision: str, mae: dict[str, Any], cuda: torch.device
 ) -> None:
     use_deterministic_kernels()
-    kind = {"precision": precision, "task": "pretrain", "mae": {"decoder_tokens": decoder_tokens}}
+    kind = {"precision": precision, "task": "pretrain", "mae": mae}
     graphed, eager = (make_trainer(cuda, cuda_graph=graph, **kind) for graph in (True, False))
     assert [train(trainer, 4) for trainer in (graphed, eager)] == [DONE, DONE]
-    graph = graphed.forward_backward._graph
-    assert graph and graph.captured
+    assert graphed.forward_backward.graph and graphed.forward_backward.graph.captured
     assert difference(weights_of(graphed), weights_of(eager)) == 0
+
+
+@pytest.mark.parametrize("change", ["compile", "checkpointing", "accumulate"])
+def test_a_captured_step_with_other_settings(change: str, cuda: torch.device) -> None:
+    accumulate = 2 if change == "accumulate" else 1
+    kind = {"precision": "bf16", "task": "pretrain", "mae": {}, "accumulate": accumulate}
+    trainers = [make_trainer(cuda, cuda_graph=graph, **kind) for graph in (True, False)]
+    before = weights_of(trainers[0])
+    for trainer in trainers:
+        model: Any = trainer.state.model
+        model.checkpointing = change == "checkpointing"
+        if change == "compile":
+            compile_blocks(model)
+        trainer.last_step = 4
+        parts = ([make_batch(step=2 * step), make_batch(step=2 * step + 1)] for step in range(8))
+        steps = (step[:accumulate] for step in parts)
+        assert trainer.fit(steps, StopSignal()) == DONE
+    graph = trainers[0].forward_backward.graph
+    assert graph and graph.captured
+    moved = difference(weights_of(trainers[1]), before)
+    assert difference(*map(weights_of, trainers)) <= 0.15 * moved
 
 
 @pytest.mark.parametrize("name", ["classify", "pretrain", "pretrain_graph"])

@@ -76,8 +76,11 @@ def emulate_graphs(monkeypatch: pytest.MonkeyPatch) -> list[EmulatedGraph]:
     @contextmanager
     def capture(graph: EmulatedGraph, *, capture_error_mode: str) -> Iterator[None]:
         assert capture_error_mode == "thread_local"
-        with graph:
-            yield
+        try:
+            with graph:
+                yield
+        except RuntimeError:  # as at the end of a capture that a call has made invalid
+            raise RuntimeError("operation failed due to a previous error during capture")  # noqa: B904
 
     stream = SimpleNamespace(wait_stream=lambda other: None)
     for name, value in {
@@ -88,6 +91,6 @@ def emulate_graphs(monkeypatch: pytest.MonkeyPatch) -> list[EmulatedGraph]:
         "stream": lambda stream: nullcontext(),
     }.items():
         monkeypatch.setattr(torch.cuda, name, value)
-    monkeypatch.setattr(cuda_graphs, "_on_gpu", lambda tensors: True)
+    monkeypatch.setattr(cuda_graphs, "_on_gpu", lambda *tensors: True)
     monkeypatch.setattr(tokens, "_is_capturing_graph", lambda keep: True)
     return graphs

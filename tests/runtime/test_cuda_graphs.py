@@ -11,7 +11,12 @@ from graph_emulator import EmulatedGraph
 from torch import Tensor, nn
 
 from hiera_video.runtime import cuda_graphs
-from hiera_video.runtime.cuda_graphs import WARM_UP_CALLS, GraphedBackward, GraphedForward
+from hiera_video.runtime.cuda_graphs import (
+    WARM_UP_CALLS,
+    CaptureError,
+    GraphedBackward,
+    GraphedForward,
+)
 
 Graphs = list[EmulatedGraph]
 FAILED = ["without CUDA graphs: capture failed: operation not permitted when stream is capturing"]
@@ -135,34 +140,20 @@ def test_gradients_of_a_graph_equal_those_of_the_function(
     assert [graph.replays for graph in emulated_graphs] == [8]
 
 
-def test_gradients_before_a_capture_are_kept(emulated_graphs: Graphs) -> None:
-    """As where a step's second micro-batch has another shape."""
-    models = [layers(), layers()]
-    plain, captured = map(pass_of, models)
-    graphed = GraphedBackward(captured, models[1].parameters())
-    for tensors in (inputs(0), inputs(1, count=5), inputs(2), inputs(3, count=5)):
-        plain(*tensors)
-        graphed(*tensors)
-        weights = [model[0].weight.grad for model in models]
-        assert torch.equal(*weights)
-    assert [graph.replays for graph in emulated_graphs] == [2, 2]
-
-
-def test_after_a_failed_capture_gradients_are_right(
-    emulated_graphs: Graphs,
-    caplog: pytest.LogCaptureFixture,
+@pytest.mark.parametrize("kind", [RuntimeError, torch.OutOfMemoryError])
+def test_a_failed_capture_of_a_backward_pass_is_an_error(
+    kind: type[RuntimeError], emulated_graphs: Graphs
 ) -> None:
-    models = [layers(), layers()]
-    plain, inner = map(pass_of, models)
+    calls = []
 
-    def reading(clips: Tensor, weights: Tensor) -> Any:
-        result = inner(clips, weights)
-        assert result["loss"][0].item() > 0
-        return result
+    def function(tensor: Tensor) -> Tensor:
+        calls.append(tensor)
+        if len(calls) > WARM_UP_CALLS:
+            raise kind("the cause\nand more lines")
+        return tensor
 
-    graphed = GraphedBackward(reading, models[1].parameters())
-    for seed in (0, 1):
-        plain(*inputs(seed))
-        graphed(*inputs(seed))
-        assert torch.equal(*(model[0].weight.grad for model in models))
-    assert [record.message for record in caplog.records] == FAILED
+    graphed = GraphedBackward(function, layers().parameters())
+    error = CaptureError if kind is RuntimeError else torch.OutOfMemoryError
+    with pytest.raises(error, match=r"^the cause"):
+        graphed(torch.ones(1))
+    assert not graphed.captured

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from hiera_video.config.load import load_config
 from hiera_video.data.loading.loader import ClipBatch
-from hiera_video.errors import ConfigError
+from hiera_video.errors import ConfigError, DeviceMemoryError
 from hiera_video.models.factory import create_model
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.models.registry import MaeConfig
+from hiera_video.runtime.cuda_graphs import GraphedBackward
 from hiera_video.runtime.distributed import SINGLE_PROCESS, World
 from hiera_video.runtime.log import MetricLog, read_metrics
 from hiera_video.runtime.signals import StopSignal
@@ -212,29 +213,55 @@ def test_a_cpu_needs_no_graph(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     assert "CUDA graphs" not in caplog.text
 
 
-def test_a_graph_of_several_processes_is_an_error(tmp_path: Path) -> None:
+def test_a_graph_of_several_gpus_is_an_error(tmp_path: Path) -> None:
     words = (
-        "train.cuda_graph=true: a graph holds the step of one process, and this run has 2; set "
+        "train.cuda_graph=true: needs a single GPU, and this run has 2; set train.cuda_graph=false"
+    )
+    with pytest.raises(ConfigError, match=words):
+        make_trainer(tmp_path, cuda_graph=True, world=World(0, 2, torch.device("cuda", 0)))
+
+
+def test_a_graph_of_another_task_is_an_error(tmp_path: Path) -> None:
+    class Weighted(Pretrain):
+        def __call__(self, model: nn.Module, batch: ClipBatch, context: StepContext) -> TaskOutput:
+            return TaskOutput(2 * super().__call__(model, batch, context).loss)
+
+    task = Weighted(draw_keep=lambda count, generators: torch.ones(1), tokens=1)
+    words = (
+        "train.cuda_graph=true: needs the built-in task Pretrain, and this is Weighted; set "
         "train.cuda_graph=false"
     )
     with pytest.raises(ConfigError, match=words):
-        make_trainer(tmp_path, cuda_graph=True, world=World(0, 2, torch.device("cpu")))
+        make_trainer(tmp_path, cuda_graph=True, task=task)
 
 
-def test_a_graph_of_an_unfit_task_is_an_error(tmp_path: Path) -> None:
-    class Own:
-        def __call__(self, model: nn.Module, batch: ClipBatch, context: StepContext) -> TaskOutput:
-            return TaskOutput(model(batch.clips).loss)
+def test_a_failed_capture_ends_the_run(
+    emulated_graphs: list[EmulatedGraph], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reading(latent: Tensor) -> tuple[Tensor, Tensor]:
+        return latent.sum() * latent.mean().item(), latent.sum()
 
+    monkeypatch.setattr("hiera_video.train.tasks.collapse_monitors", reading)
     words = (
-        "train.cuda_graph=true: Own lacks the methods of hiera_video.train.tasks.GraphTask; add "
-        "them, or set train.cuda_graph=false"
+        "train.cuda_graph=true: the capture failed: operation not permitted when stream is "
+        "capturing; set train.cuda_graph=false"
     )
     with pytest.raises(ConfigError, match=words):
-        make_trainer(tmp_path, cuda_graph=True, task=Own())
+        train(make_trainer(tmp_path, cuda_graph=True))
+
+
+def test_out_of_memory_names_the_graph(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, cuda_graph=True)
+
+    def hungry(*inputs: Any) -> None:
+        raise torch.OutOfMemoryError
+
+    trainer.forward_backward.graph = GraphedBackward(hungry, [])
+    with pytest.raises(DeviceMemoryError, match=r"; set train.cuda_graph=false; "):
+        train(trainer)
 
 
 def test_a_graph_is_for_pretraining() -> None:
-    words = "train.cuda_graph=true: is for train.task=pretrain, not classify; set train.cuda_graph"
+    words = "train.cuda_graph=true: needs train.task=pretrain, and it is classify; set"
     with pytest.raises(ConfigError, match=words):
         load_config("configs/motion_hiera_micro.yaml", ["train.cuda_graph=true"])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from graph_emulator import EmulatedGraph
 
 from hiera_video.config.load import load_config
 from hiera_video.config.schema import Config
@@ -73,6 +74,26 @@ def test_accumulation_on_too_few_videos_without_labels(
     assert "1 video; batch of 64 videos × 1 clip," in caplog.text
     assert re.search(r"full recipe: \d+ × 1 video, \d+:\d\d:\d\d on cpu at this", caplog.text)
     assert not (tmp_path / "run").exists()
+
+
+def test_pre_training_through_a_cuda_graph(
+    folder: Path,
+    tmp_path: Path,
+    emulated_graphs: list[EmulatedGraph],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config = load_config(
+        "configs/motion_hiera_micro_mae.yaml",
+        [
+            *(f"data.train={folder / 'list.csv'}", "data.val=null", f"out_dir={tmp_path / 'run'}"),
+            *("data.workers=0", "train.batch_size=2", "train.accumulate=2"),
+            *("train.cuda_graph=true", "model.drop_path_rate=0.2"),
+        ],
+    )
+    with caplog.at_level(logging.INFO):
+        assert dry_run(config, read_split(config, "train")) == 0
+    assert caplog.text.count("clips [2, 3, 16, 32, 32] × 2 micro-batches, loss ") == 2
+    assert [graph.replays for graph in emulated_graphs] == [4]
 
 
 def test_a_non_finite_loss_is_reported_without_files(
