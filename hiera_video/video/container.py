@@ -53,6 +53,9 @@ def check_file(path: str) -> None:
         raise unreadable(path, "permission", message) from error
     except (OSError, ValueError) as error:
         raise unreadable(path, "not_a_file", f"not a file ({error})") from error
+    if stat.S_ISDIR(status.st_mode):
+        message = "a folder, not a file; data.decoder=frames reads folders of pictures"
+        raise unreadable(path, "not_a_file", message)
     if not stat.S_ISREG(status.st_mode):  # reading from a pipe would block forever
         raise unreadable(path, "not_a_file", "not a regular file")
     if status.st_size == 0:

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from graph_emulator import EmulatedGraph
+from PIL import Image
 
 from hiera_video.config.load import load_config
 from hiera_video.config.schema import Config
 from hiera_video.data.manifest.record import Manifest
+from hiera_video.errors import HieraVideoError
 from hiera_video.runtime.log import read_metrics
 from hiera_video.video.encode import write_video
 from hiera_video.workflows.build import read_split
@@ -94,6 +96,24 @@ def test_pre_training_through_a_cuda_graph(
         assert dry_run(config, read_split(config, "train")) == 0
     assert caplog.text.count("clips [2, 3, 16, 32, 32] × 2 micro-batches, loss ") == 2
     assert [graph.replays for graph in emulated_graphs] == [4]
+
+
+def test_a_folder_of_extracted_frames(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(4):
+        folder = tmp_path / "frames" / "ab"[number % 2] / f"{number}"
+        folder.mkdir(parents=True)
+        for frame in range(18):
+            picture = np.full((40, 48, 3), 20 * number + frame, np.uint8)
+            Image.fromarray(picture).save(folder / f"{frame:05}.jpg")
+    run = tmp_path / "run"
+    options = ("train.batch_size=2", "augment.mixup=0")
+    with caplog.at_level(logging.INFO):
+        assert dry_run(*setup(tmp_path / "frames", run, *options, "data.decoder=frames")) == 0
+    assert caplog.text.count("clips [1, 3, 16, 32, 32], loss ") == 2
+    assert "2 classes" in caplog.text
+    words = "a folder, not a file; data.decoder=frames reads folders of pictures"
+    with pytest.raises(HieraVideoError, match=words):
+        dry_run(*setup(tmp_path / "frames", run, *options))
 
 
 def test_a_non_finite_loss_is_reported_without_files(

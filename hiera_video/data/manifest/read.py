@@ -2,6 +2,7 @@
 
     read_manifest("train.csv")            # `path label` per line, class names in labels.txt
     read_manifest("videos/")              # videos/<class>/*.mp4, or *.mp4 without labels
+    read_manifest("frames/")              # frames/<class>/<video>/*.jpg, or <video>/*.jpg
     read_manifest("ssv2/train.json")      # with ssv2/labels.json, videos in ssv2/videos/
     read_manifest("train.index.json")     # tar shards (see tar_index.py), on disk or at a URL
 
@@ -25,6 +26,7 @@ from hiera_video.errors import ManifestError
 from hiera_video.utils.remote_files import is_url
 from hiera_video.utils.safe_paths import SafeRoot, walk_folders
 from hiera_video.utils.text_files import read_json, shorten
+from hiera_video.video.options import FrameFolder
 
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 
@@ -109,16 +111,25 @@ def prepare_command(source: str) -> str:
 
 
 def _read_folder(folder: Path, root: SafeRoot) -> Manifest:
-    """Read `folder/<class>/**/*.mp4`, classes in alphabetical order, or unlabelled `*.mp4`."""
+    """Read `folder/<class>/**/*.mp4`, classes in alphabetical order, or unlabelled `*.mp4`.
+
+    Where there are no videos, folders of numbered pictures count as videos.
+    """
     with os.scandir(folder) as entries:
         shown = [entry for entry in entries if not entry.name.startswith(".")]
     videos = sorted(e.name for e in shown if is_video(e.name) and not e.is_dir())
     folders = sorted(entry.name for entry in shown if entry.is_dir())
-    classes = [name for name in folders if any(_walk_videos(folder / name, root))]
+    walk = _walk_videos
+    classes = [name for name in folders if any(walk(folder / name, root))]
+    if not videos and not classes:
+        walk = _walk_frame_folders
+        first = {name: next(walk(folder / name, root), None) for name in folders}
+        videos = [name for name in folders if first[name] == str(folder / name)]
+        classes = [name for name in folders if first[name] and name not in videos]
     _check_folder(folder, videos, classes)
     labelled: list[tuple[str, int | None]] = [(name, None) for name in videos]
     for index, name in enumerate(classes):
-        paths = _walk_videos(folder / name, root)
+        paths = walk(folder / name, root)
         labelled += [(os.path.relpath(path, folder), index) for path in paths]
     records = tuple(
         Record(path=root.resolve(name, str(folder)), label=label, row=row)
@@ -148,7 +159,8 @@ def _check_folder(folder: Path, videos: list[str], classes: list[str]) -> None:
     if not videos and not classes:
         raise ManifestError(
             f"{folder}: contains no videos; put them into {folder}/<class>/, or directly into it "
-            f"if they have no labels (known suffixes: {' '.join(VIDEO_SUFFIXES)})"
+            f"if they have no labels (known suffixes: {' '.join(VIDEO_SUFFIXES)}; or folders of "
+            "numbered pictures)"
         )
 
 
@@ -158,11 +170,20 @@ def is_video(name: str) -> bool:
 
 
 def _walk_videos(folder: Path, root: SafeRoot) -> Iterator[str]:
-    """Yield the videos below a folder; links to folders must stay inside the root."""
-    for parent, names in walk_folders(
-        folder, lambda link: bool(root.resolve(link, str(root.folder)))
-    ):
+    """Yield the videos below a folder."""
+    for parent, names in _walk(folder, root):
         yield from (os.path.join(parent, name) for name in names if is_video(name))  # noqa: PTH118 (a hot path)
+
+
+def _walk_frame_folders(folder: Path, root: SafeRoot) -> Iterator[str]:
+    """Yield the folders of numbered pictures, `folder` itself or below it."""
+    is_picture = FrameFolder().pattern().fullmatch
+    return (parent for parent, names in _walk(folder, root) if any(map(is_picture, names)))
+
+
+def _walk(folder: Path, root: SafeRoot) -> Iterator[tuple[str, list[str]]]:
+    """Walk through the folders below a folder; links to folders must stay inside the root."""
+    return walk_folders(folder, lambda link: bool(root.resolve(link, str(root.folder))))
 
 
 # -- Something-Something's annotations ---------------------------------------------------------

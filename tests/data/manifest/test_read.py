@@ -54,6 +54,25 @@ def test_folders(tmp_path: Path) -> None:
     assert (flat.class_names, flat.num_classes) == (None, 0)
 
 
+def test_folders_of_extracted_frames(tmp_path: Path) -> None:
+    for name in ("b/x 1/000.jpg", "b/x 1/001.jpg", "b/deep/y/img_7.PNG", "a/z/1.webp", "c/n.txt"):
+        write(tmp_path / "classes" / name, "")
+    write(tmp_path / "classes/a/cover.jpg", "")  # without a number
+    manifest = read_manifest(str(tmp_path / "classes"))
+    assert [row[:2] for row in rows(manifest, tmp_path / "classes")] == [
+        ("a/z", 0),
+        ("b/deep/y", 1),
+        ("b/x 1", 1),
+    ]
+    assert manifest.class_names == ("a", "b")
+    flat = read_manifest(str(tmp_path / "classes" / "b" / "deep"))
+    assert [row[:2] for row in rows(flat, tmp_path / "classes/b/deep")] == [("y", None)]
+    assert flat.class_names is None
+    # beside videos, pictures are previews
+    write(tmp_path / "classes/a/z.mp4", "")
+    assert len(read_manifest(str(tmp_path / "classes")).records) == 1
+
+
 def test_classes_may_be_called_like_splits(tmp_path: Path) -> None:
     for name in ("test/a.mp4", "train/b.mp4"):
         (tmp_path / name).parent.mkdir()
@@ -124,6 +143,17 @@ def test_something_something(tmp_path: Path) -> None:
         ),
         (
             {"d/train/x/a.mp4": "", "d/val/x/b.mp4": ""},
+            "d",
+            "d: contains train and val with folders of their own, which are splits rather than "
+            "classes; pass one of them, d/train",
+        ),
+        (
+            {"d/x/1.jpg": "", "d/y/a/1.jpg": ""},
+            "d",
+            "contains videos (x …) and class folders (y …); use one form, not both",
+        ),
+        (
+            {"d/train/x/a/1.jpg": "", "d/val/x/b/1.jpg": ""},
             "d",
             "d: contains train and val with folders of their own, which are splits rather than "
             "classes; pass one of them, d/train",
