@@ -133,7 +133,8 @@ class DataConfig:
     def list_options(self) -> dict[str, Any]:
         """Arguments of `read_manifest`."""
         keys = ("root", "separator", "multi_label", "follow_links")
-        return {key: getattr(self, key) for key in keys}
+        frames = self.frame_folder if self.decoder == "frames" else None
+        return {**{key: getattr(self, key) for key in keys}, "frames": frames}
 
     @property
     def frame_folder(self) -> FrameFolder:

@@ -40,6 +40,7 @@ from hiera_video.data.transforms.flip_labels import LabelFlip
 from hiera_video.data.transforms.multicrop import Crops
 from hiera_video.errors import ConfigError, DecodeError, ManifestError
 from hiera_video.utils.profiler import stage
+from hiera_video.utils.text_files import count_of
 from hiera_video.video import open_video
 from hiera_video.video.options import Backend
 from hiera_video.video.reader import Frames
@@ -200,11 +201,7 @@ class TrainClips:
                     raise
                 skipped.append((record.path, error.reason))
                 if len(skipped) > SUBSTITUTES:
-                    raise DecodeError(
-                        f"{error}; {SUBSTITUTES} other videos could not be read either: check "
-                        "data.root, and that its disk is mounted",
-                        reason=error.reason,
-                    ) from error
+                    raise explain_unreadable(error, skipped) from error
                 record = self.records[rows[substitutes.randrange(len(self.records))]]
             else:
                 return TrainSamples(
@@ -327,6 +324,16 @@ class TestViews:
             ),
             seconds=time.monotonic() - started,
         )
+
+
+def explain_unreadable(error: DecodeError, skipped: Sequence[tuple[str, str]]) -> DecodeError:
+    """Return the error of a video and of all its substitutes, (path, reason) each."""
+    message, others = str(error), len({path for path, _ in skipped}) - 1
+    if others:
+        message += f"; {count_of(others, 'other video')} could not be read either"
+    if error.reason == "missing":
+        message += "; check data.root, and that its disk is mounted"
+    return DecodeError(message, reason=error.reason)
 
 
 @contextmanager

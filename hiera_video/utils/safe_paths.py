@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,7 +78,7 @@ class SafeRoot:
         if self._leaves(full):
             raise ManifestError(
                 f"{where}: {path!r} is or lies behind a link that leaves {self.folder}; "
-                "set data.follow_links=true (check_data, prepare: --follow-links) to read what is "
+                "set data.follow_links=true (check-data, prepare: --follow-links) to read what is "
                 "behind it"
             )
         return _require_text(full, path, where)
@@ -102,13 +102,18 @@ class _Folder:
 
 
 def walk_folders(
-    folder: str | Path, enter_link: Callable[[str], bool]
+    folder: str | Path,
+    enter_link: Callable[[str], bool],
+    is_leaf: Callable[[Sequence[str]], bool] = lambda names: False,
 ) -> Iterator[tuple[str, list[str]]]:
     """Yield a folder and all folders below it, each once, with the sorted names of their files.
+
+    Hidden folders below it are left out.
 
     Args:
         folder: Where to start.
         enter_link: Called with each link to a folder; returns whether to enter it.
+        is_leaf: Called with the names of a folder's files; returns whether to skip what is below.
     """
     known = set[str]()
     for parent, folders, names in os.walk(folder, followlinks=True):
@@ -116,13 +121,19 @@ def walk_folders(
             folders.clear()
             continue
         known.add(real)
-        paths = {name: os.path.join(parent, name) for name in folders}  # noqa: PTH118 (a hot path)
+        inside = [] if is_leaf(names) else [name for name in folders if not is_hidden(name)]
+        paths = {name: os.path.join(parent, name) for name in inside}  # noqa: PTH118 (a hot path)
         folders[:] = sorted(
             name
             for name, path in paths.items()
             if not os.path.islink(path) or enter_link(path)  # noqa: PTH114 (a hot path)
         )
         yield parent, sorted(names)
+
+
+def is_hidden(name: str) -> bool:
+    """Return True for a hidden file or folder, and for the folder of macOS's metadata."""
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def _is_inside(path: str, folder: str) -> bool:

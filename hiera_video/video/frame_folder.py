@@ -152,10 +152,16 @@ def _frame_names(path: str, naming: FrameFolder) -> list[str]:
     names, links = _list_folder(path)
     for name in names:
         match = pattern.fullmatch(name)
-        if match is None or (naming.first is not None and int(match["number"]) < naming.first):
+        if match is None or name.startswith("."):
+            continue
+        number = int(match["number"])
+        if naming.first is not None and number < naming.first:
             continue
         example.setdefault((match["prefix"], match["suffix"]), name)
-        found[int(match["number"])] = name
+        other = found.setdefault(number, name)
+        if other != name and len(example) == 1:
+            message = f"contains two pictures of one frame ({other}, {name}); remove one"
+            raise unreadable(path, "corrupt", message)
     if not found:
         kind = naming.template or "pictures with numbers in their names"
         raise unreadable(path, "no_frames", f"contains no {kind}; check data.frame_template")

@@ -37,6 +37,10 @@ class FrameFolder:
         if self.template is not None:
             self.pattern()
 
+    def is_frame(self, name: str) -> bool:
+        """Return True for the file name of a frame; hidden files are none."""
+        return self.pattern().fullmatch(name) is not None and not name.startswith(".")
+
     def pattern(self) -> re.Pattern[str]:
         """Return a pattern for the file names, with groups `prefix`, `number` and `suffix`."""
         if self.template is None:

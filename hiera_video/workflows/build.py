@@ -214,10 +214,11 @@ def align_val(config: Config, train: Manifest, val: Manifest) -> Manifest:
         )
     if not config.test.remap_classes:
         index = next(index for index, name in enumerate(names) if train_names[index] != name)
+        missing = sorted(set(train_names) - set(names))
+        cause = f"it lacks {quote_names(missing)}" if missing else "the names have another order"
         raise ManifestError(
             f"{val.source}: class {index} is {names[index]!r}, but {train_names[index]!r} in "
-            f"{train.source}: the same names in another order; reorder them, or set "
-            "test.remap_classes=true to map the labels by name"
+            f"{train.source}: {cause}; set test.remap_classes=true to map the labels by name"
         )
     return align_classes(val, train_names, checkpoint=train.source, remap=True)
 

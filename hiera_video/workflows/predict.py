@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hiera_video.config.load import load_config, override_config, run_config_file
 from hiera_video.config.schema import Config
-from hiera_video.data.manifest.read import is_video, read_manifest
+from hiera_video.data.manifest.class_folders import is_video, picture_folders
+from hiera_video.data.manifest.read import read_manifest
 from hiera_video.data.manifest.record import VIDEO_SUFFIXES, Record
 from hiera_video.data.sampling import ClipConfig
 from hiera_video.errors import ConfigError, DecodeError
@@ -151,8 +152,7 @@ def _videos_in(folder: Path, backend: Backend, root: str | None, follow_links: b
 
     walked = walk_folders(folder, enter)
     if isinstance(backend, FrameFolder):
-        pattern = backend.pattern()
-        videos = [Path(path) for path, names in walked if any(map(pattern.fullmatch, names))]
+        videos = [Path(path) for path, names in walked if any(map(backend.is_frame, names))]
         kind = f"frames that match the run's data.frame_template={backend.template or 'null'}"
     else:
         files = (Path(path, name) for path, names in walked for name in names if is_video(name))
@@ -163,7 +163,9 @@ def _videos_in(folder: Path, backend: Backend, root: str | None, follow_links: b
         links = (
             f" apart from {count_of(len(skipped), 'link')} to folders; {remedy}" if skipped else ""
         )
-        raise ConfigError(f"{folder}: contains no {kind}{links}")
+        frames = next(picture_folders(folder), None) if backend == "pyav" else None
+        also = f", but folders of pictures ({frames} …); data.decoder=frames reads those"
+        raise ConfigError(f"{folder}: contains no {kind}{links}{also if frames else ''}")
     if skipped:
         logger.warning(
             "warning: %s: did not follow %s to folders (%s%s); %s",

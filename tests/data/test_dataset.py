@@ -11,7 +11,13 @@ import pytest
 import torch
 
 from hiera_video.data.config import AugmentConfig
-from hiera_video.data.dataset import SUBSTITUTES, TestViews, TrainClips, UnreadableVideo, VideoViews
+from hiera_video.data.dataset import (
+    TestViews,
+    TrainClips,
+    UnreadableVideo,
+    VideoViews,
+    explain_unreadable,
+)
 from hiera_video.data.manifest.read import read_manifest
 from hiera_video.data.manifest.record import Manifest, Record
 from hiera_video.data.sampling import ClipConfig, test_clips, training_clip
@@ -159,13 +165,15 @@ def test_unreadable_videos_are_substituted_in_training(manifest: Manifest) -> No
 
 def test_substitution_is_bounded(manifest: Manifest) -> None:
     dataset = TrainClips(with_missing(manifest, *range(6)), CLIP, keep_pixels, seed=0)
-    words = (
-        rf"no such file; {SUBSTITUTES} other videos could not be read either: check data.root, and "
-        "that its disk is mounted"
-    )
+    words = "gone.mp4: no such file; check data.root, and that its disk is mounted$"
     with pytest.raises(DecodeError, match=words) as caught:
         dataset[0, 0]
     assert caught.value.reason == "missing"
+    error = DecodeError("a.mp4: a folder", reason="not_a_file")
+    skipped = [("a.mp4", "not_a_file"), ("b.mp4", "not_a_file"), ("a.mp4", "not_a_file")]
+    explained = explain_unreadable(error, skipped)
+    assert str(explained) == "a.mp4: a folder; 1 other video could not be read either"
+    assert explained.reason == "not_a_file"
 
 
 def test_segments_of_untrimmed_videos(manifest: Manifest, videos: Any) -> None:

@@ -55,6 +55,22 @@ def test_frames_are_ordered_by_number(videos: Any, tmp_path: Path, name: str, fi
             video.frames([12])
 
 
+def test_hidden_pictures_are_no_frames(videos: Any, tmp_path: Path) -> None:
+    """As macOS writes them beside the others."""
+    folder = write_pictures(videos, tmp_path, 3)
+    for picture in sorted(folder.iterdir()):
+        picture.with_name(f"._{picture.name}").write_bytes(b"metadata")
+    with open_video(folder, "frames") as video:
+        assert videos.numbers(video.frames([0, 1, 2])) == [0, 1, 2]
+
+
+def test_two_pictures_of_one_frame_are_an_error(videos: Any, tmp_path: Path) -> None:
+    folder = write_pictures(videos, tmp_path, 3, name="f_{:d}.png")
+    write_pictures(videos, folder, 1, name="f_{:03d}.png")
+    words = f"{folder}: contains two pictures of one frame (f_001.png, f_1.png); remove one"
+    assert reason_of(folder) == ("corrupt", words)
+
+
 def test_templates(videos: Any, tmp_path: Path) -> None:
     folder = write_pictures(videos, tmp_path, 6)
     write_pictures(videos, folder, 4, name="flow_x_{:05d}.png")

@@ -53,14 +53,20 @@ def test_pretraining_ignores_labels() -> None:
 def test_class_names_in_another_order_are_an_error_or_are_mapped() -> None:
     val = manifest("val.csv", ("run", "jump", "swim"), 0, 1)
     words = (
-        r"val.csv: class 0 is 'run', but 'jump' in train.csv: the same names in another order; "
-        "reorder them, or set test.remap_classes=true"
+        r"val.csv: class 0 is 'run', but 'jump' in train.csv: the names have another order; set "
+        "test.remap_classes=true to map the labels by name"
     )
     with pytest.raises(ManifestError, match=words):
         align_val(config(), TRAIN, val)
     mapped = align_val(config("test.remap_classes=true"), TRAIN, val)
     assert [record.label for record in mapped.records] == [1, 0]
     assert mapped.class_names == TRAIN.class_names
+    val = manifest("val", ("run", "swim"), 0, 1)  # as a folder without videos of a class
+    words = (
+        "val: class 0 is 'run', but 'jump' in train.csv: it lacks 'jump'; set test.remap_classes"
+    )
+    with pytest.raises(ManifestError, match=words):
+        align_val(config(), TRAIN, val)
 
 
 def test_class_names_unknown_to_the_training_set_are_an_error() -> None:

@@ -111,7 +111,7 @@ def test_a_folder_of_extracted_frames(tmp_path: Path, caplog: pytest.LogCaptureF
         assert dry_run(*setup(tmp_path / "frames", run, *options, "data.decoder=frames")) == 0
     assert caplog.text.count("clips [1, 3, 16, 32, 32], loss ") == 2
     assert "2 classes" in caplog.text
-    words = "a folder, not a file; data.decoder=frames reads folders of pictures"
+    words = "contains no videos, but folders of pictures .*; data.decoder=frames reads those"
     with pytest.raises(HieraVideoError, match=words):
         dry_run(*setup(tmp_path / "frames", run, *options))
 

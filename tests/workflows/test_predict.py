@@ -38,6 +38,11 @@ def test_files_and_folders(films: Path, tmp_path: Path) -> None:
         find_videos([str(tmp_path)])
     with pytest.raises(ConfigError, match="nowhere: no such file or folder"):
         find_videos(["nowhere"])
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v" / "00001.jpg").touch()
+    words = rf", but folders of pictures \({tmp_path}/v …\); data.decoder=frames reads those"
+    with pytest.raises(ConfigError, match=words):
+        find_videos([str(tmp_path)])
 
 
 def test_links_to_folders(films: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

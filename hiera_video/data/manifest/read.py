@@ -2,7 +2,6 @@
 
     read_manifest("train.csv")            # `path label` per line, class names in labels.txt
     read_manifest("videos/")              # videos/<class>/*.mp4, or *.mp4 without labels
-    read_manifest("frames/")              # frames/<class>/<video>/*.jpg, or <video>/*.jpg
     read_manifest("ssv2/train.json")      # with ssv2/labels.json, videos in ssv2/videos/
     read_manifest("train.index.json")     # tar shards (see tar_index.py), on disk or at a URL
 
@@ -13,22 +12,19 @@ recognised by their form. Every path stays inside the root, links followed.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hiera_video.data.manifest.class_folders import is_video, read_class_folders
 from hiera_video.data.manifest.class_names import read_class_names
 from hiera_video.data.manifest.list_file import ListOptions, read_list
 from hiera_video.data.manifest.record import VIDEO_SUFFIXES, Manifest, Record
 from hiera_video.data.manifest.tar_index import is_index, read_index, read_remote_index
 from hiera_video.errors import ManifestError
 from hiera_video.utils.remote_files import is_url
-from hiera_video.utils.safe_paths import SafeRoot, walk_folders
+from hiera_video.utils.safe_paths import SafeRoot
 from hiera_video.utils.text_files import read_json, shorten
 from hiera_video.video.options import FrameFolder
-
-SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 
 DATASETS = {
     "motion": "motion",
@@ -51,6 +47,7 @@ def read_manifest(
     separator: str | None = None,
     multi_label: bool = False,
     follow_links: bool = False,
+    frames: FrameFolder | None = None,
 ) -> Manifest:
     """Read the videos and labels of a list, a folder, an annotation file or a shard index.
 
@@ -62,6 +59,8 @@ def read_manifest(
         separator: Separator of a list's columns; None: detected.
         multi_label: Read every column of a list after the path as a label.
         follow_links: Let symbolic links lead out of the root.
+        frames: The videos of a folder are folders of pictures with these names. None: they are
+            files.
 
     Returns:
         The records in the source's order, with class names where the source has them.
@@ -75,7 +74,8 @@ def read_manifest(
     if root is not None and not is_url(root) and not Path(root).is_dir():
         raise ManifestError(f"data.root={root}: no such folder")
     if path.is_dir():
-        return _read_folder(path, SafeRoot(path, targets=root, follow_links=follow_links))
+        links = SafeRoot(path, targets=root, follow_links=follow_links)
+        return read_class_folders(path, links, frames)
     if not path.is_file():
         raise ManifestError(
             f"{source}: no such file or folder; `{prepare_command(source)}` explains how to make it"
@@ -105,85 +105,6 @@ def prepare_command(source: str) -> str:
     """Return the command that explains how to make the list or folder that a path names."""
     words = (dataset for word, dataset in DATASETS.items() if word in source.lower())
     return f"hiera-video prepare {next(words, 'folder')} --help"
-
-
-# -- folders -----------------------------------------------------------------------------------
-
-
-def _read_folder(folder: Path, root: SafeRoot) -> Manifest:
-    """Read `folder/<class>/**/*.mp4`, classes in alphabetical order, or unlabelled `*.mp4`.
-
-    Where there are no videos, folders of numbered pictures count as videos.
-    """
-    with os.scandir(folder) as entries:
-        shown = [entry for entry in entries if not entry.name.startswith(".")]
-    videos = sorted(e.name for e in shown if is_video(e.name) and not e.is_dir())
-    folders = sorted(entry.name for entry in shown if entry.is_dir())
-    walk = _walk_videos
-    classes = [name for name in folders if any(walk(folder / name, root))]
-    if not videos and not classes:
-        walk = _walk_frame_folders
-        first = {name: next(walk(folder / name, root), None) for name in folders}
-        videos = [name for name in folders if first[name] == str(folder / name)]
-        classes = [name for name in folders if first[name] and name not in videos]
-    _check_folder(folder, videos, classes)
-    labelled: list[tuple[str, int | None]] = [(name, None) for name in videos]
-    for index, name in enumerate(classes):
-        paths = walk(folder / name, root)
-        labelled += [(os.path.relpath(path, folder), index) for path in paths]
-    records = tuple(
-        Record(path=root.resolve(name, str(folder)), label=label, row=row)
-        for row, (name, label) in enumerate(labelled)
-    )
-    return Manifest(
-        records=records, class_names=tuple(classes) or None, multi_label=False, source=str(folder)
-    )
-
-
-def _check_folder(folder: Path, videos: list[str], classes: list[str]) -> None:
-    if videos and classes:
-        raise ManifestError(
-            f"{folder}: contains videos ({videos[0]} …) and class folders ({classes[0]} …); "
-            "use one form, not both"
-        )
-    splits = [name for name in classes if name.lower() in SPLITS]
-    if (
-        classes
-        and splits == classes
-        and any(entry.is_dir() for name in classes for entry in os.scandir(folder / name))
-    ):
-        raise ManifestError(
-            f"{folder}: contains {' and '.join(splits)} with folders of their own, which are "
-            f"splits rather than classes; pass one of them, {folder / splits[0]}"
-        )
-    if not videos and not classes:
-        raise ManifestError(
-            f"{folder}: contains no videos; put them into {folder}/<class>/, or directly into it "
-            f"if they have no labels (known suffixes: {' '.join(VIDEO_SUFFIXES)}; or folders of "
-            "numbered pictures)"
-        )
-
-
-def is_video(name: str) -> bool:
-    """Return True for the name of a video; hidden files are unfinished downloads or metadata."""
-    return name.lower().endswith(VIDEO_SUFFIXES) and not name.startswith(".")
-
-
-def _walk_videos(folder: Path, root: SafeRoot) -> Iterator[str]:
-    """Yield the videos below a folder."""
-    for parent, names in _walk(folder, root):
-        yield from (os.path.join(parent, name) for name in names if is_video(name))  # noqa: PTH118 (a hot path)
-
-
-def _walk_frame_folders(folder: Path, root: SafeRoot) -> Iterator[str]:
-    """Yield the folders of numbered pictures, `folder` itself or below it."""
-    is_picture = FrameFolder().pattern().fullmatch
-    return (parent for parent, names in _walk(folder, root) if any(map(is_picture, names)))
-
-
-def _walk(folder: Path, root: SafeRoot) -> Iterator[tuple[str, list[str]]]:
-    """Walk through the folders below a folder; links to folders must stay inside the root."""
-    return walk_folders(folder, lambda link: bool(root.resolve(link, str(root.folder))))
 
 
 # -- Something-Something's annotations ---------------------------------------------------------

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from hiera_video.data.clip_frames import record_frame_range
 from hiera_video.data.loading.map_videos import map_videos
@@ -16,6 +17,7 @@ from hiera_video.data.loading.storage import StorageGuard
 from hiera_video.data.manifest.record import Manifest, Record
 from hiera_video.errors import DecodeError
 from hiera_video.utils.remote_files import fetch, is_url
+from hiera_video.utils.safe_paths import is_hidden
 from hiera_video.video import open_video
 from hiera_video.video.options import Backend
 from hiera_video.video.packet_index import Stamp
@@ -154,10 +156,18 @@ def scan(
 
 
 def content_digest(record: Record) -> str | None:
-    """Return BLAKE2 of a video's bytes, in a file or in a shard; None for a folder of frames."""
+    """Return BLAKE2 of a video's bytes, in a file, a shard or the pictures of a folder.
+
+    None if it is none of them.
+    """
     digest, video = hashlib.blake2b(digest_size=16), record.shard_video
     if video is not None and is_url(video.shard):
         digest.update(fetch(video.shard, video.offset, video.offset + video.size))
+        return digest.hexdigest()
+    if video is None and os.path.isdir(record.path):  # noqa: PTH112 (a hot path)
+        files = (file for file in Path(record.path).iterdir() if not is_hidden(file.name))
+        for picture in sorted(file for file in files if file.is_file()):
+            digest.update(picture.read_bytes())
         return digest.hexdigest()
     if video is None and not os.path.isfile(record.path):  # noqa: PTH113 (a hot path)
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from hiera_video.data.manifest.read import read_manifest
 from hiera_video.data.manifest.record import Manifest
 from hiera_video.errors import ManifestError
+from hiera_video.video.options import FrameFolder
 
 
 def write(path: Path, content: str | bytes) -> str:
@@ -54,23 +56,98 @@ def test_folders(tmp_path: Path) -> None:
     assert (flat.class_names, flat.num_classes) == (None, 0)
 
 
+FRAMES = FrameFolder()
+
+
+def write_files(folder: Path, *names: str) -> str:
+    for name in names:
+        write(folder / name, "")
+    return str(folder)
+
+
 def test_folders_of_extracted_frames(tmp_path: Path) -> None:
-    for name in ("b/x 1/000.jpg", "b/x 1/001.jpg", "b/deep/y/img_7.PNG", "a/z/1.webp", "c/n.txt"):
-        write(tmp_path / "classes" / name, "")
-    write(tmp_path / "classes/a/cover.jpg", "")  # without a number
-    manifest = read_manifest(str(tmp_path / "classes"))
+    """Hidden files, thumbnails inside of a video and pictures without a number are left out."""
+    source = write_files(
+        tmp_path / "classes",
+        *("b/x 1/000.jpg", "b/x 1/001.jpg", "b/deep/y/img_7.PNG", "a/z/1.webp", "c/n.txt"),
+        *("a/z/thumbs/1.jpg", "a/.cache/v/1.jpg", "a/__MACOSX/v/1.jpg", "a/cover.jpg"),
+        *("a/z.mp4", ".git/v/1.jpg", "d/v/._1.jpg"),
+    )
+    manifest = read_manifest(source, frames=FRAMES)
     assert [row[:2] for row in rows(manifest, tmp_path / "classes")] == [
         ("a/z", 0),
         ("b/deep/y", 1),
         ("b/x 1", 1),
     ]
     assert manifest.class_names == ("a", "b")
-    flat = read_manifest(str(tmp_path / "classes" / "b" / "deep"))
+    flat = read_manifest(str(tmp_path / "classes" / "b" / "deep"), frames=FRAMES)
     assert [row[:2] for row in rows(flat, tmp_path / "classes/b/deep")] == [("y", None)]
     assert flat.class_names is None
-    # beside videos, pictures are previews
-    write(tmp_path / "classes/a/z.mp4", "")
-    assert len(read_manifest(str(tmp_path / "classes")).records) == 1
+    named = FrameFolder(template="img_%d.PNG")
+    assert [row[:2] for row in rows(read_manifest(source, frames=named), tmp_path)] == [
+        ("classes/b/deep/y", 0)
+    ]
+
+
+def test_classes_of_pictures_among_classes_of_videos(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = write_files(tmp_path, "a/1.mp4", "b/v/1.jpg", "b/v/2.jpg", "c/2.mp4", "empty/x.txt")
+    with caplog.at_level(logging.WARNING):
+        manifest = read_manifest(source)
+    assert manifest.class_names == ("a", "c")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"warning: {source}: left out b, which has pictures but no videos; data.decoder=frames "
+        "reads folders of pictures"
+    ]
+    assert read_manifest(source, frames=FRAMES).class_names == ("b",)
+
+
+@pytest.mark.parametrize(
+    ("names", "frames", "words"),
+    [
+        (
+            ["x/1.jpg", "y/a/1.jpg"],
+            FRAMES,
+            "contains videos (x …) and class folders (y …); use one form, not both",
+        ),
+        (
+            ["x/cover1.jpg", "x/v0/1.jpg"],
+            FRAMES,
+            "/x: contains pictures and a folder of pictures ({folder}/x/v0), so it may be a video "
+            "or a class; move one of them",
+        ),
+        (
+            ["train/x/a/1.jpg", "val/x/b/1.jpg"],
+            FRAMES,
+            ": contains train and val with folders of their own, which are splits rather than "
+            "classes; pass one of them, {folder}/train",
+        ),
+        (
+            ["x/v/a.jpg"],
+            FRAMES,
+            ": contains no folders of numbered pictures, which data.decoder=frames reads; make "
+            "them as {folder}/<class>/<video>/00001.jpg",
+        ),
+        (
+            ["x/v/1.jpg"],
+            FrameFolder(template="img_%05d.jpg"),
+            ": contains no folders of data.frame_template=img_%05d.jpg, which",
+        ),
+        (
+            ["x/v/1.jpg"],
+            None,
+            ": contains no videos, but folders of pictures ({folder}/x/v …); data.decoder=frames "
+            "reads those",
+        ),
+    ],
+)
+def test_refused_folders_of_frames(
+    names: list[str], frames: FrameFolder | None, words: str, tmp_path: Path
+) -> None:
+    source = write_files(tmp_path, *names)
+    with pytest.raises(ManifestError, match=re.escape(words.format(folder=tmp_path))):
+        read_manifest(source, frames=frames)
 
 
 def test_classes_may_be_called_like_splits(tmp_path: Path) -> None:
@@ -143,17 +220,6 @@ def test_something_something(tmp_path: Path) -> None:
         ),
         (
             {"d/train/x/a.mp4": "", "d/val/x/b.mp4": ""},
-            "d",
-            "d: contains train and val with folders of their own, which are splits rather than "
-            "classes; pass one of them, d/train",
-        ),
-        (
-            {"d/x/1.jpg": "", "d/y/a/1.jpg": ""},
-            "d",
-            "contains videos (x …) and class folders (y …); use one form, not both",
-        ),
-        (
-            {"d/train/x/a/1.jpg": "", "d/val/x/b/1.jpg": ""},
             "d",
             "d: contains train and val with folders of their own, which are splits rather than "
             "classes; pass one of them, d/train",
@@ -241,7 +307,7 @@ def test_links_that_leave_a_folder(tmp_path: Path) -> None:
     folder = make_linked_folder(tmp_path)
     with pytest.raises(
         ManifestError,
-        match=r"is or lies behind a link that leaves .*; set data.follow_links=true \(check_data, ",
+        match=r"is or lies behind a link that leaves .*; set data.follow_links=true \(check-data, ",
     ):
         read_manifest(str(folder))
     for options in ({"follow_links": True}, {"root": str(tmp_path)}, {"root": "/"}):

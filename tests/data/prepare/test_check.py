@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from hiera_video.cli import check_data
 from hiera_video.data.manifest.read import read_manifest
@@ -200,6 +201,21 @@ def test_two_segments_of_a_file_are_no_duplicates() -> None:
     assert find_duplicates({"train": videos}) == []
 
 
+def test_copies_of_frame_folders_are_duplicates(videos: Any, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for number, label in ((0, "a"), (1, "b"), (2 if split == "train" else 0, "b")):
+            folder = tmp_path / split / label / f"{number}"
+            folder.mkdir(parents=True)
+            for frame in range(4):
+                picture = Image.fromarray(videos.frame(10 * number + frame))
+                picture.save(folder / f"{frame}.png")
+    splits = ("--train", tmp_path / "train", "--val", tmp_path / "val")
+    assert run(*splits, "--decoder", "frames", "--out", tmp_path / "out") == 0
+    found = json.loads((tmp_path / "out" / "check.json").read_text())["overlap"]
+    assert [group["splits"] for group in found] == [["train", "val"], ["train", "val"]]
+    assert sorted(len(group["files"]) for group in found) == [2, 3]
+
+
 def test_summary() -> None:
     records = tuple(
         Record(path=f"/{row}.mp4", label=label, row=row)
@@ -252,7 +268,7 @@ def test_links_are_followed_when_the_user_says_so(videos: Any, tmp_path: Path) -
     (tmp_path / "set/b").symlink_to(tmp_path / "disk/b")
     command = ("--train", tmp_path / "set", "--out", tmp_path / "out", "--quick")
     with pytest.raises(
-        ManifestError, match=r"set data.follow_links=true .check_data, prepare: --f"
+        ManifestError, match=r"set data.follow_links=true .check-data, prepare: --f"
     ):
         run(*command)
     assert run(*command, "--follow-links") == 0
