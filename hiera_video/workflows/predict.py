@@ -150,11 +150,13 @@ def _videos_in(folder: Path, backend: Backend, root: str | None, follow_links: b
             skipped.append(link)
         return follow_links or inside
 
-    walked = walk_folders(folder, enter)
     if isinstance(backend, FrameFolder):
-        videos = [Path(path) for path, names in walked if any(map(backend.is_frame, names))]
+        is_frame = backend.is_frame
+        walked = walk_folders(folder, enter, is_leaf=lambda names: any(map(is_frame, names)))
+        videos = [Path(path) for path, names in walked if any(map(is_frame, names))]
         kind = f"frames that match the run's data.frame_template={backend.template or 'null'}"
     else:
+        walked = walk_folders(folder, enter)
         files = (Path(path, name) for path, names in walked for name in names if is_video(name))
         videos = [path for path in files if path.is_file()]
         kind = f"videos ({' '.join(VIDEO_SUFFIXES)})"

@@ -6,6 +6,7 @@ so. Hidden files and folders are unfinished downloads or metadata, and are left 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -37,7 +38,11 @@ def read_class_folders(folder: Path, root: SafeRoot, frames: FrameFolder | None)
     if frames is None:
         videos = sorted(e.name for e in shown if is_video(e.name) and not e.is_dir())
     else:
-        videos = [name for name in folders if _holds_pictures(folder / name, frames)]
+        videos = [
+            name
+            for name in folders
+            if any(frames.is_frame(entry.name) for entry in _entries(folder / name))
+        ]
     classes = [
         name
         for name in folders
@@ -137,11 +142,9 @@ def _check_frames(
             f"as {folder}/<class>/<video>/00001.jpg"
         )
     for name in videos:
-        with os.scandir(folder / name) as entries:
-            below = [e.path for e in entries if e.is_dir() and not is_hidden(e.name)]
-        inner = next(
-            (path for one in below for path in _walk_videos(Path(one), root, frames)), None
-        )
+        below = [e.path for e in _entries(folder / name) if e.is_dir() and not is_hidden(e.name)]
+        found = (video for path in below for video in _walk_videos(Path(path), root, frames))
+        inner = next(found, None)
         if inner is not None:
             raise ManifestError(
                 f"{folder / name}: contains pictures and a folder of pictures ({inner}), so it may "
@@ -149,9 +152,10 @@ def _check_frames(
             )
 
 
-def _holds_pictures(folder: Path, frames: FrameFolder) -> bool:
-    with os.scandir(folder) as entries:
-        return any(frames.is_frame(entry.name) for entry in entries)
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Yield the entries of a folder; none of an unreadable one, as `os.walk` does."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        yield from entries
 
 
 def _walk_videos(folder: Path, root: SafeRoot, frames: FrameFolder | None) -> Iterator[str]:
