@@ -145,7 +145,9 @@ def save(arguments: Any, real: RealSet) -> None:
         "places that it never saw; macro F1 and top-1 in percent, intervals over clips; methods: "
         "pooled over all places",
         "command": "python benchmarks/finetune_real.py clips/ --steps "
-        + " ".join(map(str, arguments.steps)),
+        + " ".join(map(str, arguments.steps))
+        + " --seeds "
+        + " ".join(map(str, arguments.seeds)),
         "clips": len(real.labels),
         "runs": runs,
         "methods": summarise(rows, labels, places),
