@@ -61,7 +61,7 @@ class GraphedForward:
 
     @property
     def captured(self) -> bool:
-        """Whether there is a graph."""
+        """True if a call has been captured."""
         return bool(self._captures)
 
     @torch.inference_mode()
@@ -102,7 +102,7 @@ class GraphedBackward:
 
     @property
     def captured(self) -> bool:
-        """Whether there is a graph."""
+        """True if a call has been captured."""
         return self._captured is not None
 
     def __call__(self, *tensors: Tensor) -> Any:
