@@ -43,11 +43,8 @@ def read_class_folders(folder: Path, root: SafeRoot, frames: FrameFolder | None)
             for name in folders
             if any(frames.is_frame(entry.name) for entry in _entries(folder / name))
         ]
-    classes = [
-        name
-        for name in folders
-        if name not in videos and any(_walk_videos(folder / name, root, frames))
-    ]
+    rest = sorted(set(folders).difference(videos))
+    classes = [name for name in rest if any(_walk_videos(folder / name, root, frames))]
     _check_form(folder, root, frames, videos=videos, classes=classes, folders=folders)
     labelled: list[tuple[str, int | None]] = [(name, None) for name in videos]
     for index, name in enumerate(classes):
