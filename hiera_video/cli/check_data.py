@@ -23,6 +23,17 @@ from hiera_video.utils.checks import require
 from hiera_video.utils.extras import require_extra
 
 SPLITS = ("train", "val", "test")
+OPTIONS = {
+    "data.decoder": "--decoder",
+    "data.deadline_seconds": "--deadline",
+    "data.follow_links": "--follow-links",
+    "data.index": "--index",
+    "data.multi_label": "--multi-label",
+    "data.root": "--root",
+    "data.separator": "--separator",
+    "data.workers": "--workers",
+}
+"""Key of the configuration → option that stands for it."""
 OVER_LIMIT = 3
 """Exit code if too many videos are unreadable."""
 
@@ -55,6 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_parser().parse_intermixed_args(argv)
     require_extra("train")
     inputs, outputs, rest = split_paths(arguments.paths)
+    for word in rest:
+        option = OPTIONS.get(word.partition("=")[0])
+        require(option is None, f"{word}: use {option} instead")
     refuse_rest([*inputs, *rest], "name the lists with --train, --val and --test")
     out = single(outputs, "output", "--out", arguments.out)
     require(out is not None, "output= is not set; name a folder for the results")

@@ -2,6 +2,7 @@
 
 hiera-video visualize input=videos/ output=sheet.png                     # frames of each video
 hiera-video visualize input=videos/ output=sheet.png --run runs/x        # and its first class
+hiera-video visualize input=frames/ output=sheet.png data.decoder=frames # folders of pictures
 hiera-video visualize input=clip.mp4 output=why.gif --run runs/x --draw evidence
 hiera-video visualize input=videos/ output=masks.png --run runs/x_mae    # original, visible,
                                                                          # reconstructed frames
@@ -26,6 +27,7 @@ from hiera_video.cli.arguments import (
     single,
     split_paths,
 )
+from hiera_video.cli.overrides import split_overrides
 from hiera_video.config.load import load_config, run_config_file
 from hiera_video.models.registry import is_mae
 from hiera_video.utils.checks import require
@@ -43,6 +45,8 @@ CONFIGURED = ("units", "augmented", "schedule")
 """What a configuration defines, without weights."""
 DRAWN = ("frames", "reconstructions", *EXPLAINED, *CONFIGURED)
 MOVING = (".gif", ".mp4")
+OPTIONS = {"data.follow_links": "--follow-links"}
+"""Key → option that stands for it."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -54,7 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
         nargs="*",
         metavar="input=PATH | output=FILE",
         help="video, folder or list (may be repeated); the picture to write (.png, .gif or .mp4); "
-        "configuration keys for units, augmented and schedule",
+        "keys of the configuration",
     )
     add(
         "--draw",
@@ -81,17 +85,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = single(outputs, "output", "output=")
     drawn = _resolve_drawn(arguments)
     _check(arguments, drawn, inputs, output)
-    overrides = [word for word in rest if drawn in CONFIGURED and "=" in word]
-    refuse_rest(
-        [word for word in rest if word not in overrides], "give input=PATH and output=FILE.png"
-    )
+    if drawn in CONFIGURED:
+        overrides = tuple(word for word in rest if "=" in word)
+        rest = [word for word in rest if "=" not in word]
+    else:
+        overrides, rest = split_overrides(rest, "visualize", ("data", "clip"), OPTIONS)
+    refuse_rest(rest, "give input=PATH and output=FILE.png")
     require_extra("train")
     from hiera_video.workflows.predict import check_writable
 
     check_writable(str(output))
     if drawn in CONFIGURED:
         return _draw_config(arguments, drawn, inputs, str(output), overrides)
-    return _draw_videos(arguments, drawn, inputs, str(output))
+    return _draw_videos(arguments, drawn, inputs, str(output), overrides)
 
 
 def _resolve_drawn(arguments: argparse.Namespace) -> str:
@@ -177,28 +183,29 @@ def _draw_config(
 
 
 def _draw_videos(
-    arguments: argparse.Namespace, drawn: str, inputs: Sequence[str], output: str
+    arguments: argparse.Namespace,
+    drawn: str,
+    inputs: Sequence[str],
+    output: str,
+    overrides: tuple[str, ...],
 ) -> int:
     """Draw videos, with a model or without one."""
     from hiera_video.workflows.predict import ModelSource, write_file
 
-    source = None
-    if arguments.run is not None or arguments.model is not None:
-        which, weights = arguments.checkpoint, None
-        if arguments.run is None:
-            which, weights = None, arguments.checkpoint
-        source = ModelSource(arguments.run, which, arguments.model, weights)
-    backend = source.backend() if source else "pyav"
+    which, weights = arguments.checkpoint, None
+    if arguments.run is None:
+        which, weights = None, arguments.checkpoint
+    source = ModelSource(arguments.run, which, arguments.model, weights, overrides)
+    backend = source.backend()
     videos = _find(arguments, inputs, backend)
     from hiera_video.workflows import visualize
 
     if drawn == "frames":
-        write_file(
-            output, visualize.video_sheet(videos, backend, source.load() if source else None)
-        )
+        with_model = arguments.run is not None or arguments.model is not None
+        run = source.load() if with_model else None
+        write_file(output, visualize.video_sheet(videos, backend, run))
         print(f"{output}: {count_of(len(videos), 'video')}")
         return 0
-    assert source is not None
     if drawn == "reconstructions":
         return _draw_reconstructions(source, videos, output)
     from hiera_video.workflows.clip_films import explained_films

@@ -112,7 +112,7 @@ def finetune(request: FinetuneRequest, manifest: Manifest, config: Config, *, dr
     if code or tested is None:
         return code
     code = run_test(final, tested, dry_run=False)
-    print("\n".join(closing_lines(output)))
+    print("\n".join(closing_lines(output, tested.records[0].path)))
     return code
 
 
@@ -172,8 +172,13 @@ def plan_lines(
     return [f"{subject:10} {text}" for subject, text in rows]
 
 
-def closing_lines(output: Path) -> list[str]:
-    """Return the accuracy on the held-out videos, the report and what to do next."""
+def closing_lines(output: Path, video: str) -> list[str]:
+    """Return the accuracy on the held-out videos, the report and what to do next.
+
+    Args:
+        output: The run.
+        video: A held-out video or folder of frames, to predict.
+    """
     results: dict[str, Any] = json.loads((output / "results.json").read_text(encoding="utf-8"))
     score, run = "mAP" if "mAP" in results else "top1", shlex.quote(str(output))
     lines = [f"test       {score} {results[score]:.1f} % on {results['evaluated']} held-out videos"]
@@ -185,7 +190,7 @@ def closing_lines(output: Path) -> list[str]:
         *lines,
         f"report     {output / 'report.html'}",
         "next",
-        f"  hiera-video predict clip.mp4 --run {run}",
+        f"  hiera-video predict {shlex.quote(video)} --run {run}",
         f"  hiera-video test --run {run} data.test=LIST data.root=null",
         f"  hiera-video export --run {run} {shlex.quote(f'output={output}/model.pt2')}",
     ]

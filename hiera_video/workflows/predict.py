@@ -37,13 +37,18 @@ LIST_SUFFIXES = (".csv", ".txt", ".tsv", ".lst", ".list", ".json")
 """Suffixes of files that are lists of videos."""
 MIN_UNSEEN = 0.1
 """Seconds of a segment without frames that the model saw, from which on they are printed."""
+DEFAULT_MODEL = "hiera_base_16x224"
+"""Model of the configuration that reads videos where no model is involved."""
 Window = float | Literal["clip"]
 """Length of a segment in seconds, or that of the model's clip."""
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """The model to predict with: a checkpoint of a run, or a model's name and its weights."""
+    """The model to predict with: a checkpoint of a run, or a model's name and its weights.
+
+    Without either it describes how videos are read, and cannot be loaded.
+    """
 
     run: str | None
     which: Literal["best", "last"] | None = None
@@ -61,10 +66,11 @@ class ModelSource:
         """
         if self.run is not None:
             return load_config(run_config_file(self.run), self.overrides).data.backend
-        frames = config_for(str(self.model)).input_size[0]
+        name = self.model or DEFAULT_MODEL
+        frames = config_for(name).input_size[0]
         if not self.overrides:
             return "pyav"
-        model, clip = ModelConfig(name=str(self.model)), ClipConfig(num_frames=frames)
+        model, clip = ModelConfig(name=name), ClipConfig(num_frames=frames)
         return override_config(Config(model=model, clip=clip), self.overrides).data.backend
 
     def load(self) -> LoadedRun:

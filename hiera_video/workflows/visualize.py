@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hiera_video.config.load import override_config
 from hiera_video.config.schema import Config
 from hiera_video.data.clip_frames import record_frame_range
 from hiera_video.data.manifest.record import Record
@@ -112,7 +113,7 @@ def load_autoencoder(source: ModelSource) -> tuple[MaskedAutoencoderHiera, Confi
             )
         return run.model, run.config
     name, pretrained = str(source.model), str(source.pretrained)
-    config = config_for_drawing(name)
+    config = override_config(config_for_drawing(name), source.overrides)
     model = make_model(config, None, pretrained=pretrained).eval()
     assert isinstance(model, MaskedAutoencoderHiera)
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), config

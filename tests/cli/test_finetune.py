@@ -348,7 +348,7 @@ def test_the_end_shows_accuracy_and_mean_of_the_classes(tmp_path: Path) -> None:
         '{"top1": 37.74, "mean_class": 73.08, "evaluated": 106, "intervals": {"top1": [29, 47]}}'
     )
     (tmp_path / "results.json").write_text(results)
-    assert closing_lines(tmp_path)[0] == (
+    assert closing_lines(tmp_path, "a.mp4")[0] == (
         "test       top1 37.7 % on 106 held-out videos (95 % interval 29.0 to 47.0), mean of the "
         "classes 73.1 %"
     )
@@ -358,8 +358,8 @@ def test_the_next_commands_are_quoted(tmp_path: Path) -> None:
     run = tmp_path / "my run"
     run.mkdir()
     (run / "results.json").write_text('{"top1": 50, "evaluated": 2}')
-    assert closing_lines(run)[-3:] == [
-        f"  hiera-video predict clip.mp4 --run '{run}'",
+    assert closing_lines(run, "a b.mp4")[-3:] == [
+        f"  hiera-video predict 'a b.mp4' --run '{run}'",
         f"  hiera-video test --run '{run}' data.test=LIST data.root=null",
         f"  hiera-video export --run '{run}' 'output={run}/model.pt2'",
     ]

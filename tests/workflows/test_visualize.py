@@ -45,6 +45,21 @@ def test_a_contact_sheet_has_a_strip_for_each_video(
     assert Image.open(output).size == (734, 8 + 2 * (20 + 74 + 8) + 20 + 48 + 8)
 
 
+def test_keys_choose_how_videos_are_read(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / "frames" / name).mkdir(parents=True)
+        for number in range(4):
+            Image.new("RGB", (48, 40)).save(tmp_path / "frames" / name / f"{number}.png")
+    output = tmp_path / "sheet.png"
+    arguments = [f"input={tmp_path / 'frames'}", f"output={output}"]
+    with pytest.raises(ConfigError, match=r"data.decoder=frames reads those"):
+        main(arguments)
+    assert main([*arguments, "data.decoder=frames"]) == 0
+    assert output.exists()
+    with pytest.raises(ConfigError, match=r"optim.lr=1: visualize accepts keys of data and clip"):
+        main([*arguments, "optim.lr=1"])
+
+
 def test_no_picture_of_unreadable_videos_alone(tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     with pytest.raises(ConfigError, match="none of the videos can be read; hiera-video check-data"):

@@ -252,14 +252,11 @@ def _scan_split(
 
 
 def _log_summary(split: str, summary: SplitSummary) -> None:
-    reasons = ", ".join(f"{reason} {count}" for reason, count in summary.reasons.items())
-    logger.info(
-        "%s: %d of %d videos are readable%s",
-        split,
-        summary.readable,
-        summary.videos,
-        f"; {reasons}; first: {summary.broken[0]['path']}" if reasons else "",
-    )
+    found = f"{split}: {summary.readable} of {count_of(summary.videos, 'video')} can be read"
+    if summary.broken:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in summary.reasons.items())
+        found += f"; {reasons}; first: {summary.broken[0]['message']}"
+    logger.info("%s", found)
 
 
 def _write_report(path: Path, results: CheckResults, options: CheckOptions) -> None:
@@ -279,10 +276,11 @@ def _write_report(path: Path, results: CheckResults, options: CheckOptions) -> N
 def _log_findings(results: CheckResults, report: Path) -> None:
     order = "not checked"
     if results.class_order is not None:
-        order = f"{len(results.class_order)} differences from {results.class_order_of}"
+        differences = count_of(len(results.class_order), "difference")
+        order = f"{differences} from {results.class_order_of}"
     logger.info(
-        "%d groups of files with the same bytes, %d across splits; class order: %s",
-        len(results.overlap),
+        "files with the same bytes: %s, %d across splits; class order: %s",
+        count_of(len(results.overlap), "group"),
         sum(len(group.splits) > 1 for group in results.overlap),
         order,
     )

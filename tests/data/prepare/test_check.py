@@ -101,10 +101,11 @@ def test_the_tool_finds_exactly_the_faults(
         assert len(clean.records) == count and clean.class_names == CLASSES
         assert all(Path(record.path).is_file() for record in clean.records)
         assert f"{split}: clean list: {out}/{split}.csv with data.root={folder}\n" in caplog.text
+    assert "files with the same bytes: 1 group, 1 across splits; class order: 2 diff" in caplog.text
     assert f"data.index={out}/packets.index: packets of 35 videos" in caplog.text
     reasons = "empty 1, container 1, missing 1, corrupt 1"
     assert (
-        f"train: 26 of 30 videos are readable; {reasons}; first: {folder}/train/zumba/a b_3.mp4"
+        f"train: 26 of 30 videos can be read; {reasons}; first: {folder}/train/zumba/a b_3.mp4"
         in caplog.text
     )
     page = (out / "report.html").read_text()
@@ -160,6 +161,11 @@ def test_the_users_list_is_refused_before_the_scan(
             ["--train", "nowhere", "--index", "--decoder", "decord"],
             "--index needs --decoder pyav, not decord; change one of them",
         ),
+        (
+            ["--train", "nowhere", "data.decoder=frames"],
+            "data.decoder=frames: use --decoder instead",
+        ),
+        (["--train", "nowhere", "seed=1"], "seed=1: unknown argument; name the lists with --train"),
     ],
 )
 def test_mistakes(tmp_path: Path, arguments: list[str], words: str) -> None:
@@ -214,6 +220,19 @@ def test_copies_of_frame_folders_are_duplicates(videos: Any, tmp_path: Path) -> 
     found = json.loads((tmp_path / "out" / "check.json").read_text())["overlap"]
     assert [group["splits"] for group in found] == [["train", "val"], ["train", "val"]]
     assert sorted(len(group["files"]) for group in found) == [2, 3]
+
+
+def test_frame_folders_read_as_videos_have_a_remedy(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "frames/0").mkdir(parents=True)
+    (tmp_path / "list.txt").write_text("frames/0 20 0\n")
+    with caplog.at_level("INFO"):
+        assert run("--train", tmp_path / "list.txt", "--out", tmp_path / "out") == 3
+    assert caplog.messages[0] == (
+        f"train: 0 of 1 video can be read; not_a_file 1; first: {tmp_path}/frames/0: a folder, "
+        "not a file; data.decoder=frames reads folders of pictures"
+    )
 
 
 def test_summary() -> None:
