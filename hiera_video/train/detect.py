@@ -37,11 +37,11 @@ class DetectActions:
             logits, batch.labels, pos_weight=weights, reduction="none"
         ).mean(dim=1)
         clips = len(batch.row)
-        # a product, as sums by index are not deterministic on a GPU
+        # no sum by index, which is not deterministic on a GPU, nor `@`, which autocast rounds
         of_clip = batch.boxes[:, :1] == torch.arange(clips, device=logits.device)
         share = of_clip / of_clip.sum(dim=0).clamp(min=1)
         return TaskOutput(
-            (losses @ share).mean(),
+            (losses.unsqueeze(1) * share).sum(dim=0).mean(),
             {
                 "boxes": (torch.tensor(len(losses)), clips),
                 "boxes_outside": (torch.tensor(batch.outside), clips),

@@ -95,6 +95,16 @@ def test_hog_sums_sobel_gradients_in_pyslowfasts_bins():
     assert torch.allclose(hog(image[None, None])[0, :, 1, 1], expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("kind", ["pixels", "hog"])
+def test_targets_are_float32_under_autocast(kind, dtype):
+    target, clip = MaeTarget(VIDEO, MaeConfig(target=kind)), torch.rand(1, 3, *VIDEO.input_size)
+    with torch.autocast("cpu", dtype):
+        found = target.normalise(target.patches(clip))
+    assert found.dtype == torch.float32
+    assert torch.equal(found, target.normalise(target.patches(clip)))
+
+
 def test_hog_of_a_clip_is_that_of_its_frames():
     clip = torch.rand(2, 3, 4, 16, 24)
     for frame in range(4):

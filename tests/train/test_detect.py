@@ -63,6 +63,16 @@ def test_the_loss_is_the_mean_over_clips_of_the_mean_over_boxes() -> None:
     }
 
 
+def test_the_loss_is_not_rounded_by_autocast() -> None:
+    logits = [[0.3, -1.1], [0.7, 2.3], [-0.9, 0.1]]
+    given = batch(2, [0, 0, 1], [[1, 0], [1, 1], [0, 0]])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded, gradient = run(DetectActions(), logits, given)
+    exact, expected = run(DetectActions(), logits, given)
+    assert rounded.loss.dtype == torch.float32 and rounded.loss == exact.loss
+    assert torch.equal(gradient, expected)
+
+
 def test_clips_without_boxes_add_nothing() -> None:
     output, gradient = run(DetectActions(), [[0, 0]], batch(2, [], []))
     assert output.loss.item() == 0 and gradient.tolist() == [[0, 0]]

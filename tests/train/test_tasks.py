@@ -99,6 +99,17 @@ def test_weighted_losses() -> None:
     assert output.loss.item() == pytest.approx(expected.item())
 
 
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_losses_are_not_rounded_by_autocast(multi_label: bool) -> None:
+    torch.manual_seed(0)
+    task = replace(classify(multi_label, label_smoothing=0.1), class_weights=(0.7, 3.1))
+    labels = torch.rand(4, 2).round() if multi_label else torch.tensor([0, 1, 0, 1])
+    model = Fixed(torch.randn(4, 2))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = run(task, model, batch(labels)).loss
+    assert loss.dtype == torch.float32 and loss == run(task, model, batch(labels)).loss
+
+
 def test_mixed_batches_log_no_accuracy_and_depend_on_the_step() -> None:
     task, model = classify(mixup=0.8), Fixed(torch.zeros(4, 2))
     outputs = [run(task, model, batch(torch.tensor([0, 1, 0, 1])), step) for step in (3, 3)]
