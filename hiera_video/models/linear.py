@@ -64,6 +64,8 @@ class _FusedLinearFunction(torch.autograd.Function):
         ctx: Any, grad: Tensor
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
+        # with create_graph=True, this pass needs a gradient itself
+        product = F.linear if torch.is_grad_enabled() else fused_linear
         rows = grad.flatten(0, -2)
         needs_input, needs_weight, needs_bias, _ = ctx.needs_input_grad
         weight_grad = None
@@ -71,7 +73,7 @@ class _FusedLinearFunction(torch.autograd.Function):
             weight_grad = rows.t() @ (F.gelu(x) if ctx.gelu_first else x).flatten(0, -2)
         input_grad = None
         if needs_input:
-            input_grad = fused_linear(grad, weight.t())
+            input_grad = product(grad, weight.t())
             if ctx.gelu_first:
                 input_grad = torch.ops.aten.gelu_backward(input_grad, x)
         bias_grad = rows.sum(0) if needs_bias and ctx.has_bias else None
@@ -79,9 +81,14 @@ class _FusedLinearFunction(torch.autograd.Function):
 
 
 def _can_fuse(x: Tensor, weight: Tensor) -> bool:
-    """Return True if the oneDNN kernel applies; compiled, exported and traced graphs stay plain."""
+    """Return True if the oneDNN kernel applies.
+
+    Compiled, exported and traced graphs, `torch.func` and forward-mode derivatives stay plain.
+    """
     return (
         _HAS_ONEDNN
+        and not torch._C._are_functorch_transforms_active()
+        and torch.autograd.forward_ad._current_level < 0
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # type: ignore[no-untyped-call, attr-defined]
         and x.dtype == weight.dtype == torch.float32

@@ -53,6 +53,49 @@ def test_gradients_are_equal(layer: FusedLinear, gelu: str | None) -> None:
         assert ((ours - theirs).norm() / theirs.norm()).item() <= 1e-5
 
 
+@pytest.mark.parametrize("gelu", [None, "gelu", "gelu_first"])
+def test_gradients_of_gradients_are_equal(layer: FusedLinear, gelu: str | None) -> None:
+    """A penalty on a gradient, as in Hessian-vector products."""
+    x = torch.randn(2, 50, 96, requires_grad=True)
+    plain = F.linear(F.gelu(x) if gelu == "gelu_first" else x, layer.weight, layer.bias)
+    plain = F.gelu(plain) if gelu == "gelu" else plain
+    inputs = (x, layer.weight, layer.bias)
+
+    def penalty(out: Tensor) -> Tensor:
+        first = torch.autograd.grad(out.pow(3).sum(), inputs, create_graph=True)
+        return sum(one.square().mean() for one in first)  # type: ignore[return-value]
+
+    expected = torch.autograd.grad(penalty(plain), inputs)
+    found = torch.autograd.grad(penalty(layer(x, **({gelu: True} if gelu else {}))), inputs)
+    for ours, theirs in zip(found, expected):
+        assert ((ours - theirs).norm() / theirs.norm()).item() <= 1e-4
+
+
+def test_functional_derivatives(layer: FusedLinear) -> None:
+    """`torch.func` with gradients of each sample, and forward mode, which no kernel of ours has."""
+    plain, x = torch.nn.Linear(96, 384), torch.randn(3, 96)
+    plain.load_state_dict(layer.state_dict())
+    weights = dict(layer.named_parameters())
+
+    def loss(weights: dict[str, Tensor], module: torch.nn.Module, x: Tensor) -> Tensor:
+        out: Tensor = torch.func.functional_call(module, weights, x)
+        return out.pow(2).sum()
+
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, None, 0))
+    for name, ours in each(weights, layer, x).items():
+        torch.testing.assert_close(ours, each(weights, plain, x)[name])
+    tangent = torch.randn_like(x)
+    torch.testing.assert_close(
+        torch.func.jvp(layer, (x,), (tangent,)), torch.func.jvp(plain, (x,), (tangent,))
+    )
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, tangent)
+        found, expected = (
+            torch.autograd.forward_ad.unpack_dual(module(dual)).tangent for module in (layer, plain)
+        )
+    torch.testing.assert_close(found, expected)
+
+
 def test_the_widest_output_is_not_stored() -> None:
     """An MLP stores the input of its GELU for the backward pass, but not the output."""
     wide: list[int] = []
