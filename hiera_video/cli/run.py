@@ -69,10 +69,24 @@ def exit_code(main: Callable[[], int]) -> int:
         message = missing or f"{error}; {remedy}, then run the same command again"
     except MemoryError:
         message = f"out of memory; {_memory_remedy()}, then run the same command again"
+    except RuntimeError as error:
+        if not _is_full_device(error):
+            raise
+        message = (
+            "out of memory on the GPU; lower test.batch_size (features.batch_size in extract), end "
+            "other programs on it, or hide it (CUDA_VISIBLE_DEVICES=), then run the same command "
+            "again"
+        )
     except KeyboardInterrupt:
         return INTERRUPTED
     print(f"error: {printable(message)}", file=sys.stderr)
     return USER_ERROR
+
+
+def _is_full_device(error: RuntimeError) -> bool:
+    """Return True for torch's error of a GPU without free memory; torch need not be there."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)
 
 
 def _end_quietly() -> int:

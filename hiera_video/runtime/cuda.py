@@ -16,8 +16,8 @@ import torch
 def use_fast_cuda(device: torch.device, *, exact: bool) -> None:
     """Let products in float32 use TF32, and cuDNN choose convolutions by trial; CPUs: no effect.
 
-    In a half-precision run, few products stay in float32: those of the collapse monitors and of
-    HOG targets. They need no more than TF32's 10 bits of mantissa.
+    In a half-precision run, few products stay in float32: those of the collapse monitors. They need
+    no more than TF32's 10 bits of mantissa.
 
     Args:
         device: Device of the run.

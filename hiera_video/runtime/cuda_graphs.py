@@ -5,9 +5,10 @@ A small batch keeps a GPU busy for less time than the host takes to launch its k
 
 from __future__ import annotations
 
+import gc
 import logging
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,12 +67,14 @@ class GraphedForward:
 
     @torch.inference_mode()
     def __call__(self, tensor: Tensor) -> Any:
-        key = (tensor.shape, tensor.dtype, tensor.device)
+        kind = tensor.device.type
+        precision = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind)
+        key = (tensor.shape, tensor.dtype, tensor.device, precision)
         if key not in self._captures:
             if self._failed or not _on_gpu(tensor):
                 return self.function(tensor)
             try:
-                with _uncached_autocast(tensor.device.type):
+                with _uncached_autocast(kind):
                     self._captures[key] = _capture(self.function, (tensor,))
             except RuntimeError as error:
                 self._failed = True
@@ -164,9 +167,27 @@ def _capture(
     after_warm_up()
     graph = torch.cuda.CUDAGraph()
     # other threads, such as one that fills pinned memory, may call CUDA meanwhile
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    with _undisturbed(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
         outputs = function(*static)
     return _Capture(graph, static, outputs)
+
+
+@contextmanager
+def _undisturbed(device: torch.device) -> Iterator[None]:
+    """Keep the garbage collector out of a capture, and the current stream as it was.
+
+    An old graph or kernel that is collected during a capture ends it (pytorch#161037), and before
+    torch 2.15 the stream of a failed capture stayed the current one.
+    """
+    stream, enabled = torch.cuda.current_stream(device), gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+        torch.cuda.set_stream(stream)
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -30,6 +30,8 @@ USABLE_SHARE = 0.8
 """Share of the free memory that a sharded model may use; fragmentation needs some."""
 MIN_GROWTH = 64 << 20
 """Bytes from which on the growth of a step is extrapolated; below it allocator effects dominate."""
+STEP_SHARE, GRAPH_SHARE = 0.9, 0.75
+"""Shares of the GPU's memory that a step may use, freed after it or kept by a CUDA graph."""
 OUT_OF_MEMORY = (torch.OutOfMemoryError, DeviceMemoryError)
 """Errors of a step that does not fit: torch's, and what `Trainer.train_step` makes of it."""
 TRIAL_BOXES = 8
@@ -95,6 +97,7 @@ def choose_accumulation(
     *,
     sharded: bool,
     pairs: bool = True,
+    graph: bool = False,
 ) -> int:
     """Return the smallest `train.accumulate` whose micro-batches fit the memory of every GPU.
 
@@ -104,6 +107,7 @@ def choose_accumulation(
         world: The ranks.
         sharded: The model is sharded over the ranks.
         pairs: As in `BatchPlan`.
+        graph: The run's steps will be a CUDA graph, which keeps its memory during validations.
 
     Raises:
         DeviceMemoryError: Not even the smallest micro-batch fits.
@@ -112,8 +116,11 @@ def choose_accumulation(
     if not sizes:
         return 1  # `BatchPlan` reports the problem
     try:
-        find = _extrapolate_largest if sharded else _try_largest
-        size = min(world.all_gather(find(step, list(sizes), world)))
+        if sharded:
+            found = _extrapolate_largest(step, list(sizes), world)
+        else:
+            found = _try_largest(step, list(sizes), world, GRAPH_SHARE if graph else STEP_SHARE)
+        size = min(world.all_gather(found))
     except OUT_OF_MEMORY:  # smallest micro-batch of a sharded model
         size = 0
     torch.cuda.reset_peak_memory_stats(world.device)  # the log shows the peak of training alone
@@ -132,10 +139,12 @@ def choose_accumulation(
     return sizes[size]
 
 
-def _try_largest(step: Callable[[int], None], sizes: Sequence[int], world: World) -> int:
-    """Return the largest size that leaves a tenth of the GPU's memory free; 0 if none does."""
+def _try_largest(
+    step: Callable[[int], None], sizes: Sequence[int], world: World, share: float
+) -> int:
+    """Return the largest size that fits into a share of the GPU's memory; 0 if none does."""
     largest = 0
-    torch.cuda.set_per_process_memory_fraction(0.9, world.device)
+    torch.cuda.set_per_process_memory_fraction(share, world.device)
     try:
         for size in sizes:
             step(size)

@@ -170,7 +170,12 @@ def resolve_accumulation(
         )
         sharded = config.train.parallel == "fsdp" and world.size > 1
         accumulate = choose_accumulation(
-            step, batch_size, world, sharded=sharded, pairs=mixes_clips(config)
+            step,
+            batch_size,
+            world,
+            sharded=sharded,
+            pairs=mixes_clips(config),
+            graph=config.train.cuda_graph,
         )
         if world.is_main:
             write_choice(folder, batch_size, world, accumulate)

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from hiera_video.cli.run import run_tool
 from hiera_video.errors import ConfigError, StorageError
@@ -91,6 +92,11 @@ AGAIN = ", then run the same command again\n"
         (
             OSError(errno.ESTALE, "Stale file handle", "/data/list.csv"),
             "/data/list.csv: Stale file handle; check that the disk is mounted and responds",
+        ),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+            "out of memory on the GPU; lower test.batch_size (features.batch_size in extract), end "
+            "other programs on it, or hide it (CUDA_VISIBLE_DEVICES=)",
         ),
     ],
 )

@@ -7,6 +7,7 @@ numbers of the host, and drawing random numbers end a capture with an error.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
@@ -75,7 +76,8 @@ def emulate_graphs(monkeypatch: pytest.MonkeyPatch) -> list[EmulatedGraph]:
 
     @contextmanager
     def capture(graph: EmulatedGraph, *, capture_error_mode: str) -> Iterator[None]:
-        assert capture_error_mode == "thread_local"
+        assert capture_error_mode == "thread_local" and not gc.isenabled()
+        streams.append("capture's")
         try:
             with graph:
                 yield
@@ -83,11 +85,18 @@ def emulate_graphs(monkeypatch: pytest.MonkeyPatch) -> list[EmulatedGraph]:
             raise RuntimeError("operation failed due to a previous error during capture")  # noqa: B904
 
     stream = SimpleNamespace(wait_stream=lambda other: None)
+    streams: list[Any] = [stream]  # a failed capture leaves its own as the current one
+
+    def current_stream(device: torch.device) -> Any:
+        assert streams[-1] is stream
+        return stream
+
     for name, value in {
         "CUDAGraph": make_graph,
         "graph": capture,
         "Stream": lambda device: stream,
-        "current_stream": lambda device: stream,
+        "current_stream": current_stream,
+        "set_stream": streams.append,
         "stream": lambda stream: nullcontext(),
     }.items():
         monkeypatch.setattr(torch.cuda, name, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from typing import Any
 
@@ -97,6 +98,22 @@ def test_after_a_failed_capture_the_function_is_called(
         assert [graphed(torch.tensor([value])).item() for value in (1.0, 5.0)] == [2.0, 10.0]
     assert not graphed.captured
     assert [record.message for record in caplog.records] == FAILED
+
+
+def test_a_failed_capture_leaves_the_stream_and_the_collector(emulated_graphs: Graphs) -> None:
+    GraphedForward(lambda tensor: tensor * torch.rand(1))(torch.ones(1))
+    assert gc.isenabled()
+    assert GraphedForward(lambda tensor: 2 * tensor)(torch.ones(1)).item() == 2
+    assert [graph.replays for graph in emulated_graphs] == [0, 1]
+
+
+def test_each_precision_of_autocast_has_a_graph(emulated_graphs: Graphs) -> None:
+    layer, ones = nn.Linear(2, 2), torch.ones(1, 2)
+    graphed = GraphedForward(layer)
+    for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float32):
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+            assert graphed(ones).dtype == dtype
+    assert [graph.replays for graph in emulated_graphs] == [2, 1, 1]
 
 
 def test_capture_keeps_no_casted_weights_of_autocast(emulated_graphs: Graphs) -> None:

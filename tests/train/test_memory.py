@@ -116,6 +116,12 @@ def test_a_gpu_is_tried_with_more_videos_until_it_is_full(
     assert "train.accumulate=8, micro-batches of 8 videos, 1 process" in caplog.text
 
 
+def test_a_cuda_graph_leaves_memory_for_validations(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = FakeGpu(monkeypatch, free=0, capacity=8)
+    assert choose_accumulation(gpu.step, 64, GPU, sharded=False, graph=True) == 8
+    assert gpu.fractions == [0.75, 1.0]
+
+
 @pytest.mark.parametrize(("free", "accumulate"), [(1_000_000_000, 8), (3_000_000_000, 4)])
 def test_the_micro_batch_of_a_sharded_model_is_extrapolated(
     free: int, accumulate: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
