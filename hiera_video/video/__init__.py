@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hiera_video.errors import ConfigError
+from hiera_video.video.arguments import video_path
 from hiera_video.video.options import Backend, FrameFolder, IndexedPyAV, ShardVideo
 
 if TYPE_CHECKING:
@@ -17,7 +18,8 @@ BACKENDS = ("pyav", "decord", "torchcodec", "frames")
 def open_video(path: str | Path | ShardVideo, backend: Backend = "pyav") -> VideoReader:
     """Open a video for exact, random access to its frames.
 
-    Use the reader in a `with` statement, or close it after use.
+    Use the reader in a `with` statement, or close it after use. Threads may share it: it reads for
+    one of them at a time, so that a reader for each thread is faster.
 
     >>> with open_video("a.mp4") as video:                              # doctest: +SKIP
     ...     video.info.num_frames, video.frames([0, 4, 8]).shape
@@ -42,8 +44,8 @@ def open_video(path: str | Path | ShardVideo, backend: Backend = "pyav") -> Vide
     Raises:
         DecodeError: The video cannot be read; its `reason` is one of
             `hiera_video.video.reader.REASONS`.
-        ConfigError: The backend is unknown, not installed, or cannot read shards, or the packet
-            index is damaged.
+        ConfigError: `path` is no path; the backend is unknown, not installed, or cannot read
+            shards; or the packet index is damaged.
     """
     index = None
     if isinstance(backend, IndexedPyAV):
@@ -52,10 +54,12 @@ def open_video(path: str | Path | ShardVideo, backend: Backend = "pyav") -> Vide
         name = "frames" if isinstance(backend, FrameFolder) else backend
     if name not in BACKENDS:
         raise ConfigError(f"unknown decoder {name!r}; choose one of {', '.join(BACKENDS)}")
+    if not isinstance(path, ShardVideo):
+        path = video_path(path, "a ShardVideo, or the `source` of a record")
     if name == "pyav":
         from hiera_video.video.pyav import PyAVReader
 
-        return PyAVReader(path if isinstance(path, ShardVideo) else str(path), index=index)
+        return PyAVReader(path, index=index)
     if isinstance(path, ShardVideo):
         raise ConfigError(
             f"{path.path}: data.decoder={name} does not read videos in shards; "
@@ -65,7 +69,7 @@ def open_video(path: str | Path | ShardVideo, backend: Backend = "pyav") -> Vide
         from hiera_video.video.frame_folder import FolderReader
 
         naming = backend if isinstance(backend, FrameFolder) else FrameFolder()
-        return FolderReader(str(path), naming)
+        return FolderReader(path, naming)
     from hiera_video.video.third_party import THIRD_PARTY, ThirdPartyReader
 
-    return ThirdPartyReader(str(path), THIRD_PARTY[name])
+    return ThirdPartyReader(path, THIRD_PARTY[name])

@@ -15,6 +15,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from hiera_video.errors import DecodeError
+from hiera_video.utils.remote_files import is_url
 from hiera_video.utils.text_files import count_of
 from hiera_video.video.reader import Limits, unreadable
 
@@ -22,7 +23,7 @@ FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,ogg,gif,asf,ivf"
 """Containers that store frame times. Playlists, scripts and image sequences, which open other
 files, are excluded."""
 
-
+URL = "is a URL, and videos are read from disk; download it first"
 MAX_BOXES = 32
 """Boxes of an MP4 file in which the first fragment is searched."""
 
@@ -47,7 +48,7 @@ def check_file(path: str) -> None:
     try:
         status = os.stat(path)  # noqa: PTH116 (a hot path)
     except FileNotFoundError as error:
-        raise unreadable(path, "missing", "no such file") from error
+        raise unreadable(path, "missing", URL if is_url(path) else "no such file") from error
     except PermissionError as error:
         message = "permission denied; check the permissions of its folders"
         raise unreadable(path, "permission", message) from error

@@ -16,14 +16,15 @@ import numpy as np
 from PIL import Image
 
 from hiera_video.errors import DecodeError
-from hiera_video.video.container import check_request
+from hiera_video.utils.remote_files import is_url
+from hiera_video.video.container import URL, check_request
 from hiera_video.video.options import FrameFolder
-from hiera_video.video.reader import Closeable, Frames, Limits, VideoInfo, unreadable
+from hiera_video.video.reader import Frames, Limits, LockedReader, VideoInfo, unreadable
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 
 
-class FolderReader(Closeable):
+class FolderReader(LockedReader):
     """Reader of a folder of pictures; implements `reader.VideoReader`.
 
     Times and frame rate come from `naming.fps`, as pictures have none.
@@ -38,7 +39,7 @@ class FolderReader(Closeable):
     """
 
     def __init__(self, path: str, naming: FrameFolder, *, limits: Limits | None = None) -> None:
-        self._path = path
+        super().__init__(path)
         self._limits = limits or Limits()
         self._fps = naming.fps
         self._names = _frame_names(path, naming)
@@ -55,9 +56,7 @@ class FolderReader(Closeable):
         """Frame rate."""
         return self._fps
 
-    @property
-    def info(self) -> VideoInfo:
-        """Properties of the video; the first use opens one picture."""
+    def _read_info(self) -> VideoInfo:
         height, width = self._size()
         return VideoInfo(
             num_frames=len(self._names),
@@ -69,8 +68,7 @@ class FolderReader(Closeable):
             codec="frames",
         )
 
-    def frames(self, indices: Sequence[int]) -> Frames:
-        """Read the frames at `indices`; see `reader.VideoReader.frames`."""
+    def _read_frames(self, indices: list[int]) -> Frames:
         height, width = self._size()
         check_request(self._path, indices, len(self._names), width, height, self._limits)
         out = np.empty((len(indices), height, width, 3), np.uint8)
@@ -196,7 +194,8 @@ def _list_folder(path: str) -> tuple[list[str], set[str]]:
             found = {entry.name: entry.is_symlink() for entry in entries}
         return sorted(found), {name for name, is_link in found.items() if is_link}
     except FileNotFoundError as error:
-        raise unreadable(path, "missing", "no such folder of frames") from error
+        message = URL if is_url(path) else "no such folder of frames"
+        raise unreadable(path, "missing", message) from error
     except NotADirectoryError as error:
         message = (
             "not a folder of pictures, as data.decoder=frames needs; set it to pyav for videos"

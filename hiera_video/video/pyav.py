@@ -34,7 +34,7 @@ from hiera_video.video.options import ShardVideo
 from hiera_video.video.orientation import FrameLayout, LayoutUnknown, frame_orientation
 from hiera_video.video.packet_index import Stamp, find_packets
 from hiera_video.video.packets import KEPT_BYTES, PacketSource, StreamFacts
-from hiera_video.video.reader import Closeable, Frames, Limits, VideoInfo, unreadable
+from hiera_video.video.reader import Frames, Limits, LockedReader, VideoInfo, unreadable
 from hiera_video.video.sequential import (
     FramesRenumbered,
     TimesDescend,
@@ -54,7 +54,7 @@ SKIPS_NONREF = {"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"}
 FALLBACK_FPS = 30.0
 
 
-class PyAVReader(Closeable):
+class PyAVReader(LockedReader):
     """Reader of video files and of videos in tar shards; implements `reader.VideoReader`.
 
     Args:
@@ -78,9 +78,8 @@ class PyAVReader(Closeable):
         index: str | None = None,
     ) -> None:
         self._file = byte_source(video)
-        self._path = path = self._file.path
+        super().__init__(path := self._file.path)
         self._limits = limits or Limits()
-        self._info: VideoInfo | None = None
         self._layout: FrameLayout | None = None
         self._has_read_first = False
         table = None if index is None else find_packets(index, path, self._file.stamp())
@@ -141,23 +140,19 @@ class PyAVReader(Closeable):
         """Properties of the stream in which other decoders go wrong."""
         return self._source.stream_facts()
 
-    @property
-    def info(self) -> VideoInfo:
-        """Properties of the video; the first use decodes one frame."""
-        if self._info is None:
-            layout = self._read_layout()
-            height, width = layout.upright_size
-            self._info = VideoInfo(
-                num_frames=len(self._times),
-                fps=self._fps,
-                width=width,
-                height=height,
-                rotation=layout.orientation.quarter_turns * 90,
-                mirrored=layout.orientation.mirrored,
-                duration_seconds=self._times[-1] - self._times[0] + 1 / self._fps,
-                codec=self._codec,
-            )
-        return self._info
+    def _read_info(self) -> VideoInfo:
+        layout = self._read_layout()
+        height, width = layout.upright_size
+        return VideoInfo(
+            num_frames=len(self._times),
+            fps=self._fps,
+            width=width,
+            height=height,
+            rotation=layout.orientation.quarter_turns * 90,
+            mirrored=layout.orientation.mirrored,
+            duration_seconds=self._times[-1] - self._times[0] + 1 / self._fps,
+            codec=self._codec,
+        )
 
     def _build_index(self) -> FrameIndex | None:
         if self._codec not in ONE_FRAME_PER_PACKET or not self._source.is_plain:
@@ -171,17 +166,16 @@ class PyAVReader(Closeable):
         stamp = self._file.stamp()
         return None if table is None or stamp is None else (stamp, table.to_bytes())
 
-    def frames(self, indices: Sequence[int]) -> Frames:
-        """Decode the frames at `indices`; see `reader.VideoReader.frames`."""
+    def _read_frames(self, indices: list[int]) -> Frames:
         while True:
             try:
-                return self._read_frames(indices)
+                return self._try_frames(indices)
             except LayoutUnknown:
                 self._read_layout()
             except FramesRenumbered:
                 continue
 
-    def _read_frames(self, indices: Sequence[int]) -> Frames:
+    def _try_frames(self, indices: list[int]) -> Frames:
         check_request(
             self._path, indices, len(self._times), self._width, self._height, self._limits
         )
@@ -257,8 +251,7 @@ class PyAVReader(Closeable):
         if count != len(self._times):
             raise self._undecodable(count if missing is None else missing)
 
-    def close(self) -> None:
-        """Close the file."""
+    def _release(self) -> None:
         self._source.close()
 
     def _to_upright_rgb(self, frame: VideoFrame, reformatter: VideoReformatter) -> Frames:

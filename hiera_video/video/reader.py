@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import RLock
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
 
-from hiera_video.errors import DecodeError
+from hiera_video.errors import ConfigError, DecodeError
+from hiera_video.video.arguments import frame_numbers
 
 Frames = npt.NDArray[np.uint8]
 """uint8 [T, H, W, 3], RGB, upright."""
@@ -78,7 +81,8 @@ class VideoReader(Protocol):
     """An open video with exact random access.
 
     Frame `i` is the `i`-th frame in presentation order, counted from 0: the same picture whichever
-    other frames are requested and in whatever order.
+    other frames are requested and in whatever order. Threads may share a reader; it reads for one
+    of them at a time.
     """
 
     @property
@@ -97,17 +101,19 @@ class VideoReader(Protocol):
     def times(self) -> Sequence[float]:
         """Presentation time of each frame in seconds, ascending; one entry per frame."""
 
-    def frames(self, indices: Sequence[int]) -> Frames:
+    def frames(self, indices: Iterable[SupportsIndex]) -> Frames:
         """Decode the frames at `indices`.
 
         Args:
-            indices: Frame numbers in any order; they may repeat.
+            indices: Frame numbers from 0 in any order, which may repeat: a list, range, array,
+                tensor or other iterable.
 
         Returns:
             Frames in the order of `indices`: uint8 [T, H, W, 3], RGB, upright.
 
         Raises:
             IndexError: There is no frame with one of these numbers.
+            ConfigError: `indices` are no integers, or the video is closed.
             DecodeError: One of the frames is damaged, or they exceed the memory limit. Frames are
                 never substituted or left out.
         """
@@ -150,6 +156,66 @@ class Closeable:
         except BaseException:
             self.close()
             raise
+
+
+class LockedReader(Closeable):
+    """Base class of readers, which implements `VideoReader` for any number of threads.
+
+    Two threads in one FFmpeg decoder end the process, so that threads take turns.
+
+    Args:
+        path: The video, for messages.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._info: VideoInfo | None = None
+        self._is_closed = False
+        self._lock = RLock()  # `_read_frames` may need `info`
+
+    @property
+    def info(self) -> VideoInfo:
+        """Properties of the video; the first use decodes at most one frame."""
+        if self._info is None:
+            with self._turn():
+                self._info = self._read_info()
+        return self._info
+
+    def frames(self, indices: Iterable[SupportsIndex]) -> Frames:
+        """Decode the frames at `indices`; see `VideoReader.frames`."""
+        numbers = frame_numbers(self._path, indices)
+        with self._turn():
+            return self._read_frames(numbers)
+
+    def close(self) -> None:
+        """Close the file, after the frames that another thread reads; may be called again."""
+        with self._lock:
+            self._is_closed = True
+            self._release()
+
+    @abstractmethod
+    def _read_info(self) -> VideoInfo: ...
+
+    @abstractmethod
+    def _read_frames(self, indices: list[int]) -> Frames: ...
+
+    def _release(self) -> None:
+        """Release what `__init__` opened; may be called more than once."""
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        with self._lock:
+            if self._is_closed:
+                raise ConfigError(
+                    f"{self._path}: is closed; read it inside the `with` block, or open it again"
+                )
+            yield
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=RLock())
 
 
 def unreadable(path: str, reason: str, message: str) -> DecodeError:

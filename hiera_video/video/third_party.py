@@ -19,7 +19,7 @@ import numpy as np
 from hiera_video.errors import ConfigError, DecodeError
 from hiera_video.video.container import check_request
 from hiera_video.video.pyav import PyAVReader
-from hiera_video.video.reader import Closeable, Frames, Limits, VideoInfo, unreadable
+from hiera_video.video.reader import Frames, Limits, LockedReader, VideoInfo, unreadable
 from hiera_video.video.trial import failure_of_kind
 
 DECORD_CONTAINERS = ("mov", "matroska", "flv")
@@ -48,7 +48,7 @@ class PixelDecoder(Protocol):
         """Decode frames: uint8 [T, H, W, 3]."""
 
 
-class ThirdPartyReader(Closeable):
+class ThirdPartyReader(LockedReader):
     """Reader with another library's pixels; implements `reader.VideoReader`.
 
     Args:
@@ -64,7 +64,7 @@ class ThirdPartyReader(Closeable):
     def __init__(
         self, path: str, decoder: type[PixelDecoder], *, limits: Limits | None = None
     ) -> None:
-        self._path = path
+        super().__init__(path)
         self._limits = limits or Limits()
         self._name = decoder.name
         self._pyav = PyAVReader(path, limits=self._limits, kept_bytes=0)
@@ -94,13 +94,10 @@ class ThirdPartyReader(Closeable):
         """Average frame rate."""
         return self._pyav.fps
 
-    @property
-    def info(self) -> VideoInfo:
-        """Properties of the video; the first use decodes one frame with PyAV."""
+    def _read_info(self) -> VideoInfo:
         return self._pyav.info
 
-    def frames(self, indices: Sequence[int]) -> Frames:
-        """Decode the frames at `indices`; see `reader.VideoReader.frames`."""
+    def _read_frames(self, indices: list[int]) -> Frames:
         info = self.info
         check_request(self._path, indices, len(self.times), info.width, info.height, self._limits)
         if not indices:
@@ -111,8 +108,7 @@ class ThirdPartyReader(Closeable):
             raise self._backend_error(f"returns frames of {sizes}")
         return found
 
-    def close(self) -> None:
-        """Close the file."""
+    def _release(self) -> None:
         self.__dict__.pop("_pixels", None)  # neither library has a method to close a decoder
         self._pyav.close()
 
