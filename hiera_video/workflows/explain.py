@@ -27,6 +27,7 @@ from hiera_video.explanations.rollout import attention_rollout
 from hiera_video.models.weights.digest import weights_digest
 from hiera_video.runtime.precision import autocast
 from hiera_video.utils.checks import require
+from hiera_video.video.options import ShardVideo
 from hiera_video.viz.overlays import as_pictures
 from hiera_video.workflows.build import make_views
 from hiera_video.workflows.load_run import LoadedRun, as_record, load, require_classes
@@ -98,7 +99,7 @@ class ExplainOptions:
 
 def explain(
     run: LoadedRun | str | Path,
-    video: str | Path | Record,
+    video: str | Path | Record | ShardVideo,
     target: int | str | None = None,
     method: Method = "evidence",
     **options: Any,
@@ -123,18 +124,20 @@ def explain(
 
     Args:
         run: A run from `load`, whose model may be on any device; or the folder of a run.
-        video: Video file, folder of frames if the run was trained on those, or a record of a list,
-            whose segment is then explained.
+        video: Video file, folder of frames if the run was trained on those, a record of a list,
+            whose segment is then explained, or a video in a shard.
         target: Class to explain, by index or by name; by default the most likely one.
         method: One of the methods above.
         options: Fields of `ExplainOptions`, such as `draws=2048` or `query=(4, 3, 3)`.
 
     Raises:
         DecodeError: The video cannot be read.
-        ConfigError: The run has no classes, or there is no such class, method or option.
+        ConfigError: The run has no classes, there is no such class, method or option, or an
+            argument is of another kind.
         FeatureError: The store is damaged, or of other weights.
     """
     _check(method, options)
+    record = as_record(video)
     require(
         isinstance(run, LoadedRun | str | Path),
         f"run is a {type(run).__name__}; give the folder of a run, or the result of hv.load",
@@ -143,7 +146,7 @@ def explain(
         run = load(run)
         run.model.to("cuda" if torch.cuda.is_available() else "cpu")
     require_classes(run)
-    clip, seconds = middle_view(run.config, as_record(video))
+    clip, seconds = middle_view(run.config, record)
     if method == "occlusion":
         logger.warning("occlusion: %s", CAVEATS[method])
     return explain_clip(run, clip, target, method, clip_seconds=seconds, **options)

@@ -35,6 +35,8 @@ from hiera_video.models.weights.load import (
 from hiera_video.models.weights.published import checkpoint_tags
 from hiera_video.models.weights.save import save_pretrained
 from hiera_video.utils.text_files import DAMAGED_JSON, is_text
+from hiera_video.video.arguments import video_path
+from hiera_video.video.options import ShardVideo
 from hiera_video.workflows.build import make_model, make_views
 from hiera_video.workflows.saved_settings import restore_settings, settings_to_save
 
@@ -239,7 +241,9 @@ def _test_transform(config: Config) -> EvalTransform:
 
 
 @torch.inference_mode()
-def predict(run: LoadedRun | str | Path, path: str | Path, topk: int = 5) -> list[Prediction]:
+def predict(
+    run: LoadedRun | str | Path, video: str | Path | Record | ShardVideo, topk: int = 5
+) -> list[Prediction]:
     """Return the most likely classes of a video.
 
     The probabilities are averaged over the views of the run's test (`test.clips` × `test.crops`)
@@ -248,7 +252,8 @@ def predict(run: LoadedRun | str | Path, path: str | Path, topk: int = 5) -> lis
     Args:
         run: A run from `load`, whose model may be on any device; or the folder of a run, which is
             loaded on each call, onto the GPU if there is one.
-        path: Video file, or folder of frames if the run was trained on those.
+        video: Video file, folder of frames if the run was trained on those, a record of a list,
+            whose segment is then predicted, or a video in a shard.
         topk: Number of classes; all if there are fewer.
 
     Returns:
@@ -256,10 +261,11 @@ def predict(run: LoadedRun | str | Path, path: str | Path, topk: int = 5) -> lis
 
     Raises:
         DecodeError: The video cannot be read.
-        ConfigError: `run` is neither of these, or a run of masked pre-training, which has no
-            classes.
+        ConfigError: `run` or `video` is none of these, or it is a run of masked pre-training, which
+            has no classes.
         CheckpointError: As for `load`.
     """
+    record = as_record(video)
     if not isinstance(run, LoadedRun | str | Path):
         raise ConfigError(
             f"run is a {type(run).__name__}; give the folder of a run, or the result of hv.load"
@@ -267,11 +273,10 @@ def predict(run: LoadedRun | str | Path, path: str | Path, topk: int = 5) -> lis
     if not isinstance(run, LoadedRun):
         run = load(run)
         run.model.to("cuda" if torch.cuda.is_available() else "cpu")
-    record = Record(path=str(path), label=None, row=0)
-    manifest = Manifest(records=(record,), class_names=None, multi_label=False, source=str(path))
+    manifest = Manifest(records=(record,), class_names=None, multi_label=False, source=record.path)
     test = run.config.test
-    video = make_views(run.config, manifest, clips=test.clips, crops=test.crops)[0]
-    return _classify(run, video, topk)
+    views = make_views(run.config, manifest, clips=test.clips, crops=test.crops)[0]
+    return _classify(run, views, topk)
 
 
 @torch.inference_mode()
@@ -295,11 +300,18 @@ def predict_videos(
             yield error
 
 
-def as_record(video: str | Path | Record, row: int = 0) -> Record:
-    """Return the record at `row` of a video: a path, or a record of a list."""
+def as_record(video: str | Path | Record | ShardVideo, row: int = 0) -> Record:
+    """Return the record at `row` of a video: a path, a record of a list, or a video in a shard.
+
+    Raises:
+        ConfigError: It is none of these.
+    """
     if isinstance(video, Record):
         return replace(video, row=row)
-    return Record(path=str(video), label=None, row=row)
+    if isinstance(video, ShardVideo):
+        return Record(path=video.path, label=None, row=row, shard_video=video)
+    path = video_path(video, "a record of a list, or a ShardVideo")
+    return Record(path=path, label=None, row=row)
 
 
 def _classify(run: LoadedRun, video: VideoViews | UnreadableVideo, topk: int) -> list[Prediction]:

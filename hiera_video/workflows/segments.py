@@ -34,6 +34,7 @@ from hiera_video.eval.segments.settings import (
 from hiera_video.utils.atomic_files import write_atomic
 from hiera_video.utils.text_files import count_of, printable
 from hiera_video.video import open_video
+from hiera_video.video.options import ShardVideo
 from hiera_video.video.reader import Frames
 from hiera_video.viz.strips import shrink
 from hiera_video.workflows.load_run import LoadedRun, as_record, require_classes
@@ -83,7 +84,7 @@ class NamedSegment:
 
 def predict_segments(
     run: LoadedRun | str | Path,
-    video: str | Path,
+    video: str | Path | Record | ShardVideo,
     *,
     window: float | None = None,
     step: float | None = None,
@@ -96,7 +97,8 @@ def predict_segments(
     Args:
         run: The folder of a run, whose chosen thresholds are used if there are any; or a run from
             `load`.
-        video: Video file, or folder of frames if the run was trained on those.
+        video: Video file, folder of frames if the run was trained on those, a record of a list, or
+            a video in a shard.
         window: Length of a window in seconds; by default that of the model's clip.
         step: Seconds from the start of a window to the next; by default a quarter of a window.
         smooth: Seconds over which scores are averaged; by default half a window.
@@ -108,17 +110,17 @@ def predict_segments(
 
     Raises:
         DecodeError: The video cannot be read.
-        ConfigError: A value is out of range, or the run has no classes.
+        ConfigError: An argument is out of range or of another kind, or the run has no classes.
         CheckpointError: As for `load`.
     """
-    settings = SegmentSettings()
+    settings, record = SegmentSettings(), as_record(video)
     if not isinstance(run, LoadedRun):
         source = ModelSource(str(run))
         run, settings = source.load(), settings_of(source)
     settings = settings.override(
         window=window, step=step, smooth=smooth, threshold=threshold, min_seconds=min_seconds
     )
-    curve = score_video(run, video, settings)
+    curve = score_video(run, record, settings)
     names = class_names(run, curve.curve)
     return [
         NamedSegment(

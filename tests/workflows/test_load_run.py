@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 
 import hiera_video as hv
 from hiera_video.config.load import load_config, save_config
+from hiera_video.data.manifest.record import Record
 from hiera_video.errors import CheckpointError, ConfigError, DecodeError, HieraVideoError
 from hiera_video.models.factory import create_model
 from hiera_video.models.hiera import Hiera
@@ -124,6 +127,34 @@ def test_arguments_of_another_kind(run_folder: Path, films: Path) -> None:
         hv.predict(hv.load(run_folder).model, films / "a.mp4")  # type: ignore[arg-type]
     with pytest.raises(CheckpointError, match=r"the run has no 'final' checkpoint yet"):
         hv.load(run_folder, which="final")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "call", [hv.predict, hv.explain, hv.predict_segments], ids=lambda call: call.__name__
+)
+def test_videos_that_are_no_paths(call: Callable[..., Any], run_folder: Path) -> None:
+    values = {"None": None, "bytes": b"a.mp4", "an array [2] of uint8": np.zeros(2, np.uint8)}
+    for named, video in values.items():
+        words = (
+            f"video is {named}; give the path of a file or folder of frames, a record of a list, "
+            "or a ShardVideo"
+        )
+        with pytest.raises(ConfigError, match=f"^{re.escape(words)}$"):
+            call(run_folder, video)
+
+
+def test_records_and_the_name_of_the_argument(
+    run_folder: Path, films: Path, shards_index: Path
+) -> None:
+    """`predict`, `explain` and `predict_segments` take the same videos under the same name."""
+    run, film = hv.load(run_folder), films / "a.mp4"
+    record = Record(path=str(film), label=None, row=7, start_seconds=0.0, end_seconds=0.5)
+    assert hv.predict(run, video=film) == hv.predict(run, str(film))
+    for call in (hv.predict, hv.explain, hv.predict_segments):
+        assert call(run, video=record)  # type: ignore[operator]
+    assert hv.predict(run, record)[0].clip_seconds != hv.predict(run, film)[0].clip_seconds
+    inside = hv.read_manifest(str(shards_index)).records[0]
+    assert hv.predict(run, inside.source) == hv.predict(run, inside)
 
 
 def test_weights_without_a_run(
