@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -13,8 +14,17 @@ PAUSE_SECONDS = 1.0
 change the data."""
 
 
-def is_url(name: str) -> bool:
-    return "://" in name
+def is_url(name: str | os.PathLike[str]) -> bool:
+    """Return True for a URL; a path object is none, as it holds one slash of two.
+
+    Raises:
+        ConfigError: `name` is neither text nor a path.
+    """
+    path = os.fspath(name) if isinstance(name, str | os.PathLike) else None
+    if not isinstance(path, str):
+        kind = "None" if name is None else f"of type {type(name).__name__}"
+        raise ConfigError(f"a file or folder is {kind}; give its path, or a URL, as text")
+    return "://" in path
 
 
 def fetch(url: str, start: int | None = None, end: int | None = None) -> bytes:

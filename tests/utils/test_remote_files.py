@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import fsspec
 import pytest
 
+import hiera_video as hv
+from hiera_video.data.manifest.record import Manifest
 from hiera_video.errors import ConfigError
 from hiera_video.utils import remote_files
 from hiera_video.utils.remote_files import fetch, is_url
@@ -36,6 +41,26 @@ def use(monkeypatch: pytest.MonkeyPatch, system: FlakyFileSystem) -> None:
 
 def test_urls() -> None:
     assert is_url("s3://bucket/a.tar") and not is_url("/data/a.tar")
+    assert not is_url(Path("/data/a.tar")) and not is_url(Path("s3://bucket/a.tar"))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(None, "None"), (b"a.csv", "of type bytes"), (3, "of type int"), ([], "of type list")],
+    ids=str,
+)
+def test_names_that_are_neither_text_nor_paths(name: Any, kind: str) -> None:
+    words = f"^a file or folder is {kind}; give its path, or a URL, as text$"
+    with pytest.raises(ConfigError, match=words):
+        is_url(name)
+    with pytest.raises(ConfigError, match=words):
+        hv.read_manifest(name)
+
+
+def test_lists_and_folders_are_named_by_path_objects(seven_videos: Manifest) -> None:
+    listing: Any = Path(seven_videos.source)
+    assert hv.read_manifest(listing).records == seven_videos.records
+    assert len(hv.read_manifest(listing.parent / "a", root=listing.parent).records) == 3
 
 
 def test_ranges() -> None:
