@@ -33,6 +33,7 @@ from hiera_video.data.transforms.multicrop import Crops, ReusedBuffer
 from hiera_video.data.transforms.resize import CropResizer
 from hiera_video.utils.checks import require
 from hiera_video.utils.profiler import stage
+from hiera_video.video.arguments import describe
 
 CROP_TRIES = 10
 """Draws of a random crop before the largest centred one is taken instead."""
@@ -66,6 +67,9 @@ class TrainTransform:
         Returns:
             A finished clip, float32 [3, T, size, size]; with `augment.device=model` the random
             crop, which is finished on the model's device.
+
+        Raises:
+            ConfigError: `frames` are of another shape or type.
         """
         with stage("augment"):
             clip = self.augment_frames(as_clip(frames), generator)
@@ -163,7 +167,11 @@ class EvalTransform:
 
         Returns:
             float32 [crops, 3, T, size, size].
+
+        Raises:
+            ConfigError: `frames` are of another shape or type.
         """
+        frames = as_frames(frames)
         return self.views_of(frames, [range(len(frames))]).stack()
 
     def views_of(self, frames: np.ndarray, clips: Sequence[Sequence[int]]) -> Crops:
@@ -296,9 +304,26 @@ def random_square(
 
 def as_clip(frames: np.ndarray) -> Tensor:
     """View uint8 frames [T, H, W, 3] as a clip [T, 3, H, W], torchvision's layout."""
-    assert frames.ndim == 4 and frames.shape[-1] == 3 and frames.dtype == np.uint8, (
-        frames.shape,
-        frames.dtype,
-    )
     # torch refuses the negative strides of a flipped or rotated view
-    return rearrange(torch.from_numpy(np.ascontiguousarray(frames)), "t h w c -> t c h w")
+    clip = torch.from_numpy(np.ascontiguousarray(as_frames(frames)))
+    return rearrange(clip, "t h w c -> t c h w")
+
+
+def as_frames(frames: np.ndarray | Tensor) -> np.ndarray:
+    """Return decoded frames, or a tensor of them, as an array.
+
+    Raises:
+        ConfigError: They are not uint8 [T, H, W, 3]: frames in [0, 1] or with another order of
+            axes would become a clip that looks valid.
+    """
+    found = frames.numpy(force=True) if isinstance(frames, Tensor) else frames
+    require(
+        isinstance(found, np.ndarray)
+        and found.dtype == np.uint8
+        and found.ndim == 4
+        and found.shape[-1] == 3
+        and found.size > 0,
+        f"frames are {describe(frames)}; give an array [T, H, W, 3] of uint8, as video.frames "
+        "returns",
+    )
+    return found

@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -164,3 +165,35 @@ def test_random_box_of_a_very_wide_frame_is_centred() -> None:
 def test_impossible_sizes_are_refused(make: Callable[[], object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         make()
+
+
+@pytest.mark.parametrize(
+    ("frames", "named"),
+    [
+        (noise(4, 8, 8) / 255, r"an array \[4, 8, 8, 3\] of float64"),
+        (noise(4, 8, 8).astype(int), r"an array \[4, 8, 8, 3\] of int64"),
+        (noise(4, 8, 8)[..., :1], r"an array \[4, 8, 8, 1\] of uint8"),
+        (noise(4, 8, 8).transpose(0, 3, 1, 2), r"an array \[4, 3, 8, 8\] of uint8"),
+        (noise(1, 8, 8)[0], r"an array \[8, 8, 3\] of uint8"),
+        (noise(0, 8, 8), r"an array \[0, 8, 8, 3\] of uint8"),
+        (torch.rand(4, 8, 8, 3), r"a tensor \[4, 8, 8, 3\] of float32"),
+        (list(noise(4, 8, 8)), "a list"),
+        (None, "None"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_frames_of_another_form_are_refused(frames: Any, named: str) -> None:
+    words = rf"^frames are {named}; give an array \[T, H, W, 3\] of uint8, as video.frames returns$"
+    with pytest.raises(ConfigError, match=words):
+        EvalTransform(16, 1, MEAN, STD)(frames)
+    with pytest.raises(ConfigError, match=words):
+        TrainTransform(AugmentConfig(), 16)(frames, random.Random(0))
+
+
+def test_a_tensor_of_frames_is_as_good_as_an_array() -> None:
+    frames, plain = noise(4, 20, 24), AugmentConfig(rand_augment=0)
+    tensor: Any = torch.from_numpy(frames)
+    transform = EvalTransform(16, 3, MEAN, STD)
+    assert torch.equal(transform(tensor), transform(frames))
+    drawn = [TrainTransform(plain, 16)(f, random.Random(1)).pixels for f in (tensor, frames)]
+    assert torch.equal(*drawn)
