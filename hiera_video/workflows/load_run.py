@@ -165,15 +165,14 @@ def _read_meta(folder: Path, checkpoint: Path) -> _RunMeta:
             raise ValueError(f"num_classes={count!r}")
         if names is not None and not (isinstance(names, list) and all(map(is_text, names))):
             raise ValueError("class_names: must be a list of texts")
-        if names is not None and count is not None and len(names) > count:
-            raise ValueError(f"{len(names)} class_names, num_classes={count}")
     except DAMAGED_JSON as error:
         other = "best" if checkpoint.name == "last" else "last"
         raise CheckpointError(
             f"{checkpoint}: its meta.json is damaged ({error}); load the run's {other}"
         ) from error
-    # the list of a masked pre-training may name classes; its model has none
-    class_names = tuple(names) if names and count is not None else None
+    # the list of a masked pre-training or a custom task may name classes that are not the model's
+    fit = names is not None and count is not None and len(names) <= count
+    class_names = tuple(names) if fit else None
     return _RunMeta(count, class_names, bool(meta.get("multi_label")))
 
 

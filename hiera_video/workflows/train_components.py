@@ -303,14 +303,20 @@ def make_evaluator(config: Config, val: Manifest | None, world: World) -> Evalua
 def describe(
     config: Config, train: Manifest, val: Manifest | None, num_classes: int | None
 ) -> dict[str, Any]:
-    """Return the description of the model and its lists that every checkpoint holds."""
+    """Return the description of the model and its lists that every checkpoint holds.
+
+    The classes of a task of one's own need not be those that the list names; names that the model
+    has no outputs for are left out.
+    """
+    names = train.class_names
+    fit = names is not None and (num_classes is None or len(names) == num_classes)
     return {
         "model": {
             **asdict(config.model),
             "num_classes": num_classes,
             "input_size": list(config.input_size),
         },
-        "class_names": list(train.class_names) if train.class_names else None,
+        "class_names": list(names) if names and fit else None,
         "multi_label": train.multi_label,
         "lists": digest_lists(config, train, val),
     }

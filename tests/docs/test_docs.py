@@ -40,14 +40,17 @@ def extending_snippets() -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_new_task_trains(tmp_path: Path) -> None:
-    videos, run = tmp_path / "videos", tmp_path / "run"  # a folder without classes: no labels
-    videos.mkdir()
-    for number in range(8):
+def test_the_new_task_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    videos, run = tmp_path / "videos", tmp_path / "runs/arrow"
+    for number in range(8):  # the list names three classes, the task has two
         frames = np.full((18, 40, 48, 3), 60 + number, np.uint8)
         for time in range(18):
             frames[time, 5:25, 2 * time : 2 * time + 10] = 250
-        write_video(videos / f"{number}.mp4", frames, fps=12)
+        folder = videos / ("jump", "run", "walk")[number % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        write_video(folder / f"{number}.mp4", frames, fps=12)
     script = tmp_path / "arrow.py"
     script.write_text(extending_snippets()[0])
     overrides = [
@@ -66,12 +69,16 @@ def test_the_new_task_trains(tmp_path: Path) -> None:
     rows = read_metrics(run / "metrics.jsonl")
     assert [row["step"] for row in rows] == [0, 1, 2, 3]
     assert all(0 <= row["top1"] <= 1 for row in rows)
-    assert (run / "checkpoints" / "last" / "meta.json").is_file()
+    (videos / "jump/0.mp4").rename(tmp_path / "clip.mp4")
+    monkeypatch.chdir(tmp_path)
+    exec(extending_snippets()[1], {})
+    labels = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert sorted(labels) == ["0", "1"]
 
 
 def test_the_new_evaluator_returns_its_score() -> None:
     scope: dict[str, type] = {"torch": torch}  # type: ignore[dict-item]
-    exec(extending_snippets()[1], scope)
+    exec(extending_snippets()[2], scope)
     evaluator = scope["Share"](torch.tensor([[3.0, 1.0], [0.0, 2.0], [5.0, 0.0], [1.0, 0.0]]))
     assert evaluator(nn.Identity()) == {"forwards": 0.75}
     assert evaluator.score in evaluator(nn.Identity()) and evaluator.higher_is_better

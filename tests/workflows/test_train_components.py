@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from hiera_video.config.load import load_config
+from hiera_video.data.manifest.record import Manifest
 from hiera_video.errors import CheckpointError
 from hiera_video.train.config import OptimConfig, TrainConfig
 from hiera_video.workflows.train_components import (
+    describe,
     describe_lr,
     recipe_warnings,
     require_same_step,
@@ -24,6 +26,19 @@ def test_the_log_states_the_scaling() -> None:
     scaled = load_config(name, [batch, "optim.lr=8e-4", "optim.lr_for_batch=256"])
     assert describe_lr(scaled) == "0.0002 (optim.lr 0.0008 × 64 / 256)"
     assert describe_lr(load_config(name, [batch, "optim.lr=8e-4"])) == "0.0008"
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "names"), [(3, ["up", "down", "round"]), (2, None), (4, None)]
+)
+def test_names_are_stored_if_they_are_those_of_the_models_classes(
+    seven_videos: Manifest, num_classes: int, names: list[str] | None
+) -> None:
+    """A task of one's own has classes of its own."""
+    config = load_config("configs/motion_hiera_micro.yaml")
+    meta = describe(config, seven_videos, None, num_classes)
+    assert meta["class_names"] == names and meta["model"]["num_classes"] == num_classes
+    assert describe(config, seven_videos, None, None)["class_names"] == ["up", "down", "round"]
 
 
 def test_ranks_that_find_different_checkpoints_are_an_error() -> None:
