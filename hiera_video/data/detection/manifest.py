@@ -13,6 +13,7 @@ without boxes.
 from __future__ import annotations
 
 import csv
+import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -26,8 +27,9 @@ from hiera_video.data.detection.key_frame import BoxManifest, KeyFrame
 from hiera_video.data.detection.video_names import VideoNames
 from hiera_video.data.manifest.list_file import collector_paused
 from hiera_video.errors import ManifestError
-from hiera_video.utils.text_files import read_lines, shorten
+from hiera_video.utils.text_files import count_of, read_lines, shorten
 
+logger = logging.getLogger(__name__)
 EDGES = ("x1", "y1", "x2", "y2")
 ROUNDING = 0.002
 """Detectors' boxes may exceed the frame by this much; they are clipped to it."""
@@ -45,7 +47,8 @@ class BoxListOptions:
     label_map: str | None = None
     """Classes: a `.pbtxt`, `.txt` or `.json` file; None: the one beside the list."""
     excluded: str | None = None
-    """File of `video,second` lines whose key frames are left out; None: none are."""
+    """File of `video,second` lines whose key frames are left out; None: none are. Its videos are
+    named as those of a list."""
     follow_links: bool = False
     """Let symbolic links lead out of the root."""
     folders: bool = False
@@ -106,13 +109,15 @@ def _read(path: Path, options: BoxListOptions, *, scored: bool, min_score: float
         raise ManifestError(f"data.root={root}: no such folder; set it to that of the videos")
     videos = VideoNames(root, follow_links=options.follow_links, folders=options.folders)
     classes: BoxClasses | None = None
-    excluded = _read_excluded(options.excluded)
+    excluded = _Excluded(options.excluded, videos)
     moments: dict[tuple[str, float], _Moment] = {}
     known: dict[str, int] = {}
     for row in _rows(path, scored=scored, boxes_alone=options.boxes_alone):
-        if (row.video, row.second) in excluded or row.score < min_score:
+        if excluded.has(row.video, row.second) or row.score < min_score:
             continue
         key = (videos.find(row.video, row.where), row.second)
+        if excluded.has(*key):  # named with the suffix in one file and without it in the other
+            continue
         moment = moments.setdefault(key, _Moment(row))
         if row.box is None:
             continue
@@ -130,6 +135,8 @@ def _read(path: Path, options: BoxListOptions, *, scored: bool, min_score: float
             f"{path}: has no key frames{_why_empty(options, min_score)}; write lines of "
             f"{SCORED_FORM if scored else LABELLED_FORM}"
         )
+    if not scored:  # boxes of a detector may lack any key frame
+        excluded.warn_of_unused(path, {video for video, _ in moments})
     if classes is None and (not scored or options.label_map is not None):
         classes = find_box_classes(path, options.label_map)
     return BoxManifest(
@@ -168,22 +175,63 @@ def _why_empty(options: BoxListOptions, min_score: float) -> str:
     return f" left by {' and '.join(reasons)}" if reasons else ""
 
 
-def _read_excluded(file: str | None) -> set[tuple[str, float]]:
-    """Return the excluded (video, second) pairs."""
-    if file is None:
-        return set()
-    if not Path(file).is_file():
-        raise ManifestError(
-            f"detect.excluded={file}: no such file; write `video,second` lines, or leave it unset"
-        )
-    found = set()
-    for number, line in read_lines(Path(file)):
-        where = f"{file}:{number}"
-        columns = _columns(line)
-        if len(columns) != 2 or not columns[0]:
-            raise ManifestError(f"{where}: {shorten(line)} is not `video,second`; correct it")
-        found.add((columns[0], _second(columns[1], where)))
-    return found
+class _Excluded:
+    """The excluded key frames of a file: by the name of the video in it, and by its path.
+
+    Raises:
+        ManifestError: There is no such file, or a line is wrong.
+    """
+
+    def __init__(self, file: str | None, videos: VideoNames) -> None:
+        self._file = file
+        self._lines: dict[tuple[str, float], str] = {}
+        """Name or path of the video, and second → the line as written."""
+        self._paths: dict[str, str | None] = {}
+        """Line → path of its video, None if there is none."""
+        self._used: set[str] = set()
+        if file is None:
+            return
+        if not Path(file).is_file():
+            raise ManifestError(
+                f"detect.excluded={file}: no such file; write `video,second` lines, or leave it "
+                "unset"
+            )
+        for number, line in read_lines(Path(file)):
+            where = f"{file}:{number}"
+            columns = _columns(line)
+            if len(columns) != 2 or not columns[0]:
+                raise ManifestError(f"{where}: {shorten(line)} is not `video,second`; correct it")
+            name, second = columns[0], _second(columns[1], where)
+            self._paths[line] = path = videos.match(name)
+            for video in {name, path or name}:
+                self._lines[video, second] = line
+
+    def has(self, video: str, second: float) -> bool:
+        """Return True if the key frame of a video, by name or by path, is excluded."""
+        line = self._lines.get((video, second))
+        if line is not None:
+            self._used.add(line)
+        return line is not None
+
+    def warn_of_unused(self, listing: Path, listed: set[str]) -> None:
+        """Log how many lines match nothing: no video, or no key frame of a video that is listed.
+
+        A video of the folder that is not listed may be one of another list.
+        """
+        unmatched = {None, *listed}
+        unused = [
+            line
+            for line in dict.fromkeys(self._lines.values())
+            if line not in self._used and self._paths[line] in unmatched
+        ]
+        if unused:
+            logger.warning(
+                "detect.excluded=%s: %s no key frame of %s, first %s",
+                self._file,
+                f"{count_of(len(unused), 'line')} {'match' if len(unused) > 1 else 'matches'}",
+                listing,
+                shorten(unused[0]),
+            )
 
 
 def _columns(line: str) -> list[str]:

@@ -42,6 +42,13 @@ class VideoNames:
             self._found[name] = self._safe.resolve(self._locate(name, where), where)
         return self._found[name]
 
+    def match(self, name: str) -> str | None:
+        """Return the absolute path of a video as `find` does, None if there is none."""
+        try:
+            return self.find(name, "")
+        except ManifestError:
+            return None
+
     def _locate(self, name: str, where: str) -> str:
         parent, _, base = name.rpartition("/")
         for folder in (parent, f"videos/{parent}".rstrip("/")):

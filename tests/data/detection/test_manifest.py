@@ -127,6 +127,38 @@ def test_excluded_timestamps(listing: Path) -> None:
         read_box_list(listing, options)
 
 
+@pytest.mark.parametrize(
+    ("listed", "excluded"), [("b", "b.mp4"), ("b.mp4", "b"), ("b", "./b.mp4"), ("./b", "videos/b")]
+)
+def test_excluded_videos_are_named_as_in_lists(listing: Path, listed: str, excluded: str) -> None:
+    write(listing, f"{listed},902,0,0,1,1,1", f"{listed},903,0,0,1,1,1")
+    lines = write(listing.with_name("excluded.csv"), f"{excluded},902")
+    options = BoxListOptions(excluded=str(lines))
+    assert [one.second for one in read_box_list(listing, options).records] == [903.0]
+
+
+def test_lines_that_exclude_nothing_are_counted(
+    listing: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(listing, "b,902,0,0,1,1,1", "b,903,0,0,1,1,1")
+    other = listing.with_name("another_split.mp4")
+    other.touch()
+    excluded = write(listing.with_name("excluded.csv"), "b,902", "typo.mp4,3", "b,905.5")
+    options = BoxListOptions(excluded=str(excluded))
+    read_box_list(listing, options)
+    assert caplog.messages == [
+        f"detect.excluded={excluded}: 2 lines match no key frame of {listing}, first 'typo.mp4,3'"
+    ]
+    caplog.clear()
+    write(excluded, "b,902", "another_split,3", "b,907")
+    read_box_list(listing, options)
+    assert caplog.messages == [
+        f"detect.excluded={excluded}: 1 line matches no key frame of {listing}, first 'b,907'"
+    ]
+    read_scored_boxes(listing, options, min_score=0)
+    assert len(caplog.messages) == 1
+
+
 def test_folders_of_pictures(tmp_path: Path) -> None:
     (tmp_path / "frames/b").mkdir(parents=True)
     (tmp_path / "labels.txt").write_text("sit\nrun\n")
