@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import tempfile
 import time
@@ -27,6 +28,7 @@ import torch
 from gpu_models import describe, free_memory, measure
 from gpu_profile import profile_step
 from gpu_table import table
+from gpu_tests import run_tests
 from gpu_timing import Setup, measure_ceilings
 from gpu_workloads import (
     Decoder,
@@ -35,7 +37,6 @@ from gpu_workloads import (
     measure_trainer,
     run_demo,
     run_script,
-    run_tests,
 )
 from record import facts
 from speed_case import Mode
@@ -76,8 +77,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(arguments.work or tempfile.mkdtemp(prefix="gpu_check_"))
     work.mkdir(parents=True, exist_ok=True)
-    result = read(out) if arguments.resume else {"cases": {}}
-    result |= {"command": " ".join(["python", *sys.argv]), "device": describe_device(device)}
+    described = describe_device(device)
+    result = read(out, described) if arguments.resume else {"cases": {}}
+    result |= {"command": " ".join(["python", *sys.argv]), "device": described}
     prefixes = tuple(filter(None, arguments.only.split(",")))
     began = time.monotonic()
     for job in make_jobs(setup, work, arguments.tests):
@@ -95,10 +97,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         taken = result["cases"][job.name]["took"]
         print(f"{job.name}: {taken:.1f} s, {60 * arguments.minutes - left + taken:.0f} s in all")
         if not is_usable(setup):
-            restart(given, minutes=(left - taken) / 60)
+            restart([*given, "--work", str(work)], minutes=(left - taken) / 60)
     write(out, result)
     print(table(result))
-    return int(any("error" in case or case.get("failed") for case in result["cases"].values()))
+    return int(any(map(has_failed, result["cases"].values())))
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -127,7 +129,7 @@ def make_jobs(setup: Setup, work: Path, tests: str) -> Iterator[Job]:
     limit = float("inf") if setup.micro else 300.0
     yield Job(
         "tests",
-        30 if tests else 100,
+        30 if tests else 150,
         lambda left: run_tests(setup, work, timeout=min(limit, left), keyword=tests),
     )
     yield Job("ceilings", 5, lambda _: measure_ceilings(setup))
@@ -268,7 +270,12 @@ def has_result(case: dict[str, Any] | None, *, keep_errors: bool) -> bool:
     """Return True if a case need not run again."""
     if case is None or isinstance(case.get("skipped"), str):
         return False
-    return keep_errors or "error" not in case
+    return keep_errors or not ("error" in case or case.get("not_run"))
+
+
+def has_failed(case: dict[str, Any]) -> bool:
+    """Return True for an error, and for tests that failed or were not run."""
+    return bool("error" in case or case.get("failed") or case.get("not_run"))
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:
@@ -285,9 +292,22 @@ def describe_device(device: torch.device) -> dict[str, Any]:
     }
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Read the results so far; empty if there are none."""
-    return json.loads(path.read_text()) if path.exists() else {"cases": {}}  # type: ignore[no-any-return]
+def read(path: Path, device: dict[str, Any]) -> dict[str, Any]:
+    """Read the results so far; empty if there are none.
+
+    Those of another GPU or torch are kept beside them, under another name.
+    """
+    if not path.exists():
+        return {"cases": {}}
+    result: dict[str, Any] = json.loads(path.read_text())
+    before = (result["device"]["name"], result["versions"].get("torch"))
+    if before == (device["name"], facts(PACKAGES)["versions"].get("torch")):
+        return result
+    name = "_".join(re.findall(r"\w+", f"{before[0]} torch {before[1]} {result['date']}"))
+    other = path.with_name(f"{path.stem}_{name}.json")
+    path.rename(other)
+    print(f"{path}: is of {before[0]} with torch {before[1]}: kept as {other}")
+    return {"cases": {}}
 
 
 def write(path: Path, result: dict[str, Any]) -> None:

@@ -146,7 +146,7 @@ def _of(cases: Result, prefix: str) -> list[Result]:
 
 def _ratio(cases: Result, prefix: str, rival: str) -> str:
     """Return our fastest rate over the rival's, of the case that has both."""
-    case = cases.get(prefix, {"candidates": {}})
+    case = cases.get(prefix, {})
     best = fastest({prefix: case}, prefix)
     if best is None or rival not in case["candidates"]:
         return "–"
@@ -175,6 +175,8 @@ COUNTS = ("passed", "failed", "skipped", "not_run")
 def _programs(cases: Result) -> str:
     engine, demo = cases.get("engine/base", {}), cases.get("demo", {})
     tests = cases.get("tests", {})
+    if "passed" not in tests:
+        tests = {}
     counts = [f"{tests[key]} {key.replace('_', ' ')}" for key in COUNTS if tests.get(key)]
     share = f"{engine['bytes_share']:.1%}" if "bytes_share" in engine else NONE
     text = f"{_eager(cases)}Tests that need a GPU: {', '.join(counts) or 'not run'}. "
@@ -184,7 +186,7 @@ def _programs(cases: Result) -> str:
         text += f"{demo['total_seconds']:.0f} s, {demo['top1']:.1f} % of {demo['evaluated']}."
     else:
         text += f"{NONE}."
-    found = cases.get("mae/base/32+compile", {"candidates": {}})["candidates"]
+    found = cases.get("mae/base/32+compile", {}).get("candidates", {})
     if {"ours", "ours+graph"} <= found.keys():
         eager, graph = (1e3 * found[name]["seconds"]["median"] for name in ("ours", "ours+graph"))
         text += (

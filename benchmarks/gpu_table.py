@@ -21,11 +21,13 @@ def table(result: Result) -> str:
 def _lines(name: str, case: Result, result: Result) -> Iterator[str]:
     if "error" in case:
         yield f"{name}: ERROR {case['error']['type']}: {_one_line(case['error']['message'])}"
-    elif "skipped" in case and name != "tests":
+    elif isinstance(case.get("skipped"), str):
         yield f"{name}: skipped: {case['skipped']}"
     elif name == "tests":
         counts = ", ".join(f"{case[key]} {key}" for key in ("passed", "failed", "skipped"))
-        yield f"tests: {counts} in {case['took']} s, exit code {case['exit_code']}"
+        if case.get("not_run"):
+            counts += f", {case['not_run']} not run"
+        yield f"tests: {counts} in {case.get('took')} s, exit code {case.get('exit_code')}"
         for test, text in list(case.get("failures", {}).items())[:FAILURES]:
             yield f"  FAILED {test.rpartition('.')[2]}: {_one_line(' '.join(text[:2]))}"
     elif "candidates" in case:

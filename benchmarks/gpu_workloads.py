@@ -5,20 +5,18 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
-from xml.etree import ElementTree
 
 import torch
 from gpu_models import free_memory, measure
+from gpu_programs import run_program
 from gpu_timing import Setup
 from speed_case import Case, Mode
 from torch import Tensor, nn
@@ -29,6 +27,7 @@ from hiera_video.data.transforms.clip_sample import PendingCrop
 from hiera_video.data.transforms.on_device import PendingBatch
 from hiera_video.models.factory import create_model
 from hiera_video.models.mae import MaskedAutoencoderHiera
+from hiera_video.runtime.cuda import use_fast_cuda
 from hiera_video.runtime.distributed import World
 from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.config import OptimConfig, TrainConfig
@@ -39,9 +38,6 @@ from hiera_video.train.trainer import RunInfo, Trainer
 
 Decoder = Literal["pyav", "decord", "torchcodec"]
 Place = Literal["worker", "model"]
-ROOT = Path(__file__).parents[1]
-TAIL = 3000
-"""Characters kept of the end of a program's output."""
 RECIPES = {
     ("train", "base"): "k400_hiera_b",
     ("train", "large"): "k400_hiera_l",
@@ -50,104 +46,6 @@ RECIPES = {
     ("train", "micro"): "motion_hiera_micro",
     ("mae", "micro"): "motion_hiera_micro_mae",
 }
-
-
-class ProgramError(Exception):
-    """A program failed; the message ends with its output."""
-
-
-def run_program(arguments: Sequence[str], setup: Setup, timeout: float) -> float:
-    """Run a Python program in the project's root and return its seconds.
-
-    Raises:
-        ProgramError: It failed, or took longer than `timeout` seconds.
-    """
-    began = time.perf_counter()
-    done = _launch(arguments, setup, timeout)
-    if done.returncode:
-        command = " ".join(arguments)
-        raise ProgramError(f"{command}: exit code {done.returncode}\n{done.stdout[-TAIL:]}")
-    return round(time.perf_counter() - began, 2)
-
-
-def _launch(
-    arguments: Sequence[str], setup: Setup, timeout: float, environ: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": path, **(environ or {})}
-    if not setup.on_gpu:
-        environment["CUDA_VISIBLE_DEVICES"] = ""
-    try:
-        return subprocess.run(
-            [sys.executable, *arguments],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-        )
-    except subprocess.TimeoutExpired as error:
-        output = error.stdout or b""
-        text = output.decode(errors="replace") if isinstance(output, bytes) else output
-        raise ProgramError(
-            f"{' '.join(arguments)}: stopped after {timeout:.0f} s\n{text[-TAIL:]}"
-        ) from error
-
-
-def run_tests(setup: Setup, work: Path, timeout: float, keyword: str = "") -> dict[str, Any]:
-    """Run the tests marked `gpu`; a crash of theirs ends only their process.
-
-    Returns:
-        The number of `passed`, `failed` and `skipped` tests, the `failures` with their messages,
-        the reasons of `skips`, the `slowest`, and the end of the output.
-    """
-    junit = work / "junit.xml"
-    junit.unlink(missing_ok=True)
-    paths = [
-        path.relative_to(ROOT)
-        for path in sorted((ROOT / "tests").rglob("test_*.py"))
-        if "mark.gpu" in path.read_text(encoding="utf-8")
-    ]
-    # compilation takes most of the time
-    files = list(map(str, sorted(paths, key=lambda path: "compiled" in path.name)))
-    options = ["-m", "gpu", "-v", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
-    options += ["--tb=short", "-rfE", f"--junitxml={junit}", "--durations=8"]
-    options += ["-k", keyword] if keyword else []
-    if importlib.util.find_spec("pytest_timeout"):
-        options.append("--timeout=150")
-    if setup.on_gpu and importlib.util.find_spec("xdist"):
-        options += ["-n", "4", "--dist", "worksteal"]
-    # threads that spin slow each other down by much where processes share the cores
-    threads = {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}
-    environ = {"HIERA_TEST_DEVICE": setup.device.type, **threads}
-    try:
-        done = _launch(["-m", "pytest", *options, *files], setup, timeout, environ)
-        code, output = done.returncode, done.stdout
-    except ProgramError as error:
-        code, output = -1, str(error)
-    found = read_junit(junit) if junit.exists() else {"passed": 0, "failed": 0, "skipped": 0}
-    return {**found, "exit_code": code, "output": output[-2 * TAIL :].splitlines()}
-
-
-def read_junit(path: Path) -> dict[str, Any]:
-    """Read pytest's report of a run."""
-    found: dict[str, Any] = {"passed": 0, "failed": 0, "skipped": 0, "failures": {}, "skips": {}}
-    for case in ElementTree.parse(path).iter("testcase"):
-        name = f"{case.get('classname', '').removeprefix('tests.')}::{case.get('name')}"
-        problem = next((child for child in case if child.tag in ("failure", "error")), None)
-        skipped = case.find("skipped")
-        if problem is not None:
-            found["failed"] += 1
-            text = f"{problem.get('message') or ''}\n{(problem.text or '')[-1500:]}"
-            found["failures"][name] = text.splitlines()
-        elif skipped is not None:
-            found["skipped"] += 1
-            found["skips"][name] = (skipped.get("message") or "")[:200]
-        else:
-            found["passed"] += 1
-    return found
 
 
 def measure_engine(mode: Mode, size: str, batch: int, setup: Setup) -> dict[str, Any]:
@@ -211,6 +109,7 @@ class TimedPretrain(Pretrain):
 
 def _time_fit(case: Case, item: ClipBatch, setup: Setup, *, graph: bool) -> float:
     """Return the seconds of a step of the trainer."""
+    use_fast_cuda(setup.device, exact=False)
     world = World(0, 1, setup.device)
     warm_up, steps = (2, 4) if setup.micro else (5, 30)
     torch.manual_seed(0)

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 
@@ -120,12 +121,13 @@ def test_a_lost_cuda_context_starts_another_process(
         gpu_check.main(["--out", str(tmp_path), "--minutes", "1"])
     (command,) = commands
     assert command[0] == sys.executable and command[1].endswith("gpu_check.py")
-    assert command[2:7] == ["--out", str(tmp_path), "--minutes", "1", "--resume"]
-    assert command[7:9] == ["--keep-errors", "--minutes"] and float(command[9]) <= 1
+    assert command[2:6] == ["--out", str(tmp_path), "--minutes", "1"]
+    assert command[6] == "--work" and Path(command[7]).is_dir()
+    assert command[8:11] == ["--resume", "--keep-errors", "--minutes"] and float(command[11]) <= 1
 
 
 def test_reports_of_pytest_are_read(tmp_path: Path) -> None:
-    from gpu_workloads import read_junit
+    from gpu_tests import read_junit
 
     test = tmp_path / "test_three.py"
     test.write_text(
@@ -141,6 +143,76 @@ def test_reports_of_pytest_are_read(tmp_path: Path) -> None:
     assert (found["passed"], found["failed"], found["skipped"]) == (1, 1, 1)
     assert found["skips"] == {"test_three::test_skipped": "the reason"}
     assert "what is wrong" in " ".join(found["failures"]["test_three::test_bad"])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_stopped_tests_are_counted_and_run_again(
+    workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gpu_tests
+    from gpu_check import has_failed, has_result
+    from gpu_timing import Setup
+
+    if workers:
+        pytest.importorskip("xdist")
+    folder = tmp_path / "tests"
+    folder.mkdir()
+    (folder / "test_four.py").write_text(
+        "import time, pytest\n"
+        "pytestmark = pytest.mark.gpu\n"
+        "@pytest.mark.parametrize('name', ['a b'])\n"
+        "def test_good(name): pass\n"
+        "def test_bad(): assert False\n"
+        "def test_skipped(): pytest.skip('the reason')\n"
+        "def test_long(): time.sleep(600)\n"
+        "def test_longer(): time.sleep(600)\n"
+    )
+    monkeypatch.setattr(gpu_tests, "ROOT", tmp_path)
+    monkeypatch.setattr("gpu_programs.ROOT", tmp_path)
+    monkeypatch.setenv("PYTEST_ADDOPTS", f"-n {workers}" if workers else "")
+    setup = Setup(device=torch.device("cpu"), micro=True, rounds=1, round_seconds=0.01)
+    found = gpu_tests.run_tests(setup, tmp_path, timeout=15)
+    assert [found[name] for name in ("passed", "failed", "skipped", "not_run")] == [1, 1, 1, 2]
+    assert [name.partition("::")[2] for name in found["failures"]] == ["test_bad"]
+    assert has_failed(found) and not has_result(found, keep_errors=False)
+    assert not has_failed({"passed": 3, "failed": 0})
+    with pytest.raises(gpu_tests.ProgramError, match="pytest: exit code 5"):
+        gpu_tests.run_tests(setup, tmp_path, timeout=60, keyword="no_such_test")
+
+
+def test_results_of_another_gpu_are_kept_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from gpu_check import read, write
+
+    path = tmp_path / "gpu_check.json"
+    assert read(path, {"name": "A"}) == {"cases": {}}
+    write(path, {"device": {"name": "NVIDIA A"}, "cases": {"ceilings": {"matmul_tflops": 1}}})
+    assert read(path, {"name": "NVIDIA A"})["cases"] == {"ceilings": {"matmul_tflops": 1}}
+    assert read(path, {"name": "NVIDIA B"}) == {"cases": {}}
+    (kept,) = tmp_path.iterdir()
+    assert (
+        kept.name.startswith("gpu_check_NVIDIA_A_torch_2_") and str(kept) in capsys.readouterr().out
+    )
+    assert json.loads(kept.read_text())["cases"] == {"ceilings": {"matmul_tflops": 1}}
+
+
+def test_cases_without_a_result_are_named_in_the_table_and_the_page() -> None:
+    from gpu_page import section
+    from gpu_table import table
+
+    cases = {
+        "tests": {"skipped": "10 s were left"},
+        "mae/base/32": {"error": {"type": "ValueError", "message": "why"}},
+        "mae/base/32+compile": {"skipped": "10 s were left"},
+    }
+    result = {"device": {"name": "H"}, "cases": cases}
+    assert "tests: skipped: 10 s were left\nmae/base/32: ERROR ValueError: why" in table(result)
+    partly = {"passed": 72, "failed": 0, "skipped": 1, "not_run": 5}
+    assert "72 passed, 0 failed, 1 skipped, 5 not run" in table(
+        {**result, "cases": {"tests": partly}}
+    )
+    assert "Tests that need a GPU: not run." in " ".join(section({"cases": cases}).split())
 
 
 def test_the_page_shows_what_is_measured_and_what_is_not() -> None:

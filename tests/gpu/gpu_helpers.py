@@ -15,6 +15,7 @@ from torch import nn
 
 from hiera_video.data.config import AugmentConfig
 from hiera_video.data.loading.loader import ClipBatch
+from hiera_video.models.compiled import compile_blocks
 from hiera_video.models.factory import create_model
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.runtime.distributed import World
@@ -22,7 +23,7 @@ from hiera_video.runtime.signals import StopSignal
 from hiera_video.train.config import OptimConfig, TrainConfig
 from hiera_video.train.state import TrainState, make_state
 from hiera_video.train.tasks import Classify, Pretrain, Task
-from hiera_video.train.trainer import RunInfo, Trainer
+from hiera_video.train.trainer import DONE, RunInfo, Trainer
 
 CLASSES, SIZE = 5, (16, 32, 32)
 
@@ -169,3 +170,24 @@ def train(trainer: Trainer, steps: int, **kind: Any) -> int:
     first = trainer.progress.step
     trainer.last_step = first + steps
     return trainer.fit(batches_from(first, **kind), StopSignal())
+
+
+def check_captured_steps(cuda: torch.device, change: str) -> None:
+    """Compare steps as a CUDA graph with the same without one, under another setting."""
+    accumulate = 2 if change == "accumulate" else 1
+    kind = {"precision": "bf16", "task": "pretrain", "mae": {}, "accumulate": accumulate}
+    trainers = [make_trainer(cuda, cuda_graph=graph, **kind) for graph in (True, False)]
+    before = weights_of(trainers[0])
+    for trainer in trainers:
+        model: Any = trainer.state.model
+        model.checkpointing = change == "checkpointing"
+        if change == "compile":
+            compile_blocks(model)
+        trainer.last_step = 4
+        parts = ([make_batch(step=2 * step), make_batch(step=2 * step + 1)] for step in range(8))
+        steps = (step[:accumulate] for step in parts)
+        assert trainer.fit(steps, StopSignal()) == DONE
+    graph = trainers[0].forward_backward.graph
+    assert graph and graph.captured
+    moved = difference(weights_of(trainers[1]), before)
+    assert difference(*map(weights_of, trainers)) <= 0.15 * moved

@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from gpu_helpers import difference, make_batch, make_trainer, train, weights_of
+from gpu_helpers import (
+    check_captured_steps,
+    difference,
+    make_batch,
+    make_trainer,
+    train,
+    weights_of,
+)
 
 from hiera_video.models.compiled import compile_blocks
 from hiera_video.models.factory import create_model
@@ -61,3 +68,7 @@ def test_compiled_inference(device: torch.device) -> None:
             model(clips)
             assert counters["stats"]["unique_graphs"] == graphs > 0
             assert not counters["graph_break"]
+
+
+def test_compiled_steps_as_a_graph(cuda: torch.device) -> None:
+    check_captured_steps(cuda, "compile")

@@ -144,7 +144,8 @@ def test_the_writing_thread_of_tensorboard_prints_no_traceback(
     thread = next(thread for thread in threading.enumerate() if hasattr(thread, "_next_flush_time"))
     while thread._next_flush_time == 0:  # it has not flushed its first number
         time.sleep(0.01)
-    shutil.rmtree(tmp_path / "tensorboard")
+    while (tmp_path / "tensorboard").exists():  # the thread may be about to write a file into it
+        shutil.rmtree(tmp_path / "tensorboard", ignore_errors=True)
     thread._next_flush_time = 0  # flush the next number too, instead of in two minutes
     log.write(2, "train", loss=1.0)
     thread.join(timeout=60)
