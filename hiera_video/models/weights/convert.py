@@ -13,6 +13,14 @@ from hiera_video.errors import CheckpointError
 from hiera_video.models.hiera import Hiera, HieraEncoder
 from hiera_video.models.mvit.names import resize_relative_positions
 from hiera_video.models.registry import SIZES
+from hiera_video.models.weights.heads import (
+    AUTOENCODER,
+    CLASSIFIER,
+    ENCODER,
+    FUSION,
+    HEAD,
+    unnamed_heads,
+)
 from hiera_video.models.weights.inflate import (
     DECODER_PREFIXES,
     Inflation,
@@ -22,12 +30,6 @@ from hiera_video.models.weights.inflate import (
 )
 from hiera_video.models.weights.timm_names import merge_window_positions
 from hiera_video.utils.text_files import count_of
-
-_CLASSIFIER = ("norm.", "head.")
-_FUSION = ("encoder_norm.", "multi_scale_fusion_heads.")
-_AUTOENCODER = (*_FUSION, *DECODER_PREFIXES)
-_ENCODER = ("blocks.", "patch_embed.", "pos_embed")
-_HEAD = "head.projection.weight"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +54,9 @@ def adapt_state_dict(
     """Select and convert the tensors of `state` that `model` can load.
 
     Position embeddings are interpolated, image weights are inflated for video, and a head of
-    another class count is left out. A head, classifier, decoder or autoencoder may be missing or
-    unused as a whole. Any other mismatch of names or shapes raises an error, so another
-    architecture never loads in part.
+    another class count is left out, whatever its name. A head, classifier, decoder or autoencoder
+    may be missing or unused as a whole. Any other mismatch of names or shapes raises an error, so
+    another architecture never loads in part.
 
     Args:
         state: Tensors by name, from `state_dict.extract_state_dict`.
@@ -71,13 +73,20 @@ def adapt_state_dict(
     parameters = dict(model.named_parameters())
     _check_size(state, model, source)
     state, notes = _convert(state, model, source, inflation)
-    head, own_head = state.get(_HEAD), parameters.get(_HEAD)
+    head, own_head = state.get(HEAD), parameters.get(HEAD)
     if head is not None and own_head is not None and len(head) != len(own_head):
         notes.append(
             f"head newly initialised: the file has {count_of(len(head), 'class')}, the model "
             f"{len(own_head)}"
         )
         state = {name: value for name, value in state.items() if not name.startswith("head.")}
+    elif head is None and own_head is not None:
+        notes += [
+            f"head newly initialised: the file's {name} has {count_of(classes, 'class')}, the "
+            f"model {len(own_head)}"
+            for name, classes in unnamed_heads(state).items()
+            if classes != len(own_head)
+        ]
     adapted = {name: value for name, value in state.items() if name in parameters}
     for name, value in adapted.items():
         if not value.is_floating_point():
@@ -88,7 +97,7 @@ def adapt_state_dict(
             raise CheckpointError(
                 f"{source}: {name} is {list(value.shape)} in the file and "
                 f"{list(parameters[name].shape)} in the model; the checkpoint belongs to another "
-                f"architecture{_likely_size(state)}"
+                f"architecture{likely_size(state)}"
             )
     report = LoadReport(
         source=source,
@@ -113,23 +122,31 @@ def _check_size(state: State, model: HieraEncoder, source: str) -> None:
             f"{source}: has no patch_embed.proj.weight; the checkpoint is damaged or belongs to "
             "another model"
         )
-    width, depth = _width_and_depth(state)
+    width, depth = width_and_depth(state)
     config = model.config
     if (width, depth) != (config.embed_dim, config.depth):
         raise CheckpointError(
             f"{source}: has {width} channels and {depth} blocks, the model {config.embed_dim} and "
-            f"{config.depth}; the checkpoint belongs to another architecture{_likely_size(state)}"
+            f"{config.depth}; the checkpoint belongs to another architecture{likely_size(state)}"
+        )
+    channels = state["patch_embed.proj.weight"].shape[1]
+    if channels != config.in_chans:
+        raise CheckpointError(
+            f"{source}: takes {count_of(channels, 'channel')}, the model {config.in_chans}; create "
+            f"the model with in_chans={channels}"
         )
 
 
-def _width_and_depth(state: State) -> tuple[int, int]:
+def width_and_depth(state: State) -> tuple[int, int]:
+    """Return the channels of stage 1 and the number of blocks."""
     matches = (re.match(r"blocks\.(\d+)\.", name) for name in state)
     depth = 1 + max((int(match.group(1)) for match in matches if match), default=-1)
     return len(state["patch_embed.proj.weight"]), depth
 
 
-def _likely_size(state: State) -> str:
-    found = _width_and_depth(state)
+def likely_size(state: State) -> str:
+    """Return a remark on the size that the weights seem to have, or an empty text."""
+    found = width_and_depth(state)
     for size, shape in SIZES.items():
         if (shape["embed_dim"], sum(shape["stages"])) == found:
             return f" (it looks like hiera_{size}_…)"
@@ -160,7 +177,7 @@ def _convert(
 def _check_complete(state: State, model: HieraEncoder, report: LoadReport) -> None:
     """Raise an error unless only whole parts (head, classifier, decoder) are missing or unused."""
     optional: list[str] = []
-    parts = ((("head.",), ("norm.",)), (DECODER_PREFIXES, _FUSION), (("cls_token",), ()))
+    parts = ((("head.",), ("norm.",)), (DECODER_PREFIXES, FUSION), (("cls_token",), ()))
     for part, base in parts:
         if not any(name.startswith(part) for name in state):
             optional += part
@@ -172,8 +189,8 @@ def _check_complete(state: State, model: HieraEncoder, report: LoadReport) -> No
             f"{report.source}: lacks {_abbreviate(missing)}; the checkpoint is incomplete or "
             "belongs to another architecture"
         )
-    known = (*_ENCODER, *_CLASSIFIER, *_AUTOENCODER)
-    unused = _CLASSIFIER if not isinstance(model, Hiera) else (*_AUTOENCODER, "head.")
+    known = (*ENCODER, *CLASSIFIER, *AUTOENCODER)
+    unused = CLASSIFIER if not isinstance(model, Hiera) else (*AUTOENCODER, "head.")
     unexpected = [
         name for name in report.dropped if name.startswith(known) and not name.startswith(unused)
     ]
@@ -189,14 +206,20 @@ def _check_complete(state: State, model: HieraEncoder, report: LoadReport) -> No
 def _check_classifier(
     state: State, model: Hiera, report: LoadReport, known: tuple[str, ...]
 ) -> None:
-    """Raise an error if norm or head are new, but the source seems to have them by other names."""
-    new = [name for name in report.newly_initialised if name.startswith(_CLASSIFIER)]
+    """Raise an error if norm or head are new, but the source seems to have them by other names.
+
+    A head of another class count would be left out by any name.
+    """
+    new = [name for name in report.newly_initialised if name.startswith(CLASSIFIER)]
+    heads = unnamed_heads(state)
     likely = [
         name
         for name in report.dropped
-        if not name.startswith(known) and state[name].shape[-1:] == (model.num_features,)
+        if not name.startswith(known)
+        and state[name].shape[-1:] == (model.num_features,)
+        and heads.get(name, model.num_classes) == model.num_classes
     ]
-    if new and likely and not any(name.startswith(_AUTOENCODER) for name in state):
+    if new and likely and not any(name.startswith(AUTOENCODER) for name in state):
         raise CheckpointError(
             f"{report.source}: lacks {_abbreviate(new)}, but has {_abbreviate(likely)}, which may "
             "be its norm and head; rename them to norm.* and head.projection.*, or remove them to "

@@ -1,12 +1,11 @@
 """Load weights from files, run folders, the Hugging Face hub and the authors' server.
 
-Nothing here unpickles objects: torch files are always read with `weights_only=True`, which allows
-command-line arguments (`argparse.Namespace`, a bare record) beside tensors, numbers and strings.
+Nothing here unpickles objects: torch files are always read with `weights_only=True`, and objects
+beside tensors, numbers and strings are skipped; see `torch_files`.
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
 import re
 from collections.abc import Mapping
@@ -26,11 +25,13 @@ from hiera_video.models.hiera import Hiera, HieraEncoder
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.models.weights.architecture import constructor_arguments, rebuild_configs
 from hiera_video.models.weights.convert import LoadReport, adapt_state_dict
+from hiera_video.models.weights.heads import HEAD, unnamed_heads
 from hiera_video.models.weights.inflate import Inflation, State
 from hiera_video.models.weights.json_object import as_object, read_object
 from hiera_video.models.weights.link import read_through_link
 from hiera_video.models.weights.published import PUBLISHED, checkpoint_tags
 from hiera_video.models.weights.state_dict import extract_state_dict
+from hiera_video.models.weights.torch_files import load_torch_file, printable
 from hiera_video.models.weights.transformers_names import class_names_from_transformers
 from hiera_video.utils.archives import check_stored
 from hiera_video.utils.atomic_files import write_atomic
@@ -64,9 +65,9 @@ class Weights:
 
     @property
     def num_classes(self) -> int | None:
-        """Outputs of the head, or None without a head."""
-        head = self.state.get("head.projection.weight")
-        return None if head is None else len(head)
+        """Outputs of the head, or of a matrix that may be one by another name; None without."""
+        head = self.state.get(HEAD)
+        return next(iter(unnamed_heads(self.state).values()), None) if head is None else len(head)
 
 
 def load_pretrained(
@@ -325,13 +326,11 @@ def _read_file(path: Path) -> Any:
         if path.suffix == ".safetensors":
             return load_file(path)
         check_stored(path)
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        return load_torch_file(path)
     except Exception as error:  # safetensors, zip and the unpickler each raise their own types
         raise CheckpointError(
-            f"{path}: cannot be read ({_one_line(error)}); it is damaged, or contains objects "
-            "other than tensors, numbers and strings, which are never loaded; save its state dict "
-            "alone, preferably as .safetensors"
+            f"{path}: cannot be read ({_one_line(error)}); it is damaged, or contains objects that "
+            "cannot be skipped; save its state dict alone, preferably as .safetensors"
         ) from error
 
 
@@ -356,10 +355,11 @@ def _hub_folder(repository: str) -> Path:
 def _one_line(error: Exception) -> str:
     """Return the first line of a message, without terminal codes and torch's advice to unpickle."""
     text = str(error).strip()
-    text = text.partition("WeightsUnpickler error: ")[2].partition(" was not an")[0] or text
+    text = text.partition("\n\nCheck the documentation")[0]
+    fact = text.partition("WeightsUnpickler error: ")[2] or text.rpartition("\n\n")[2]
+    text = fact.partition(" was not an")[0] or text
     message = _TERMINAL_CODE.sub("", text.strip().partition("\n")[0])
-    printable = "".join(char if char.isprintable() else "?" for char in message)
-    return f"{type(error).__name__}: {printable[:160] or 'no details'}"
+    return f"{type(error).__name__}: {printable(message) or 'no details'}"
 
 
 def _download(address: str) -> Path:

@@ -14,8 +14,10 @@ from torch import Tensor
 from hiera_video.errors import CheckpointError
 from hiera_video.models.mvit.names import rename_from_mvit
 from hiera_video.models.vit.names import rename_from_mae_st, rename_from_videomae
+from hiera_video.models.weights.heads import rename_from_mmaction
 from hiera_video.models.weights.inflate import State
 from hiera_video.models.weights.timm_names import rename_from_timm
+from hiera_video.models.weights.torch_files import UnreadObject
 from hiera_video.models.weights.transformers_names import PATCHES, rename_from_transformers
 
 logger = logging.getLogger(__name__)
@@ -58,8 +60,10 @@ def extract_state_dict(contents: Any, source: str) -> State:
         source: Name of the checkpoint in messages.
 
     Raises:
-        CheckpointError: If there are no tensors, two models, or a tensor without plain values.
+        CheckpointError: If there are no tensors, two models, a tensor without plain values, or an
+            object that was not read in the place of a model or of a tensor.
     """
+    _check_models(contents, source)
     found = dict(_state_dicts(contents))
     models = {
         f"{path}{prefix}": (path, prefix)
@@ -77,6 +81,7 @@ def extract_state_dict(contents: Any, source: str) -> State:
             f"{', '.join(_KEYS)}"
         )
     _check_values(state, source)
+    state = rename_from_mmaction(state, source)
     for rename in (
         *(rename_from_videomae, rename_from_mae_st, rename_from_transformers, rename_from_timm),
         rename_from_mvit,
@@ -84,6 +89,19 @@ def extract_state_dict(contents: Any, source: str) -> State:
         state = rename(state)
     _check_axes(state, source)
     return state
+
+
+def _check_models(contents: Any, source: str) -> None:
+    """Raise an error if the file or one of its models is an object instead of a mapping."""
+    models = {"its content": contents}
+    if isinstance(contents, Mapping):
+        models = {key: contents[key] for key in _KEYS if key in contents}
+    for key, value in models.items():
+        if isinstance(value, UnreadObject):
+            raise CheckpointError(
+                f"{source}: {key} is an object of {value.name}, which is not loaded; save its "
+                "state dict, torch.save(model.state_dict(), …)"
+            )
 
 
 def _keys_of(contents: Any) -> Iterator[str]:
@@ -94,13 +112,13 @@ def _state_dicts(contents: Any, path: str = "", depth: int = 0) -> Iterator[tupl
     """Yield each mapping with tensors by its path, such as `model.`, without wrappers' segments."""
     if not isinstance(contents, Mapping) or depth > _MAX_NESTING:
         return
-    state = {
+    state: dict[str, Any] = {
         _remove_wrappers(name): value
         for name, value in contents.items()
-        if isinstance(name, str) and isinstance(value, Tensor)
+        if isinstance(name, str) and isinstance(value, Tensor | UnreadObject)
     }
-    if state:
-        yield path, state
+    if any(isinstance(value, Tensor) for value in state.values()):
+        yield path, state  # `_check_values` refuses unread objects if this is the model
     for key, value in contents.items():
         yield from _state_dicts(value, f"{path}{key}.", depth + 1)
 
@@ -147,6 +165,11 @@ def _remove_prefix(state: State, prefix: str) -> State:
 
 def _check_values(state: State, source: str) -> None:
     for name, value in state.items():
+        if isinstance(value, UnreadObject):
+            raise CheckpointError(
+                f"{source}: {name} is an object of {value.name} among the weights, which is not "
+                "loaded; save tensors alone in the state dict"
+            )
         if value.layout != torch.strided or value.is_meta or value.is_quantized:
             kind = "has no values" if value.is_meta else "is sparse or quantised"
             raise CheckpointError(

@@ -132,7 +132,7 @@ def test_pickled_code_never_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"model_state": {"a": torch.zeros(1)}, "bomb": Bomb()}, "bomb.pth")
     with pytest.raises(
-        CheckpointError, match=r"bomb.pth: cannot be read .*contains objects other than tensors"
+        CheckpointError, match=r"bomb.pth: cannot be read .*mkdir whose module posix is blocked"
     ):
         read_weights("bomb.pth")
     assert not (tmp_path / "exploded").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 from contextlib import suppress
 
@@ -15,7 +14,6 @@ from hiera_video.errors import CheckpointError
 from hiera_video.models.factory import create_model
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.weights.convert import adapt_state_dict
-from hiera_video.models.weights.load import read_weights
 from hiera_video.models.weights.state_dict import extract_state_dict
 
 NAME = "hiera_micro_16x32"
@@ -158,22 +156,6 @@ def test_tensors_of_any_shape_are_one_line_errors(shape):
     damaged = {**video.state_dict(), "pos_embed_spatial": torch.zeros(shape)}
     with pytest.raises(CheckpointError, match=words):
         extract_state_dict(damaged, "x")
-
-
-class Custom:
-    """An object of a class that no reader knows."""
-
-
-def test_objects_beside_the_weights(state, tmp_path):
-    path = tmp_path / "x.pth"
-    arguments = argparse.Namespace(lr=0.1, model="hiera")
-    torch.save({"module": state, "args": arguments}, path)
-    assert equal(read_weights(path).state, state)
-    torch.save({"module": state, "args": Custom()}, path)
-    with pytest.raises(CheckpointError, match="contains objects other than tensors") as caught:
-        read_weights(path)
-    message = str(caught.value)
-    assert message.isprintable() and "Custom" in message
 
 
 def test_a_classifier_in_wrapped_names_gives_equal_logits(state, tmp_path):
