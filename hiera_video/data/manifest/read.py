@@ -12,6 +12,7 @@ recognised by their form. Every path stays inside the root, links followed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,13 @@ def read_manifest(
             f"data.root={root}: is a URL, which needs an index of tar shards; {source} is not one"
         )
     if is_json:
-        return _read_annotations(path, content, root, follow_links)
+        annotations = require_annotations(path, content)
+        if frames is not None:
+            raise ManifestError(
+                f"{path}: names videos, and data.decoder=frames reads folders of frames; make "
+                f"their list with `hiera-video prepare ssv2 --json {path} --frames FOLDER`"
+            )
+        return _read_annotations(path, annotations, root, follow_links)
     options = ListOptions(
         root=root, separator=separator, multi_label=multi_label, follow_links=follow_links
     )
@@ -111,10 +118,9 @@ def prepare_command(source: str) -> str:
 
 
 def _read_annotations(
-    path: Path, entries: object, root: str | None, follow_links: bool
+    path: Path, annotations: Sequence[dict[str, Any]], root: str | None, follow_links: bool
 ) -> Manifest:
     """Read `[{"id", "template", …}, …]`; class indices are in `labels.json` beside it."""
-    annotations = require_annotations(path, entries)
     folder = Path(root) if root is not None else path.parent / "videos"
     if not folder.is_dir():
         raise ManifestError(
@@ -123,7 +129,8 @@ def _read_annotations(
     names_file = path.parent / "labels.json"
     if not names_file.is_file():
         raise ManifestError(
-            f"{names_file}: no such file; {path.name} needs it for the class indices"
+            f"{names_file}: no such file; {path.name} needs it for the class indices (some copies "
+            "of Something-Something call it something-something-v2-labels.json: rename it)"
         )
     names = read_class_names(names_file)
     index_of = {name: index for index, name in enumerate(names)}
@@ -166,8 +173,22 @@ def require_annotations(path: Path, entries: object) -> list[dict[str, Any]]:
         form = '[{"id": …, "template": …}, …]'
         raise ManifestError(
             f"{path}: is not of the form {form}, as Something-Something's annotations are"
+            f"{_other_json(entries)}"
         )
     return entries
+
+
+def _other_json(content: object) -> str:
+    """Return the end of the message about a JSON file that is of another known form."""
+    values = list(content.values()) if isinstance(content, dict) else []
+    if values and all(type(value) in (str, int) for value in values):
+        return "; it names the classes: leave it beside train.json, as labels.json, and pass that"
+    if values and all(isinstance(value, dict) and "annotations" in value for value in values):
+        return (
+            "; for Kinetics, use the csv of the same split: `hiera-video prepare kinetics --csv "
+            "train.csv --videos FOLDER`"
+        )
+    return ""
 
 
 def class_of_template(template: str) -> str:

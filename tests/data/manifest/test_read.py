@@ -236,6 +236,18 @@ def test_something_something(tmp_path: Path) -> None:
             'is not of the form [{"id": …, "template": …}, …], as Something-Something\'s',
         ),
         (
+            {"labels.json": '{"a": "0", "b": "1"}'},
+            "labels.json",
+            "annotations are; it names the classes: leave it beside train.json, as labels.json, "
+            "and pass that",
+        ),
+        (
+            {"t.json": '{"a": {"annotations": {"label": "x"}}}'},
+            "t.json",
+            "annotations are; for Kinetics, use the csv of the same split: `hiera-video prepare "
+            "kinetics --csv train.csv --videos FOLDER`",
+        ),
+        (
             {"t.json": '[{"id": "1"}]'},
             "t.json",
             "videos: no such folder; put the videos of t.json there or set data.root",
@@ -243,7 +255,8 @@ def test_something_something(tmp_path: Path) -> None:
         (
             {"t.json": '[{"id": "1"}]', "videos/1.mp4": ""},
             "t.json",
-            "labels.json: no such file; t.json needs it for the class indices",
+            "labels.json: no such file; t.json needs it for the class indices (some copies of "
+            "Something-Something call it something-something-v2-labels.json: rename it)",
         ),
         (
             {
@@ -273,6 +286,16 @@ def test_bad_sources(
         write(tmp_path / name, content)
     with pytest.raises(ManifestError, match=re.escape(words)):
         read_manifest(source)
+
+
+def test_annotations_do_not_name_folders_of_frames(tmp_path: Path) -> None:
+    source = write(tmp_path / "train.json", '[{"id": "1", "template": "X"}]')
+    words = (
+        f"{source}: names videos, and data.decoder=frames reads folders of frames; make their list "
+        f"with `hiera-video prepare ssv2 --json {source} --frames FOLDER`"
+    )
+    with pytest.raises(ManifestError, match=re.escape(words)):
+        read_manifest(source, frames=FRAMES)
 
 
 def test_a_missing_root(tmp_path: Path) -> None:
