@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from hiera_video.data.manifest.labels import NO_CLASSES
+from hiera_video.data.manifest.labels import INDEX_FOR_NAME, LETTER, NO_CLASSES
 from hiera_video.data.manifest.record import VIDEO_SUFFIXES
 from hiera_video.errors import ManifestError
 
@@ -54,6 +54,8 @@ class ColumnReader:
         if self._multi_label:
             labels = re.sub(r"[,\s]+", ";", ";".join(columns))
             return video, (labels.strip(' ";') and labels) or NO_CLASSES, []
+        if certain and len(columns) > 1 and all(map(LETTER.search, columns[:2])):
+            raise _class_name_error(where, " ".join(columns))
         if len(columns) not in (0, 1, 3) or not (certain or _is_plain_path(video)):
             raise ManifestError(
                 f"{where}: {line[:120]!r} is not `path label [start_seconds end_seconds]`; correct "
@@ -120,11 +122,22 @@ def sniff_separator(path: Path, lines: Sequence[tuple[int, str]]) -> str:
     }
     best = max(SEPARATORS, key=lambda separator: fitting[separator])
     if fitting[best] == 0:
+        for (number, _), text in zip(lines, texts, strict=True):
+            found = SUFFIX_AND_SEPARATOR.search(text)
+            if found is not None and LETTER.search(text, found.end()):
+                raise _class_name_error(f"{path}:{number}", text[found.end() :])
         raise ManifestError(
             f"{path}:1: cannot detect the separator of path and label in {texts[0][:80]!r}; "
-            "write `path label` or set data.separator (tried `::`, tab, comma, space)"
+            "write `path label`, with class indices from 0, or set data.separator (tried `::`, "
+            "tab, comma, space)"
         )
     return best
+
+
+def _class_name_error(where: str, label: str) -> ManifestError:
+    return ManifestError(
+        f"{where}: label {label.strip()[:80]!r} is not a class index; {INDEX_FOR_NAME}"
+    )
 
 
 def _is_plain_path(text: str) -> bool:

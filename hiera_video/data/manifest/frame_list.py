@@ -8,19 +8,24 @@ PySlowFast writes one picture per line:
 
     original_vido_id video_id frame_id path labels      (sic)
     74225 0 0 74225/74225_000001.jpg ""
+    YSKX3 7 0 YSKX3/YSKX3-000001.jpg "92,147"
 """
 
 from __future__ import annotations
 
 import itertools
+import logging
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from hiera_video.data.manifest.labels import LabelReader
-from hiera_video.data.manifest.record import VIDEO_SUFFIXES, Label, Record
+from hiera_video.data.manifest.record import VIDEO_SUFFIXES, Label, Record, as_tuple
 from hiera_video.errors import ManifestError
 from hiera_video.utils.safe_paths import SafeRoot
+
+logger = logging.getLogger(__name__)
 
 FRAMES = re.compile(r"[0-9]{1,9}")
 LABELS = re.compile(r'[0-9]{1,9}(?:;[0-9]{1,9})*;?|;|""')
@@ -84,7 +89,10 @@ def read_folder_list(
         folder, frames, label = columns
         if int(frames) == 0:
             raise ManifestError(
-                f"{where}: num_frames is 0; remove the line or extract the frames again"
+                f"{where}: num_frames is 0; remove the line or extract the frames again; if the 0 "
+                "is a first frame (MMAction2's `frame_dir offset num_frames label`, VideoMAEv2's "
+                "`frame_dir start total`), which is not supported, put the frames of each clip "
+                "into a folder of its own and write `frame_dir num_frames label`"
             )
         records.append(
             Record(
@@ -94,18 +102,38 @@ def read_folder_list(
                 num_frames=int(frames),
             )
         )
+    if len(records) > 1 and all(record.num_frames == 1 for record in records):
+        logger.warning(
+            "warning: %s: num_frames is 1 on every line; if the lines are VideoMAEv2's `frame_dir "
+            'start total` for pre-training, write `frame_dir total ""`',
+            path,
+        )
     return records
 
 
+@dataclass(slots=True)
+class _PictureVideo:
+    """The pictures of a video so far."""
+
+    line: int
+    """Number of its first line."""
+    folder: str
+    num_frames: int = 0
+    labels: set[int] = field(default_factory=set)
+    """The labels of all its frames."""
+
+
 def read_picture_list(
-    path: Path, lines: Lines, root: SafeRoot, labels: LabelReader
+    path: Path, lines: Lines, root: SafeRoot, labels: LabelReader, *, multi_label: bool
 ) -> list[Record]:
     """Read a list of pictures, one record per video.
 
-    The pictures of a video must be listed in order and lie in one folder.
+    The pictures of a video must be listed in order and lie in one folder. If the list is
+    multi-label (`multi_label`, or several labels in one line), a video has the labels of all its
+    frames. Otherwise all its frames that have a label must have the same.
     """
-    videos: dict[str, tuple[int, str, Label, int]] = {}
-    """Video → number of its first line, folder, label, pictures so far."""
+    videos: dict[str, _PictureVideo] = {}
+    has_several, problem = multi_label, ""
     for number, line in itertools.islice(lines, 1, None):
         where = f"{path}:{number}"
         columns = line.split()
@@ -114,26 +142,49 @@ def read_picture_list(
                 f"{where}: has {len(columns)} columns, the header {len(PICTURE_COLUMNS)}: "
                 f'{" ".join(PICTURE_COLUMNS)}; write labels as "3,7", and "" for none'
             )
-        video, _, frame, picture, text = columns
+        name, _, frame, picture, text = columns
         folder = str(PurePosixPath(picture).parent)
-        new = (number, folder, labels.read(_unquote(text, where), where), 0)
-        first, known_folder, label, count = videos.setdefault(video, new)
-        if folder != known_folder:
+        label = labels.read(_unquote(text, where), where)
+        video = videos.get(name)
+        if video is None:
+            video = videos[name] = _PictureVideo(number, folder)
+        if folder != video.folder:
             raise ManifestError(
-                f"{where}: {picture!r} is not in the folder of the other frames of {video} "
-                f"({known_folder}); put all frames of a video into one folder"
+                f"{where}: {picture!r} is not in the folder of the other frames of {name} "
+                f"({video.folder}); put all frames of a video into one folder"
             )
-        if frame != str(count):
+        if frame != str(video.num_frames):
             raise ManifestError(
-                f"{where}: frame_id {frame} of {video} follows {count} others; list frames in "
-                "order, from 0"
+                f"{where}: frame_id {frame} of {name} follows {video.num_frames} others; list "
+                "frames in order, from 0"
             )
-        videos[video] = (first, folder, label, count + 1)
+        video.num_frames += 1
+        if label is None:
+            continue
+        has_several |= isinstance(label, tuple)
+        if not has_several and not problem and video.labels and label not in video.labels:
+            problem = (
+                f"{where}: {name} has label {label} here and {min(video.labels)} on earlier "
+                "frames; set data.multi_label=true, which gives a video the labels of all its "
+                "frames, or write one label for all"
+            )
+        video.labels.update(as_tuple(label))
+    if problem and not has_several:
+        raise ManifestError(problem)
+
+    def label_of(video: _PictureVideo) -> Label:
+        if not video.labels:
+            return () if multi_label else None
+        return tuple(sorted(video.labels)) if has_several else min(video.labels)
+
     return [
         Record(
-            path=root.resolve(folder, f"{path}:{number}"), label=label, row=row, num_frames=count
+            path=root.resolve(video.folder, f"{path}:{video.line}"),
+            label=label_of(video),
+            row=row,
+            num_frames=video.num_frames,
         )
-        for row, (number, folder, label, count) in enumerate(videos.values())
+        for row, video in enumerate(videos.values())
     ]
 
 

@@ -13,6 +13,11 @@ NO_LABEL = '""'
 NO_CLASSES = ";"
 """A video of a multi-label list that shows none of the classes."""
 INDEX = re.compile(r"[0-9]{1,9}")
+LETTER = re.compile(r"[^\W\d_]")
+INDEX_FOR_NAME = (
+    "write the class's index instead of its name, from 0, and the names in their order into "
+    "labels.txt beside the list"
+)
 
 
 class LabelReader:
@@ -29,12 +34,13 @@ class LabelReader:
         self._num_names, self._names_source = num_names, names_source
         self._known: dict[str | None, Label] = {None: None, NO_LABEL: None, NO_CLASSES: ()}
 
-    def read(self, text: str | None, where: str) -> Label:
+    def read(self, text: str | None, where: str, *, may_be_header: bool = False) -> Label:
         """Return the label that `text` spells; None: the line has none.
 
         Args:
             text: The column.
             where: Position in the list, for messages.
+            may_be_header: The line may be a header, as it is the first one and names no video.
 
         Raises:
             ManifestError: It is not a class index, or higher than the class names permit.
@@ -42,7 +48,7 @@ class LabelReader:
         if text in self._known:
             return self._known[text]
         assert text is not None
-        label = _parse_label(text, where)
+        label = _parse_label(text, where, may_be_header)
         for index in as_tuple(label):
             if self._num_names is not None and index >= self._num_names:
                 raise ManifestError(
@@ -54,21 +60,32 @@ class LabelReader:
         return label
 
 
-def _parse_label(text: str, where: str) -> Label:
+def _parse_label(text: str, where: str, may_be_header: bool) -> Label:
     parts = text.split(";")
     if len(parts) > 1 and parts[-1] == "":
         parts.pop()  # `3;` is one label of a multi-label list
     for part in parts:
         if INDEX.fullmatch(part) is None:
-            header = "; remove a header line" if where.endswith(":1") else ""
-            remedy = ", or set data.multi_label=true" if "," in part else ""
             raise ManifestError(
                 f"{where}: label {part[:80]!r} is not a class index: must be a whole number from "
-                f"0, several joined by `;`{remedy}{header}"
+                f"0, several joined by `;`; {_label_remedy(part, may_be_header)}"
             )
     if ";" not in text:
         return int(text)
     return tuple(sorted({int(part) for part in parts}))
+
+
+def _label_remedy(part: str, may_be_header: bool) -> str:
+    """Return what to do about a label that is not a class index."""
+    if "," in part:
+        return "set data.multi_label=true"
+    if LETTER.search(part):
+        return f"remove a header line, or {INDEX_FOR_NAME}" if may_be_header else INDEX_FOR_NAME
+    if re.fullmatch(r"-[0-9]+", part):
+        return f"write `{NO_LABEL}` for a video without label"
+    if written := re.fullmatch(r'"?([0-9]{1,9})(?:\.0*)?"?', part):
+        return f"write {written[1]}"
+    return "correct it"
 
 
 def format_label(label: Label) -> str:

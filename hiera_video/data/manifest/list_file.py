@@ -12,13 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hiera_video.data.manifest.class_names import find_class_names
-from hiera_video.data.manifest.columns import ColumnReader, sniff_separator
+from hiera_video.data.manifest.columns import LONGEST_LINE, ColumnReader, sniff_separator
 from hiera_video.data.manifest.frame_list import (
     Lines,
     is_folder_list,
     is_picture_list,
     read_folder_list,
     read_picture_list,
+)
+from hiera_video.data.manifest.known_files import (
+    refuse_known_files,
+    refuse_lists_with_offsets,
+    refuse_ucf101_numbers,
 )
 from hiera_video.data.manifest.labels import NO_LABEL, LabelReader, format_label
 from hiera_video.data.manifest.record import VIDEO_SUFFIXES, Manifest, Record
@@ -57,6 +62,8 @@ def read_list(path: Path, options: ListOptions) -> Manifest:
     head = list(itertools.islice(remaining, SNIFFED_LINES))
     if not head:
         raise ManifestError(f"{path}: is empty; write one `path label` line per video")
+    texts = [line[:LONGEST_LINE] for _, line in head]
+    refuse_known_files(path, texts)
     lines = itertools.chain(head, remaining)
     root = SafeRoot(
         path.parent if options.root is None else options.root, follow_links=options.follow_links
@@ -64,15 +71,19 @@ def read_list(path: Path, options: ListOptions) -> Manifest:
     names, names_file = find_class_names(path)
     labels = LabelReader(None if names is None else len(names), str(names_file))
     if is_picture_list(head):
-        records = read_picture_list(path, lines, root, labels)
+        records = read_picture_list(path, lines, root, labels, multi_label=options.multi_label)
     elif is_folder_list(head, multi_label=options.multi_label):
         records = read_folder_list(path, lines, root, labels, multi_label=options.multi_label)
     else:
+        if not options.multi_label:
+            refuse_lists_with_offsets(path, texts)
         columns = ColumnReader(
             options.separator or sniff_separator(path, head), options.multi_label
         )
         with collector_paused():
             records = _read_video_list(path, lines, root, columns, labels)
+        if names is None:
+            refuse_ucf101_numbers(path, records)
     manifest = Manifest(
         records=tuple(records), class_names=names, multi_label=False, source=str(path)
     )
@@ -172,6 +183,8 @@ def _read_video_list(
         where = f"{name}:{number}"
         video, label, times = columns.read(line, where)
         full = root.resolve(video, where)
+        may_be_header = not records and not video.lower().endswith(VIDEO_SUFFIXES)
+        index = labels.read(label, where, may_be_header=may_be_header)
         start = end = None
         if times:
             start, end = _parse_times(times, where)
@@ -179,12 +192,15 @@ def _read_video_list(
         key = full if start is None or end is None else (full, start, end)
         if key in known:
             first = _line_of(key, path, root, columns)
-            raise ManifestError(f"{where}: {video!r} is also on line {first}; remove one of them")
+            raise ManifestError(
+                f"{where}: {video!r} is also on line {first}; remove one of them (to train on some "
+                "videos more often, use data.train_repeats or train.balanced_sampling=true)"
+            )
         known.add(key)
         records.append(
             Record(
                 path=full,
-                label=labels.read(label, where),
+                label=index,
                 row=len(records),
                 start_seconds=start,
                 end_seconds=end,

@@ -113,10 +113,23 @@ class Manifest:
         for record in self.records:
             if record.label is None:
                 raise ManifestError(
-                    f"{self.source}: {record.path} has no label; write `path label` lines or put "
-                    "the videos into one folder a class; masked pre-training "
-                    "(train.task=pretrain) and hiera-video predict need none"
+                    f"{self.source}: {record.path} has no label; {self._label_remedy(record)}; "
+                    "masked pre-training (train.task=pretrain) and hiera-video predict need none"
                 )
+
+    def _label_remedy(self, record: Record) -> str:
+        if record.num_frames is None:
+            return "write `path label` lines or put the videos into one folder a class"
+        if self.multi_label:
+            return (
+                "write its labels; if videos without labels show none of the classes, set "
+                "data.multi_label=true"
+            )
+        return (
+            "write `frame_dir num_frames label` lines; for Something-Something, whose lists by "
+            "PySlowFast have no labels, `hiera-video prepare ssv2 --json train.json --frames "
+            "FOLDER` writes them"
+        )
 
     def require_labels_below(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,85 @@ def test_pyslowfast_list(tmp_path: Path) -> None:
             read_manifest(str(listing))
 
 
+HEADER = "original_vido_id video_id frame_id path labels\n"
+
+
+def write_frames(listing: Path, **videos: list[str]) -> str:
+    """Write a list of pictures; each video has the labels of its frames."""
+    rows = [
+        f"{video} 0 {frame} {video}/{frame}.jpg {label}\n"
+        for video, labels in videos.items()
+        for frame, label in enumerate(labels)
+    ]
+    listing.write_text(HEADER + "".join(rows))
+    return str(listing)
+
+
+def test_labels_of_frames(tmp_path: Path) -> None:
+    """A video has the labels of all its frames, as in PySlowFast's val and test of Charades."""
+    frames = {"a": ['""', '"3"', '"5,1"'], "b": ['"2"', '"4"'], "c": ['""', '""']}
+    listing = write_frames(tmp_path / "val.csv", **frames)
+    for options, unlabelled in (({"multi_label": True}, ()), ({}, None)):
+        manifest = read_manifest(listing, **options)  # type: ignore[arg-type]
+        assert manifest.multi_label
+        assert [(r.label, r.num_frames) for r in manifest.records] == [
+            ((1, 3, 5), 3),
+            ((2, 4), 2),
+            (unlabelled, 2),
+        ]
+    listing = write_frames(tmp_path / "one.csv", a=["3", "4"], b=["5", '""'])
+    manifest = read_manifest(listing, multi_label=True)
+    assert [record.label for record in manifest.records] == [(3, 4), (5,)]
+
+
+def test_one_label_for_the_frames_of_a_video(tmp_path: Path) -> None:
+    listing = write_frames(tmp_path / "a.csv", a=['""', "3", "3"], b=["0", '""'], c=['""'])
+    manifest = read_manifest(listing)
+    assert [record.label for record in manifest.records] == [3, 0, None]
+    assert not manifest.multi_label
+    listing = write_frames(tmp_path / "b.csv", a=["1", "1"], b=["3", '""', "5", "6"])
+    words = (
+        "b.csv:6: b has label 5 here and 3 on earlier frames; set data.multi_label=true, which "
+        "gives a video the labels of all its frames, or write one label for all"
+    )
+    with pytest.raises(ManifestError, match=re.escape(words)):
+        read_manifest(listing)
+
+
+def test_frames_without_labels_name_the_way_to_labels(tmp_path: Path) -> None:
+    """PySlowFast's lists of Something-Something v2 have no labels."""
+    listing = write_frames(tmp_path / "a.csv", a=['""', '""'])
+    words = (
+        "/a has no label; write `frame_dir num_frames label` lines; for Something-Something, whose "
+        "lists by PySlowFast have no labels, `hiera-video prepare ssv2 --json train.json --frames "
+        "FOLDER` writes them; masked pre-training"
+    )
+    with pytest.raises(ManifestError, match=re.escape(words)):
+        read_manifest(listing).require_labels()
+    listing = write_frames(tmp_path / "b.csv", a=['"3,5"'], b=['""'])
+    words = (
+        "/b has no label; write its labels; if videos without labels show none of the classes, set "
+        "data.multi_label=true; masked pre-training"
+    )
+    with pytest.raises(ManifestError, match=re.escape(words)):
+        read_manifest(listing).require_labels()
+    read_manifest(listing, multi_label=True).require_labels()
+
+
+def test_single_frames_are_questioned(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """VideoMAEv2's `frame_dir start total` reads as one frame and a label."""
+    listing = tmp_path / "a.csv"
+    listing.write_text("x 1 58\ny 2 29\n")
+    read_manifest(str(listing))
+    assert caplog.messages == []
+    listing.write_text("x 1 58\ny 1 29\n")
+    read_manifest(str(listing))
+    assert caplog.messages == [
+        f"warning: {listing}: num_frames is 1 on every line; if the lines are VideoMAEv2's "
+        '`frame_dir start total` for pre-training, write `frame_dir total ""`'
+    ]
+
+
 def test_lists_that_are_not_of_frame_folders(tmp_path: Path) -> None:
     listing = tmp_path / "list.txt"
     for line, label, start in (
@@ -95,8 +175,17 @@ def test_lists_that_are_not_of_frame_folders(tmp_path: Path) -> None:
         (record,) = read_manifest(str(listing)).records
         assert (record.label, record.start_seconds, record.num_frames) == (label, start, None)
     listing.write_text("a 5 0\nb 0 1\n")
-    with pytest.raises(ManifestError, match=r"list.txt:2: num_frames is 0; remove the line"):
+    words = (
+        "list.txt:2: num_frames is 0; remove the line or extract the frames again; if the 0 is a "
+        "first frame (MMAction2's `frame_dir offset num_frames label`, VideoMAEv2's `frame_dir "
+        "start total`), which is not supported, put the frames of each clip into a folder of its "
+        "own and write `frame_dir num_frames label`"
+    )
+    with pytest.raises(ManifestError, match=re.escape(words)):
         read_manifest(str(listing))
+    listing.write_text("a 9 24 0\nb 0 24 1\n")
+    with pytest.raises(ManifestError, match=re.escape(words)):
+        read_manifest(str(listing), multi_label=True)
     listing.write_text("a 5 0\n" * 200 + "b x\n")
     with pytest.raises(
         ManifestError, match=r"list.txt:201: 'b x' is not `frame_dir num_frames label`"
