@@ -32,6 +32,14 @@ from hiera_video.utils.text_files import count_of
 from hiera_video.workflows.build import read_split
 from hiera_video.workflows.load_run import LoadedRun
 from hiera_video.workflows.predict import DONE, SOME_UNREADABLE, ModelSource
+from hiera_video.workflows.segment_bounds import (
+    check_headers,
+    records_clipped,
+    records_outside,
+    refuse_outside,
+    timed_records,
+    warn_of_clipped,
+)
 from hiera_video.workflows.segments import (
     VideoCurve,
     background_of,
@@ -106,19 +114,28 @@ def score_list(run: LoadedRun, manifest: Manifest, settings: SegmentSettings) ->
 
     Raises:
         ManifestError: The list has no labelled segments or classes that the run lacks, or none of
-            its videos can be read, or no segment lies in those that can.
+            its videos can be read, or no segment lies in those that can; or a segment lies outside
+            its video.
     """
     owner = "the run"
     manifest = align_label_count(manifest, run.multi_label, of=owner)
     manifest = align_classes(manifest, run.class_names, checkpoint=owner, remap=True)
-    labelled = labelled_segments(manifest)
+    labelled, timed = labelled_segments(manifest), timed_records(manifest)
+    check_headers(manifest, timed, run.config.data.backend)
     curves, unreadable = dict[str, VideoCurve](), list[str]()
+    clipped = list[tuple[Record, float]]()
     for record in whole_videos(manifest):
         try:
-            curves[record.path] = score_video(run, record, settings)
+            video = score_video(run, record, settings)
         except DecodeError as error:
             logger.error("error: %s", error)
             unreadable.append(str(error))
+            continue
+        first, end = video.zero_seconds, video.zero_seconds + video.curve.end_seconds
+        refuse_outside(manifest, records_outside(timed[record.path], first, end))
+        clipped += records_clipped(timed[record.path], end)
+        curves[record.path] = video
+    warn_of_clipped(manifest, clipped)
     if not curves:
         total, root = count_of(len(unreadable), "video"), run.config.data.root
         remedy = "see above"

@@ -255,17 +255,34 @@ def test_labels_without_times_are_about_the_whole_video(
     assert results["mAP"] == [0] * 5 and results["classes"][0]["labelled"] == 1
 
 
+def test_segments_that_end_beyond_the_film_are_clipped_with_a_warning(
+    run: Path, film: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    listing = labelled_list(film, tmp_path, ["1 4 7", "0 10 30"])
+    assert run_command(["test", "--run", str(run), "--segments", f"data.test={listing}"]) == 0
+    words = f"1 segment ends beyond the end of the video, where they are clipped; first {listing}:2"
+    assert words in caplog.text
+
+
 def test_lists_are_checked(run: Path, film: Path, tmp_path: Path) -> None:
     for lines, names, words in (
         (['""'], "dark\nbright\n", "has no labelled segments; write `path label start_seconds"),
         (["0 1 2"], "background\n", "has no labelled segments"),
-        (["0 900 901"], "dark\n", "none of its labelled segments lies in a video that can be read"),
+        (
+            ["0 900 901"],
+            "dark\n",
+            r"list.csv:1: segment 900 to 901 s lies outside .*, 0.00 to 20.00",
+        ),
         (["0 1 2"], "jump\n", "names classes that the run was not trained on: 'jump'"),
     ):
         listing = labelled_list(film, tmp_path, lines)
         listing.with_name("labels.txt").write_text(names)
         with pytest.raises(ManifestError, match=words):
             run_command(["predict", "--run", str(run), "--choose-thresholds", str(listing)])
+    listing.write_text('film.mp4 ""\nnowhere.mp4 0 1 2\n')
+    listing.with_name("labels.txt").write_text("dark\n")
+    with pytest.raises(ManifestError, match="none of its labelled segments lies in a video that"):
+        run_command(["predict", "--run", str(run), "--choose-thresholds", str(listing)])
     listing.write_text("nowhere.mp4 0 1 2\n")
     listing.with_name("labels.txt").write_text("dark\n")
     command = ["predict", "--run", str(run), "--choose-thresholds", str(listing)]
