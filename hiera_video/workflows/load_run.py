@@ -18,16 +18,13 @@ from hiera_video.data.dataset import UnreadableVideo, VideoViews
 from hiera_video.data.loading.loader import test_loader
 from hiera_video.data.manifest.class_names import kinetics400_names
 from hiera_video.data.manifest.record import Manifest, Record
-from hiera_video.data.sampling import ClipConfig
 from hiera_video.data.transforms.train_eval import EvalTransform
 from hiera_video.errors import CheckpointError, ConfigError, DecodeError
 from hiera_video.eval.class_names import output_names
 from hiera_video.eval.forward import compute_logits
-from hiera_video.models.registry import ModelConfig, config_for, name_of
-from hiera_video.models.weights.architecture import rebuild_configs
+from hiera_video.models.registry import is_mae
 from hiera_video.models.weights.link import read_through_link
 from hiera_video.models.weights.load import (
-    Weights,
     find_checkpoint,
     load_pretrained,
     read_weights,
@@ -38,7 +35,7 @@ from hiera_video.utils.text_files import DAMAGED_JSON, is_text
 from hiera_video.video.arguments import video_path
 from hiera_video.video.options import ShardVideo
 from hiera_video.workflows.build import make_model, make_views
-from hiera_video.workflows.saved_settings import restore_settings, settings_to_save
+from hiera_video.workflows.saved_settings import config_of_weights, settings_to_save
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +54,8 @@ class LoadedRun:
     """Configuration of the run; for weights, the test settings saved with them, or the paper's."""
     multi_label: bool = False
     """True if a video may have several labels; the probabilities then do not sum to 1."""
+    source: str | None = None
+    """What `load` was given: a folder, a file or a tag; None if the run was made otherwise."""
 
     def save(self, folder: str | Path) -> Path:
         """Save the model with its classes and test settings, as a folder that `load` reads.
@@ -124,9 +123,10 @@ def load(
         return _load_weights(model, str(run))
     checkpoint = find_checkpoint(Path(run), which)
     config = load_config(Path(run) / "config.yaml")
-    return read_through_link(
+    loaded = read_through_link(
         checkpoint, lambda folder: _load_checkpoint(folder, checkpoint, config)
     )
+    return replace(loaded, source=str(run if which is None else checkpoint))
 
 
 def override_run(run: LoadedRun, overrides: Sequence[str]) -> LoadedRun:
@@ -171,8 +171,7 @@ def _read_meta(folder: Path, checkpoint: Path) -> _RunMeta:
             f"{checkpoint}: its meta.json is damaged ({error}); load the run's {other}"
         ) from error
     # the list of a masked pre-training or a custom task may name classes that are not the model's
-    fit = names is not None and count is not None and len(names) <= count
-    class_names = tuple(names) if fit else None
+    class_names = tuple(names) if names and count and len(names) <= count else None
     return _RunMeta(count, class_names, bool(meta.get("multi_label")))
 
 
@@ -184,43 +183,17 @@ def _is_weights(source: str | Path) -> bool:
     return text.startswith("hf-hub:") or text in checkpoint_tags() or is_saved
 
 
-def _model_name(weights: Weights) -> str:
-    """Return the name of the model that `weights` are for."""
-    if weights.source in checkpoint_tags():
-        return weights.source.partition(".")[0]
-    config, _ = rebuild_configs(weights.config, weights.extras, weights.state, weights.source)
-    name = name_of(config)
-    if name is None:
-        raise ConfigError(
-            f"{weights.source}: its config.json is of no model in list_models(); "
-            "hv.from_pretrained rebuilds it without a test transform"
-        )
-    return name
-
-
 def _load_weights(name: str | None, source: str) -> LoadedRun:
     weights = read_weights(source, name or "")
+    config = config_of_weights(weights, name)
     num_classes, class_names = weights.num_classes, weights.class_names
-    if num_classes is None:
+    if num_classes is None and not is_mae(config.model.name):
         raise ConfigError(
             f"{source}: has no classification head, so there are no classes to predict; fine-tune "
             "from it first"
         )
-    name = name or _model_name(weights)
-    size = None
-    if "input_size" in weights.config:
-        size = rebuild_configs(weights.config, weights.extras, weights.state, source)[0].input_size
-    section = ModelConfig(name=name, num_classes=num_classes, input_size=size)
-    input_size = config_for(name, input_size=section.input_size).input_size
-    if len(input_size) != 3:
-        raise ConfigError(
-            f"{source}: {name} is an image model; hv.load needs a video model, hv.from_pretrained "
-            "loads both"
-        )
-    config = Config(model=section, clip=ClipConfig(num_frames=input_size[0]))
-    config = restore_settings(config, weights)
     network = make_model(config, num_classes, pretrained=None)
-    load_pretrained(network, weights, name=name)  # type: ignore[arg-type]
+    load_pretrained(network, weights, name=config.model.name)  # type: ignore[arg-type]
     if class_names is None and num_classes == len(kinetics400_names()):
         logger.info("%s: its 400 classes have no names; assuming Kinetics-400", source)
         class_names = kinetics400_names()
@@ -230,6 +203,7 @@ def _load_weights(name: str | None, source: str) -> LoadedRun:
         class_names=class_names,
         config=config,
         multi_label=bool(weights.multi_label),
+        source=source,
     )
 
 
@@ -346,7 +320,7 @@ def require_classes(run: LoadedRun) -> None:
     if config.train.task == "pretrain":
         raise ConfigError(
             f"{config.model.name}: a run of masked pre-training has no classes to predict; "
-            f"fine-tune from it first (model.pretrained={config.out_dir})"
+            f"fine-tune from it first (model.pretrained={run.source or config.out_dir})"
         )
     if config.train.task == "detect":
         raise ConfigError(

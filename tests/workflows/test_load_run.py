@@ -244,9 +244,31 @@ def test_folders_that_hv_load_cannot_test(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match=words):
         hv.load(other)
-    mae = hv.save_pretrained(hv.create_model(f"mae_{MICRO}"), tmp_path / "mae")
+    headless = hv.save_pretrained(hv.create_model(MICRO, num_classes=0), tmp_path / "headless")
     with pytest.raises(ConfigError, match="has no classification head"):
-        hv.load(mae)
+        hv.load(headless)
+
+
+def test_a_masked_autoencoder_is_saved_and_loaded(films: Path, tmp_path: Path) -> None:
+    """It has no classes, but features."""
+    config = Path(__file__).parents[2] / "configs/motion_hiera_micro_mae.yaml"
+    (tmp_path / "run").mkdir()
+    save_config(load_config(config, ["clip.frame_stride=3"]), tmp_path / "run/config.yaml")
+    model = hv.create_model(f"mae_{MICRO}")
+    meta = {"model": {"num_classes": None}, "class_names": None}
+    store = CheckpointStore(tmp_path / "run/checkpoints", keep=1)
+    store.save(1, model.state_dict(), {}, meta, best=True)
+    run = hv.load(tmp_path / "run")
+    saved = hv.load(run.save(tmp_path / "saved"))
+    assert saved.config.model.name == f"mae_{MICRO}" and saved.config.clip.frame_stride == 3
+    assert saved.model.mae == run.model.mae and saved.class_names is None
+    for name, value in model.state_dict().items():
+        assert torch.equal(saved.model.state_dict()[name], value)
+    words = rf"fine-tune from it first \(model.pretrained={tmp_path}/saved\)"
+    with pytest.raises(ConfigError, match=words):
+        hv.predict(saved, films / "a.mp4")
+    torch.save(model.state_dict(), tmp_path / "mae.pth")
+    assert hv.load(tmp_path / "mae.pth", model=f"mae_{MICRO}").config.train.task == "pretrain"
 
 
 @pytest.mark.parametrize(
