@@ -3,13 +3,16 @@
 A shard is a range of the list that is computed independently, so neither the number of processes,
 nor the order in which they work, nor an interruption changes its content.
 
-    shards/00000/00000012.<marker>    written last: shard 12 is finished
+    shards/00000/00000012.<marker>    written last: shard 12 is finished; a json marker may list the
+                                      other files: {"files": {name: {"bytes": size}}}
     locks/00000012                    locked by the process that computes shard 12
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +20,9 @@ from typing import IO
 
 from hiera_video.errors import HieraVideoError
 from hiera_video.utils.hashing import json_sha256
+from hiera_video.utils.text_files import DAMAGED_JSON
 
+logger = logging.getLogger(__name__)
 ENTRIES_PER_FOLDER = 1000
 """File systems slow down on folders with millions of entries."""
 
@@ -59,11 +64,29 @@ class ShardFolder:
         return self.folder / "shards" / subfolder / f"{number:08d}.{suffix}"
 
     def is_finished(self, number: int) -> bool:
-        """Return True if the shard is complete on disk."""
-        return self.path(number, self.marker).exists()
+        """Return True if the shard has its marker, and the files that it lists in their size."""
+        return self.path(number, self.marker).exists() and not self.damaged_files(number)
+
+    def damaged_files(self, number: int) -> list[str]:
+        """Return the names of the files of a finished shard that are missing or of another size."""
+        path = self.path(number, self.marker)
+        if not (state := file_state(str(path))) or state[0] == 0:
+            return [path.name]
+        if self.marker != "json":
+            return []
+        try:
+            listed = json.loads(path.read_text()).get("files", {})
+            sizes = {str(name): facts["bytes"] for name, facts in listed.items()}
+        except DAMAGED_JSON:
+            return [path.name]
+        return [
+            name
+            for name, size in sizes.items()
+            if file_state(str(path.with_name(name)))[:1] != [size]
+        ]
 
     def finished(self) -> list[int]:
-        """Return the numbers of all finished shards, ascending."""
+        """Return the numbers of all shards that have a marker, ascending."""
         found = self.folder.glob(f"shards/*/*.{self.marker}")
         return sorted(int(path.stem) for path in found if path.stem.isdecimal())
 
@@ -109,6 +132,7 @@ class ShardClaims(Iterator[int]):
             if self._shards.is_finished(number):  # between the first check and the lock
                 self.release(number)
                 continue
+            self._reopen(number)
             return number
         raise StopIteration
 
@@ -119,6 +143,18 @@ class ShardClaims(Iterator[int]):
             # delete, then unlock: a process that has this file open finds the shard finished
             (self._locks / f"{number:08d}").unlink(missing_ok=True)
             lock.close()
+
+    def _reopen(self, number: int) -> None:
+        """Delete the marker of a claimed shard if its files are damaged."""
+        marker = self._shards.path(number, self._shards.marker)
+        if marker.exists():
+            logger.warning(
+                "%s: %s missing or damaged; shard %d is computed again",
+                marker.parent,
+                " and ".join(self._shards.damaged_files(number)),
+                number,
+            )
+            marker.unlink(missing_ok=True)
 
     def _claim(self, number: int) -> bool:
         try:

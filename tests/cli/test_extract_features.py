@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -102,6 +103,24 @@ def test_dry_run_and_log(
     assert "12 clips of 6 videos in 3 shards" in caplog.text and f"{out}: complete" in caplog.text
     bar = capfd.readouterr().err
     assert "6/6" in bar and "clips/s, 0 failed" in bar
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "parquet"])
+def test_the_same_command_repairs_a_shard_without_its_files(
+    one_process: Path,
+    common: list[str],
+    tmp_path: Path,
+    suffix: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    shutil.copytree(one_process, tmp_path / "out")
+    lost, emptied = (tmp_path / f"out/shards/00000/0000000{n}.{suffix}" for n in (0, 2))
+    lost.unlink()
+    emptied.write_bytes(b"")
+    assert main([*common, f"output={tmp_path / 'out'}"]) == 0
+    assert contents(tmp_path / "out") == contents(one_process)
+    assert f"00000000.{suffix} missing or damaged; shard 0 is computed again" in caplog.text
+    assert "shard 2 is computed again" in caplog.text and "shard 1 " not in caplog.text
 
 
 def test_mistakes_are_one_line_before_torch_is_imported(launch: Any) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +27,55 @@ def shards(tmp_path: Path) -> ShardFolder:
 
 
 def finish(shards: ShardFolder, number: int) -> None:
-    path = shards.path(number, shards.marker)
+    path, data = (shards.path(number, suffix) for suffix in (shards.marker, "npz"))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
+    data.write_bytes(b"1234")
+    path.write_text(json.dumps({"files": {data.name: {"bytes": 4}}}))
 
 
 def test_ranges_cover_the_list() -> None:
     assert shard_ranges(5, 2) == [range(0, 2), range(2, 4), range(4, 5)]
     assert shard_ranges(0, 2) == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda shards: shards.path(1, "npz").unlink(),
+        lambda shards: shards.path(1, "npz").write_bytes(b""),
+        lambda shards: shards.path(1, "npz").write_bytes(b"12"),
+        lambda shards: shards.path(1, "json").write_bytes(b""),
+        lambda shards: shards.path(1, "json").write_text('{"files": {"00000001.npz": 4}}'),
+        lambda shards: shards.path(1, "json").write_text("[]"),
+    ],
+)
+def test_shards_whose_files_are_damaged_are_computed_again(
+    shards: ShardFolder, caplog: pytest.LogCaptureFixture, damage: Callable[[ShardFolder], None]
+) -> None:
+    for number in range(3):
+        finish(shards, number)
+    damage(shards)
+    assert [shards.is_finished(number) for number in range(3)] == [True, False, True]
+    claims = ShardClaims(shards, range(3))
+    assert next(claims) == 1
+    assert shards.finished() == [0, 2]  # as after an interruption
+    (words,) = caplog.messages
+    assert words.startswith(f"{shards.path(1, '').parent}: 00000001.")
+    assert words.endswith(" missing or damaged; shard 1 is computed again")
+    finish(shards, 1)
+    claims.release(1)
+    assert list(claims) == []
+
+
+def test_an_empty_marker_is_damaged(tmp_path: Path) -> None:
+    shards = ShardFolder(tmp_path, marker="npz")
+    assert not shards.is_finished(0)
+    path = shards.path(0, "npz")
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert not shards.is_finished(0)
+    path.write_bytes(b"1")
+    assert shards.is_finished(0)
 
 
 def test_other_identities_have_other_folders(tmp_path: Path) -> None:
