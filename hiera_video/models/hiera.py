@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from hiera_video.models.blocks import NORM_EPS, HieraBlock
 from hiera_video.models.heads import ClassifierHead
 from hiera_video.models.initial import init_head, init_weights
 from hiera_video.models.layout import HieraConfig, block_table, stage_table
+from hiera_video.models.timm_interface import EMBEDDING, TimmInterface
 from hiera_video.models.tokens import (
     PatchEmbed,
     UnitOrder,
@@ -27,10 +28,9 @@ from hiera_video.models.tokens import (
 )
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
-_EMBEDDING = ("pos_embed", "patch_embed", "cls_token")
 
 
-class HieraEncoder(nn.Module):
+class HieraEncoder(TimmInterface):
     """Patch embedding, position embedding and blocks, shared by both kinds of model.
 
     Parameter names are the authors', so their checkpoints load without renaming.
@@ -79,22 +79,6 @@ class HieraEncoder(nn.Module):
         return self.stages[-1].dim
 
     @property
-    def feature_info(self) -> list[dict[str, Any]]:
-        """Each stage's channels, pixels of a place along the last axis, and last block, as in timm.
-
-        The keys are `num_chs`, `reduction` and `module`.
-        """
-        config = self.config
-        return [
-            {
-                "num_chs": stage.dim,
-                "reduction": config.patch_stride[-1] * config.q_stride[-1] ** stage.poolings,
-                "module": f"blocks.{stage.last_block}",
-            }
-            for stage in self.stages
-        ]
-
-    @property
     def num_layers(self) -> int:
         """Highest `layer_id`; learning rates are lr * decay ** (num_layers - layer_id(name))."""
         return self.config.depth + 1
@@ -118,7 +102,7 @@ class HieraEncoder(nn.Module):
             raise ConfigError(
                 f"{parameter_name!r} is not a parameter of this model; see named_parameters()"
             ) from error
-        if parameter_name.startswith(_EMBEDDING):
+        if parameter_name.startswith(EMBEDDING):
             return 0
         block = _BLOCK.match(parameter_name)
         return int(block.group(1)) + 1 if block else self.num_layers
@@ -219,55 +203,6 @@ class HieraEncoder(nn.Module):
             out = block(tokens, branch_scale)
         assert isinstance(out, Tensor)
         return out
-
-    def forward_intermediates(
-        self,
-        clips: Tensor,
-        keep: Tensor | None = None,
-        path_draws: Tensor | None = None,
-        *,
-        indices: int | Sequence[int] | None = None,
-        output_fmt: Literal["NHWC", "NCHW"] = "NHWC",
-    ) -> list[Tensor]:
-        """Return the feature map of each stage in spatial order.
-
-        Args:
-            clips: [B, C, T, H, W], or [B, C, H, W] for an image model; normalised.
-            keep: As in `encode`.
-            path_draws: As in `encode`.
-            indices: Stages to return, counted from 0, or from the end if negative; a number n for
-                the last n; all by default. Maps are in the order of the network.
-            output_fmt: "NHWC" for channels last, "NCHW" for channels before (t,) h, w.
-
-        Returns:
-            One tensor [B, (t,) h, w, C] for each stage; with `keep`, [B, visible units, (t,) h, w,
-            C], the tokens of each unit in spatial order.
-
-        Raises:
-            ConfigError: If there is no such stage or format.
-            InputSizeError: If the inputs do not fit the model.
-        """
-        chosen = self._choose_stages(indices)
-        if output_fmt not in ("NHWC", "NCHW"):
-            raise ConfigError(f"output_fmt={output_fmt!r}: choose NHWC or NCHW")
-        outputs = self.encode(clips, keep, path_draws)
-        roll = self.order.reroll if keep is None else self.order.reroll_units
-        maps = [roll(outputs[index], self.stages[index].poolings) for index in chosen]
-        axes = len(self.config.input_size)
-        return maps if output_fmt == "NHWC" else [one.movedim(-1, -1 - axes) for one in maps]
-
-    def _choose_stages(self, indices: int | Sequence[int] | None) -> list[int]:
-        """Return the stages that `indices` name, in the order of the network."""
-        count = len(self.stages)
-        if indices is None:
-            indices = count
-        wanted = range(-indices, 0) if isinstance(indices, int) else indices
-        if not wanted or not all(-count <= index < count for index in wanted):
-            raise ConfigError(
-                f"indices={indices}: the model has {count} stages, 0 to {count - 1}; give some of "
-                f"them, or a number from 1 to {count} for the last ones"
-            )
-        return sorted({index % count for index in wanted})
 
     def forward_features(
         self, clips: Tensor, keep: Tensor | None = None, path_draws: Tensor | None = None

@@ -224,6 +224,7 @@ def config_for(
     *,
     input_size: tuple[int, ...] | None = None,
     num_classes: int | None = None,
+    in_chans: int = 3,
     drop_path_rate: float = 0.0,
     head_dropout: float = 0.0,
     section: str = "",
@@ -234,6 +235,7 @@ def config_for(
         name: A name of `list_names()`.
         input_size: (frames, height, width) or (height, width); the name's own by default.
         num_classes: Outputs of the head; the name's own by default.
+        in_chans: Channels of the input.
         drop_path_rate: Stochastic depth rate of the last block.
         head_dropout: Dropout before the classifier.
         section: Prefix of the keys in messages, such as `model.`.
@@ -270,7 +272,11 @@ def config_for(
     least = 1 if section else 0  # runs need a classifier; the Python API allows features alone
     require(classes >= least, f"{section}num_classes={classes}: must be {least} or more")
     return replace(
-        config, num_classes=classes, drop_path_rate=drop_path_rate, head_dropout=head_dropout
+        config,
+        num_classes=classes,
+        in_chans=in_chans,
+        drop_path_rate=drop_path_rate,
+        head_dropout=head_dropout,
     )
 
 

@@ -6,16 +6,20 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from hiera_video.errors import ConfigError
 from hiera_video.models.factory import create_model
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.registry import config_for
 from hiera_video.models.weights.load import load_pretrained
+from hiera_video.train.config import OptimConfig
+from hiera_video.train.optim import parameter_groups
 
 SMALL: dict[str, Any] = {"embed_dim": 16, "stages": (1, 2, 1, 1)}
 
@@ -79,6 +83,76 @@ def test_intermediates_of_a_video() -> None:
     assert visible.shape == (2, 3, 256, 1, 1, 1)
     assert torch.equal(first.movedim(1, -1), whole[0])
     assert torch.equal(last.movedim(1, -1), whole[-1])
+
+
+def test_accessors_of_feature_info(pair: tuple[Hiera, Any]) -> None:
+    from timm.models._features import FeatureInfo
+
+    ours, theirs = pair[0].feature_info, FeatureInfo(list(pair[1].feature_info), (0, 1, 2, 3))
+    assert ours.channels() == theirs.channels() == [16, 32, 64, 128]
+    assert ours.reduction() == theirs.reduction() == [4, 8, 16, 32]
+    assert ours.module_name() == theirs.module_name()
+
+
+def test_features_beside_intermediates() -> None:
+    model = create_model("hiera_micro_16x32", num_classes=0).eval()
+    clips = torch.randn(1, 3, 16, 32, 32)
+    with torch.no_grad():
+        last, (first,) = model.forward_intermediates(clips, indices=[0], intermediates_only=False)
+        assert torch.equal(last, model.forward_features(clips))
+    assert first.shape == (1, 8, 8, 8, 64)
+    with pytest.raises(ConfigError, match="norm=True: only the last stage has a norm; apply model"):
+        model.forward_intermediates(clips, norm=True)
+
+
+NAMES = (
+    *("hiera_micro_16x32", "mae_hiera_micro_16x32", "mvitv2_micro_16x32", "ladder_c_micro_16x32"),
+    *("vit_micro_16x32", "mae_vit_st_micro_16x32"),
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_timms_layer_decay_gives_the_groups_of_ours(name: str) -> None:
+    from timm.optim import param_groups_layer_decay
+
+    model = create_model(name)
+    ours = parameter_groups(model, OptimConfig(weight_decay=0.05, layer_decay=0.65))
+    theirs = param_groups_layer_decay(
+        model, 0.05, no_weight_decay_list=model.no_weight_decay(), layer_decay=0.65
+    )
+    assert rates(theirs) == rates(ours)
+    assert len(rates(ours)) == len(list(model.parameters()))
+
+
+def rates(groups: list[dict[str, Any]]) -> dict[int, tuple[float, float]]:
+    return {
+        id(one): (group["lr_scale"], group["weight_decay"])
+        for group in groups
+        for one in group["params"]
+    }
+
+
+def test_coarse_groups_are_stages() -> None:
+    from timm.models import group_parameters
+
+    model = create_model("hiera_micro_16x32")
+    groups = group_parameters(model, model.group_matcher(coarse=True), reverse=True)
+    blocks = [groups[f"blocks.{index}.norm1.weight"] for index in range(4)]
+    assert blocks == [1, 2, 2, 3]  # stages of 1, 2 and 1 blocks
+    assert (groups["patch_embed.proj.weight"], groups["head.projection.bias"]) == (0, 4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_checkpointing_is_set_after_creation(name: str) -> None:
+    model = create_model(name).train()
+    clips = torch.randn(1, 3, 16, 32, 32)
+    with mock.patch("hiera_video.models.hiera.checkpoint", wraps=checkpoint) as spy:
+        model.set_grad_checkpointing()
+        model(clips)
+        used = spy.call_count
+        model.set_grad_checkpointing(enable=False)
+        model(clips)
+    assert used >= model.config.depth and spy.call_count == used
 
 
 def test_unknown_stages_and_formats_are_rejected() -> None:

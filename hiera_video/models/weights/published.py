@@ -22,6 +22,16 @@ PUBLISHED = _published()
 """Model name → tag → address."""
 
 
+def default_tag(name: str) -> str | None:
+    """Return the tag of the model's published weights, fine-tuned ones for a classifier.
+
+    >>> default_tag("hiera_base_16x224"), default_tag("mae_hiera_base_16x224")
+    ('mae_k400_ft_k400', 'mae_k400')
+    >>> default_tag("hiera_micro_16x32")
+    """
+    return next(iter(PUBLISHED.get(name, {})), None)
+
+
 def checkpoint_tags(name: str = "") -> dict[str, str]:
     """Return the accepted tags and their addresses.
 
