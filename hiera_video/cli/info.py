@@ -1,9 +1,10 @@
-"""Describe this installation (for a bug report), a model, a run or a configuration.
+"""Describe this installation (for a bug report), a model, a run, a configuration or weights.
 
 hiera-video info                        # versions, devices, decoders
 hiera-video info hiera_base_16x224      # stages, parameters, multiply-accumulates, memory of a step
 hiera-video info runs/x                 # the model of a run
 hiera-video info k400_hiera_b           # the model of a configuration
+hiera-video info model.pth              # the model that a file of weights belongs to
 """
 
 from __future__ import annotations
@@ -17,11 +18,16 @@ from hiera_video.config.load import find_config, load_config
 from hiera_video.errors import ConfigError
 from hiera_video.models.registry import default_mae, is_mae, list_names
 
+WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pyth", ".tar")
+"""Suffixes of files of weights."""
+
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = command_parser("info", __doc__)
-    parser.add_argument("what", nargs="*", metavar="MODEL|RUN|CFG", help="model, run or file")
+    parser.add_argument(
+        "what", nargs="*", metavar="MODEL|RUN|CFG|WEIGHTS", help="model, run or file"
+    )
     parser.add_argument("--run", metavar="DIR", action="append", default=[], help="a run")
     return parser
 
@@ -45,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             config = load_config(folder / "config.yaml")
             line, num_classes = info.describe_run(folder, config)
             print(f"{line}\n{info.describe_model(info.ModelRequest.of(config, num_classes))}")
+        elif folder.suffix in WEIGHTS:
+            print(info.describe_weights(text))
         else:
             config = load_config(text)
             request = info.ModelRequest.of(config, config.model.num_classes)

@@ -21,6 +21,8 @@ from hiera_video.models.layout import stage_table
 from hiera_video.models.macs import count_macs, count_parameters
 from hiera_video.models.registry import MaeConfig
 from hiera_video.models.step_memory import count_saved_bytes
+from hiera_video.models.weights.convert import likely_size, width_and_depth
+from hiera_video.models.weights.load import read_weights
 from hiera_video.utils.extras import EXTRAS
 from hiera_video.utils.text_files import DAMAGED_JSON, count_of
 from hiera_video.video.versions import pyav_version
@@ -111,6 +113,31 @@ def describe_run(folder: Path, config: Config) -> tuple[str, int | None]:
         return f"{folder}: no intact checkpoint", config.model.num_classes
     best = (checkpoints / "best").resolve().name if (checkpoints / "best").exists() else "none"
     return f"{folder}: trained for {count_of(step, 'step')}, best checkpoint {best}", classes
+
+
+def describe_weights(source: str) -> str:
+    """Return the format and the model of a file of weights as a line.
+
+    Raises:
+        CheckpointError: If the file is damaged or has no weights.
+    """
+    weights = read_weights(source)
+    container = "safetensors" if Path(source).suffix == ".safetensors" else "torch"
+    state = weights.state
+    if "patch_embed.proj.weight" not in state:
+        return f"{source}: {container} file of {count_of(len(state), 'tensor')}, none of a Hiera"
+    width, depth = width_and_depth(state)
+    clips = "video" if state["patch_embed.proj.weight"].ndim == 5 else "images"
+    head = "no head"
+    if weights.num_classes is not None:
+        head = f"head of {count_of(weights.num_classes, 'class')}"
+    if "mask_token" in state:
+        head = "masked autoencoder"
+    return (
+        f"{source}: {container} file with a model for {clips}, {width} channels and "
+        f"{count_of(depth, 'block')}{likely_size(state)}, {head}; load it with "
+        f"hv.create_model(NAME, pretrained={source!r}) or model.pretrained={source}"
+    )
 
 
 def describe_installation() -> str:

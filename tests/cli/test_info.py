@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from hiera_video.cli.info import main
-from hiera_video.errors import ConfigError
+from hiera_video.errors import CheckpointError, ConfigError
+from hiera_video.models.factory import create_model
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.registry import config_for
 from hiera_video.models.step_memory import count_saved_bytes
@@ -52,6 +55,27 @@ def test_a_run_is_described_by_its_checkpoint(
         f"{tmp_path}: trained for 6 steps, best checkpoint step_00000006\n"
         "hiera_micro_16x32: input [3, 16, 32, 32], 5 classes\n"
     )
+
+
+def test_a_file_of_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = create_model("hiera_micro_16x32", num_classes=5)
+    torch_file, other = tmp_path / "x.pth", tmp_path / "x.safetensors"
+    torch.save({"model_state": model.state_dict(), "args": tmp_path}, torch_file)
+    save_file({"a": torch.zeros(1)}, other)
+    mae = tmp_path / "mae.pth"
+    torch.save(create_model("mae_hiera_micro_16x32").state_dict(), mae)
+    assert main([str(torch_file), str(other), str(mae)]) == 0
+    assert capsys.readouterr().out == (
+        f"{torch_file}: torch file with a model for video, 64 channels and 4 blocks, head of 5 "
+        f"classes; load it with hv.create_model(NAME, pretrained='{torch_file}') or "
+        f"model.pretrained={torch_file}\n"
+        f"{other}: safetensors file of 1 tensor, none of a Hiera\n"
+        f"{mae}: torch file with a model for video, 64 channels and 4 blocks, masked autoencoder; "
+        f"load it with hv.create_model(NAME, pretrained='{mae}') or model.pretrained={mae}\n"
+    )
+    torch_file.write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"x\.pth: cannot be read"):
+        main([str(torch_file)])
 
 
 def test_the_installation(capsys: pytest.CaptureFixture[str]) -> None:
