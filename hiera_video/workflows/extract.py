@@ -6,38 +6,45 @@ Everything that needs no torch is checked before torch is imported.
 from __future__ import annotations
 
 import glob
+import json
 import logging
 import os
 import tempfile
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hiera_video.config.load import load_config
+from hiera_video.config.load import load_config, override_config
 from hiera_video.config.schema import Config
 from hiera_video.data.manifest.read import read_manifest
 from hiera_video.data.manifest.record import VIDEO_SUFFIXES, Manifest, Record
 from hiera_video.errors import ConfigError
 from hiera_video.features.config import FeaturesConfig
 from hiera_video.features.windows import check_windows
+from hiera_video.utils.checks import require
 from hiera_video.utils.text_files import count_of
-from hiera_video.video.options import FrameFolder
+from hiera_video.video.arguments import describe
+from hiera_video.video.options import FrameFolder, ShardVideo
 from hiera_video.workflows.extraction_plan import make_encoder, make_plan, order_like_store
-from hiera_video.workflows.predict import find_videos
+from hiera_video.workflows.predict import find_videos, run_of_checkpoint
 
 if TYPE_CHECKING:
     from hiera_video.features.engines import ExtractionStats
     from hiera_video.features.shards import ExtractionPlan
     from hiera_video.features.store import FeatureStore
+    from hiera_video.workflows.load_run import LoadedRun
 
 logger = logging.getLogger(__name__)
 DONE, TOO_MANY_UNREADABLE = 0, 3
+WEIGHT_SUFFIXES = (".pt", ".pth", ".pyth", ".ckpt", ".bin", ".safetensors")
+"""Suffixes of files that hold weights."""
 
 
 def extract_features(
-    run: str | Path | Config,
-    input: str | Path,
+    run: LoadedRun | str | Path | Config,
+    input: str | Path | Record | ShardVideo | Manifest | Iterable[str | Path | Record | ShardVideo],
     output: str | Path,
     *,
     workers: int | None = None,
@@ -49,8 +56,10 @@ def extract_features(
     extraction returns at once. An unreadable video has a row with its reason in the index.
 
     Args:
-        run: Folder of a finished run, config file with `model.pretrained`, or `Config`.
-        input: List of videos, folder, glob or video.
+        run: A run from `hv.load`, whose model stays on its device; the folder of a run, or of a
+            saved model; a config file with `model.pretrained`; or a `Config`.
+        input: List of videos, folder, glob or video; a manifest; or paths and records, in the order
+            of the store.
         output: Folder of the feature store.
         workers: Processes that decode videos; None: `data.workers` of the configuration.
         features: Keys of the `features` section, such as `window=2.0` (seconds) or
@@ -69,31 +78,122 @@ def extract_features(
     >>> store["videos/a.mp4"].features.shape                                     # doctest: +SKIP
     torch.Size([5, 768])
     """
-    config = run if isinstance(run, Config) else resolve_config(run)
+    from hiera_video.features.store import FeatureStore
+    from hiera_video.workflows.load_run import LoadedRun
+
+    model = run.model if isinstance(run, LoadedRun) else None
+    if isinstance(run, LoadedRun):
+        config = replace(run.config, model=replace(run.config.model, pretrained=run.source))
+    elif isinstance(run, Config):
+        config = run
+    else:
+        require(
+            isinstance(run, str | Path),
+            f"run is {describe(run)}; give a folder, a config file, a Config or the result of "
+            "hv.load",
+        )
+        config = resolve_config(run)
+    if not isinstance(output, str | Path):
+        raise ConfigError(f"output is {describe(output)}; name the folder for the features")
+    config = _override_features(config, features)
+    config, manifest = _locate_videos(config, input)
+    section = replace(config.features, output=os.fspath(output))
+    data = config.data if workers is None else replace(config.data, workers=workers)
+    run_extraction(replace(config, features=section, data=data), manifest, model=model)
+    return FeatureStore(output)
+
+
+def _override_features(config: Config, features: Mapping[str, Any]) -> Config:
+    """Return the configuration with values of the `features` section, checked as in a file."""
     known = FeaturesConfig.__dataclass_fields__
     if unknown := sorted(set(features) - set(known)):
         raise ConfigError(f"unknown features key {unknown[0]!r}; choose from {', '.join(known)}")
-    section = replace(config.features, input=os.fspath(input), output=os.fspath(output), **features)
-    data = config.data if workers is None else replace(config.data, workers=workers)
-    config = replace(config, features=section, data=data)
-    run_extraction(config, read_input(config))
-    from hiera_video.features.store import FeatureStore
+    if isinstance(stage := features.get("stages"), int):
+        raise ConfigError(f"features.stages={stage}: must be a list of stages, such as [{stage}]")
+    overrides = []
+    for key, value in features.items():
+        try:
+            overrides.append(f"features.{key}={json.dumps(value, default=_plain)}")
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"features.{key} is {describe(value)}, which no configuration can hold; give a "
+                "number, a text or a list"
+            ) from error
+    return override_config(config, overrides)
 
-    return FeatureStore(output)
+
+def _plain(value: Any) -> Any:
+    """Return a value of numpy, a range or another iterable as `json` writes it."""
+    return value.tolist() if hasattr(value, "tolist") else list(value)
+
+
+def _locate_videos(config: Config, input: Any) -> tuple[Config, Manifest]:
+    """Return the configuration with `features.input`, and the videos.
+
+    The key is unset for a list of the caller's own, whose order is kept.
+    """
+    from hiera_video.workflows.load_run import as_record
+
+    if isinstance(input, str | Path):
+        section = replace(config.features, input=os.fspath(input))
+        config = replace(config, features=section)
+        return config, read_input(config)
+    if isinstance(input, Manifest):
+        section = replace(config.features, input=input.source)
+        numbered = tuple(as_record(record, row) for row, record in enumerate(input.records))
+        return replace(config, features=section), replace(input, records=numbered)
+    videos = [input] if isinstance(input, Record | ShardVideo) else input
+    if isinstance(videos, bytes) or not isinstance(videos, Iterable):
+        raise ConfigError(
+            f"input is {describe(input)}; give a list of videos, a folder, a glob, a video, a "
+            "manifest, or a list of paths and records"
+        )
+    records = []
+    for row, video in enumerate(videos):
+        record = as_record(video, row)
+        if not isinstance(video, Record | ShardVideo):  # as of folders
+            record = replace(record, path=os.path.abspath(record.path))  # noqa: PTH100
+        records.append(record)
+    if not records:
+        raise ConfigError("input is empty; give one or more videos")
+    section = replace(config.features, input=None)
+    manifest = Manifest(records=tuple(records), class_names=None, multi_label=False, source="input")
+    return replace(config, features=section), manifest
 
 
 def resolve_config(run: str | Path, overrides: tuple[str, ...] = ()) -> Config:
     """Load the configuration of a run, with its best checkpoint, or of a config file.
 
+    The folder of a checkpoint, a folder of `save_pretrained` or `hf-hub:owner/name` also names a
+    configuration; only the last two need torch.
+
     Raises:
-        ConfigError: `run` is neither, or a value is invalid.
+        ConfigError: `run` is none of these, or a value is invalid.
+        CheckpointError: The weights of a saved model cannot be read.
     """
-    path = Path(run)
-    if not path.is_dir():
+    path, text = Path(run), str(run)
+    is_hub = text.startswith("hf-hub:")
+    if path.suffix.lower() in WEIGHT_SUFFIXES and path.is_file():
+        raise ConfigError(
+            f"{path}: is a file of weights, which names no model; give a config file with "
+            f"model.pretrained={path}, or in Python hv.load({text!r}, model=…)"
+        )
+    if not path.is_dir() and not is_hub:
         return load_config(path, overrides)
-    if not (path / "config.yaml").is_file():
-        raise ConfigError(f"{path}: has no config.yaml; give the out_dir of a run")
-    return load_config(path / "config.yaml", [f"model.pretrained={path}", *overrides])
+    folder = run_of_checkpoint(path) or path
+    if (folder / "config.yaml").is_file():
+        return load_config(folder / "config.yaml", [f"model.pretrained={path}", *overrides])
+    if not is_hub and not (path / "config.json").is_file():
+        raise ConfigError(
+            f"{path}: has no config.yaml; give the out_dir of a run, or a folder that run.save or "
+            "hv.save_pretrained wrote"
+        )
+    from hiera_video.models.weights.load import read_weights
+    from hiera_video.workflows.saved_settings import config_of_weights
+
+    config = config_of_weights(read_weights(run))
+    config = replace(config, model=replace(config.model, pretrained=text))
+    return override_config(config, overrides)
 
 
 def read_input(config: Config) -> Manifest:
@@ -159,6 +259,7 @@ def run_extraction(
     engine: str = "here",
     actors: int | None = None,
     dry_run: bool = False,
+    model: Any = None,
 ) -> int:
     """Extract the features of a manifest.
 
@@ -168,6 +269,7 @@ def run_extraction(
         engine: `here`: this process, one of those that torchrun or an array started; or `ray`.
         actors: Actors of the `ray` engine.
         dry_run: Extract two videos and write nothing.
+        model: A model with its weights, for the engine `here`; None: that of the configuration.
 
     Returns:
         The exit code: 0, or 3 if more than `features.max_broken` of the videos are unreadable.
@@ -176,14 +278,18 @@ def run_extraction(
         ConfigError: A value is invalid.
         FeatureError: The folder has features of other settings, or cannot be written.
     """
-    check_extraction(config)
+    if model is None:
+        check_extraction(config)
+    else:
+        check_windows(config.features, config.clip)
     if dry_run:
         return _dry_run(config, replace(manifest, records=manifest.records[:2]))
     from hiera_video.features.engines import process_rank, run_local
     from hiera_video.features.extract import device_for
 
     process = process_rank()
-    encoder = make_encoder(config, device_for(process.local_rank) if engine == "here" else None)
+    device = device_for(process.local_rank) if engine == "here" and model is None else None
+    encoder = make_encoder(config, device, model)
     plan = make_plan(config, order_like_store(config, manifest), encoder)
     changed, reopened = plan.reopen_changed()
     if changed:

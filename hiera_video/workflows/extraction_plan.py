@@ -33,11 +33,19 @@ NOT_IN_IDENTITY = {"input", "output", "max_broken", "compile"}
 PACKAGES = ("torch", "torchvision", "av", "numpy")
 
 
-def make_encoder(config: Config, device: Any = None) -> ClipEncoder:
-    """Create the model on `device`; None: a GPU if there is one, else the CPU."""
+def make_encoder(config: Config, device: Any = None, model: Any = None) -> ClipEncoder:
+    """Create the encoder on `device`; None: a GPU if there is one, else the CPU.
+
+    Args:
+        config: The configuration.
+        device: Where the model runs.
+        model: A model with its weights, which stays on its device; None: that of the configuration.
+    """
     from hiera_video.features.extract import ClipEncoder, device_for
 
-    model: Any = make_model(config, None, pretrained=config.model.pretrained)
+    if model is not None:
+        return ClipEncoder(model, config.features, next(model.parameters()).device)
+    model = make_model(config, None, pretrained=config.model.pretrained)
     return ClipEncoder(model, config.features, device or device_for(0))
 
 
@@ -173,13 +181,15 @@ def _grows(manifest: Manifest, found: dict[str, Any], identity: dict[str, Any]) 
 def order_like_store(config: Config, manifest: Manifest) -> Manifest:
     """Return the videos of a folder in the order of an existing store, followed by new ones.
 
-    A list is returned as it is: its order is the user's.
+    A list is returned as it is, one of a caller's own too (without `features.input`): its order is
+    the user's.
     """
     from hiera_video.features.shard_files import ShardFiles
     from hiera_video.features.store import FeatureStore
 
     files = ShardFiles(str(config.features.output))
-    if not files.exists or Path(manifest.source).is_file():
+    is_list = config.features.input is None or Path(manifest.source).is_file()
+    if is_list or not files.exists:
         return manifest
     found, by_path = files.read_metadata(), {record.path: record for record in manifest.records}
     appended = [path for path in found.get("appended", []) if path in by_path]

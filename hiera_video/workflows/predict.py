@@ -85,6 +85,14 @@ class ModelSource:
         return loaded
 
 
+def run_of_checkpoint(folder: str | Path) -> Path | None:
+    """Return the folder of the run that a checkpoint's folder lies in; None for other folders."""
+    path = Path(folder)
+    run = path.parent.parent
+    is_checkpoint = path.parent.name == "checkpoints" and path.is_dir()
+    return run if is_checkpoint and (run / "config.yaml").is_file() else None
+
+
 def find_videos(
     paths: Sequence[str],
     backend: Backend = "pyav",
