@@ -13,12 +13,14 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from hiera_video.errors import HieraVideoError
+from hiera_video.errors import ConfigError, HieraVideoError
 from hiera_video.utils.hashing import json_sha256
 from hiera_video.utils.text_files import DAMAGED_JSON
 
@@ -172,6 +174,45 @@ class ShardClaims(Iterator[int]):
             return number % self._world_size == self._rank
         self._held[number] = lock
         return True
+
+
+@contextmanager
+def exclusive(path: Path, busy: str) -> Iterator[None]:
+    """Hold a lock on the file `path` while the block runs, then delete the file.
+
+    The lock ends with its process, however that ends. On a file system without locks, the block
+    runs unlocked.
+
+    Args:
+        path: File to create, in an existing folder.
+        busy: Message of the error.
+
+    Raises:
+        ConfigError: Another process holds the lock.
+    """
+    lock = _lock(path, busy)
+    try:
+        yield
+    finally:
+        # delete, then unlock: a process that has this file open finds that it is deleted
+        path.unlink(missing_ok=True)
+        lock.close()
+
+
+def _lock(path: Path, busy: str) -> IO[str]:
+    while True:
+        lock = path.open("a")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.close()
+            raise ConfigError(busy) from error
+        except OSError:  # the file system has no locks
+            return lock
+        with suppress(FileNotFoundError):  # deleted by the process that held it before
+            if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                return lock
+        lock.close()
 
 
 def folder_deleted(folder: Path) -> HieraVideoError:

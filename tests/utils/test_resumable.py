@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from hiera_video.errors import ConfigError
 from hiera_video.utils.resumable import (
     ShardClaims,
     ShardFolder,
     claim_order,
+    exclusive,
     file_state,
     identity_folder,
     shard_ranges,
@@ -139,3 +141,42 @@ def test_without_locks_each_rank_claims_its_own_shards(
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     assert list(ShardClaims(shards, claim_order(8, 1, 3), rank=1, world_size=3)) == [1, 4, 7]
+
+
+def test_a_lock_is_refused_and_leaves_no_file(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    refused = pytest.raises(ConfigError, match=r"^busy: wait$")
+    with exclusive(path, "busy: wait"), refused, exclusive(path, "busy: wait"):
+        pass
+    assert not path.exists()
+    path.touch()  # left by a process that was killed
+    with exclusive(path, "busy"), pytest.raises(ConfigError), exclusive(path, "busy"):
+        pass
+    assert not path.exists()
+
+
+def test_a_lock_on_a_deleted_file_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, flock = tmp_path / ".lock", fcntl.flock
+    deleted: list[Path] = []
+
+    def delete_first(file: Any, operation: int) -> None:
+        if not deleted:  # its holder ends between the opening and the lock
+            path.unlink()
+            deleted.append(path)
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", delete_first)
+    with exclusive(path, "busy"), pytest.raises(ConfigError), exclusive(path, "busy"):
+        pass
+    assert deleted
+
+
+def test_without_locks_of_the_file_system_nothing_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with exclusive(tmp_path / ".lock", "busy"), exclusive(tmp_path / ".lock", "busy"):
+        pass

@@ -119,7 +119,7 @@ def write_ava_list(source: Path, target: Path, present: set[str], excluded: Path
     left_out = {_key(columns, where) for where, columns in _rows(excluded, lengths=(2,))}
     kept, dropped, missing = set[tuple[str, float]](), set[tuple[str, float]](), dict[str, None]()
     count = 0
-    with atomic_path(target) as partial, partial.open("w", encoding="utf-8") as file:
+    with atomic_path(target, shared=True) as partial, partial.open("w", encoding="utf-8") as file:
         for where, columns in _rows(source, lengths=(2, 7, 8)):
             key = _key(columns, where)
             if key[0] not in present:

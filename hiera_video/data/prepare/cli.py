@@ -105,7 +105,7 @@ def require_paths(*paths: Path, dataset: str) -> None:
 
 def write_list(path: Path, lines: Sequence[str], *, listed: int, num_classes: int) -> None:
     """Write a list file and print how many of the release's `listed` videos it has."""
-    write_atomic(path, "".join(lines))
+    write_atomic(path, "".join(lines), shared=True)
     print(f"{path}: {len(lines)} of {listed} listed videos are present, {num_classes} classes")
 
 

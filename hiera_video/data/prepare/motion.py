@@ -29,12 +29,13 @@ from hiera_video.data.prepare.motion_scenes import (
 )
 from hiera_video.errors import ConfigError
 from hiera_video.utils.atomic_files import write_atomic
+from hiera_video.utils.resumable import exclusive
 from hiera_video.utils.text_files import DAMAGED_JSON
 from hiera_video.video.encode import write_video
 
 LOOK = 1
 """Version of the pictures; raise it when they change, so that existing sets are made again."""
-MARKER, UNFINISHED = "prepared.json", "unfinished.json"
+MARKER, UNFINISHED, LOCK = "prepared.json", "unfinished.json", ".lock"
 
 Clip = TypeVar("Clip")
 Fact = TypeVar("Fact")
@@ -109,10 +110,28 @@ def make_set(
         False if the set was there already.
 
     Raises:
-        ConfigError: `out` has files that are not a motion set.
+        ConfigError: `out` has files that are not a motion set, or another process makes it.
     """
     if read_marker(out / MARKER) == wanted:
         return False
+    refuse_other_files(out)
+    out.mkdir(parents=True, exist_ok=True)
+    busy = f"output={out}: another command is making it; wait for its end or choose another folder"
+    with exclusive(out / LOCK, busy):
+        if read_marker(out / MARKER) == wanted:  # made meanwhile
+            return False
+        _make_set(out, wanted, clips, make, annotate, workers)
+    return True
+
+
+def _make_set(
+    out: Path,
+    wanted: dict[str, Any],
+    clips: list[Clip],
+    make: Callable[[Clip, Path], Fact],
+    annotate: Callable[[Path, list[Clip], list[Fact]], None],
+    workers: int,
+) -> None:
     videos = claim_folder(out, wanted)
     load_digit_images()  # slow imports happen once, before the workers are forked
     count = len(clips)
@@ -123,15 +142,20 @@ def make_set(
     annotate(out, clips, facts)
     write_atomic(out / MARKER, json.dumps(wanted) + "\n")
     (out / UNFINISHED).unlink()
-    return True
+
+
+def refuse_other_files(out: Path) -> None:
+    """Raise `ConfigError` if `out` exists and is not the folder of a set."""
+    ours = (out / MARKER).exists() or (out / UNFINISHED).exists()
+    if not out.exists() or ours:
+        return
+    if not out.is_dir() or any(path.name != LOCK for path in out.iterdir()):
+        raise ConfigError(f"output={out}: exists and is not a motion set; choose a new folder")
 
 
 def claim_folder(out: Path, wanted: dict[str, Any]) -> Path:
     """Mark `out` as unfinished, remove what other options left, and return the folder of videos."""
     videos = out / "videos"
-    ours = (out / MARKER).exists() or (out / UNFINISHED).exists()
-    if out.exists() and not ours and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"output={out}: exists and is not a motion set; choose a new folder")
     videos.mkdir(parents=True, exist_ok=True)
     if read_marker(out / UNFINISHED) != wanted:  # other options, or an older look
         (out / UNFINISHED).unlink(missing_ok=True)

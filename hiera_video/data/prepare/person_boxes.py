@@ -16,6 +16,7 @@ from hiera_video.data.detection.key_frame import BoxManifest, KeyFrame
 from hiera_video.data.detection.key_frame_clip import frame_at
 from hiera_video.errors import CheckpointError, ConfigError, DecodeError
 from hiera_video.utils.atomic_files import publish, sync
+from hiera_video.utils.resumable import exclusive
 from hiera_video.utils.text_files import csv_field
 from hiera_video.video import open_video
 from hiera_video.video.options import Backend
@@ -85,8 +86,17 @@ def find_persons(
         The number of boxes.
 
     Raises:
+        ConfigError: Another process writes `target`.
         DecodeError: A key frame cannot be read.
     """
+    busy = f"{target}: another command is writing it; wait for its end"
+    with exclusive(target.with_name(f".{target.name}.lock"), busy):
+        return _find_persons(detector, manifest, target, start_seconds, decoder)
+
+
+def _find_persons(
+    detector: Detector, manifest: BoxManifest, target: Path, start_seconds: float, decoder: Backend
+) -> int:
     unfinished = target.with_name(f".{target.name}.unfinished")
     text = unfinished.read_text(encoding="utf-8") if unfinished.exists() else ""
     blocks = text.split("\n\n")[:-1]  # the last one may be incomplete

@@ -34,6 +34,7 @@ from hiera_video.data.prepare.reencode_config import ReencodeConfig
 from hiera_video.data.prepare.transcode import transcode
 from hiera_video.errors import ConfigError, DecodeError, ManifestError
 from hiera_video.utils.atomic_files import write_atomic
+from hiera_video.utils.resumable import exclusive
 from hiera_video.utils.text_files import read_json
 from hiera_video.video.pyav import PyAVReader
 
@@ -96,7 +97,7 @@ def reencode(
 
     Raises:
         ConfigError: The folder has copies of other settings or originals, or a list of the user's;
-            or a copy cannot be written.
+            another process makes the same list; or a copy cannot be written.
         ManifestError: A class is missing in `labels.txt`, a record is not a file below `root`, or
             no video is readable.
     """
@@ -107,18 +108,38 @@ def reencode(
     if names is not None:
         manifest = share_class_names(manifest, names, str(names_file))
     _claim_folder(folder, {**asdict(config), "originals": str(root.resolve())})
-    scratch = folder / f".{name}.unfinished"  # of this split; others may be in progress
-    copier = VideoCopier(jobs=tuple(targets.items()), config=config, scratch=scratch)
+    copier = VideoCopier(
+        jobs=tuple(targets.items()),
+        config=config,
+        scratch=folder / f".{name}.unfinished",  # of this split; others may be in progress
+    )
     quarantine = replace(quarantine, file=str(folder / FILE_NAME))
-    copies = copier.run(workers, quarantine)
-    copy_of = {copy.path: copy for copy in progress(copies, len(targets))}
+    busy = (
+        f"{folder}: another command is making the copies of {name!r} there; wait for its end or "
+        "choose another folder"
+    )
+    with exclusive(folder / f".{name}.lock", busy):
+        copies = copier.run(workers, quarantine)
+        copy_of = {copy.path: copy for copy in progress(copies, len(targets))}
+        return _write_lists(manifest, folder, name, targets, copy_of)
+
+
+def _write_lists(
+    manifest: Manifest,
+    folder: Path,
+    name: str,
+    targets: dict[str, Path],
+    copy_of: dict[str, VideoCopy],
+) -> ReencodeResult:
+    """Write the list of the copies, their class names and the unreadable videos."""
+    listing, failures = folder / f"{name}.csv", folder / f"{name}.broken.jsonl"
     unreadable = [copy for copy in copy_of.values() if copy.reason is not None]
     if len(unreadable) == len(copy_of):
         raise ManifestError(
             f"{manifest.source}: none of its videos is readable; first: {unreadable[0].message}"
         )
     write_atomic(failures, "".join(map(_failure_line, unreadable)))
-    if names is None and manifest.class_names is not None:
+    if manifest.class_names is not None and find_class_names(listing)[0] is None:
         write_class_names(folder, manifest.class_names)
     lines = []
     for record in manifest.records:
@@ -185,7 +206,7 @@ def _claim_folder(folder: Path, settings: dict[str, int | str]) -> None:
             f"{folder}: has copies with other settings or of other originals ({found}); "
             "choose another folder, or remove it"
         )
-    write_atomic(file, json.dumps(settings) + "\n")
+    write_atomic(file, json.dumps(settings) + "\n", shared=True)
 
 
 def _failure_line(copy: VideoCopy) -> str:

@@ -30,6 +30,7 @@ from hiera_video.data.manifest.record import Label, Manifest, Record
 from hiera_video.data.manifest.tar_index import INDEX_SUFFIX
 from hiera_video.errors import ConfigError, ManifestError
 from hiera_video.utils.atomic_files import atomic_file, write_atomic
+from hiera_video.utils.resumable import exclusive
 from hiera_video.utils.text_files import encode_json, read_json
 
 BLOCK = tarfile.BLOCKSIZE
@@ -122,11 +123,29 @@ def write_shards(
         Path of the index.
 
     Raises:
-        ConfigError: The folder has shards of this name with other content.
+        ConfigError: The folder has shards of this name with other content, or another process
+            writes them.
         ManifestError: A video is missing, is not a file, or changes while it is copied.
     """
     shards, records, digest = _plan_shards(manifest, name, shard_bytes)
     folder.mkdir(parents=True, exist_ok=True)
+    busy = (
+        f"{folder}: another command is writing the shards {name!r} there; wait for its end or "
+        "choose another folder"
+    )
+    with exclusive(folder / f".{name}.lock", busy):
+        return _write(manifest, folder, name, shards, records, digest, progress)
+
+
+def _write(
+    manifest: Manifest,
+    folder: Path,
+    name: str,
+    shards: list[TarShard],
+    records: list[list[Any]],
+    digest: str,
+    progress: Progress,
+) -> Path:
     index, sources = folder / f"{name}{INDEX_SUFFIX}", folder / f".{name}.sources.json"
     journal = folder / f".{name}.unfinished.json"
     _check_folder(folder, name, (sources, journal, index), digest)

@@ -18,6 +18,7 @@ from hiera_video.data.detection.manifest import (
 from hiera_video.data.prepare.motion_movers import MoverOptions, box_at, draw_movers, list_videos
 from hiera_video.errors import ConfigError
 from hiera_video.eval.detection import intersection_over_union
+from hiera_video.utils.resumable import exclusive
 from hiera_video.video import open_video
 
 
@@ -126,6 +127,16 @@ def test_a_second_command_does_nothing(movers: Path, capsys: pytest.CaptureFixtu
     assert make(movers) == 0
     assert capsys.readouterr().out == f"{movers}: exists: 8 training and 2 held-out clips\n"
     assert (movers / "videos" / "1.mp4").stat().st_mtime_ns == before
+
+
+def test_two_commands_do_not_make_the_same_set(tmp_path: Path) -> None:
+    out = tmp_path / "new"
+    out.mkdir()
+    words = r"output=.*new: another command is making it; wait for its end or choose another folder"
+    with exclusive(out / ".lock", "busy"), pytest.raises(ConfigError, match=words):
+        make(out)
+    (out / ".lock").touch()  # of a command that was killed
+    assert make(out) == 0 and not (out / ".lock").exists()
 
 
 def test_errors(tmp_path: Path) -> None:

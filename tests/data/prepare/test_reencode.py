@@ -265,6 +265,19 @@ def test_two_splits_may_be_copied_at_the_same_time(videos: Any, tmp_path: Path) 
     assert not list(out.glob(".*"))
 
 
+def test_two_commands_do_not_copy_the_same_list(videos: Any, tmp_path: Path) -> None:
+    train, out = listed(*(videos.write(f"v/{i}.mp4", 5) for i in range(2))), tmp_path / "out"
+    words = "another command is making the copies of 'train' there; wait for its end or choose"
+
+    def copy_again(copies: Iterator[VideoCopy], _: int) -> Iterator[VideoCopy]:
+        yield next(copies)
+        with pytest.raises(ConfigError, match=words):
+            run(train, out)
+        yield from copies
+
+    assert run(train, out, progress=copy_again).written == 2
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

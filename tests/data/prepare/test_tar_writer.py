@@ -186,6 +186,18 @@ def test_a_folder_with_other_shards(
         write_shards(seven_videos, tmp_path, "x")
 
 
+def test_two_commands_do_not_write_the_same_shards(seven_videos: Manifest, tmp_path: Path) -> None:
+    words = "another command is writing the shards 'train' there; wait for its end or choose"
+
+    def write_again(shards: Iterable[TarShard]) -> Iterable[TarShard]:
+        with pytest.raises(ConfigError, match=words):
+            write_shards(seven_videos, tmp_path, "train")
+        return shards
+
+    write_shards(seven_videos, tmp_path, "train", progress=write_again)
+    assert sorted(path.name for path in tmp_path.glob(".*")) == [".train.sources.json"]
+
+
 def test_records_that_are_not_video_files(shards_index: Path, tmp_path: Path) -> None:
     with pytest.raises(
         ManifestError,
