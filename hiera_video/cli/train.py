@@ -26,8 +26,10 @@ from hiera_video.models.weights.published import PUBLISHED
 from hiera_video.runtime.log import require_logger
 from hiera_video.utils.checks import require
 from hiera_video.utils.extras import require_extra
+from hiera_video.utils.remote_files import is_url
 from hiera_video.workflows.build import (
     align_val,
+    check_validation_files,
     has_validation,
     read_split,
     resolve_num_classes,
@@ -58,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "train.early_stop=null",
     )
     num_classes = resolve_num_classes(config, train, *([val] if val else []))
+    if val is not None:
+        check_validation_files(config, val)
     if config.train.task == "probe":
         return probe(config, train, val, num_classes, dry_run=arguments.dry_run)
     return run(config, train, val, num_classes)
@@ -86,10 +90,17 @@ def dry_run(config: Config, train: Manifest) -> int:
     Labels, and those of a `data.val` that exists, must be as in a real run. Videos without labels
     are a trial of the recipe.
     """
-    if train.labels_present or train.class_names:
-        exists = has_validation(config) and Path(config.data.val or ".").exists()
-        val = [align_val(config, train, read_split(config, "val"))] if exists else []
+    source, labelled = config.data.val, train.labels_present or train.class_names
+    if source is not None and not is_url(source) and not Path(source).exists():
+        logger.warning("warning: data.val=%s: no such file or folder; a run needs it", source)
+        val = []
+    else:
+        wanted = labelled and has_validation(config)
+        val = [align_val(config, train, read_split(config, "val"))] if wanted else []
+    if labelled:
         resolve_num_classes(config, train, *val)
+    for manifest in val:
+        check_validation_files(config, manifest)
     from hiera_video.workflows import dry_run as workflow
 
     return workflow.dry_run(config, train)

@@ -9,6 +9,7 @@ later files override earlier ones.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from io import StringIO
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, cast, get_type_hints
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hiera_video.config.catalogue import list_configs
@@ -168,7 +169,8 @@ def suggest_key(key: str) -> str:
         return f"did you mean '{near[0]}'?"
     if siblings and section:
         return f"valid keys there: {', '.join(siblings)}"
-    return f"sections: {', '.join(item for item in known if '.' not in item)}"
+    sections = f"sections: {', '.join(item for item in known if '.' not in item)}"
+    return f"{sections}; PySlowFast's keys: docs/migration.md" if key.isupper() else sections
 
 
 def _read_layers(path: Path) -> list[tuple[str, DictConfig]]:
@@ -266,11 +268,16 @@ def _parse_override(text: str) -> tuple[str, DictConfig]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise ConfigError(f"{_quote(text)}: an override is written key=value, like optim.lr=4e-4")
+    kind = _key_types().get(key)
+    if value == MISSING:  # OmegaConf would leave the key as it was
+        raise ConfigError(f"{_quote(text)}: has no value; write one after the =")
+    if "tuple" in str(kind) and value not in NULLS and value[0] not in "[{$'\"":
+        value = f"[{value.removeprefix('(').removesuffix(')')}]"  # 0.9,0.95 or (0.9,0.95)
     try:
-        is_text = _key_types().get(key) in (str, str | None)
+        is_text = kind in (str, str | None)
         if not is_text or value in NULLS or _is_quoted(value):
             _check_depth(value)
-            return _quote(text), OmegaConf.from_dotlist([text])
+            return _quote(text), OmegaConf.from_dotlist([f"{key}={value}"])
         # literally: as YAML, 2024_10_05 would be a number and `#3` a comment
         layer = OmegaConf.create()
         OmegaConf.update(layer, key, value)
@@ -363,6 +370,9 @@ def _one_line(error: Exception) -> str:
         line for line in lines if not line.startswith(("full_key", "object_type", "reference_type"))
     )
     text = text.replace(UNFILLED, "a value")
+    text = re.sub(
+        r"Invalid value assigned: (\w+) is not a \w+, .*", r"must be a list, not \1", text
+    )
     key = getattr(error, "full_key", None)
     if len(text) > MAX_MESSAGE:
         text = text[:MAX_MESSAGE] + "…"

@@ -75,7 +75,8 @@ class Config:
         require(
             size[0] == self.clip.num_frames,
             f"model.input_size={list(size)} has {size[0]} frames, "
-            f"clip.num_frames={self.clip.num_frames}: must be equal; set clip.num_frames={size[0]}",
+            f"clip.num_frames={self.clip.num_frames}: must be equal; set clip.num_frames={size[0]} "
+            f"or model.input_size=[{self.clip.num_frames},{size[1]},{size[2]}]",
         )
         require(
             math.prod(size) <= MAX_CLIP_PIXELS,

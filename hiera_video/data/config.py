@@ -44,6 +44,10 @@ class DataConfig:
     root: str | None = None
     """Folder that relative paths in a list start from, or that holds the shards; unset: the folder
     of the list or index."""
+    val_root: str | None = None
+    """The same for the list `data.val`, as MMAction2's `data_root_val`; unset: `data.root`."""
+    test_root: str | None = None
+    """The same for the list `data.test`; unset: `data.root`."""
     separator: str | None = None
     """Separator of path and label in a list: a space, comma, `::` …; unset: detected."""
     multi_label: bool = False

@@ -83,7 +83,11 @@ class Reconstruction:
         total_loss, evaluated = self.world.all_reduce(local).tolist()
         if not evaluated:
             raise ManifestError("none of the validation videos can be read; check data.val")
-        numbers = {"loss": total_loss / evaluated, "evaluated": evaluated}
+        numbers = {
+            "loss": total_loss / evaluated,
+            "evaluated": evaluated,
+            "of": len(self.dataset),
+        }
         return numbers | (self._probe(features, rows) if self.labels else {})
 
     def _probe(self, features: list[Tensor], rows: list[int]) -> dict[str, float]:

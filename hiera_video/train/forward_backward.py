@@ -21,6 +21,7 @@ from hiera_video.train.context import StepContext
 from hiera_video.train.parallel import no_sync, wrap_ddp
 from hiera_video.train.state import TrainState
 from hiera_video.train.tasks import Pretrain, Task, TaskOutput
+from hiera_video.utils.checks import require
 
 Sums = dict[str, tuple[Tensor, int]]
 """Metric name → (sum, count)."""
@@ -84,6 +85,11 @@ class ForwardBackward:
             return logs
         with autocast(self.train.precision, self.world.device):
             output = self.task(self.model, batch, context)
+        require(
+            isinstance(output, TaskOutput),
+            f"{type(self.task).__name__}: returned {type(output).__name__}; a task must return "
+            "TaskOutput(loss, logs)",
+        )
         return _backward(output, self.state.scaler, len(batch.row), parts)
 
     def _seed_dropout(self, step: int) -> None:

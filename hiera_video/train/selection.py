@@ -6,10 +6,44 @@ import logging
 import math
 from collections.abc import Mapping
 
+from hiera_video.errors import ConfigError
 from hiera_video.train.config import TrainConfig
 from hiera_video.train.state import TrainProgress
+from hiera_video.utils.checks import require
 
 logger = logging.getLogger(__name__)
+
+
+def check_evaluator(evaluator: object) -> None:
+    """Raise `ConfigError` if an evaluator lacks the attributes that choose a checkpoint."""
+    for name in ("score", "higher_is_better"):
+        require(
+            hasattr(evaluator, name),
+            f"{type(evaluator).__name__}: has no {name}; an evaluator needs `score`, the name of a "
+            "number that it returns, and `higher_is_better`, True or False",
+        )
+
+
+def check_numbers(score: str, evaluator: object, numbers: object) -> dict[str, float]:
+    """Return what an evaluator returned, with tensors of one number as floats.
+
+    Raises:
+        ConfigError: It is no dict of numbers, or lacks the score.
+    """
+    name = type(evaluator).__name__
+    rule = f"an evaluator must return a dict of numbers by name, such as {{{score!r}: 50.0}}"
+    if not isinstance(numbers, Mapping):
+        raise ConfigError(f"{name}: returned {type(numbers).__name__}; {rule}")
+    found: dict[str, float] = {}
+    for key, value in numbers.items():
+        try:
+            found[str(key)] = value if isinstance(value, int) else float(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f"{name}: returned {type(value).__name__} as {key!r}; {rule}"
+            ) from error
+    require(score in found, f"{name}: returned no {score!r}, its score; {rule}")
+    return found
 
 
 def record_score(
@@ -21,13 +55,14 @@ def record_score(
         progress: Of the run.
         train: `best_margin` is the margin in which a later checkpoint is the best.
         score: Higher is better; with a margin, in percent.
-        numbers: Of the validation; `evaluated` is the number of videos.
+        numbers: Of the validation; `evaluated` is the number of videos, without which there is no
+            margin.
     """
     highest = progress.best
     is_best = math.isfinite(score) and (highest is None or score > highest)
     if is_best:
         progress.best = score
-    elif train.best_margin and highest is not None:
+    elif train.best_margin and highest is not None and "evaluated" in numbers:
         margin = train.best_margin * standard_error(highest, numbers["evaluated"])
         is_best = score >= highest - margin
     progress.since_best = 0 if is_best else progress.since_best + 1

@@ -15,6 +15,7 @@ from hiera_video.data.config import AugmentConfig
 from hiera_video.data.loading.loader import ClipBatch
 from hiera_video.data.manifest.record import Label, as_tuple
 from hiera_video.data.transforms.mixup import mix, soft_targets
+from hiera_video.errors import ConfigError
 from hiera_video.runtime.transfer import copy_to_device
 from hiera_video.train.context import StepContext
 
@@ -27,6 +28,26 @@ class TaskOutput:
     """Mean over the clips of the batch."""
     logs: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
     """Metric name → (sum, count), from which averages over ranks and steps are exact."""
+
+    def __post_init__(self) -> None:
+        # a message with a tensor's value would make the host wait in every step
+        if not (isinstance(self.loss, Tensor) and self.loss.ndim == 0):
+            raise ConfigError(
+                f"TaskOutput: the loss is {_kind_of(self.loss)}; must be a tensor of one number, "
+                "as loss.mean()"
+            )
+        for name, value in self.logs.items():
+            pair = isinstance(value, tuple) and len(value) == 2
+            if not (pair and isinstance(value[0], Tensor)):
+                raise ConfigError(
+                    f"TaskOutput: {name!r} is {_kind_of(value)}; must be (sum, count), a tensor "
+                    "and the number of clips in it"
+                )
+
+
+def _kind_of(value: object) -> str:
+    shape = f" of shape {tuple(value.shape)}" if isinstance(value, Tensor) else ""
+    return f"a {type(value).__name__}{shape}"
 
 
 class Task(Protocol):

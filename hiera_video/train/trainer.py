@@ -30,11 +30,22 @@ from hiera_video.train.optim import clip_gradients, set_lr
 from hiera_video.train.parallel import unsharded_model
 from hiera_video.train.reports import report_non_finite, report_unreadable
 from hiera_video.train.schedule import lr_at
-from hiera_video.train.selection import log_stop, record_score, should_stop
+from hiera_video.train.selection import (
+    check_evaluator,
+    check_numbers,
+    log_stop,
+    record_score,
+    should_stop,
+)
 from hiera_video.train.state import TrainState
 from hiera_video.train.stats import QueuedStats, StepStats, reduce_signal, reduce_step_stats
 from hiera_video.train.tasks import Task
-from hiera_video.train.watch import CollapseWatch, LoaderWatch, UnreadableWatch
+from hiera_video.train.watch import (
+    CollapseWatch,
+    LoaderWatch,
+    UnreadableWatch,
+    warn_of_left_out,
+)
 
 logger = logging.getLogger(__name__)
 DONE, UNREADABLE_LIMIT, NON_FINITE = 0, 3, 4
@@ -120,6 +131,8 @@ class Trainer:
     ) -> None:
         self.state, self.progress = state, state.progress
         self.optim, self.train, self.run = optim, train, run
+        if evaluator is not None:
+            check_evaluator(evaluator)
         self.evaluator, self.store, self.log = evaluator, store, log
         self.total_steps = train.epochs * run.steps_per_epoch
         first = self.progress.step
@@ -313,7 +326,7 @@ class Trainer:
         """Validate the model and return whether it is the best so far."""
         state, progress = self.state, self.progress
         with self.meter.paused(), unsharded_model(state.eval_model, state.gather_into) as model:
-            numbers = evaluator(model)
+            numbers = check_numbers(evaluator.score, evaluator, evaluator(model))
         state.model.train()
         score = numbers[evaluator.score] * (1 if evaluator.higher_is_better else -1)
         is_best = record_score(progress, self.train, score, numbers)
@@ -322,6 +335,7 @@ class Trainer:
             kind = "best so far" if score == progress.best else "as good as the best"
             suffix = f"  ({kind})" if is_best else ""
             logger.info("epoch %d validation: %s%s", epoch, format_numbers(numbers), suffix)
+            warn_of_left_out(numbers)
         return is_best
 
     def _save(self, is_best: bool, *, milestone: str | None) -> None:

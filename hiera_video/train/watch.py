@@ -1,9 +1,11 @@
-"""Warnings during training, each given once: slow loading, unreadable videos, collapse."""
+"""Warnings during training: slow loading, unreadable videos, collapse."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+
+from hiera_video.utils.text_files import count_of
 
 logger = logging.getLogger(__name__)
 SLOW_LOADING = 0.2
@@ -56,6 +58,19 @@ class UnreadableWatch:
                 )
             else:
                 logger.warning("%s: unreadable (%s); substituted by another video", path, reason)
+
+
+def warn_of_left_out(numbers: Mapping[str, float]) -> None:
+    """Warn if a validation is not on all of its videos, which may choose another checkpoint."""
+    total = numbers.get("of", 0)
+    left_out = total - numbers.get("evaluated", total)
+    if left_out > 0:
+        logger.warning(
+            "warning: validation: %d of %s could not be read and count for nothing; "
+            "hiera-video check-data --val LIST names them",
+            left_out,
+            count_of(int(total), "video"),
+        )
 
 
 class CollapseWatch:

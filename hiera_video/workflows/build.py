@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from hiera_video.data.loading.quarantine import QuarantinePolicy
 
 logger = logging.getLogger(__name__)
+FILES_LOOKED_AT = 64
+"""Validation videos whose existence is checked before training."""
 
 
 def read_split(config: Config, split: str, *, background: bool = True) -> Manifest:
@@ -58,9 +60,9 @@ def read_split(config: Config, split: str, *, background: bool = True) -> Manife
 
 
 def _read_list(config: Config, split: str) -> Manifest:
-    source, shares = getattr(config.data, split), held_out_shares(config)
+    source, shares, listed = getattr(config.data, split), held_out_shares(config), split
     if split == "test" and source is None and "test" not in shares:
-        source = config.data.val
+        source, listed = config.data.val, "val"
     if shares and (split == "train" or source is None):
         return _read_part(config, split, shares)
     if source is None:
@@ -69,6 +71,13 @@ def _read_list(config: Config, split: str) -> Manifest:
             "videos"
         )
     _require_list(source, f"data.{split}")
+    root = None if listed == "train" else getattr(config.data, f"{listed}_root")
+    if root is not None:
+        require(
+            is_url(root) or Path(root).is_dir(),
+            f"data.{listed}_root={root}: no such folder; set it to that of the videos",
+        )
+        config = replace(config, data=replace(config.data, root=root))
     if config.train.task == "detect":
         require(
             not config.data.train_also and not config.data.train_repeats,
@@ -100,6 +109,23 @@ def _merge_lists(config: Config, first: Manifest) -> Manifest:
     if config.train.task == "pretrain":
         manifests = [replace(manifest, class_names=None) for manifest in manifests]
     return merge_manifests(manifests, data.train_repeats or (1,) * len(manifests))
+
+
+def check_validation_files(config: Config, manifest: Manifest) -> None:
+    """Fail where the first validation would, after an epoch: if none of its videos exists.
+
+    Looks at up to `FILES_LOOKED_AT` videos over the list, which are files or folders of frames.
+    """
+    step = max(1, len(manifest.records) // FILES_LOOKED_AT)
+    paths = [record.path for record in manifest.records[::step] if not record.shard_video]
+    missing = [path for path in paths if not is_url(path) and not Path(path).exists()]
+    if not missing:
+        return
+    key = "data.root" if config.data.val_root is None else "data.val_root"
+    found = f"{len(missing)} of {count_of(len(paths), 'video')} that were looked at do not exist"
+    message = f"{manifest.source}: {found}, such as {missing[0]}"
+    require(len(missing) < len(paths), f"{message}; set {key} or data.val_root to their folder")
+    logger.warning("warning: %s; a validation leaves such videos out", message)
 
 
 def has_validation(config: Config) -> bool:

@@ -27,6 +27,8 @@ OWN = {
     "data.val": "use --val LIST",
     "data.test": "use --test LIST",
     "data.root": "use --root DIR",
+    "data.val_root": "use --root DIR",
+    "data.test_root": "use --root DIR",
     "data.split": "the videos are divided anyway",
     "out_dir": "use output=DIR",
     "model.name": "use --model NAME or --run DIR",

@@ -47,6 +47,8 @@ logger = logging.getLogger(__name__)
 MAY_CHANGE = (
     "out_dir",  # a folder may be moved
     "data.root",  # and so may the videos: each job has its own disk
+    "data.val_root",
+    "data.test_root",
     "data.index",
     "data.test",
     "data.workers",

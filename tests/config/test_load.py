@@ -79,6 +79,12 @@ def test_a_value_may_interpolate_another(tmp_path: Path) -> None:
         ("batch_size=8", "unknown key 'batch_size'; did you mean 'train.batch_size'?"),
         ("optim.zzzzz=1", "unknown key 'optim.zzzzz'; valid keys there: optim.name, optim.lr, "),
         ("zzzzz=1", "unknown key 'zzzzz'; sections: model, mae, data, "),
+        ("SOLVER.BASE_LR=1", "seed; PySlowFast's keys: docs/migration.md"),
+        ("data.train=???", "'data.train=???': has no value; write one after the ="),
+        (
+            "model.input_size=48",
+            "model.input_size=[48]",
+        ),
         ("optim.lr=abc", "Value 'abc' of type 'str' could not be converted to Float"),
         ("optim.lr=nan", "optim.lr=nan: must be above 0"),
         ("optim.lr=inf", "optim.lr=inf: must be above 0"),
@@ -159,7 +165,8 @@ def test_a_value_may_interpolate_another(tmp_path: Path) -> None:
         ("model.input_size=[16,225,225]", "the nearest that fit are "),
         (
             "model.input_size=[32,32,32]",
-            "has 32 frames, clip.num_frames=16: must be equal; set clip.num_frames=32",
+            "has 32 frames, clip.num_frames=16: must be equal; set clip.num_frames=32 or "
+            "model.input_size=[16,32,32]",
         ),
         ("model.input_size=[16,32,64]", "clips are cropped to squares; make both sides equal"),
         ("model=3", "'model' is a section; write its keys below it, like model.name=…"),
@@ -227,6 +234,15 @@ def test_text_is_taken_literally(text: str, tmp_path: Path) -> None:
     assert flatten_config(load_config(tmp_path / "config.yaml")) == flatten_config(config)
 
 
+@pytest.mark.parametrize("text", ["[0.8,0.9]", "0.8,0.9", "(0.8, 0.9)"])
+def test_lists_need_no_brackets(text: str) -> None:
+    assert load_config(MOTION, [f"optim.betas={text}"]).optim.betas == (0.8, 0.9)
+    frozen = load_config(MOTION, ["train.freeze=patch_embed"])
+    assert frozen.train.freeze == ("patch_embed",)
+    assert load_config(MOTION, ["data.train_also=a b.csv"]).data.train_also == ("a b.csv",)
+    assert load_config(MOTION, ["augment.short_side="]).augment.short_side is None
+
+
 def test_text_may_be_quoted_and_unset() -> None:
     assert load_config(MOTION, ["data.separator=' '"]).data.separator == " "
     assert load_config(MOTION, [r'data.separator="\t"']).data.separator == "\t"
@@ -259,6 +275,10 @@ def test_text_may_be_quoted_and_unset() -> None:
         ("seed: 1", "model.name is not set; choose one, such as hiera_base_16x224"),
         ("model:\n  name: hiera_micro_16x32\n optim: 1", "not valid YAML: "),
         ("model: {name: hiera_micro_16x32}\noptim: 3", "'optim' is a section"),
+        (
+            "model: {name: hiera_micro_16x32}\noptim: {betas: 0.9}",
+            "optim.betas: must be a list, not float",
+        ),
     ],
 )
 def test_refused_file(

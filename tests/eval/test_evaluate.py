@@ -286,7 +286,7 @@ def test_reconstruction_averages_over_clips(
         pictures=None,
         labels={0: 2, 3: 7, 4: 2},
     )
-    assert evaluator(model) == {"loss": 24.0, "evaluated": 5, "probe_top1": 50.0}
+    assert evaluator(model) == {"loss": 24.0, "evaluated": 5, "of": 5, "probe_top1": 50.0}
     ((features, labels),) = probed
     assert features.tolist() == [[0.0], [3.0], [4.0]] and labels.tolist() == [2, 7, 2]
     assert first_pixels == [[0.0, 1.0], [2.0, 3.0], [4.0]]

@@ -107,6 +107,46 @@ class Top1:
         return {"top1": next(self.values), "evaluated": 96}
 
 
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        (0.5, "Own: returned float; an evaluator must return a dict of numbers by name, such as"),
+        ({"loss": 1.0}, "Own: returned no 'top1', its score; an evaluator must return a dict"),
+        ({"top1": torch.ones(2)}, "Own: returned Tensor as 'top1'; an evaluator must return"),
+        ({"top1": 1.0, "names": ["a"]}, "Own: returned list as 'names'; an evaluator must"),
+    ],
+)
+def test_what_an_evaluator_returns_is_checked(returned: Any, words: str, tmp_path: Path) -> None:
+    class Own(Top1):
+        def __call__(self, model: nn.Module) -> Any:
+            return returned
+
+    with pytest.raises(ConfigError, match=words):
+        train(tmp_path, SquaredOutput(), trainer={"evaluator": Own()})
+
+
+def test_an_evaluator_may_return_tensors_of_one_number(tmp_path: Path) -> None:
+    class Own(Top1):
+        def __call__(self, model: nn.Module) -> Any:
+            return {"top1": torch.tensor(next(self.values)), "of": 96}
+
+    state = linear_state()
+    train(
+        tmp_path,
+        SquaredOutput(),
+        state=state,
+        trainer={"evaluator": Own(0.5, 0.25, 0.125)},
+        best_margin=1.0,
+    )
+    assert state.progress.best == 0.5
+
+
+def test_an_evaluator_without_a_score_is_refused_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="function: has no score; an evaluator needs `score`"):
+        train(tmp_path, SquaredOutput(), trainer={"evaluator": lambda model: {"top1": 1.0}})
+    assert not (tmp_path / "checkpoints").exists()
+
+
 def test_a_later_checkpoint_within_the_margin_is_linked_as_the_best(tmp_path: Path) -> None:
     for margin, step in ((0.0, 2), (1.0, 4)):
         state = linear_state()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 
 from hiera_video.data.config import AugmentConfig
 from hiera_video.data.loading.loader import ClipBatch
+from hiera_video.errors import ConfigError
 from hiera_video.models.factory import create_model
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.models.registry import MaeConfig
@@ -108,6 +111,20 @@ def test_losses_are_not_rounded_by_autocast(multi_label: bool) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = run(task, model, batch(labels)).loss
     assert loss.dtype == torch.float32 and loss == run(task, model, batch(labels)).loss
+
+
+@pytest.mark.parametrize(
+    ("loss", "logs", "words"),
+    [
+        (torch.ones(3), {}, "the loss is a Tensor of shape (3,); must be a tensor of one number"),
+        (0.5, {}, "the loss is a float; must be a tensor of one number, as loss.mean()"),
+        (torch.ones(()), {"top1": 1.0}, "'top1' is a float; must be (sum, count), a tensor and"),
+        (torch.ones(()), {"top1": (1.0, 2)}, "'top1' is a tuple; must be (sum, count)"),
+    ],
+)
+def test_outputs_of_a_task_are_checked(loss: Any, logs: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        TaskOutput(loss, logs)
 
 
 def test_mixed_batches_log_no_accuracy_and_depend_on_the_step() -> None:

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from linear_run import SquaredOutput, batches, latest_step, linear_state, train
 from torch import nn
 
 from hiera_video.data.loading.loader import ClipBatch
-from hiera_video.errors import DeviceMemoryError
+from hiera_video.errors import ConfigError, DeviceMemoryError
 from hiera_video.models.factory import create_model
 from hiera_video.runtime.distributed import SINGLE_PROCESS
 from hiera_video.runtime.log import read_metrics
@@ -115,6 +116,15 @@ def test_a_loader_that_draws_random_numbers_does_not_affect_dropout(tmp_path: Pa
         train(tmp_path / str(at), task, loader=noisy(at))
         draws.append(task.drawn)
     assert draws[0] == draws[1] and len(set(draws[0])) == 6
+
+
+def test_a_task_that_returns_a_bare_loss_is_told_what_to_return(tmp_path: Path) -> None:
+    def bare(model: nn.Module, batch: ClipBatch, context: StepContext) -> Any:
+        return model(batch.clips).mean()
+
+    words = r"function: returned Tensor; a task must return TaskOutput\(loss, logs\)"
+    with pytest.raises(ConfigError, match=words):
+        train(tmp_path, bare)
 
 
 def test_gradients_are_clipped_and_their_norm_is_logged(tmp_path: Path) -> None:

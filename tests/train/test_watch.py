@@ -6,7 +6,13 @@ import logging
 
 import pytest
 
-from hiera_video.train.watch import NAMED_VIDEOS, CollapseWatch, LoaderWatch, UnreadableWatch
+from hiera_video.train.watch import (
+    NAMED_VIDEOS,
+    CollapseWatch,
+    LoaderWatch,
+    UnreadableWatch,
+    warn_of_left_out,
+)
 
 
 def test_slow_loading_is_warned_of_again_only_after_it_recovered(
@@ -29,6 +35,15 @@ def test_unreadable_videos_are_counted_once_they_are_too_many_to_name(
     watch.observe((f"{number}.mp4", "empty") for number in range(NAMED_VIDEOS + 5))
     assert caplog.text.count("substituted by another video") == NAMED_VIDEOS
     assert caplog.text.count("hiera-video check-data lists them all") == 1
+
+
+def test_validations_that_leave_videos_out_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    warn_of_left_out({"top1": 100.0, "evaluated": 4, "of": 4})
+    warn_of_left_out({"loss": 1.0})
+    assert caplog.text == ""
+    warn_of_left_out({"top1": 100.0, "evaluated": 1, "of": 4})
+    words = "validation: 3 of 4 videos could not be read and count for nothing; hiera-video check"
+    assert words in caplog.text
 
 
 def test_collapsed_features_are_warned_of_again_only_after_they_recovered(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from hiera_video.models.factory import create_model
 from hiera_video.models.weights.save import save_pretrained
 from hiera_video.workflows.build import (
     align_val,
+    check_validation_files,
     has_validation,
     make_initial_model,
     read_split,
@@ -211,6 +213,47 @@ def test_a_share_of_the_training_list_is_held_out(tmp_path: Path) -> None:
     assert len(read_split(tested, "test").records) == 4  # held out, not the validation list
     whole = load_config(MOTION, [f"data.train={listing}", "data.val=null"])
     assert len(read_split(whole, "train").records) == 20 and not has_validation(whole)
+
+
+def test_each_split_may_have_a_folder_of_its_own(tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        (tmp_path / f"{split}.txt").write_text("class/a.mp4 0\n")
+        (tmp_path / f"videos_{split}").mkdir()
+    keys = [f"data.{split}={tmp_path / split}.txt" for split in ("train", "val")]
+    roots = [f"data.root={tmp_path}/videos_train", f"data.val_root={tmp_path}/videos_val"]
+
+    def folders(*more: str) -> list[str]:
+        config = load_config(MOTION, [*keys, *roots, *more])
+        found = (read_split(config, split).records[0].path for split in ("train", "val", "test"))
+        return [str(Path(path).relative_to(tmp_path).parts[0]) for path in found]
+
+    assert folders() == ["videos_train", "videos_val", "videos_val"]  # tests on data.val
+    test = f"data.test={tmp_path / 'test.txt'}"
+    assert folders(test) == ["videos_train", "videos_val", "videos_train"]
+    assert folders(test, f"data.test_root={tmp_path}/videos_test")[2] == "videos_test"
+    with pytest.raises(ConfigError, match=r"data.val_root=nowhere: no such folder; set it to that"):
+        folders("data.val_root=nowhere")
+
+
+def test_validation_videos_that_do_not_exist_are_found_before_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = manifest("val.csv", None, *range(200))
+    for row in (0, 99):
+        (tmp_path / f"{row}.mp4").touch()
+    records = tuple(replace(one, path=str(tmp_path / one.path)) for one in found.records)
+    found = replace(found, records=records)
+    check_validation_files(config(), replace(found, records=records[:1]))
+    assert caplog.text == ""
+    check_validation_files(config(), found)
+    assert (
+        "val.csv: 65 of 67 videos that were looked at do not exist, such as "
+        f"{tmp_path}/3.mp4; a validation leaves such videos out" in caplog.text
+    )
+    words = "of 50 videos that were looked at do not exist, such as .*; set data.root or data.val_"
+    with pytest.raises(ConfigError, match=words):
+        check_validation_files(config(), replace(found, records=records[101:151]))
+    check_validation_files(config(), replace(found, records=()))
 
 
 def test_a_split_that_is_not_possible(tmp_path: Path) -> None:
