@@ -11,10 +11,11 @@ import pytest
 from graph_emulator import EmulatedGraph
 from PIL import Image
 
+from hiera_video.cli import train as train_command
 from hiera_video.config.load import load_config
 from hiera_video.config.schema import Config
 from hiera_video.data.manifest.record import Manifest
-from hiera_video.errors import HieraVideoError
+from hiera_video.errors import ConfigError, HieraVideoError
 from hiera_video.runtime.log import read_metrics
 from hiera_video.video.encode import write_video
 from hiera_video.workflows.build import read_split
@@ -76,6 +77,20 @@ def test_accumulation_on_too_few_videos_without_labels(
     assert "1 video; batch of 64 videos × 1 clip," in caplog.text
     assert re.search(r"full recipe: \d+ × 1 video, \d+:\d\d:\d\d on cpu at this", caplog.text)
     assert not (tmp_path / "run").exists()
+
+
+def test_validation_lists_are_looked_at(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    elsewhere = tmp_path / "elsewhere.csv"
+    elsewhere.write_text("a.mp4 0\nb.mp4 1\n")
+    common = ["--cfg", "motion_hiera_micro", "--dry-run", f"data.train={folder / 'list.csv'}"]
+    common += [f"out_dir={tmp_path / 'run'}", "data.workers=0"]
+    words = r"elsewhere.csv: 2 of 2 videos that were looked at do not exist, such as .*/a.mp4; set"
+    with pytest.raises(ConfigError, match=words):
+        train_command.main([*common, f"data.val={elsewhere}"])
+    assert train_command.main([*common, "data.val=gone.csv"]) == 0
+    assert "data.val=gone.csv: no such file or folder; a run needs it" in caplog.text
 
 
 def test_pre_training_through_a_cuda_graph(
