@@ -85,7 +85,7 @@ def test_validation_lists_are_looked_at(
     elsewhere = tmp_path / "elsewhere.csv"
     elsewhere.write_text("a.mp4 0\nb.mp4 1\n")
     common = ["--cfg", "motion_hiera_micro", "--dry-run", f"data.train={folder / 'list.csv'}"]
-    common += [f"out_dir={tmp_path / 'run'}", "data.workers=0"]
+    common += [f"out_dir={tmp_path / 'run'}", "data.workers=0", "train.batch_size=2"]
     words = r"elsewhere.csv: 2 of 2 videos that were looked at do not exist, such as .*/a.mp4; set"
     with pytest.raises(ConfigError, match=words):
         train_command.main([*common, f"data.val={elsewhere}"])
