@@ -13,7 +13,8 @@ import logging
 import shutil
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,11 @@ from numpy.typing import NDArray
 from hiera_video.data.dataset import UnreadableVideo
 from hiera_video.data.detection.key_frame import KeyFrame
 from hiera_video.data.manifest.record import Record
+from hiera_video.errors import ConfigError
 from hiera_video.eval.views import Predictions
 from hiera_video.utils.archives import check_stored
 from hiera_video.utils.atomic_files import write_atomic
-from hiera_video.utils.resumable import ShardFolder, file_state, identity_folder
+from hiera_video.utils.resumable import ShardFolder, exclusive, file_state, identity_folder
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +80,30 @@ def merge(shards: Sequence[EvalShard], *, of: int) -> Predictions:
         unreadable=tuple(unreadable),
         seconds=np.concatenate([np.zeros(0), *(shard.seconds for shard in full)])[order],
     )
+
+
+@contextmanager
+def lock_results(folder: Path) -> Iterator[None]:
+    """Create the folder of a test's results, and hold a lock on it while the block runs.
+
+    Raises:
+        ConfigError: Another test holds the lock, or the folder cannot be written.
+    """
+    existed = folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: cannot be written ({error.strerror}); choose another out_dir"
+        ) from error
+    busy = f"{folder}: another test is writing its results there; wait for its end"
+    try:
+        with exclusive(folder / ".test.lock", busy):
+            yield
+    finally:
+        if not existed:
+            with suppress(OSError):  # there are results
+                folder.rmdir()
 
 
 class EvalShardStore:
@@ -135,13 +161,13 @@ class EvalShardStore:
         np.savez(content, files=files, **{name: getattr(shard, name) for name in names})
         path = self._path(videos)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, content.getvalue())
+        write_atomic(path, content.getvalue(), shared=True)
 
     def clear(self) -> None:
         """Delete all shards, once the results of the test are written."""
         folder = self._shards.folder
         shutil.rmtree(folder, ignore_errors=True)
-        if folder.parent.is_dir() and not any(folder.parent.iterdir()):
+        with suppress(OSError):  # there are shards of another test, or none ever were
             folder.parent.rmdir()
 
     def _path(self, videos: range) -> Path:

@@ -188,7 +188,7 @@ def exclusive(path: Path, busy: str) -> Iterator[None]:
         busy: Message of the error.
 
     Raises:
-        ConfigError: Another process holds the lock.
+        ConfigError: Another process holds the lock, or the file cannot be written.
     """
     lock = _lock(path, busy)
     try:
@@ -201,7 +201,12 @@ def exclusive(path: Path, busy: str) -> Iterator[None]:
 
 def _lock(path: Path, busy: str) -> IO[str]:
     while True:
-        lock = path.open("a")
+        try:
+            lock = path.open("a")
+        except OSError as error:
+            raise ConfigError(
+                f"{path.parent}: cannot be written ({error.strerror}); choose another folder"
+            ) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hiera_video.eval.detection_results import (
     DetectionSetup,
     write_detection_results,
 )
-from hiera_video.eval.shards import EvalShardStore
+from hiera_video.eval.shards import EvalShardStore, lock_results
 from hiera_video.models.compiled import compile_blocks
 from hiera_video.models.weights.load import Weights, load_pretrained, read_weights
 from hiera_video.runtime.distributed import World, init_distributed
@@ -35,6 +36,7 @@ from hiera_video.workflows.test import (
     check_classes,
     find_tested_checkpoint,
     identity,
+    is_main_process,
     is_validation_list,
     results_folder,
     should_compile,
@@ -60,8 +62,14 @@ def run_detection_test(config: Config, truth: BoxManifest, *, dry_run: bool) -> 
         CheckpointError: The checkpoint cannot be read or does not fit the configuration.
         ManifestError: A list is wrong, its classes are not the checkpoint's, or no key frame can be
             read.
+        ConfigError: Another test writes into the folder.
     """
     folder = results_folder(Path(config.out_dir), truth)
+    with nullcontext() if dry_run or not is_main_process() else lock_results(folder):
+        return _run_test(config, truth, folder, dry_run=dry_run)
+
+
+def _run_test(config: Config, truth: BoxManifest, folder: Path, *, dry_run: bool) -> int:
     checkpoint = find_tested_checkpoint(config)
     weights = read_weights(checkpoint, config.model.name)
     require_same_classes(truth, weights.class_names, checkpoint)

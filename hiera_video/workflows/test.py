@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import platform
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +24,7 @@ from hiera_video.eval.config import TestConfig
 from hiera_video.eval.evaluate import predict_views
 from hiera_video.eval.report import write_report
 from hiera_video.eval.results import EvalSetup, write_results
-from hiera_video.eval.shards import EvalShardStore
+from hiera_video.eval.shards import EvalShardStore, lock_results
 from hiera_video.eval.views import Predictions
 from hiera_video.models.compiled import compile_blocks
 from hiera_video.models.weights.digest import weights_digest
@@ -57,8 +58,19 @@ def run_test(config: Config, manifest: Manifest, *, dry_run: bool) -> int:
     Raises:
         CheckpointError: The checkpoint cannot be read or does not fit the configuration.
         ManifestError: The classes do not match the checkpoint's, or no video can be read.
+        ConfigError: Another test writes into the folder.
     """
     folder = results_folder(Path(config.out_dir), manifest)
+    with nullcontext() if dry_run or not is_main_process() else lock_results(folder):
+        return _run_test(config, manifest, folder, dry_run=dry_run)
+
+
+def is_main_process() -> bool:
+    """Return True if this process has rank 0, before `init_distributed` says so."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _run_test(config: Config, manifest: Manifest, folder: Path, *, dry_run: bool) -> int:
     checkpoint = find_tested_checkpoint(config)
     weights = read_weights(checkpoint, config.model.name)
     manifest = _align(manifest, weights, checkpoint, config)

@@ -10,7 +10,14 @@ import pytest
 
 from hiera_video.data.dataset import UnreadableVideo
 from hiera_video.data.manifest.record import Record
-from hiera_video.eval.shards import EvalShard, EvalShardStore, merge, record_states
+from hiera_video.errors import ConfigError
+from hiera_video.eval.shards import (
+    EvalShard,
+    EvalShardStore,
+    lock_results,
+    merge,
+    record_states,
+)
 
 
 def shard(*rows: int, unreadable: tuple[int, ...] = (), views: int = 2) -> EvalShard:
@@ -76,6 +83,36 @@ def test_a_shard_is_read_only_if_nothing_changed(tmp_path: Path) -> None:
     (tmp_path / "1.mp4").write_bytes(b"mended")
     assert store.read(range(2)) is None
     store.clear()
+    assert not (tmp_path / "partial").exists()
+
+
+def test_a_second_test_of_one_folder_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "x"
+    words = rf"{folder}: another test is writing its results there; wait for its end"
+    with lock_results(folder), pytest.raises(ConfigError, match=words), lock_results(folder):
+        pass
+    assert not folder.exists()  # no results
+    folder.mkdir()
+    (folder / ".test.lock").touch()  # of a test that was killed
+    with lock_results(folder):
+        pass
+    assert list(folder.iterdir()) == []
+    (tmp_path / "file").touch()
+    words = r"file/x: cannot be written \(Not a directory\); choose another out_dir"
+    with pytest.raises(ConfigError, match=words), lock_results(tmp_path / "file/x"):
+        pass
+
+
+def test_shards_of_another_test_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "0.mp4").write_bytes(b"1234")
+    records = [Record(path=str(tmp_path / "0.mp4"), label=0, row=0)]
+    ours, theirs = (EvalShardStore(tmp_path / "partial", {"w": w}, records) for w in "xy")
+    for store in (ours, theirs):
+        store.write(range(1), shard(0))
+    ours.clear()
+    assert theirs.read(range(1)) is not None
+    ours.clear()
+    theirs.clear()
     assert not (tmp_path / "partial").exists()
 
 
