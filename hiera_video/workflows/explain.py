@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +28,17 @@ from hiera_video.explanations.rollout import attention_rollout
 from hiera_video.models.weights.digest import weights_digest
 from hiera_video.runtime.precision import autocast
 from hiera_video.utils.checks import require
+from hiera_video.video.arguments import describe
 from hiera_video.video.options import ShardVideo
 from hiera_video.viz.overlays import as_pictures
 from hiera_video.workflows.build import make_views
-from hiera_video.workflows.load_run import LoadedRun, as_record, load, require_classes
+from hiera_video.workflows.load_run import (
+    LoadedRun,
+    as_record,
+    require_classes,
+    require_dtype,
+    to_loaded_run,
+)
 
 logger = logging.getLogger(__name__)
 Method = Literal["evidence", "occlusion", "rollout", "attention", "colours"]
@@ -138,13 +146,7 @@ def explain(
     """
     _check(method, options)
     record = as_record(video)
-    require(
-        isinstance(run, LoadedRun | str | Path),
-        f"run is a {type(run).__name__}; give the folder of a run, or the result of hv.load",
-    )
-    if not isinstance(run, LoadedRun):
-        run = load(run)
-        run.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    run = to_loaded_run(run)
     require_classes(run)
     clip, seconds = middle_view(run.config, record)
     if method == "occlusion":
@@ -176,6 +178,7 @@ def explain_clip(
         FeatureError: The store is damaged, or of other weights.
     """
     model = require_classifier(run.model)
+    require_dtype(model, "fp32")
     _check(method, options)
     names = output_names(run.class_names, model.num_classes)
     index = None if target is None else class_index(target, names)
@@ -221,10 +224,15 @@ def _compute(
     if method == "attention":
         if options.query is None:
             raise ConfigError("query= is not set; name a place (t, h, w) of the block's output map")
+        require(
+            isinstance(options.query, Sequence),
+            f"query={describe(options.query)}: must be a place (t, h, w) of the block's output map",
+        )
         return query_attention(model, clips, options.query, options.block)[0], None
     count = len(model.stages)
     stage = count if options.stage is None else options.stage
-    require(1 <= stage <= count, f"stage={stage}: this model has stages 1 to {count}")
+    is_stage = isinstance(stage, int) and 1 <= stage <= count
+    require(is_stage, f"stage={describe(stage)}: this model has stages 1 to {count}")
     (features,) = model.forward_intermediates(clips, indices=[stage - 1])
     if options.store is None:
         basis = fit_colours(features.flatten(0, -2))
@@ -262,11 +270,16 @@ def class_index(target: int | str, names: Sequence[str]) -> int:
         near = difflib.get_close_matches(target, names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose one of {quote_names(names)}"
         raise ConfigError(f"target={target!r}: no such class; {hint}")
+    try:
+        index = operator.index(target)
+    except TypeError:
+        index = -1
     require(
-        0 <= target < len(names),
-        f"target={target}: no such class; choose an index from 0 to {len(names) - 1}, or a name",
+        0 <= index < len(names),
+        f"target={describe(target)}: no such class; choose an index from 0 to {len(names) - 1}, or "
+        "a name",
     )
-    return target
+    return index
 
 
 def middle_view(config: Config, record: Record) -> tuple[Tensor, tuple[float, float]]:
@@ -293,7 +306,7 @@ def view_of(video: VideoViews | UnreadableVideo) -> tuple[Tensor, tuple[float, f
 
 
 def _check(method: str, options: Mapping[str, Any]) -> None:
-    if method not in UNITS:
+    if not isinstance(method, str) or method not in UNITS:
         raise ConfigError(f"method={method!r}: choose one of {', '.join(UNITS)}")
     known = ExplainOptions.__dataclass_fields__
     if unknown := sorted(set(options) - set(known)):

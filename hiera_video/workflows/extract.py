@@ -79,7 +79,7 @@ def extract_features(
     torch.Size([5, 768])
     """
     from hiera_video.features.store import FeatureStore
-    from hiera_video.workflows.load_run import LoadedRun
+    from hiera_video.workflows.load_run import LoadedRun, require_dtype
 
     model = run.model if isinstance(run, LoadedRun) else None
     if isinstance(run, LoadedRun):
@@ -96,6 +96,8 @@ def extract_features(
     if not isinstance(output, str | Path):
         raise ConfigError(f"output is {describe(output)}; name the folder for the features")
     config = _override_features(config, features)
+    if model is not None:
+        require_dtype(model, config.features.precision)
     config, manifest = _locate_videos(config, input)
     section = replace(config.features, output=os.fspath(output))
     data = config.data if workers is None else replace(config.data, workers=workers)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Literal
 
@@ -31,10 +31,13 @@ from hiera_video.models.weights.load import (
 )
 from hiera_video.models.weights.published import checkpoint_tags
 from hiera_video.models.weights.save import save_pretrained
-from hiera_video.utils.text_files import DAMAGED_JSON, is_text
-from hiera_video.video.arguments import video_path
+from hiera_video.runtime.precision import AUTOCAST_DTYPES, resolve_precision
+from hiera_video.utils.checks import require
+from hiera_video.video.arguments import describe, video_path
 from hiera_video.video.options import ShardVideo
 from hiera_video.workflows.build import make_model, make_views
+from hiera_video.workflows.predict import run_of_checkpoint
+from hiera_video.workflows.run_meta import read_run_meta
 from hiera_video.workflows.saved_settings import config_of_weights, settings_to_save
 
 logger = logging.getLogger(__name__)
@@ -103,9 +106,10 @@ def load(
         published = hv.load("mae_k400_ft_k400", model="hiera_base_16x224")
 
     Args:
-        run: Folder of a run (`out_dir`), or a source of weights: a folder with `config.json` (see
-            `from_pretrained`), such a folder on the hub (`hf-hub:owner/name`) or a full tag
-            (`hiera_base_16x224.mae_k400_ft_k400`); with `model`, also a file or a tag alone.
+        run: Folder of a run (`out_dir`) or of one of its checkpoints, or a source of weights: a
+            folder with `config.json` (see `from_pretrained`), such a folder on the hub
+            (`hf-hub:owner/name`) or a full tag (`hiera_base_16x224.mae_k400_ft_k400`); with
+            `model`, also a file or a tag alone.
         which: Checkpoint of the run. By default the best one, or the last if the run has never been
             validated.
         model: Name of the model that the weights are for, by default the one that `config.json`
@@ -117,16 +121,77 @@ def load(
 
     Raises:
         CheckpointError: The checkpoint does not exist, is damaged, or does not fit the model.
-        ConfigError: The weights have no classification head, or `model` is unknown.
+        ConfigError: The weights have no classification head, `model` is unknown, or an argument is
+            none of these.
     """
+    _check_arguments(run, model)
     if model is not None or _is_weights(run):
         return _load_weights(model, str(run))
-    checkpoint = find_checkpoint(Path(run), which)
-    config = load_config(Path(run) / "config.yaml")
+    folder = run_of_checkpoint(run)
+    if folder is None:
+        folder, checkpoint = Path(run), find_checkpoint(_require_run(run), which)
+    else:
+        checkpoint = Path(run)
+        require(
+            which in (None, checkpoint.name),
+            f"which={which!r}: {run} is a checkpoint already; leave which out, or name {folder}",
+        )
+    config = load_config(folder / "config.yaml")
     loaded = read_through_link(
-        checkpoint, lambda folder: _load_checkpoint(folder, checkpoint, config)
+        checkpoint, lambda found: _load_checkpoint(found, checkpoint, config)
     )
     return replace(loaded, source=str(run if which is None else checkpoint))
+
+
+def _check_arguments(run: object, model: object) -> None:
+    require(
+        isinstance(run, str | Path) and str(run) != "",
+        f"run is {describe(run)}; give the folder of a run or of a saved model, "
+        "hf-hub:owner/name, or weights with model=",
+    )
+    require(
+        model is None or isinstance(model, str),
+        f"model is {describe(model)}; give a name of hv.list_models()",
+    )
+
+
+def _require_run(run: str | Path) -> Path:
+    """Return the folder of a run.
+
+    Raises:
+        CheckpointError: It is a file, or a folder of something else.
+    """
+    path = Path(run)
+    if path.is_file():
+        raise CheckpointError(
+            f"{run}: is a file, and a run is a folder; weights in a file need the name of their "
+            f"model: hv.load({str(run)!r}, model='hiera_base_16x224')"
+        )
+    has_parts = (path / "config.yaml").exists() or (path / "checkpoints").exists()
+    if path.is_dir() and not has_parts:
+        raise CheckpointError(
+            f"{run}: is no run (no config.yaml) and no saved model (no config.json); name the "
+            "folder that has one of them"
+        )
+    return path
+
+
+def to_loaded_run(run: LoadedRun | str | Path) -> LoadedRun:
+    """Return a loaded run as it is, and another one loaded onto the GPU if there is one.
+
+    Raises:
+        ConfigError: `run` is neither.
+        CheckpointError: As for `load`.
+    """
+    if isinstance(run, LoadedRun):
+        return run
+    require(
+        isinstance(run, str | Path),
+        f"run is {describe(run)}; give the folder of a run, or the result of hv.load",
+    )
+    loaded = load(run)
+    loaded.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return loaded
 
 
 def override_run(run: LoadedRun, overrides: Sequence[str]) -> LoadedRun:
@@ -138,7 +203,7 @@ def override_run(run: LoadedRun, overrides: Sequence[str]) -> LoadedRun:
 
 
 def _load_checkpoint(folder: Path, checkpoint: Path, config: Config) -> LoadedRun:
-    meta = _read_meta(folder, checkpoint)
+    meta = read_run_meta(folder, checkpoint)
     return LoadedRun(
         model=make_model(config, meta.num_classes, pretrained=str(folder)).eval(),
         transform=_test_transform(config),
@@ -146,33 +211,6 @@ def _load_checkpoint(folder: Path, checkpoint: Path, config: Config) -> LoadedRu
         config=config,
         multi_label=meta.multi_label,
     )
-
-
-@dataclass(frozen=True)
-class _RunMeta:
-    """Content of a checkpoint's `meta.json` that inference reads."""
-
-    num_classes: int | None
-    class_names: tuple[str, ...] | None
-    multi_label: bool
-
-
-def _read_meta(folder: Path, checkpoint: Path) -> _RunMeta:
-    try:
-        meta = json.loads((folder / "meta.json").read_text())
-        count, names = meta["model"]["num_classes"], meta["class_names"] or None
-        if count is not None and (type(count) is not int or count < 1):
-            raise ValueError(f"num_classes={count!r}")
-        if names is not None and not (isinstance(names, list) and all(map(is_text, names))):
-            raise ValueError("class_names: must be a list of texts")
-    except DAMAGED_JSON as error:
-        other = "best" if checkpoint.name == "last" else "last"
-        raise CheckpointError(
-            f"{checkpoint}: its meta.json is damaged ({error}); load the run's {other}"
-        ) from error
-    # the list of a masked pre-training or a custom task may name classes that are not the model's
-    class_names = tuple(names) if names and count and len(names) <= count else None
-    return _RunMeta(count, class_names, bool(meta.get("multi_label")))
 
 
 def _is_weights(source: str | Path) -> bool:
@@ -234,22 +272,18 @@ def predict(
 
     Raises:
         DecodeError: The video cannot be read.
-        ConfigError: `run` or `video` is none of these, or it is a run of masked pre-training, which
-            has no classes.
+        ConfigError: An argument is none of these, or it is a run of masked pre-training, which has
+            no classes.
         CheckpointError: As for `load`.
     """
     record = as_record(video)
-    if not isinstance(run, LoadedRun | str | Path):
-        raise ConfigError(
-            f"run is a {type(run).__name__}; give the folder of a run, or the result of hv.load"
-        )
-    if not isinstance(run, LoadedRun):
-        run = load(run)
-        run.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    is_count = isinstance(topk, Integral) and not isinstance(topk, bool) and topk > 0
+    require(is_count, f"topk={describe(topk)}: must be an integer, 1 or more")
+    run = to_loaded_run(run)
     manifest = Manifest(records=(record,), class_names=None, multi_label=False, source=record.path)
     test = run.config.test
     views = make_views(run.config, manifest, clips=test.clips, crops=test.crops)[0]
-    return _classify(run, views, topk)
+    return _classify(run, views, int(topk))
 
 
 @torch.inference_mode()
@@ -305,9 +339,11 @@ def classify_views(run: LoadedRun, views: Tensor, topk: int) -> tuple[tuple[str,
         topk: Number of classes.
 
     Raises:
-        ConfigError: The model is a masked autoencoder.
+        ConfigError: The model is a masked autoencoder, or its weights do not go with
+            `test.precision`.
     """
     require_classes(run)
+    require_dtype(run.model, run.config.test.precision)
     device = next(run.model.parameters()).device
     return top_classes(
         run, compute_logits(run.model, views.to(device), run.config.test.precision), topk
@@ -326,6 +362,18 @@ def require_classes(run: LoadedRun) -> None:
         raise ConfigError(
             f"{config.out_dir}: a run of action detection scores boxes, not whole videos; use "
             "hv.detect, or hiera-video predict --boxes"
+        )
+
+
+def require_dtype(model: nn.Module, precision: str) -> None:
+    """Raise `ConfigError` unless the weights are float32, or of the type of `precision`."""
+    weight = next(model.parameters())
+    computed = AUTOCAST_DTYPES.get(resolve_precision(precision, weight.device))
+    if weight.dtype not in (torch.float32, computed):
+        raise ConfigError(
+            f"the model's weights are {str(weight.dtype).removeprefix('torch.')}, which do not go "
+            f"with precision {precision}; call run.model.float(), and choose half precision by "
+            "test.precision (features: by features.precision)"
         )
 
 

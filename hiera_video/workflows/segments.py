@@ -6,9 +6,11 @@ windows ──model──▶ scores ──smooth──▶ curve ──thresholds
 from __future__ import annotations
 
 import logging
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,12 +34,20 @@ from hiera_video.eval.segments.settings import (
     read_settings,
 )
 from hiera_video.utils.atomic_files import write_atomic
+from hiera_video.utils.checks import require
 from hiera_video.utils.text_files import count_of, printable
 from hiera_video.video import open_video
+from hiera_video.video.arguments import describe
 from hiera_video.video.options import ShardVideo
 from hiera_video.video.reader import Frames
 from hiera_video.viz.strips import shrink
-from hiera_video.workflows.load_run import LoadedRun, as_record, require_classes
+from hiera_video.workflows.load_run import (
+    LoadedRun,
+    as_record,
+    require_classes,
+    require_dtype,
+    to_loaded_run,
+)
 from hiera_video.workflows.predict import (
     DONE,
     NOTHING_READ,
@@ -113,15 +123,21 @@ def predict_segments(
         ConfigError: An argument is out of range or of another kind, or the run has no classes.
         CheckpointError: As for `load`.
     """
-    settings, record = SegmentSettings(), as_record(video)
-    if not isinstance(run, LoadedRun):
-        source = ModelSource(str(run))
-        run, settings = source.load(), settings_of(source)
-    settings = settings.override(
-        window=window, step=step, smooth=smooth, threshold=threshold, min_seconds=min_seconds
+    record, given = as_record(video), {"window": window, "step": step, "smooth": smooth}
+    given |= {"threshold": threshold, "min_seconds": min_seconds}
+    for name, value in given.items():
+        _check_number(name, value)
+    loaded = to_loaded_run(run)
+    chosen = SegmentSettings() if loaded is run else settings_of(ModelSource(str(run)))
+    settings = chosen.override(**given)
+    require_dtype(loaded.model, loaded.config.test.precision)
+    require(
+        settings.window is not None or loaded.config.clip.sampling != "segments",
+        "window=None: clips of a run with clip.sampling=segments have no fixed length; give window "
+        "in seconds",
     )
-    curve = score_video(run, record, settings)
-    names = class_names(run, curve.curve)
+    curve = score_video(loaded, record, settings)
+    names = class_names(loaded, curve.curve)
     return [
         NamedSegment(
             label=names[segment.label],
@@ -129,8 +145,22 @@ def predict_segments(
             end_seconds=segment.end_seconds,
             score=segment.score,
         )
-        for segment in find_in_curve(run, curve, settings).segments
+        for segment in find_in_curve(loaded, curve, settings).segments
     ]
+
+
+def _check_number(name: str, value: float | None) -> None:
+    """Raise `ConfigError` unless an argument of `predict_segments` is in its range."""
+    rule, least, most = "seconds, above 0", 0.0, math.inf
+    if name in ("smooth", "min_seconds"):
+        rule, least = "seconds, 0 or more", -math.ulp(0.0)
+    elif name == "threshold":
+        rule, most = "above 0 and at most 1", math.nextafter(1.0, 2.0)
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    require(
+        value is None or (is_number and least < value < most),
+        f"{name}={describe(value)}: must be {rule}",
+    )
 
 
 def score_video(

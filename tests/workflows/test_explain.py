@@ -71,13 +71,16 @@ def test_the_frames_are_the_pixels_that_the_model_saw(run: LoadedRun) -> None:
         ("x", "evidence", "target='x': no such class; choose one of 'to the right', 'to the left'"),
         (3, "evidence", "target=3: no such class; choose an index from 0 to 2, or a name"),
         (-1, "evidence", "target=-1: no such class; choose an index from 0 to 2, or a name"),
+        (1.5, "evidence", "target=1.5: no such class; choose an index from 0 to 2, or a name"),
+        ([1], "evidence", "target=a list: no such class; choose an index from 0 to 2, or a name"),
+        (None, ["evidence"], "method=['evidence']: choose one of evidence, occlusion, rollout"),
         (None, "gradient", "method='gradient': choose one of evidence, occlusion, rollout"),
         (None, "attention", "query= is not set; name a place (t, h, w) of the block's output map"),
     ],
 )
-def test_mistakes(run: LoadedRun, films: Path, target: object, method: str, words: str) -> None:
+def test_mistakes(run: LoadedRun, films: Path, target: Any, method: Any, words: str) -> None:
     with pytest.raises(ConfigError) as error:
-        hv.explain(run, films / "a.mp4", target, method)  # type: ignore[arg-type]
+        hv.explain(run, films / "a.mp4", target, method)
     assert str(error.value).startswith(words)
 
 
@@ -87,11 +90,13 @@ def test_mistakes(run: LoadedRun, films: Path, target: object, method: str, word
         ({"drawings": 3}, "unknown option 'drawings'; choose from draws, stage, store, block"),
         ({"stage": 0}, "stage=0: this model has stages 1 to 3"),
         ({"stage": 4}, "stage=4: this model has stages 1 to 3"),
+        ({"stage": "a"}, "stage='a': this model has stages 1 to 3"),
+        ({"method": "attention", "query": 3}, "query=3: must be a place (t, h, w) of the block's"),
     ],
 )
 def test_mistakes_in_options(run: LoadedRun, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError) as error:
-        explain_clip(run, torch.zeros(3, 16, 32, 32), method="colours", **options)
+        explain_clip(run, torch.zeros(3, 16, 32, 32), **{"method": "colours", **options})
     assert str(error.value).startswith(words)
 
 
@@ -165,7 +170,7 @@ def test_a_masked_autoencoder_has_no_classes_to_explain(run: LoadedRun, films: P
 def test_something_else_than_a_run(films: Path) -> None:
     with pytest.raises(ConfigError) as error:
         hv.explain(3, films / "a.mp4")  # type: ignore[arg-type]
-    assert str(error.value) == ("run is a int; give the folder of a run, or the result of hv.load")
+    assert str(error.value) == ("run is 3; give the folder of a run, or the result of hv.load")
 
 
 def test_an_unreadable_video_is_named(run_folder: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from hiera_video.models.registry import config_for
 from hiera_video.models.weights.save import save_pretrained
 from hiera_video.train.checkpoint import CheckpointStore
 from hiera_video.workflows.export_source import export_source_from_weights
-from hiera_video.workflows.load_run import LoadedRun, load, top_classes
+from hiera_video.workflows.load_run import LoadedRun, load, override_run, top_classes
 from hiera_video.workflows.sliding_window import predict_live, predict_windows
 
 MICRO = "hiera_micro_16x32"
@@ -155,6 +156,79 @@ def test_videos_that_are_no_paths(call: Callable[..., Any], run_folder: Path) ->
         )
         with pytest.raises(ConfigError, match=f"^{re.escape(words)}$"):
             call(run_folder, video)
+
+
+@pytest.mark.parametrize("topk", [-1, 0, None, True, 2.5, "3"], ids=str)
+def test_numbers_of_classes(run_folder: Path, films: Path, topk: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"^topk={topk!r}: must be an integer, 1 or more$"):
+        hv.predict(run_folder, films / "a.mp4", topk=topk)
+    assert len(hv.predict(run_folder, films / "a.mp4", topk=np.int64(2))) == 2  # type: ignore[arg-type]
+
+
+def test_what_is_no_run(run_folder: Path, tmp_path: Path) -> None:
+    model, file = hv.load(run_folder).model, tmp_path / "sd.pt"
+    torch.save(model.state_dict(), file)
+    words = (
+        "give the folder of a run or of a saved model, hf-hub:owner/name, or weights with model="
+    )
+    for named, run in {"None": None, "a Hiera": model, "bytes": b"x", "''": ""}.items():
+        with pytest.raises(ConfigError, match=f"^run is {named}; {words}$"):
+            hv.load(run)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"^model is 3; give a name of hv.list_models\(\)$"):
+        hv.load(file, model=3)  # type: ignore[arg-type]
+    words = (
+        f"{file}: is a file, and a run is a folder; weights in a file need the name of their "
+        f"model: hv.load('{file}', model='hiera_base_16x224')"
+    )
+    for call in (hv.load, lambda run: hv.predict(run, "a.mp4")):
+        with pytest.raises(CheckpointError, match=f"^{re.escape(words)}$"):
+            call(file)
+    assert hv.load(file, model=MICRO).model.num_classes == 3
+    words = r"is no run \(no config.yaml\) and no saved model \(no config.json\); name the folder"
+    for folder in (tmp_path, run_folder / "checkpoints"):
+        with pytest.raises(CheckpointError, match=f"{folder}: {words}"):
+            hv.load(folder)
+
+
+def test_a_checkpoint_of_a_run_is_loaded(run_folder: Path, films: Path) -> None:
+    best = run_folder / "checkpoints/best"
+    run = hv.load(best)
+    assert (run.class_names, run.source) == (hv.load(run_folder).class_names, str(best))
+    assert hv.predict(best, films / "a.mp4") == hv.predict(run_folder, films / "a.mp4")
+    assert hv.load(best, "best").source == hv.load(run_folder, "best").source == str(best)
+    words = f"which='last': {best} is a checkpoint already; leave which out, or name {run_folder}"
+    with pytest.raises(ConfigError, match=f"^{re.escape(words)}$"):
+        hv.load(best, "last")
+
+
+@pytest.mark.parametrize(
+    ("weights", "precision", "works"),
+    [
+        (torch.float16, "fp32", False),
+        (torch.float64, "bf16", False),
+        (torch.float16, "bf16", False),
+        (torch.bfloat16, "bf16", True),
+    ],
+    ids=str,
+)
+def test_weights_of_another_type(
+    run_folder: Path, films: Path, tmp_path: Path, weights: torch.dtype, precision: str, works: bool
+) -> None:
+    run, film = override_run(hv.load(run_folder), [f"test.precision={precision}"]), films / "a.mp4"
+    run.model.to(weights)
+    name = str(weights).removeprefix("torch.")
+    words = (
+        rf"^the model's weights are {name}, which do not go with precision {precision}; call "
+        r"run.model.float\(\), and choose half precision by test.precision"
+    )
+    with nullcontext() if works else pytest.raises(ConfigError, match=words):
+        assert len(hv.predict(run, film)) == 3
+    with nullcontext() if works else pytest.raises(ConfigError, match=words):
+        hv.predict_segments(run, film, window=1)
+    with pytest.raises(ConfigError, match=f"weights are {name}, .* precision fp32"):
+        hv.explain(run, film)
+    with pytest.raises(ConfigError, match=f"weights are {name}, .* precision fp32"):
+        hv.extract_features(run, film, tmp_path / "out", workers=0)
 
 
 def test_records_and_the_name_of_the_argument(

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -25,7 +26,7 @@ from hiera_video.errors import ConfigError, ManifestError
 from hiera_video.eval.segments.settings import SegmentSettings
 from hiera_video.video.encode import write_video
 from hiera_video.workflows import sliding_window
-from hiera_video.workflows.load_run import LoadedRun
+from hiera_video.workflows.load_run import LoadedRun, override_run, to_loaded_run
 from hiera_video.workflows.segments import score_video
 from hiera_video.workflows.sliding_window import predict_windows, window_scores
 
@@ -60,6 +61,10 @@ def run(run_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Pa
     folder = tmp_path / "run"
     shutil.copytree(run_folder, folder)
     monkeypatch.setattr("hiera_video.workflows.predict.ModelSource.load", lambda _: loaded(folder))
+    monkeypatch.setattr(
+        "hiera_video.workflows.segments.to_loaded_run",
+        lambda run: loaded(folder) if run == folder else to_loaded_run(run),
+    )
     return folder
 
 
@@ -172,8 +177,35 @@ def test_segments_from_python(run: Path, film: Path) -> None:
     chosen = hv.predict_segments(run, film)
     assert [segment.label for segment in chosen] == ["bright"]
     assert len(hv.predict_segments(run, film, threshold=0.5)) == 2
-    with pytest.raises(ConfigError, match=r"--threshold 2: must be above 0 and at most 1"):
-        hv.predict_segments(run, film, threshold=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("window", 0, "seconds, above 0"),
+        ("window", float("nan"), "seconds, above 0"),
+        ("step", -1, "seconds, above 0"),
+        ("step", "1", "seconds, above 0"),
+        ("smooth", -1, "seconds, 0 or more"),
+        ("min_seconds", True, "seconds, 0 or more"),
+        ("threshold", 2, "above 0 and at most 1"),
+        ("threshold", 0, "above 0 and at most 1"),
+    ],
+)
+def test_numbers_out_of_range_are_named_as_in_python(
+    run: Path, film: Path, name: str, value: Any, rule: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"^{name}={value!r}: must be {rule}$"):
+        hv.predict_segments(run, film, **{name: value})
+    assert hv.predict_segments(loaded(run), film, window=np.float32(1), smooth=np.int64(0))
+
+
+def test_a_window_is_needed_where_clips_have_no_fixed_length(run: Path, film: Path) -> None:
+    sampled = override_run(loaded(run), ["clip.sampling=segments"])
+    words = r"^window=None: clips of a run with clip.sampling=segments have no fixed length; give"
+    with pytest.raises(ConfigError, match=words):
+        hv.predict_segments(sampled, film)
+    assert hv.predict_segments(sampled, film, window=1) is not None
 
 
 def labelled_list(film: Path, folder: Path, lines: Sequence[str]) -> Path:
