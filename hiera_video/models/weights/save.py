@@ -8,12 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import Tensor
 
 from hiera_video.errors import CheckpointError
+from hiera_video.models.build import build_model
 from hiera_video.models.hiera import HieraEncoder
 from hiera_video.models.layout import HieraConfig
+from hiera_video.models.lora import merge_adapters
 from hiera_video.models.macs import count_parameters
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.models.weights.transformers_names import (
@@ -66,7 +70,7 @@ def save_pretrained(
     only this package has) and a model card. `LoadedRun.save` passes what the run knows.
 
     Args:
-        model: A `Hiera` or `MaskedAutoencoderHiera`.
+        model: A `Hiera` or `MaskedAutoencoderHiera`; adapters are added to its weights.
         folder: Created if missing; existing files of these names are replaced.
         class_names: One name for each class of the head.
         multi_label: True if a video may have several of the classes; None if unknown.
@@ -79,11 +83,17 @@ def save_pretrained(
         The folder.
 
     Raises:
-        CheckpointError: If the number of names is not the number of classes, the other library has
-            no such model, or the folder cannot be written.
+        CheckpointError: If the number of names is not the number of classes, parts of the model
+            were replaced, the other library has no such model, or the folder cannot be written.
     """
     if library not in ("hiera-transformer", "transformers"):
         raise CheckpointError(f"library={library!r}: choose hiera-transformer or transformers")
+    model = getattr(model, "_orig_mod", model)  # of torch.compile
+    if not isinstance(model, HieraEncoder):
+        raise CheckpointError(
+            f"{type(model).__name__}: is no model of hiera-video; pass the model that it wraps, as "
+            "model.module"
+        )
     if library == "transformers" and type(model.config) is not HieraConfig:
         raise CheckpointError(
             "library='transformers': has Hiera alone; save mvitv2_…, ladder_… and vit_… without it"
@@ -103,7 +113,11 @@ def save_pretrained(
         "init": model.config.init,
         "mae": dataclasses.asdict(model.mae) if isinstance(model, MaskedAutoencoderHiera) else None,
     }
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    state = {
+        name: value.detach().cpu().contiguous()
+        for name, value in merge_adapters(model.state_dict()).items()
+    }
+    _require_rebuildable(model, state)
     arguments = _constructor_arguments(model)
     if library == "transformers":
         mae = model.mae if isinstance(model, MaskedAutoencoderHiera) else None
@@ -121,6 +135,23 @@ def save_pretrained(
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
         raise CheckpointError(f"{target}: cannot be written ({error})") from error
     return target
+
+
+def _require_rebuildable(model: HieraEncoder, state: Mapping[str, Tensor]) -> None:
+    """Refuse a model of replaced parts, which its configuration does not describe."""
+    with torch.device("meta"):
+        mae = model.mae if isinstance(model, MaskedAutoencoderHiera) else None
+        expected = build_model(model.config, mae).state_dict()
+    for name in sorted(state.keys() | expected.keys()):
+        ours, other = (
+            list(found[name].shape) if name in found else "missing" for found in (state, expected)
+        )
+        if ours != other:
+            raise CheckpointError(
+                f"{name}: is {ours} in the model and {other} by its configuration, so the folder "
+                "could not be loaded; change the number of classes by model.reset_classifier(N), "
+                "or save a model of other parts by torch.save(model.state_dict(), FILE)"
+            )
 
 
 def _as_json(content: Mapping[str, Any]) -> str:

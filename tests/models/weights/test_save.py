@@ -11,8 +11,9 @@ from safetensors import SafetensorError
 
 from hiera_video.errors import CheckpointError
 from hiera_video.models.factory import create_model
+from hiera_video.models.lora import add_adapters
 from hiera_video.models.registry import MaeConfig
-from hiera_video.models.weights.load import read_weights
+from hiera_video.models.weights.load import from_pretrained, read_weights
 from hiera_video.models.weights.save import save_pretrained
 
 
@@ -84,6 +85,46 @@ def test_wrong_names_and_folders_are_rejected(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="file: cannot be written"):
         save_pretrained(model, tmp_path / "file")
+
+
+@pytest.mark.parametrize("part", ["head", "projection", "wider", "block"])
+def test_replaced_parts_are_refused(part, tmp_path):
+    model = create_model("hiera_micro_16x32", num_classes=5)
+    if part == "head":
+        model.head = torch.nn.Linear(256, 7)
+    elif part == "block":
+        model.blocks[0].mlp = torch.nn.Identity()
+    else:
+        wide = torch.nn.Linear(256, 7)
+        model.head.projection = wide if part == "wider" else torch.nn.Sequential(wide)
+    words = r"in the model and .* by its configuration, so the folder could not be loaded; change"
+    with pytest.raises(CheckpointError, match=words):
+        save_pretrained(model, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+    model = create_model("hiera_micro_16x32", num_classes=5)
+    model.reset_classifier(7)
+    loaded = from_pretrained(save_pretrained(model, tmp_path / "a"))
+    assert loaded(torch.zeros(1, 3, 16, 32, 32)).shape == (1, 7)
+
+
+def test_adapters_are_added_to_the_weights(tmp_path):
+    torch.manual_seed(0)
+    model = create_model("hiera_micro_16x32", num_classes=5).eval()
+    add_adapters(model, rank=2)
+    for name, weight in model.named_parameters():
+        torch.nn.init.normal_(weight, std=0.1) if "lora" in name else None
+    clips = torch.randn(1, 3, 16, 32, 32)
+    loaded = from_pretrained(save_pretrained(model, tmp_path / "a"))
+    torch.testing.assert_close(loaded(clips), model(clips))
+
+
+def test_wrapped_models(tmp_path):
+    model = create_model("hiera_micro_16x32", num_classes=5)
+    with pytest.raises(CheckpointError, match="DataParallel: is no model of hiera-video; pass the"):
+        save_pretrained(torch.nn.DataParallel(model), tmp_path / "a")
+    with pytest.raises(CheckpointError, match="OrderedDict: is no model of hiera-video"):
+        save_pretrained(model.state_dict(), tmp_path / "a")
+    assert from_pretrained(save_pretrained(torch.compile(model), tmp_path / "a"))
 
 
 def test_full_disk_raises_a_checkpoint_error(tmp_path):
