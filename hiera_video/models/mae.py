@@ -173,7 +173,8 @@ class MaskedAutoencoderHiera(HieraEncoder):
                 decoded with decoder_tokens="random", and whose first column is the phase of
                 "running_cell"; from torch's global generator by default.
             visible: Number of units that `keep` shows of each clip. With it, the host need not wait
-                for a GPU to count them; another number is then an error on the device.
+                for a GPU to count them; another number is then an error on the device. A compiled
+                model needs it unless `keep` shows as many as `mask_ratio` leaves.
 
         Raises:
             ConfigError: If `mask_ratio` leaves no unit visible or none hidden.

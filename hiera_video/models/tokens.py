@@ -254,7 +254,8 @@ def count_visible(
     if expected is not None and (_is_capturing_graph(keep) or (trusted and keep.is_cuda)):
         torch._assert_async(
             (keep.sum(1) == expected).all(),
-            "keep shows another number of units than mask_ratio implies",
+            f"keep shows another number of units than the {expected} that mask_ratio or visible "
+            "implies; a compiled model cannot count them: pass visible=N",
         )
         return expected
     if keep.is_meta:
