@@ -45,7 +45,11 @@ def make_encoder(config: Config, device: Any = None, model: Any = None) -> ClipE
 
     if model is not None:
         return ClipEncoder(model, config.features, next(model.parameters()).device)
-    model = make_model(config, None, pretrained=config.model.pretrained)
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # a head that the weights lack is in their digest
+        model = make_model(config, None, pretrained=config.model.pretrained)
     return ClipEncoder(model, config.features, device or device_for(0))
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import hiera_video as hv
+from hiera_video.config.load import load_config
 from hiera_video.data.manifest.record import Manifest, Record
 from hiera_video.errors import ConfigError, FeatureError
 from hiera_video.models.hiera import Hiera
@@ -61,6 +62,16 @@ def test_a_saved_masked_autoencoder_has_features(films: Path, tmp_path: Path) ->
     expected = extracted(saved, films, tmp_path / "out", stages=[1, 2])
     again = extracted(hv.load(saved), films, tmp_path / "out", stages=range(1, 3))
     assert torch.equal(again.matrix("stage1"), expected.matrix("stage1"))
+
+
+def test_weights_without_a_head_resume(films: Path, tmp_path: Path) -> None:
+    """The head that they lack is newly initialised, in each call alike."""
+    saved = hv.save_pretrained(hv.create_model(MICRO, num_classes=0), tmp_path / "saved")
+    config = load_config("motion_hiera_micro", [f"model.pretrained={saved}"])
+    for run, output in ((saved, "a"), (saved, "a"), (config, "b"), (config, "b")):
+        drawn = torch.get_rng_state()
+        assert len(extracted(run, films, tmp_path / output)) == 2
+        assert torch.equal(torch.get_rng_state(), drawn)
 
 
 def test_what_is_no_run(run_folder: Path, films: Path, tmp_path: Path) -> None:
