@@ -7,18 +7,21 @@ any other server.
 
 from __future__ import annotations
 
+import json
 import os.path
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from hiera_video.app.uploads import Uploads
+from hiera_video.utils.text_files import is_text
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 API = "/gradio_api"
+UPLOAD = f"{API}/upload"
 PATHS = {
     "/": "GET",
     "/config": "GET",
@@ -32,7 +35,7 @@ PATHS = {
     f"{API}/queue/data": "GET",
     f"{API}/cancel": "POST",
     f"{API}/reset": "POST",
-    f"{API}/upload": "POST",
+    UPLOAD: "POST",
     f"{API}/upload_progress": "GET",
 }
 """Path → method."""
@@ -93,7 +96,33 @@ class Guard:
                 message["headers"] = [*message.get("headers", []), *HEADERS]
             await send(message)
 
-        await self._app(scope, receive, send_with_headers)
+        if scope["method"] == "POST" and scope["path"] == UPLOAD:
+            await self._count_uploads(scope, receive, send_with_headers)
+        else:
+            await self._app(scope, receive, send_with_headers)
+
+    async def _count_uploads(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have the files of an upload wait for their answer, before their paths are sent."""
+        body = b""
+
+        async def send_counted(message: MutableMapping[str, Any]) -> None:
+            nonlocal body
+            body += message.get("body", b"")
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                expect(_paths_in(body))
+            await send(message)
+
+        with self._uploads.arriving() as expect:
+            await self._app(scope, receive, send_counted)
+
+
+def _paths_in(body: bytes) -> list[str]:
+    """Return the paths in gradio's answer to an upload; none in that of a refused one."""
+    try:
+        paths = json.loads(body)
+    except ValueError:
+        return []
+    return list(filter(is_text, paths)) if isinstance(paths, list) else []
 
 
 def refusal(scope: Scope, uploads: Uploads) -> tuple[int, str] | None:
@@ -137,7 +166,7 @@ def _is_known(path: str, method: str, uploads: Uploads) -> bool:
 def _check_length(length: bytes | None, path: str, uploads: Uploads) -> tuple[int, str] | None:
     if length is None or not length.isdigit():
         return 411, "the length of the request is missing"
-    if path != f"{API}/upload":
+    if path != UPLOAD:
         return (413, "the request is too long") if int(length) > MAX_BODY else None
     limits = uploads.limits
     if int(length) > limits.max_bytes + ENVELOPE:

@@ -85,8 +85,9 @@ def serve(
     with tempfile.TemporaryDirectory(prefix="hiera-video-app-") as name:
         folder = Path(name).resolve()
         prepare_environment(folder)
-        page = make(Uploads(folder, limits))
-        address = launch(page, Uploads(folder, limits), port)
+        uploads = Uploads(folder, limits)
+        page = make(uploads)
+        address = launch(page, uploads, port)
         try:
             warm_up.join()  # the first upload need not wait until torch is imported once more
             on_start(address)

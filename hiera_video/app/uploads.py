@@ -7,10 +7,12 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 from hiera_video.errors import ConfigError
 from hiera_video.utils.checks import require
@@ -47,6 +49,9 @@ class AppLimits:
 class Uploads:
     """A folder with a subfolder for each upload, and one for the examples.
 
+    Uploads of the same bytes share a subfolder, which gradio names after them: it is deleted with
+    the last answer.
+
     Args:
         folder: An existing folder that nobody else writes to.
         limits: Limits of the page.
@@ -59,6 +64,13 @@ class Uploads:
         self.folder = folder.resolve()
         self.limits = limits
         self._clock = clock
+        self._lock = Lock()
+        self._waiting = Counter[Path]()
+        """Uploads that wait for their answer, by subfolder."""
+        self._arriving = 0
+        """Requests of which it is not known yet which subfolder they write."""
+        self._answered = set[Path]()
+        """Subfolders to delete, unless an arriving upload is one of them."""
 
     def add_example(self, video: Path, name: str) -> Path:
         """Copy a video among the examples and return the copy."""
@@ -84,10 +96,43 @@ class Uploads:
         )
         return found
 
+    @contextmanager
+    def arriving(self) -> Iterator[Callable[[Sequence[str]], None]]:
+        """Delete no upload while the block runs; it calls what is yielded with the new paths."""
+        with self._lock:
+            self._arriving += 1
+        try:
+            yield self._expect
+        finally:
+            with self._lock:
+                self._arriving -= 1
+                self._delete_answered()
+
     def remove(self, path: Path) -> None:
-        """Delete an upload; an example, and what lies elsewhere, stays."""
-        if path.parent.parent == self.folder and path.parent.name != EXAMPLES:
-            shutil.rmtree(path.parent, ignore_errors=True)
+        """Delete an answered upload, unless another of the same bytes waits for its answer.
+
+        An example, and what lies elsewhere, stays.
+        """
+        folder = path.parent
+        if folder.parent != self.folder or folder.name == EXAMPLES:
+            return
+        with self._lock:
+            self._waiting[folder] = max(self._waiting[folder] - 1, 0)
+            self._answered.add(folder)
+            self._delete_answered()
+
+    def _expect(self, paths: Sequence[str]) -> None:
+        with self._lock:
+            self._waiting.update(Path(path).resolve().parent for path in paths)
+
+    def _delete_answered(self) -> None:
+        if self._arriving:
+            return
+        for folder in self._answered:
+            if not self._waiting[folder]:
+                del self._waiting[folder]
+                shutil.rmtree(folder, ignore_errors=True)
+        self._answered.clear()
 
     def sweep(self) -> None:
         """Delete the uploads that nobody asked about in time."""
@@ -99,7 +144,9 @@ class Uploads:
             except OSError:  # answered and deleted meanwhile
                 continue
             if old and entry.is_dir():
-                shutil.rmtree(entry, ignore_errors=True)
+                with self._lock:
+                    del self._waiting[entry]
+                    shutil.rmtree(entry, ignore_errors=True)
             elif old:  # an upload that broke off
                 entry.unlink(missing_ok=True)
 

@@ -115,6 +115,35 @@ def test_long_requests_are_refused(uploads: Uploads) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "answer, kept",
+    [('["%s"]', True), ("too large", False), ("{}", False), ("[1]", False), ("", False)],
+)
+def test_uploads_wait_before_their_paths_are_sent(
+    uploads: Uploads, answer: str, kept: bool
+) -> None:
+    upload = uploads.folder / "hash" / "a.mp4"
+    upload.parent.mkdir()
+    upload.touch()
+    with uploads.arriving() as expect:
+        expect([str(upload)])
+    body = answer.replace("%s", str(upload)).encode()
+
+    async def gradio(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body[:5], "more_body": True})
+        await send({"type": "http.response.body", "body": body[5:]})
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            uploads.remove(upload)  # the answer to the earlier upload of these bytes
+            assert upload.exists()
+
+    scope = request("/gradio_api/upload", "POST", {"content-length": "9"})
+    asyncio.run(Guard(gradio, uploads)(scope, None, send))  # type: ignore[arg-type]
+    assert upload.exists() == kept
+
+
 def test_answers_have_a_policy(uploads: Uploads) -> None:
     async def page(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})

@@ -147,6 +147,17 @@ def uploads_of(folder: Path) -> list[Path]:
     ]
 
 
+def test_uploads_of_the_same_bytes_are_both_answered(
+    visitor: Visitor, folder: Path, film: Path
+) -> None:
+    (first,) = visitor.upload("film.mp4", film.read_bytes()).json()
+    (second,) = visitor.upload("film.mp4", film.read_bytes()).json()
+    assert first == second  # gradio names the folder after the content
+    for path in (first, second):
+        assert "64×48, 30 fps, 2.0 s; one window" in visitor.ask(path)["answer"]
+    assert uploads_of(folder) == []
+
+
 def test_a_long_film_and_a_large_file_are_refused(
     visitor: Visitor, folder: Path, shared_videos: Any
 ) -> None:

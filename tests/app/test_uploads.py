@@ -71,6 +71,35 @@ def test_an_upload_is_deleted_and_an_example_stays(uploads: Uploads, tmp_path: P
     assert [path.name for path in uploads.folder.rglob("*")] == ["examples", "example_1.mp4"]
 
 
+def test_uploads_of_the_same_bytes_are_deleted_with_the_last_answer(uploads: Uploads) -> None:
+    upload = add(uploads, "hash/clip.mp4")
+    for _ in range(2):
+        with uploads.arriving() as expect:
+            expect([str(upload)])
+    uploads.remove(upload)
+    assert uploads.check(str(upload)) == upload
+    uploads.remove(upload)
+    assert not upload.parent.exists()
+    again = add(uploads, "hash/clip.mp4")
+    with uploads.arriving() as expect:
+        expect([str(again)])
+    uploads.remove(again)
+    assert not again.parent.exists()
+    uploads.remove(again)  # a second question about it
+
+
+def test_an_upload_that_arrives_during_an_answer_is_kept(uploads: Uploads) -> None:
+    upload, other = add(uploads, "hash/clip.mp4"), add(uploads, "other/clip.mp4")
+    with uploads.arriving() as expect:
+        uploads.remove(upload)
+        uploads.remove(other)
+        assert upload.exists()
+        expect([str(upload)])
+    assert upload.exists() and not other.parent.exists()
+    uploads.remove(upload)
+    assert not upload.parent.exists()
+
+
 def test_uploads_without_a_question_are_deleted_after_ten_minutes(
     uploads: Uploads, tmp_path: Path
 ) -> None:
