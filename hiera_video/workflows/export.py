@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hiera_video.errors import ExportError
 from hiera_video.utils.hashing import file_sha256
+from hiera_video.utils.resumable import exclusive
 from hiera_video.workflows.export_source import ExportSource
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ def export(
 
     Raises:
         ExportError: If the outputs differ or the file cannot be written; nothing is left behind.
+        ConfigError: Another process writes the file.
     """
     from hiera_video.export import program as programs
 
@@ -56,10 +59,8 @@ def export(
         measured = load_clips(source, videos or source.data.val, clips)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
-            path = (
-                Path(folder) / target.name
-            )  # same name: ONNX stores the name of its weights' file
+        with _scratch_folder(target) as folder:
+            path = folder / target.name  # same name: ONNX stores the name of its weights' file
             facts = _describe(source, target, output)
             logger.info("capturing %s", source.name)
             graph = programs.capture(source.model, output)
@@ -82,6 +83,20 @@ def export(
             f"{target}: cannot be written ({error.strerror}); choose another --output"
         ) from error
     return facts
+
+
+@contextmanager
+def _scratch_folder(target: Path) -> Iterator[Path]:
+    """Yield a new folder beside `target`; delete it afterwards, or in the next export."""
+    folder = target.with_name(f".{target.name}.unfinished")
+    busy = f"{target}: another command is writing it; wait for its end or choose another --output"
+    with exclusive(target.with_name(f".{target.name}.lock"), busy):
+        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _quantise(

@@ -20,6 +20,7 @@ from hiera_video.models.factory import create_model
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.weights.save import save_pretrained
 from hiera_video.train.checkpoint import CheckpointStore
+from hiera_video.utils.resumable import exclusive
 from hiera_video.video.encode import write_video
 from hiera_video.workflows.export import export
 from hiera_video.workflows.export_source import (
@@ -224,3 +225,18 @@ def test_unwritable_folder_is_an_export_error(source: ExportSource, tmp_path: Pa
         ExportError, match=r"m.pt2: cannot be written \(.*\); choose another --output"
     ):
         export(source, tmp_path / "file" / "m.pt2")
+
+
+def test_leftovers_of_a_killed_export_are_deleted(source: ExportSource, tmp_path: Path) -> None:
+    target = tmp_path / "m.pt2"
+    (tmp_path / ".m.pt2.unfinished").mkdir()
+    (tmp_path / ".m.pt2.unfinished/m.pt2").write_bytes(b"half")
+    (tmp_path / ".m.pt2.lock").touch()
+    with (
+        exclusive(tmp_path / ".m.pt2.lock", "busy"),
+        pytest.raises(ConfigError, match=r"m.pt2: another command is writing it; wait for its end"),
+    ):
+        export(source, target)
+    assert (tmp_path / ".m.pt2.unfinished/m.pt2").exists()  # not of this process
+    export(source, target)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.pt2", "m.pt2.json"]
