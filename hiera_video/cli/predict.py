@@ -45,6 +45,7 @@ from hiera_video.errors import ConfigError
 
 OUTPUTS = {".csv": "csv", ".json": "json"}
 """Suffix of `output=` → option."""
+TOPK = 5
 OPTIONS = {"test.checkpoint": "--checkpoint", "data.follow_links": "--follow-links"}
 """Key → option that stands for it."""
 
@@ -58,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.paths = [*rest, *inputs]
     if wants_segments(arguments):
         return run_segments(arguments, outputs)
+    if arguments.topk is None:
+        arguments.topk = TOPK
     if wants_boxes(arguments):
         return run_boxes(arguments, outputs)
     set_outputs(arguments, outputs, OUTPUTS)
@@ -106,7 +109,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--webcam", metavar="DEVICE", help="camera instead, such as /dev/video0; Ctrl-C stops")
     add_model_source(parser)
     add("--follow-links", action="store_true", help="enter symbolic links to folders")
-    add("--topk", type=int, default=5, help="classes per prediction; default: 5")
+    add("--topk", type=int, help="classes per prediction; default: 5")
     add("--window", metavar="SECONDS", help="predict each segment of this length, or 'clip'")
     add("--step", type=float, metavar="SECONDS", help="from segment to segment; default: --window")
     add(

@@ -93,6 +93,13 @@ def run_segments(arguments: argparse.Namespace, outputs: Sequence[str]) -> int:
 def _check(arguments: argparse.Namespace, files: dict[str, str]) -> None:
     check_model_source(arguments)
     chosen = arguments.choose_thresholds
+    about = "--segments" if chosen is None else "--choose-thresholds"
+    for name in ("boxes", "start_seconds", "topk"):
+        value = getattr(arguments, name)
+        require(
+            value is None,
+            f"--{name.replace('_', '-')} {value}: does not go with {about}; remove one of them",
+        )
     require(
         arguments.webcam is None,
         f"--webcam {arguments.webcam}: segments are found in files; use --window without "

@@ -48,6 +48,16 @@ SEGMENTS = ["a.mp4", "--run", "x", "--segments"]
             ["--webcam", "/dev/video9", "--run", "x", "--segments"],
             "--webcam /dev/video9: segments are found in files; use --window without --segments",
         ),
+        ([*SEGMENTS, "--boxes", "b.csv"], "--boxes b.csv: does not go with --segments; remove one"),
+        (
+            [*SEGMENTS, "--start-seconds", "0"],
+            "--start-seconds 0.0: does not go with --segments; remove one of them",
+        ),
+        ([*SEGMENTS, "--topk", "5"], "--topk 5: does not go with --segments; remove one of them"),
+        (
+            ["--run", "x", "--choose-thresholds", "l.csv", "--topk", "1"],
+            "--topk 1: does not go with --choose-thresholds; remove one of them",
+        ),
         (
             ["--model", "hiera_micro_16x32", "--checkpoint", "a", "--choose-thresholds", "l.csv"],
             "--choose-thresholds l.csv: keeps them in the folder of a run; give --run DIR",
