@@ -31,12 +31,12 @@ from hiera_video.models.weights.json_object import as_object, read_object
 from hiera_video.models.weights.link import read_through_link
 from hiera_video.models.weights.published import PUBLISHED, checkpoint_tags
 from hiera_video.models.weights.state_dict import extract_state_dict
-from hiera_video.models.weights.torch_files import load_torch_file, printable
+from hiera_video.models.weights.torch_files import MAX_NAMES, load_torch_file
 from hiera_video.models.weights.transformers_names import class_names_from_transformers
 from hiera_video.utils.archives import check_stored
 from hiera_video.utils.atomic_files import write_atomic
 from hiera_video.utils.hashing import file_sha256
-from hiera_video.utils.text_files import count_of
+from hiera_video.utils.text_files import count_of, printable
 
 logger = logging.getLogger(__name__)
 
@@ -359,7 +359,7 @@ def _one_line(error: Exception) -> str:
     fact = text.partition("WeightsUnpickler error: ")[2] or text.rpartition("\n\n")[2]
     text = fact.partition(" was not an")[0] or text
     message = _TERMINAL_CODE.sub("", text.strip().partition("\n")[0])
-    return f"{type(error).__name__}: {printable(message) or 'no details'}"
+    return f"{type(error).__name__}: {printable(message)[:MAX_NAMES] or 'no details'}"
 
 
 def _download(address: str) -> Path:

@@ -17,9 +17,11 @@ from typing import Any, ClassVar
 
 import torch
 
+from hiera_video.utils.text_files import printable
+
 logger = logging.getLogger(__name__)
 
-_MAX_NAMES = 160
+MAX_NAMES = 160
 """Characters of the skipped names in the log."""
 
 
@@ -78,18 +80,14 @@ def load_torch_file(path: Path) -> Any:
     else:
         allowed = [(_substitute(name), name) for name in names]
         if names:
-            logger.info("%s: skipped objects made by %s", path, printable(", ".join(sorted(names))))
+            skipped = printable(", ".join(sorted(names)))[:MAX_NAMES]
+            logger.info("%s: skipped objects made by %s", path, skipped)
     with torch.serialization.safe_globals(allowed):
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def printable(text: str, length: int = _MAX_NAMES) -> str:
-    """Return the first characters of a text from a file, without control characters."""
-    return "".join(char if char.isprintable() else "?" for char in text)[:length]
-
-
 def _substitute(name: str) -> type:
     """Return a new class that takes the place of the class or function `name`."""
-    module, _, own = name.rpartition(".")
-    names = {"__slots__": (), "__module__": printable(module), "name": printable(name)}
-    return type(printable(own), (_CONTAINERS.get(own, UnreadObject),), names)
+    module, own = (printable(part)[:MAX_NAMES] for part in name.rpartition(".")[::2])
+    names = {"__slots__": (), "__module__": module, "name": f"{module}.{own}"}
+    return type(own, (_CONTAINERS.get(own, UnreadObject),), names)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from hiera_video.errors import CheckpointError
 from hiera_video.models.factory import create_model
 from hiera_video.models.weights.load import read_weights
-from hiera_video.models.weights.torch_files import UnreadObject, load_torch_file, printable
+from hiera_video.models.weights.torch_files import UnreadObject, _substitute, load_torch_file
 
 STATE = {"patch_embed.proj.weight": torch.ones(4, 3, 2, 2, 2), "norm.weight": torch.ones(4)}
 
@@ -102,7 +102,7 @@ def test_an_unread_object_keeps_its_name_alone(tmp_path: Path) -> None:
     found = load_torch_file(tmp_path / "x.pth")["options"]
     assert isinstance(found, UnreadObject) and not hasattr(found, "__dict__")
     assert found.name == f"{__name__}.Options"
-    assert printable("a\x1b[31m\n" + "b" * 200) == "a?[31m?" + "b" * 153
+    assert _substitute("m\x1b[31m.K\n" + "b" * 200).__name__ == "K\\x0a" + "b" * 155
 
 
 @pytest.mark.parametrize(
