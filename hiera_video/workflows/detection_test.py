@@ -65,12 +65,14 @@ def run_detection_test(config: Config, truth: BoxManifest, *, dry_run: bool) -> 
         ConfigError: Another test writes into the folder.
     """
     folder = results_folder(Path(config.out_dir), truth)
-    with nullcontext() if dry_run or not is_main_process() else lock_results(folder):
-        return _run_test(config, truth, folder, dry_run=dry_run)
-
-
-def _run_test(config: Config, truth: BoxManifest, folder: Path, *, dry_run: bool) -> int:
     checkpoint = find_tested_checkpoint(config)
+    with nullcontext() if dry_run or not is_main_process() else lock_results(folder):
+        return _run_test(config, truth, folder, checkpoint, dry_run=dry_run)
+
+
+def _run_test(
+    config: Config, truth: BoxManifest, folder: Path, checkpoint: str, *, dry_run: bool
+) -> int:
     weights = read_weights(checkpoint, config.model.name)
     require_same_classes(truth, weights.class_names, checkpoint)
     num_classes = check_classes(config, weights, truth)

@@ -61,8 +61,9 @@ def run_test(config: Config, manifest: Manifest, *, dry_run: bool) -> int:
         ConfigError: Another test writes into the folder.
     """
     folder = results_folder(Path(config.out_dir), manifest)
+    checkpoint = find_tested_checkpoint(config)
     with nullcontext() if dry_run or not is_main_process() else lock_results(folder):
-        return _run_test(config, manifest, folder, dry_run=dry_run)
+        return _run_test(config, manifest, folder, checkpoint, dry_run=dry_run)
 
 
 def is_main_process() -> bool:
@@ -70,8 +71,9 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _run_test(config: Config, manifest: Manifest, folder: Path, *, dry_run: bool) -> int:
-    checkpoint = find_tested_checkpoint(config)
+def _run_test(
+    config: Config, manifest: Manifest, folder: Path, checkpoint: str, *, dry_run: bool
+) -> int:
     weights = read_weights(checkpoint, config.model.name)
     manifest = _align(manifest, weights, checkpoint, config)
     num_classes = check_classes(config, weights, manifest)

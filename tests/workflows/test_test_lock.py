@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,9 @@ def test_the_second_test_ends_in_one_line(
     run: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert callable(run)
-    config = replace(load_config(CONFIG), out_dir=str(tmp_path / "run"))
+    (tmp_path / "empty.pt").touch()
+    keys = [f"out_dir={tmp_path / 'run'}", f"test.checkpoint={tmp_path / 'empty.pt'}"]
+    config = load_config(CONFIG, keys)
     record = Record(path="a.mp4", label=0, row=0)
     manifest = Manifest(records=(record,), class_names=None, multi_label=False, source="val.csv")
     with lock_results(tmp_path / "run"):
