@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import inspect
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import PurePath
@@ -14,15 +15,28 @@ from typing import Any, cast, get_type_hints
 from hiera_video.config.load import suggest_key
 from hiera_video.config.schema import Config
 from hiera_video.errors import ConfigError
+from hiera_video.utils.empty_arguments import refuse_empty_arguments
 
 WIDTH = 98
 WHICH = ("best", "last")
 """Checkpoints of a run by name."""
 
 
+class CommandParser(argparse.ArgumentParser):
+    """Parser that refuses empty arguments."""
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """Parse arguments; all methods of the parser come here."""
+        given = list(sys.argv[1:] if args is None else args)
+        refuse_empty_arguments(given)
+        return super().parse_known_args(given, namespace)
+
+
 def command_parser(name: str, description: str | None) -> argparse.ArgumentParser:
     """Return the parser of a command, which prints `description` with its line breaks."""
-    return argparse.ArgumentParser(
+    return CommandParser(
         prog=f"hiera-video {name}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from hiera_video.cli.arguments import WIDTH, config_parser, keys
+from hiera_video.cli.main import run_command
 from hiera_video.config.load import flatten_config, load_config
+from hiera_video.errors import ConfigError
 
 
 def print_keys(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -32,6 +34,29 @@ def test_every_key_has_a_meaning_and_a_default_in_yaml(tmp_path: Path) -> None:
         if default != "(required)":
             overrides.append(f"{key}={default}")
     assert flatten_config(load_config(cfg, overrides)) == plain
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["predict", "", "--run", "r"], "an argument"),
+        (["predict", "input=", "--run", "r"], "input="),
+        (["predict", "a.mp4", "--run", ""], "--run"),
+        (["visualize", "input=", "output=q.png"], "input="),
+        (["extract", "--run", "r", "input=", "output=x"], "input="),
+        (["extract", "--run", "r", "input=a", "features.output="], "features.output="),
+        (["export", "--run", "r", "output="], "output="),
+        (["test", "--run", ""], "--run"),
+        (["train", "--cfg", "motion_hiera_micro", ""], "an argument"),
+        (["check-data", ""], "an argument"),
+        (["search", "input=", "--store", "f"], "input="),
+        (["prepare", "folder", "--videos", "", "--shards", "s"], "--videos"),
+        (["prepare", "motion", "output="], "output="),
+    ],
+)
+def test_an_empty_path_is_one_line(arguments: list[str], name: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{name} is empty: give a value, or remove it"):
+        run_command(arguments)
 
 
 def test_a_section_or_a_key_is_printed_alone(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from hiera_video.data.prepare.reencode_config import ReencodeConfig
 from hiera_video.errors import ManifestError
 from hiera_video.utils.atomic_files import write_atomic
 from hiera_video.utils.checks import require
+from hiera_video.utils.empty_arguments import refuse_empty_arguments
 from hiera_video.utils.text_files import count_of
 
 
@@ -77,8 +79,9 @@ def parse_arguments(parser: ArgumentParser, argv: Sequence[str] | None) -> Names
         The arguments; `config` is the `ReencodeConfig`.
 
     Raises:
-        ConfigError: A value is out of range.
+        ConfigError: A value is out of range or empty.
     """
+    refuse_empty_arguments(sys.argv[2:] if argv is None else argv)
     arguments = parser.parse_args(argv)
     mib, workers, deadline = arguments.shard_mib, arguments.workers, arguments.deadline
     require(mib >= 1, f"--shard-mib {mib}: must be 1 or more")
