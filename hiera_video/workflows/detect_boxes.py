@@ -23,7 +23,7 @@ from hiera_video.video import open_video
 from hiera_video.video.encode import write_video
 from hiera_video.video.options import Backend
 from hiera_video.workflows.detect import make_box_views
-from hiera_video.workflows.load_run import LoadedRun, load
+from hiera_video.workflows.load_run import LoadedRun, as_record, load
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -88,6 +88,7 @@ def detect(
         run = load(run)
         run.model.to("cuda" if torch.cuda.is_available() else "cpu")
     require_boxes(run.config)
+    path = as_record(video).path
     if not times:
         return []
     rows = dict[float, list[int]]()
@@ -95,11 +96,11 @@ def detect(
         rows.setdefault(second, []).append(index)
     frames = [
         KeyFrame(
-            path=str(video),
+            path=path,
             label=None,
             row=number,
             second=second,
-            video=str(video),
+            video=path,
             boxes=edges[chosen],
             labels=((),) * len(chosen),
             where=f"seconds[{chosen[0]}]",

@@ -148,7 +148,8 @@ def find_records(
     for path in paths:
         if Path(path).suffix.lower() in LIST_SUFFIXES and Path(path).is_file():
             flush()
-            records.extend(read_manifest(path, follow_links=follow_links).records)
+            frames = backend if isinstance(backend, FrameFolder) else None
+            records.extend(read_manifest(path, follow_links=follow_links, frames=frames).records)
         else:
             others.append(path)
     flush()

@@ -57,6 +57,11 @@ def film(tmp_path: Path) -> Path:
     return tmp_path / "film.mp4"
 
 
+def test_what_is_no_video_is_refused(run: LoadedRun) -> None:
+    with pytest.raises(ConfigError, match="video is an array .* give the path of a file"):
+        hv.detect(run, np.zeros((3, 4, 4, 3)), [LEFT], 0.5)  # type: ignore[arg-type]
+
+
 def test_each_box_has_its_actions(run: LoadedRun, film: Path) -> None:
     found = hv.detect(run, film, [LEFT, RIGHT, LEFT], [2.0, 0.5, 0.5])
     assert [each.second for each in found] == [2.0, 0.5, 0.5]

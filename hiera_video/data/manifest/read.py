@@ -42,7 +42,7 @@ DATASETS = {
 
 
 def read_manifest(
-    source: str,
+    source: str | Path,
     *,
     root: str | None = None,
     separator: str | None = None,
@@ -70,7 +70,8 @@ def read_manifest(
         ManifestError: The source is missing or has an error; the message starts with `file:line`.
     """
     if is_url(source):
-        return read_remote_index(source, root)
+        return read_remote_index(str(source), root)
+    source = str(source)
     path = Path(source)
     if root is not None and not is_url(root) and not Path(root).is_dir():
         raise ManifestError(f"data.root={root}: no such folder")

@@ -298,6 +298,13 @@ def test_annotations_do_not_name_folders_of_frames(tmp_path: Path) -> None:
         read_manifest(source, frames=FRAMES)
 
 
+def test_paths_may_be_objects(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("a.mp4 0\n")
+    assert read_manifest(tmp_path / "list.csv") == read_manifest(f"{tmp_path}/list.csv")
+    with pytest.raises(ManifestError, match=r"gone.csv: no such file or folder; `hiera-video"):
+        read_manifest(tmp_path / "gone.csv")
+
+
 def test_a_missing_root(tmp_path: Path) -> None:
     listing = write(tmp_path / "t.csv", "a.mp4 0\n")
     with pytest.raises(ManifestError, match=r"data.root=nowhere: no such folder"):
