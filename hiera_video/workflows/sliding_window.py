@@ -38,6 +38,10 @@ from hiera_video.workflows.load_run import (
     top_classes,
 )
 
+MIN_SECONDS = 0.001
+"""Shortest window and step: no camera is faster."""
+FRAME_SECONDS = 0.04
+"""Shortest window and step of files with fewer frames than 25 a second; of others, a frame."""
 EPSILON = 1e-6
 """Tolerance, in seconds, when times of frames are compared."""
 
@@ -296,6 +300,13 @@ class _SegmentReader:
             window = clip_span(clip, fps) / fps
         step = self._windows_per_step * window if self._step is None else self._step
         _check_lengths(window, step)
+        shortest = min(1 / fps, FRAME_SECONDS)
+        for name, value in (("window", self._window), ("step", self._step)):
+            if value is not None and value < 0.9 * shortest:  # as it may be rounded
+                raise ConfigError(
+                    f"--{name} {value:g}: is shorter than a frame of {self._record.path}; must be "
+                    f"{shortest:.3g} seconds or more"
+                )
         return window, step
 
     def __getstate__(self) -> dict[str, Any]:
@@ -306,6 +317,8 @@ def _check_lengths(window: float, step: float) -> None:
     for name, value in (("window", window), ("step", step)):
         if not 0 < value < math.inf:
             raise ConfigError(f"--{name} {value}: must be above 0 seconds and finite")
+        if value < MIN_SECONDS:
+            raise ConfigError(f"--{name} {value:g}: must be {MIN_SECONDS:g} seconds or more")
 
 
 @torch.inference_mode()

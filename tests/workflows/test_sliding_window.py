@@ -113,7 +113,19 @@ def test_lengths_must_be_positive_and_finite(run: LoadedRun, films: Path) -> Non
         next(predict_windows(run, films / "a.mp4", step=0))
     with pytest.raises(ConfigError, match=r"--window inf: must be above 0 seconds and finite"):
         next(predict_windows(run, films / "a.mp4", window=float("inf")))
-    for window, step, words in ((1, 0, "--step 0: must"), (-1, None, "--window -1: must")):
+    for name in ("step", "window"):
+        words = rf"--{name} 1e-09: must be 0.001 seconds or more"
+        with pytest.raises(ConfigError, match=words):
+            next(predict_windows(run, films / "a.mp4", **{name: 1e-9}))
+        words = rf"--{name} 0.03: is shorter than a frame of .*a.mp4; must be 0.04 seconds or more"
+        with pytest.raises(ConfigError, match=words):  # 16 frames a second
+            next(predict_windows(run, films / "a.mp4", **{name: 0.03}))
+        next(predict_windows(run, films / "a.mp4", **{name: 0.04}))
+    for window, step, words in (
+        (1, 0, "--step 0: must"),
+        (-1, None, "--window -1: must"),
+        (1, 1e-4, "--step 0.0001: must be 0.001 seconds or more"),
+    ):
         with pytest.raises(ConfigError, match=words):
             next(predict_live(run, [], window=window, step=step))
 
