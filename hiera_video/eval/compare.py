@@ -17,6 +17,7 @@ from hiera_video.eval.metrics import bootstrap
 from hiera_video.utils.text_files import DAMAGED_JSON, count_of
 
 MAX_CLASSES = 10
+GIVE = "give the results.json that hiera-video test wrote, with its predictions.csv beside it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,22 +143,37 @@ def _read_predictions(results: str | Path) -> dict[tuple[int, str], tuple[str, s
     """Read (row, file name) → (name of the label, name of the prediction)."""
     path = Path(results)
     try:
-        several_labels = "mAP" in json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        _require_top1(path, content)
         with (path.parent / "predictions.csv").open(encoding="utf-8", newline="") as file:
             predictions = {
                 (int(row["row"]), Path(row["path"]).name): (row["label_name"], row["answer_name"])
                 for row in csv.DictReader(file)
             }
+    except ConfigError:
+        raise
     except (*DAMAGED_JSON, csv.Error) as error:
         raise ConfigError(
-            f"{path}: cannot be compared ({type(error).__name__}: {error}); give the results.json "
-            "that hiera-video test wrote, with its predictions.csv beside it"
+            f"{path}: cannot be compared ({type(error).__name__}: {error}); {GIVE}"
         ) from error
-    if several_labels:
+    return predictions
+
+
+def _require_top1(path: Path, results: object) -> None:
+    """Raise `ConfigError` unless the content of a file is the result of a test with top-1."""
+    keys = results if isinstance(results, dict) else {}
+    for key, kind in (("scored_boxes", "boxes"), ("overlaps", "segments")):
+        if key in keys:
+            raise ConfigError(
+                f"{path}: is the result of a test of {kind}; --compare compares the top-1 of "
+                "tests of classifiers only"
+            )
+    if "mAP" in keys:
         raise ConfigError(
             f"{path}: has several labels a video; --compare needs top-1, which takes one label"
         )
-    return predictions
+    if "top1" not in keys:
+        raise ConfigError(f"{path}: cannot be compared (it is not the result of a test); {GIVE}")
 
 
 def _class_changes(labels: Sequence[str], change: Sequence[float]) -> list[ClassChange]:

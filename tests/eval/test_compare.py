@@ -15,7 +15,7 @@ LABELS = ["jump", "jump", "run", "run", "run", "sit", "sit", "sit", "sit", "sit"
 
 
 def results(
-    folder: Path, predictions: list[str], labels: list[str] = LABELS, **metrics: float
+    folder: Path, predictions: list[str], labels: list[str] = LABELS, metric: str = "top1"
 ) -> Path:
     folder.mkdir()
     lines = [
@@ -23,7 +23,7 @@ def results(
         for row, (label, prediction) in enumerate(zip(labels, predictions))
     ]
     (folder / "predictions.csv").write_text("\n".join(["row,path,label_name,answer_name", *lines]))
-    (folder / "results.json").write_text(json.dumps(metrics))
+    (folder / "results.json").write_text(json.dumps({metric: 50.0}))
     return folder / "results.json"
 
 
@@ -68,6 +68,41 @@ def test_tests_that_cannot_be_compared(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="have no video in common; compare tests of one manifest"):
         compare(a, results(tmp_path / "none", []))
     with pytest.raises(ConfigError, match="has several labels a video; --compare needs top-1"):
-        compare(a, results(tmp_path / "many", LABELS, mAP=50.0))
+        compare(a, results(tmp_path / "many", LABELS, metric="mAP"))
     with pytest.raises(ConfigError, match=r"give the results\.json that hiera-video test wrote"):
         compare(a, tmp_path / "nowhere.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            "[]",
+            r"cannot be compared \(it is not the result of a test\); give the results.json that hiera-video test wrote",
+        ),
+        (
+            "{}",
+            r"cannot be compared \(it is not the result of a test\); give the results.json that hiera-video test wrote",
+        ),
+        (
+            "3",
+            r"cannot be compared \(it is not the result of a test\); give the results.json that hiera-video test wrote",
+        ),
+        ("{", "cannot be compared .JSONDecodeError: .*; give the results.json"),
+        ('{"mAP": 1, "scored_boxes": 2}', "is the result of a test of boxes; --compare compares"),
+        ('{"mAP": [1], "overlaps": []}', "is the result of a test of segments; --compare compares"),
+    ],
+)
+def test_files_that_are_no_results(tmp_path: Path, content: str, words: str) -> None:
+    file = results(tmp_path / "a", LABELS)
+    file.write_text(content)
+    with pytest.raises(ConfigError, match=f"results.json: {words}"):
+        compare(file, file)
+
+
+def test_results_without_their_predictions(tmp_path: Path) -> None:
+    file = results(tmp_path / "a", LABELS)
+    for content in ("x,y\n1,2\n", "row,path,label_name,answer_name\nx,a.mp4,sit,sit\n"):
+        file.with_name("predictions.csv").write_text(content)
+        with pytest.raises(ConfigError, match=r"cannot be compared .*; give the results.json"):
+            compare(file, file)

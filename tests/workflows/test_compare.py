@@ -15,7 +15,7 @@ def make_run(folder: Path, answers: str, pretrained: Path | None) -> Path:
     folder.mkdir()
     rows = [f"{row},/x/{row}.mp4,a,{answer}" for row, answer in enumerate(answers)]
     (folder / "predictions.csv").write_text("\n".join(["row,path,label_name,answer_name", *rows]))
-    (folder / "results.json").write_text("{}")
+    (folder / "results.json").write_text('{"top1": 50}')
     metrics = [{"split": "train", "step": step, "loss": 1.0} for step in (0, 1)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in metrics))
     if pretrained:
