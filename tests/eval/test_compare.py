@@ -73,21 +73,15 @@ def test_tests_that_cannot_be_compared(tmp_path: Path) -> None:
         compare(a, tmp_path / "nowhere.json")
 
 
+NO_RESULT = r"cannot be compared \(it is not the result of a test\); give the results.json that"
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (
-            "[]",
-            r"cannot be compared \(it is not the result of a test\); give the results.json that hiera-video test wrote",
-        ),
-        (
-            "{}",
-            r"cannot be compared \(it is not the result of a test\); give the results.json that hiera-video test wrote",
-        ),
-        (
-            "3",
-            r"cannot be compared \(it is not the result of a test\); give the results.json that hiera-video test wrote",
-        ),
+        ("[]", NO_RESULT),
+        ("{}", NO_RESULT),
+        ("3", NO_RESULT),
         ("{", "cannot be compared .JSONDecodeError: .*; give the results.json"),
         ('{"mAP": 1, "scored_boxes": 2}', "is the result of a test of boxes; --compare compares"),
         ('{"mAP": [1], "overlaps": []}', "is the result of a test of segments; --compare compares"),
