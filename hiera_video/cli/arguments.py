@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import ast
+import errno
 import inspect
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
-from pathlib import PurePath
+from glob import glob
+from pathlib import Path, PurePath
 from textwrap import fill
 from typing import Any, cast, get_type_hints
 
@@ -16,6 +18,7 @@ from hiera_video.config.load import suggest_key
 from hiera_video.config.schema import Config
 from hiera_video.errors import ConfigError
 from hiera_video.utils.empty_arguments import refuse_empty_arguments
+from hiera_video.utils.text_files import shorten
 
 WIDTH = 98
 WHICH = ("best", "last")
@@ -124,6 +127,24 @@ def split_paths(texts: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
     return inputs, outputs, rest
 
 
+def expand_globs(paths: Sequence[str]) -> list[str]:
+    """Return paths with each quoted glob, such as `'videos/*.mp4'`, replaced by what it matches.
+
+    Raises:
+        ConfigError: A glob matches nothing.
+    """
+    found = list[str]()
+    for path in paths:
+        if not any(sign in path for sign in "*?[") or Path(path).exists():
+            found.append(path)
+            continue
+        names = sorted(glob(path, recursive=True))  # noqa: PTH207 (absolute and relative patterns)
+        if not names:
+            raise ConfigError(f"{path}: matches no file; correct the glob, and check it with ls")
+        found += names
+    return found
+
+
 def refuse_rest(rest: Sequence[str], accepted: str) -> None:
     """Raise `ConfigError` if there are arguments that a command does not take."""
     if rest:
@@ -155,7 +176,7 @@ def set_outputs(
         options: Suffix → name of the option, as `{".csv": "csv"}`.
 
     Raises:
-        ConfigError: The suffix is another, or the option is set already.
+        ConfigError: The suffix is another, the option is set already, or a name is too long.
     """
     for text in outputs:
         name = PurePath(text).name.lower()
@@ -166,6 +187,25 @@ def set_outputs(
         if getattr(arguments, name) is not None:
             raise ConfigError(f"output={text}: a second {suffix} file; remove one of them")
         setattr(arguments, name, text)
+    for name in options.values():
+        if getattr(arguments, name) is not None:
+            check_file_name(getattr(arguments, name))
+
+
+def check_file_name(path: str) -> None:
+    """Check that a file may have this name, and its temporary file the longer one.
+
+    Raises:
+        ConfigError: It is too long, or leads through a circle of links.
+    """
+    name = PurePath(path).name
+    try:
+        Path(path).with_name(f".{name}.unfinished").lstat()
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise ConfigError(
+                f"output={shorten(path)}: cannot be written ({error.strerror}); choose another name"
+            ) from error
 
 
 class _PrintKeys(argparse.Action):

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from hiera_video.cli.arguments import (
     add_model_source,
+    check_file_name,
     check_model_source,
     command_parser,
     refuse_rest,
@@ -82,6 +83,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if suffix not in FORMATS or arguments.format not in (None, suffix):
         expected = arguments.format or " or .".join(FORMATS)
         raise ConfigError(f"output={arguments.output}: must end in .{expected}")
+    check_file_name(str(arguments.output))
     if arguments.int8 and suffix != "onnx":
         raise ConfigError(f"--int8: needs ONNX; use an output= that ends in .onnx, not .{suffix}")
     if arguments.clips < 1:

@@ -29,6 +29,8 @@ from hiera_video.workflows.extract import (
     run_extraction,
 )
 
+FILE_SUFFIXES = (".npy", ".npz", ".csv", ".json", ".h5", ".hdf5", ".pt", ".pth", ".parquet")
+
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
@@ -66,12 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Check all that needs no torch, then extract or submit the jobs."""
     arguments = make_parser().parse_intermixed_args(argv)  # flags may stand between keys
     require_extra("features")
-    short = ("input=", "output=")
-    overrides = tuple(
-        f"features.{text}" if text.startswith(short) else text for text in arguments.overrides
-    )
+    overrides = _full_keys(arguments.overrides)
     config = resolve_config(arguments.run or arguments.cfg, overrides)
     check_extraction(config)
+    _check_output(str(config.features.output))
     if arguments.tasks is not None and not arguments.tasks >= 1:
         raise ConfigError(f"--tasks {arguments.tasks}: must be 1 or more")
     manifest = read_input(config)
@@ -94,6 +94,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_extraction(
         config, manifest, engine=arguments.engine, actors=arguments.tasks, dry_run=arguments.dry_run
     )
+
+
+def _full_keys(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return overrides of the configuration, with `input=` and `output=` under their full keys.
+
+    Raises:
+        ConfigError: One of the two has two values.
+    """
+    overrides = tuple(
+        f"features.{text}" if text.startswith(("input=", "output=")) else text for text in texts
+    )
+    for key in ("features.input=", "features.output="):
+        values = dict.fromkeys(text for text in overrides if text.startswith(key))
+        if len(values) > 1:
+            first, second, *_ = (text.removeprefix("features.") for text in values)
+            raise ConfigError(f"{second}: given twice ({first}); remove one of them")
+    return overrides
+
+
+def _check_output(output: str) -> None:
+    """Raise `ConfigError` if the folder of the features is a file, or is named like one."""
+    path = Path(output)
+    if path.suffix.lower() in FILE_SUFFIXES and not path.is_dir():
+        raise ConfigError(
+            f"output={output}: must be a folder, for a store of many files; write "
+            f"output={path.with_suffix('')}; features.format=npy adds one .npy for each video, and "
+            "`hiera-video write-localisation` writes those of ActionFormer and OpenTAD"
+        )
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"output={output}: is a file; name a folder")
 
 
 if __name__ == "__main__":  # jobs of a SLURM array run this file

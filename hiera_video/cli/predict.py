@@ -34,6 +34,7 @@ from hiera_video.cli.arguments import (
     add_model_source,
     check_model_source,
     command_parser,
+    expand_globs,
     set_outputs,
     split_paths,
 )
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     inputs, outputs, rest = split_paths(arguments.paths)
     sections = ("test", "data", "clip")
     arguments.overrides, rest = split_overrides(rest, "predict", sections, OPTIONS)
-    arguments.paths = [*rest, *inputs]
+    arguments.paths = expand_globs([*rest, *inputs])
     if wants_segments(arguments):
         return run_segments(arguments, outputs)
     if arguments.topk is None:

@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from hiera_video.cli.arguments import (
     add_model_source,
+    check_file_name,
     check_model_source,
     command_parser,
+    expand_globs,
     refuse_rest,
     single,
     split_paths,
@@ -85,12 +87,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = single(outputs, "output", "output=")
     drawn = _resolve_drawn(arguments)
     _check(arguments, drawn, inputs, output)
+    inputs = expand_globs(inputs)
     if drawn in CONFIGURED:
         overrides = tuple(word for word in rest if "=" in word)
         rest = [word for word in rest if "=" not in word]
     else:
         overrides, rest = split_overrides(rest, "visualize", ("data", "clip"), OPTIONS)
     refuse_rest(rest, "give input=PATH and output=FILE.png")
+    check_file_name(str(output))
     require_extra("train")
     from hiera_video.workflows.predict import check_writable
 

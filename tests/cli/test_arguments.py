@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hiera_video.cli.arguments import WIDTH, config_parser, keys
+from hiera_video.cli.arguments import WIDTH, config_parser, expand_globs, keys
 from hiera_video.cli.main import run_command
 from hiera_video.config.load import flatten_config, load_config
 from hiera_video.errors import ConfigError
@@ -57,6 +57,39 @@ def test_every_key_has_a_meaning_and_a_default_in_yaml(tmp_path: Path) -> None:
 def test_an_empty_path_is_one_line(arguments: list[str], name: str) -> None:
     with pytest.raises(ConfigError, match=f"^{name} is empty: give a value, or remove it"):
         run_command(arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["predict", "a.mp4", "--run", "r", "output=%s.csv"],
+        ["predict", "a.mp4", "--run", "r", "--json", "%s.json"],
+        ["predict", "a.mp4", "--run", "r", "--segments", "output=%s.eaf"],
+        ["predict", "a.mp4", "--run", "r", "--boxes", "b.csv", "output=%s.mp4"],
+        ["visualize", "input=a.mp4", "output=%s.png"],
+        ["export", "--run", "r", "output=%s.onnx"],
+    ],
+)
+@pytest.mark.parametrize("length", [300, 245])  # a temporary file has a longer name
+def test_a_file_name_that_is_too_long_is_one_line(arguments: list[str], length: int) -> None:
+    words = r"^output='a+…: cannot be written \(File name too long\); choose another name"
+    with pytest.raises(ConfigError, match=words):
+        run_command([text.replace("%s", "a" * length) for text in arguments])
+
+
+def test_globs_are_expanded(tmp_path: Path) -> None:
+    for name in ("b.mp4", "a.mp4", "c.txt", "[1].mp4", "1.mp4"):
+        (tmp_path / name).touch()
+    folder = str(tmp_path)
+    assert expand_globs([f"{folder}/?.mp4", "x"]) == [
+        *(f"{folder}/{name}.mp4" for name in ("1", "a", "b")),
+        "x",
+    ]
+    assert expand_globs([f"{folder}/[1].mp4"]) == [f"{folder}/[1].mp4"]  # a file of that name
+    with pytest.raises(ConfigError, match=r"/\*.avi: matches no file; correct the glob, and check"):
+        run_command(["predict", f"{folder}/*.avi", "--run", "r"])
+    with pytest.raises(ConfigError, match=r"/\*.avi: matches no file; correct the glob, and check"):
+        run_command(["visualize", f"input={folder}/*.avi", "output=a.png"])
 
 
 def test_a_section_or_a_key_is_printed_alone(capsys: pytest.CaptureFixture[str]) -> None:

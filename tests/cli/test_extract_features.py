@@ -157,6 +157,29 @@ def test_invalid_arguments_are_refused(common: list[str], tmp_path: Path) -> Non
     check_extraction(config())
 
 
+@pytest.mark.parametrize(
+    ("outputs", "words"),
+    [
+        (
+            ["output=a/feat.npy"],
+            r"output=a/feat.npy: must be a folder, .*; write output=a/feat;",
+        ),
+        (["features.output=x.H5"], r"output=x.H5: must be a folder, for a store of many files"),
+        (["output={file}"], r"output=.*/plain: is a file; name a folder"),
+        (["output=x", "features.output=y"], "output=y: given twice .output=x.; remove one of them"),
+        (["output=x", "output=y"], "output=y: given twice .output=x.; remove one of them"),
+        (["output=x", "input=other.csv"], "input=other.csv: given twice .input=.*val.csv.; remove"),
+    ],
+)
+def test_one_folder_for_the_features(
+    common: list[str], tmp_path: Path, outputs: list[str], words: str
+) -> None:
+    (tmp_path / "plain").touch()
+    outputs = [text.replace("{file}", str(tmp_path / "plain")) for text in outputs]
+    with pytest.raises(ConfigError, match=f"^{words}"):
+        main([*common, *outputs])
+
+
 def test_input_is_a_list_a_folder_a_video_or_a_glob(videos: Path) -> None:
     def names(source: object) -> list[str]:
         found = read_input(resolve_config(CONFIG, (f"features.input={source}",)))
