@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Never
+from typing import Any, Never
 
 from hiera_video.errors import ConfigError
 from hiera_video.models.build import build_model
@@ -58,7 +59,7 @@ def create_model(
     drop_path_rate: float = 0.0,
     head_dropout: float = 0.0,
     checkpointing: bool = False,
-    mae: MaeConfig | None = None,
+    mae: MaeConfig | Mapping[str, Any] | None = None,
     **others: Never,
 ) -> Hiera | MaskedAutoencoderHiera:
     """Create a model by name, newly initialised or with pretrained weights.
@@ -78,7 +79,8 @@ def create_model(
         drop_path_rate: Stochastic depth rate of the last block; it grows linearly from 0.
         head_dropout: Dropout before the classifier.
         checkpointing: Recompute each block in the backward pass to save memory.
-        mae: Masking, decoder and target of a `mae_…` model; the paper's by default.
+        mae: Masking, decoder and target of a `mae_…` model, as keys of the configuration's section
+            `mae`, such as `{"mask_ratio": 0.75}`; the name's by default.
         others: None; timm's arguments by other names raise an error with ours.
 
     Returns:
@@ -102,16 +104,24 @@ def create_model(
         drop_path_rate=drop_path_rate,
         head_dropout=head_dropout,
     )
-    if is_mae(name):
-        mae = mae or default_mae(name)
-    elif mae is not None:
+    if mae is not None and not is_mae(name):
         raise ConfigError(
             f"mae was given, but {name} is a classifier; the masked autoencoder is mae_{name}"
         )
-    model = build_model(config, mae, checkpointing)
+    model = build_model(config, _make_mae(name, mae) if is_mae(name) else None, checkpointing)
     if weights is not None:
         load_pretrained(model, weights, name=name)
     return model
+
+
+def _make_mae(name: str, mae: MaeConfig | Mapping[str, Any] | None) -> MaeConfig:
+    if mae is None or isinstance(mae, MaeConfig):
+        return mae or default_mae(name)
+    keys = [field.name for field in fields(MaeConfig)]
+    unknown = [key for key in mae if key not in keys]
+    if unknown:
+        raise ConfigError(f"mae: has no key {unknown[0]!r}; its keys: {', '.join(keys)}")
+    return replace(default_mae(name), **mae)
 
 
 def _check_arguments(others: Iterable[str]) -> None:

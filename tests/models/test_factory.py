@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -10,8 +11,8 @@ import torch
 
 from hiera_video.errors import CheckpointError, ConfigError
 from hiera_video.models.factory import create_model, list_models
-from hiera_video.models.mae import MaeOutput
-from hiera_video.models.registry import list_names
+from hiera_video.models.mae import MaeOutput, MaskedAutoencoderHiera
+from hiera_video.models.registry import default_mae, list_names
 from hiera_video.models.weights.load import Weights, from_pretrained
 from hiera_video.models.weights.published import PUBLISHED
 from hiera_video.models.weights.save import save_pretrained
@@ -99,3 +100,14 @@ def test_other_channels(prefix: str, tmp_path: Path) -> None:
     words = "takes 2 channels, the model 3; create the model with in_chans=2"
     with pytest.raises(CheckpointError, match=words):
         create_model(f"{prefix}hiera_micro_16x32", pretrained=tmp_path)
+
+
+def test_masking_and_decoder_by_their_keys() -> None:
+    model = create_model("mae_hiera_micro_16x32", mae={"mask_ratio": 0.5, "decoder_depth": 1})
+    assert isinstance(model, MaskedAutoencoderHiera)
+    expected = replace(default_mae("mae_hiera_micro_16x32"), mask_ratio=0.5, decoder_depth=1)
+    assert model.mae == expected
+    with pytest.raises(ConfigError, match="mae: has no key 'ratio'; its keys: mask_ratio, decoder"):
+        create_model("mae_hiera_micro_16x32", mae={"ratio": 0.5})
+    with pytest.raises(ConfigError, match="mae was given, but hiera_micro_16x32 is a classifier"):
+        create_model("hiera_micro_16x32", mae={"mask_ratio": 0.5})
