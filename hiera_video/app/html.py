@@ -79,6 +79,11 @@ def text_of(text: str) -> str:
     return escape(printable(escape_names(text)))
 
 
+def name_of(analysis: Analysis, label: int) -> str:
+    """Return the name of a class as HTML whose direction does not change the line around it."""
+    return f"<bdi>{text_of(analysis.names[label])}</bdi>"
+
+
 def picture(content: bytes, alt: str) -> str:
     """Return an image whose bytes lie in the page."""
     kind = "png" if content.startswith(b"\x89PNG") else "jpeg"
@@ -99,7 +104,7 @@ def answer(analysis: Analysis) -> str:
     mean = f"mean of {count} windows" if count > 1 else "one window"
     facts = f"{video.width}×{video.height}, {video.fps:.4g} fps, {video.duration_seconds:.1f} s"
     return block(
-        f'<p class="first">{text_of(analysis.names[first])} {means[first]:.1%}</p>'
+        f'<p class="first">{name_of(analysis, first)} {means[first]:.1%}</p>'
         f'<table>{rows}</table><p class="note">{facts}; {mean}</p>'
     )
 
@@ -127,10 +132,10 @@ def timeline(analysis: Analysis) -> str:
 def _segments(analysis: Analysis) -> str:
     found = "; ".join(
         f"{segment.start_seconds:.1f}–{segment.end_seconds:.1f} s "
-        f"{analysis.names[segment.label]} {segment.score:.0%}"
+        f"{name_of(analysis, segment.label)} {segment.score:.0%}"
         for segment in analysis.segments
     )
-    return f'<p class="note">Segments: {text_of(found or "none")}</p>'
+    return f'<p class="note">Segments: {found or "none"}</p>'
 
 
 def near(analysis: Analysis) -> str:

@@ -9,7 +9,12 @@ from pathlib import Path
 
 from hiera_video.errors import ManifestError
 
-CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+BIDIRECTIONAL = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
+"""Characters that reverse the text around them, or that end this."""
+CONTROL = {
+    **{code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))},
+    **{code: f"\\u{code:04x}" for code in BIDIRECTIONAL},
+}
 ESCAPED = re.compile(r"\\u(dc[89a-f][0-9a-f])")
 """An escaped byte of a name that is not UTF-8."""
 FORMULA = ("=", "+", "-", "@")
@@ -62,8 +67,8 @@ def unescape_names(text: str) -> str:
 def printable(text: str) -> str:
     r"""Return text without control characters, which a terminal would obey, each as `\x1b`.
 
-    >>> print(printable("a\x1b[31m\n"))
-    a\x1b[31m\x0a
+    >>> print(printable("a\x1b[31m\n\u202e"))
+    a\x1b[31m\x0a\u202e
     """
     return text.translate(CONTROL)
 

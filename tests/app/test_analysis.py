@@ -148,9 +148,10 @@ def test_names_are_text(classifier: LoadedRun, films: Path) -> None:
     analysis = Analyser(classifier, LIMITS).analyse(films / "0.mp4")
     for part in (html.answer(analysis), html.timeline(analysis), html.failure("<b>&\x1b[31m")):
         tags = set(re.findall(r"<(\w+)", part))
-        assert tags <= {"div", "p", "table", "tr", "th", "td", "img", "h2"}, tags
+        assert tags <= {"div", "p", "table", "tr", "th", "td", "img", "h2", "bdi"}, tags
         assert "\x1b" not in part
     assert "&lt;b&gt;up&lt;/b&gt;" in html.answer(analysis)
+    assert f"<bdi>{html.text_of(analysis.names[analysis.top[0]])}</bdi> " in html.answer(analysis)
 
 
 def test_errors_do_not_name_the_place_of_an_upload() -> None:

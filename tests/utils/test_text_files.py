@@ -59,6 +59,12 @@ def test_a_terminal_shows_control_characters() -> None:
     assert printable("a\x1b]0;title\x07\nb é") == "a\\x1b]0;title\\x07\\x0ab é"
 
 
+def test_a_terminal_shows_characters_that_reverse_text() -> None:
+    for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A)):
+        assert printable(f"a{chr(code)}b") == f"a\\u{code:04x}b"
+    assert printable("فتح الباب\u200f \u2030") == "فتح الباب\u200f \u2030"  # a name, a mark, a sign
+
+
 def test_endless_numbers_and_deep_json(tmp_path: Path) -> None:
     """I 4.2"""
     path = tmp_path / "a.json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import warnings
 
 import matplotlib
 import numpy as np
@@ -44,3 +45,11 @@ def test_plots_are_not_blank() -> None:
 def test_names_of_classes_are_drawn_as_they_are(name: str) -> None:
     """I 4.10: mathtext and bytes that are not UTF-8 ended a finished test without a report."""
     assert plots.confusion_matrix(np.eye(2, dtype=int), [name, "b"]).startswith(b"\x89PNG")
+
+
+def test_names_that_the_font_lacks_are_drawn_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        curves = {"走る": [(0, 1.0), (1, 2.0)]}
+        assert plots.compare_curves(curves, "loss").startswith(b"\x89PNG")
+        assert plots.confusion_matrix(np.eye(2, dtype=int), ["跳ぶ", "b"]).startswith(b"\x89PNG")

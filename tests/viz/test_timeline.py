@@ -120,6 +120,7 @@ def test_a_page() -> None:
     assert "a &lt;fact&gt;" in html and "films/a &amp; b.mp4" in html
     assert 'title="right, 0:10.00–0:20.00, score 0.50"' in html
     assert 'title="&lt;left&gt;, 0:25.00–0:45.00"' in html
+    assert "</span> <bdi>&lt;left&gt;</bdi></li>" in html
     assert "2 segments</summary>" in html and "<td>&lt;left&gt;</td>" in html
     assert not re.search(r"<script|https?://", html)
     assert "No segments." in timeline_page("Segments", [video(20, [])], NAMES)

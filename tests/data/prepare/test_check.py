@@ -272,6 +272,15 @@ def test_odd_names_keep_their_labels(videos: Any, tmp_path: Path, odd: bytes) ->
     assert b"\x1b" not in (tmp_path / "out/check.json").read_bytes() and report.decode()
 
 
+def test_names_keep_their_direction_in_the_report(videos: Any, tmp_path: Path) -> None:
+    videos.write("set/0.mp4", 4)
+    (tmp_path / "set/labels.txt").write_text("up\nفتح\nأغلق\n")
+    (tmp_path / "set/list.csv").write_text("0.mp4 0\n")
+    assert run("--train", tmp_path / "set/list.csv", "--out", tmp_path / "out", "--quick") == 0
+    report = (tmp_path / "out/report.html").read_text()
+    assert "2 classes have no video</span>:\n<bdi>فتح</bdi>, <bdi>أغلق</bdi>.</p>" in report
+
+
 def test_a_line_break_in_a_name_is_refused_before_the_scan(videos: Any, tmp_path: Path) -> None:
     """I 4.3: it broke the list."""
     videos.write("set/a/1\n2.mp4", 4)
