@@ -6,6 +6,7 @@ import argparse
 import ast
 import errno
 import inspect
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
@@ -135,7 +136,7 @@ def expand_globs(paths: Sequence[str]) -> list[str]:
     """
     found = list[str]()
     for path in paths:
-        if not any(sign in path for sign in "*?[") or Path(path).exists():
+        if not any(sign in path for sign in "*?[") or os.path.exists(path):  # noqa: PTH110
             found.append(path)
             continue
         names = sorted(glob(path, recursive=True))  # noqa: PTH207 (absolute and relative patterns)

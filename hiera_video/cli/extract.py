@@ -17,7 +17,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from hiera_video.cli.arguments import command_parser
+from hiera_video.cli.arguments import check_file_name, command_parser
 from hiera_video.cli.run import run_tool
 from hiera_video.config.load import find_config
 from hiera_video.errors import ConfigError
@@ -116,6 +116,7 @@ def _full_keys(texts: Sequence[str]) -> tuple[str, ...]:
 def _check_output(output: str) -> None:
     """Raise `ConfigError` if the folder of the features is a file, or is named like one."""
     path = Path(output)
+    check_file_name(output)
     if path.suffix.lower() in FILE_SUFFIXES and not path.is_dir():
         raise ConfigError(
             f"output={output}: must be a folder, for a store of many files; write "

@@ -68,6 +68,7 @@ def test_an_empty_path_is_one_line(arguments: list[str], name: str) -> None:
         ["predict", "a.mp4", "--run", "r", "--boxes", "b.csv", "output=%s.mp4"],
         ["visualize", "input=a.mp4", "output=%s.png"],
         ["export", "--run", "r", "output=%s.onnx"],
+        ["extract", "--cfg", "motion_hiera_micro", "model.pretrained=x", "input=a", "output=%s"],
     ],
 )
 @pytest.mark.parametrize("length", [300, 245])  # a temporary file has a longer name
