@@ -95,10 +95,11 @@ def warn_of_clipped(manifest: Manifest, clipped: Sequence[tuple[Record, float]])
     if clipped:
         record, end = clipped[0]
         logger.warning(
-            "%s: %s beyond the end of the video, where they are clipped; first %s of %s, which "
-            "ends at %.2f s",
+            "%s: %s%s of %s, which ends at %.2f s",
             manifest.source,
-            "1 segment ends" if len(clipped) == 1 else f"{len(clipped)} segments end",
+            "1 segment ends beyond the end of the video and is clipped; "
+            if len(clipped) == 1
+            else f"{len(clipped)} segments end beyond the end of the video and are clipped; first ",
             _describe(manifest, record),
             record.path,
             end,

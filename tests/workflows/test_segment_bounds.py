@@ -61,6 +61,6 @@ def test_segments_that_end_beyond_the_end_are_counted(
     warn_of_clipped(manifest, found)
     warn_of_clipped(manifest, [])
     assert caplog.messages == [
-        f"{listing}: 2 segments end beyond the end of the video, where they are clipped; first "
+        f"{listing}: 2 segments end beyond the end of the video and are clipped; first "
         f"{listing}:2: segment 0 to 3.5 s of {listing.parent}/film.mp4, which ends at 2.00 s"
     ]

@@ -278,22 +278,16 @@ def test_a_test_of_segments(
     assert run_command(["test", "--run", str(run), "--segments", keys[0]]) == 3
 
 
-def test_labels_without_times_are_about_the_whole_video(
-    run: Path, film: Path, tmp_path: Path
+def test_labels_without_times_and_beyond_the_end(
+    run: Path, film: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     listing = labelled_list(film, tmp_path, ["1"])
     assert run_command(["test", "--run", str(run), "--segments", f"data.test={listing}"]) == 0
     results = json.loads((run / "segments_list.json").read_text())
     assert results["mAP"] == [0] * 5 and results["classes"][0]["labelled"] == 1
-
-
-def test_segments_that_end_beyond_the_film_are_clipped_with_a_warning(
-    run: Path, film: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
     listing = labelled_list(film, tmp_path, ["1 4 7", "0 10 30"])
     assert run_command(["test", "--run", str(run), "--segments", f"data.test={listing}"]) == 0
-    words = f"1 segment ends beyond the end of the video, where they are clipped; first {listing}:2"
-    assert words in caplog.text
+    assert f"1 segment ends beyond the end of the video and is clipped; {listing}:2" in caplog.text
 
 
 def test_lists_are_checked(run: Path, film: Path, tmp_path: Path) -> None:
