@@ -105,6 +105,8 @@ def _remedy(error: OSError) -> str | None:
         return _descriptor_remedy()
     if error.errno in (errno.ENOMEM, errno.EAGAIN):  # EAGAIN: a process or thread too many
         return _memory_remedy()
+    if error.errno == errno.ENAMETOOLONG:
+        return "choose a shorter name"
     if error.errno in DISK_AWAY:
         return "check that the disk is mounted and responds"
     return None

@@ -57,7 +57,7 @@ def run_ray(
         ray.init(log_to_driver=False)
     gpus = int(_cluster_resources().get("GPU", 0))
     actors = actors or max(gpus, 1)
-    finished = set(plan.files.finished())
+    finished = set(filter(plan.files.is_finished, plan.files.finished()))
     remaining = [{"shard": number} for number in range(len(plan.ranges)) if number not in finished]
     stats, started = ExtractionStats(), time.monotonic()
     bar = ExtractionProgress(plan, hidden=False)

@@ -70,6 +70,8 @@ class ExtractionPlan:
         """
         changed = reopened = 0
         for number in self.files.finished():
+            if not self.files.is_finished(number):  # damaged: the claim reopens it
+                continue
             summary = self.files.read_summary(number)
             now = self.states(number)
             before = summary.get("states", now)

@@ -94,6 +94,10 @@ AGAIN = ", then run the same command again\n"
             "/data/list.csv: Stale file handle; check that the disk is mounted and responds",
         ),
         (
+            OSError(errno.ENAMETOOLONG, "File name too long", "a" * 9),
+            "aaaaaaaaa: File name too long; choose a shorter name",
+        ),
+        (
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
             "out of memory on the GPU; lower test.batch_size (features.batch_size in extract), end "
             "other programs on it, or hide it (CUDA_VISIBLE_DEVICES=)",

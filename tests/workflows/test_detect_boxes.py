@@ -58,7 +58,7 @@ def film(tmp_path: Path) -> Path:
 
 
 def test_what_is_no_video_is_refused(run: LoadedRun) -> None:
-    with pytest.raises(ConfigError, match="video is an array .* give the path of a file"):
+    with pytest.raises(ConfigError, match=r"video is an array .* give the path of a file"):
         hv.detect(run, np.zeros((3, 4, 4, 3)), [LEFT], 0.5)  # type: ignore[arg-type]
 
 
