@@ -36,6 +36,9 @@ MAX_MESSAGE = 400
 """Characters of a parser's message, which may quote a value."""
 UNFILLED = "Value '$VALUE' of type '$VALUE_TYPE'"
 """Words of OmegaConf about an item of a list, whose value it does not fill in."""
+NO_LIST = r"Invalid value assigned: (\w+) is not a \w+, .*"
+WRONG_LENGTH = r"TupleConfig length (\d+) does not match type hint length (\d+)"
+"""Its words about a list, in its own terms."""
 LARGEST_NUMBER = 2**63 - 1
 YAML_SUFFIXES = (".yaml", ".yml")
 PARSE_ERRORS = (
@@ -271,8 +274,8 @@ def _parse_override(text: str) -> tuple[str, DictConfig]:
     kind = _key_types().get(key)
     if value == MISSING:  # OmegaConf would leave the key as it was
         raise ConfigError(f"{_quote(text)}: has no value; write one after the =")
-    if "tuple" in str(kind) and value not in NULLS and value[0] not in "[{$'\"":
-        value = f"[{value.removeprefix('(').removesuffix(')')}]"  # 0.9,0.95 or (0.9,0.95)
+    if "tuple" in str(kind):
+        value = _bracket(value.strip())
     try:
         is_text = kind in (str, str | None)
         if not is_text or value in NULLS or _is_quoted(value):
@@ -284,6 +287,13 @@ def _parse_override(text: str) -> tuple[str, DictConfig]:
         return _quote(text), layer
     except PARSE_ERRORS as error:
         raise ConfigError(f"{_quote(text)}: {_one_line(error)}") from error
+
+
+def _bracket(value: str) -> str:
+    """Return a list without brackets, as `0.9,0.95` or `(0.9,0.95)`, with them."""
+    if value in NULLS or value[0] in "[{$'\"":
+        return value
+    return f"[{value[1:-1] if value[0] == '(' and value[-1] == ')' else value}]"
 
 
 def _quote(text: str) -> str:
@@ -369,10 +379,8 @@ def _one_line(error: Exception) -> str:
     text = "; ".join(
         line for line in lines if not line.startswith(("full_key", "object_type", "reference_type"))
     )
-    text = text.replace(UNFILLED, "a value")
-    text = re.sub(
-        r"Invalid value assigned: (\w+) is not a \w+, .*", r"must be a list, not \1", text
-    )
+    text = re.sub(NO_LIST, r"must be a list, not \1", text.replace(UNFILLED, "a value"))
+    text = re.sub(WRONG_LENGTH, r"must have \2 values, not \1", text)
     key = getattr(error, "full_key", None)
     if len(text) > MAX_MESSAGE:
         text = text[:MAX_MESSAGE] + "…"

@@ -66,11 +66,12 @@ class _FusedLinearFunction(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         # with create_graph=True, this pass needs a gradient itself
         product = F.linear if torch.is_grad_enabled() else fused_linear
-        rows = grad.flatten(0, -2)
+        rows = grad.reshape(-1, grad.shape[-1])  # `flatten` has no batched gradients
         needs_input, needs_weight, needs_bias, _ = ctx.needs_input_grad
         weight_grad = None
         if needs_weight:
-            weight_grad = rows.t() @ (F.gelu(x) if ctx.gelu_first else x).flatten(0, -2)
+            inputs = F.gelu(x) if ctx.gelu_first else x
+            weight_grad = rows.t() @ inputs.reshape(-1, x.shape[-1])
         input_grad = None
         if needs_input:
             input_grad = product(grad, weight.t())

@@ -18,7 +18,7 @@ def refuse_empty_arguments(arguments: Sequence[str]) -> None:
     for before, text in zip(("", *arguments), arguments):
         is_option = before.startswith("--") and "=" not in before and before != "--"
         if not text:
-            name = before if is_option else "an argument"
+            name = f"the argument after {before}" if is_option else "an argument"
         elif text in PATHS or (text.startswith("--") and text.endswith("=") and text != "--="):
             name = text
         else:

@@ -6,6 +6,7 @@ Functions that check labels and paths import no torch, so that mistakes are repo
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -116,15 +117,15 @@ def check_validation_files(config: Config, manifest: Manifest) -> None:
 
     Looks at up to `FILES_LOOKED_AT` videos over the list, which are files or folders of frames.
     """
-    step = max(1, len(manifest.records) // FILES_LOOKED_AT)
+    step = math.ceil(len(manifest.records) / FILES_LOOKED_AT) or 1
     paths = [record.path for record in manifest.records[::step] if not record.shard_video]
     missing = [path for path in paths if not is_url(path) and not Path(path).exists()]
     if not missing:
         return
-    key = "data.root" if config.data.val_root is None else "data.val_root"
+    key = "data.val_root" if config.data.val_root else "data.root or data.val_root"
     found = f"{len(missing)} of {count_of(len(paths), 'video')} that were looked at do not exist"
     message = f"{manifest.source}: {found}, such as {missing[0]}"
-    require(len(missing) < len(paths), f"{message}; set {key} or data.val_root to their folder")
+    require(len(missing) < len(paths), f"{message}; set {key} to their folder")
     logger.warning("warning: %s; a validation leaves such videos out", message)
 
 

@@ -89,7 +89,8 @@ def run_of_checkpoint(folder: str | Path) -> Path | None:
     """Return the folder of the run that a checkpoint's folder lies in; None for other folders."""
     path = Path(folder)
     run = path.parent.parent
-    is_checkpoint = path.parent.name == "checkpoints" and path.is_dir()
+    is_run = (path / "config.yaml").exists()  # runs may be kept in a folder of this name
+    is_checkpoint = path.parent.name == "checkpoints" and path.is_dir() and not is_run
     return run if is_checkpoint and (run / "config.yaml").is_file() else None
 
 

@@ -54,6 +54,7 @@ from hiera_video.workflows.predict import (
     SOME_UNREADABLE,
     ModelSource,
     check_writable,
+    run_of_checkpoint,
     write_file,
 )
 from hiera_video.workflows.sliding_window import window_scores
@@ -128,8 +129,8 @@ def predict_segments(
     for name, value in given.items():
         _check_number(name, value)
     loaded = to_loaded_run(run)
-    chosen = SegmentSettings() if loaded is run else settings_of(ModelSource(str(run)))
-    settings = chosen.override(**given)
+    source = ModelSource(None if loaded is run else str(run_of_checkpoint(str(run)) or run))
+    settings = settings_of(source).override(**given)
     require_dtype(loaded.model, loaded.config.test.precision)
     require(
         settings.window is not None or loaded.config.clip.sampling != "segments",

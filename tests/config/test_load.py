@@ -90,6 +90,7 @@ def test_a_value_may_interpolate_another(tmp_path: Path) -> None:
         ("optim.lr=inf", "optim.lr=inf: must be above 0"),
         ("optim.min_lr=1", "optim.min_lr=1.0: must be between 0 and optim.lr=0.001"),
         ("optim.betas=[0.9,1.0]", "optim.betas=[0.9, 1.0]: must be in [0, 1)"),
+        ("optim.betas=0.9", "'optim.betas=0.9': must have 2 values, not 1"),
         ("optim.momentum=1", "optim.momentum=1.0: must be in [0, 1)"),
         (
             "train.keep_every=0",
@@ -234,12 +235,13 @@ def test_text_is_taken_literally(text: str, tmp_path: Path) -> None:
     assert flatten_config(load_config(tmp_path / "config.yaml")) == flatten_config(config)
 
 
-@pytest.mark.parametrize("text", ["[0.8,0.9]", "0.8,0.9", "(0.8, 0.9)"])
+@pytest.mark.parametrize("text", ["[0.8,0.9]", "0.8,0.9", "(0.8, 0.9)", " [0.8,0.9]"])
 def test_lists_need_no_brackets(text: str) -> None:
     assert load_config(MOTION, [f"optim.betas={text}"]).optim.betas == (0.8, 0.9)
     frozen = load_config(MOTION, ["train.freeze=patch_embed"])
     assert frozen.train.freeze == ("patch_embed",)
-    assert load_config(MOTION, ["data.train_also=a b.csv"]).data.train_also == ("a b.csv",)
+    for name in ("a b.csv", "my clips (old)", "(a).csv"):
+        assert load_config(MOTION, [f"data.train_also={name}"]).data.train_also == (name,)
     assert load_config(MOTION, ["augment.short_side="]).augment.short_side is None
 
 

@@ -71,6 +71,19 @@ def test_gradients_of_gradients_are_equal(layer: FusedLinear, gelu: str | None) 
         assert ((ours - theirs).norm() / theirs.norm()).item() <= 1e-4
 
 
+@pytest.mark.parametrize("gelu_first", [False, True])
+def test_batched_gradients(layer: FusedLinear, gelu_first: bool) -> None:
+    """Jacobians without a loop, which `is_grads_batched` computes."""
+    x = torch.randn(2, 96)
+
+    def function(x: Tensor) -> Tensor:
+        return layer(x, gelu_first=gelu_first)[:, :3]
+
+    jacobian = torch.autograd.functional.jacobian
+    torch.testing.assert_close(jacobian(function, x, vectorize=True), jacobian(function, x))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script. is deprecated")
 def test_functional_derivatives(layer: FusedLinear) -> None:
     """`torch.func` with gradients of each sample, and forward mode, which no kernel of ours has."""
     plain, x = torch.nn.Linear(96, 384), torch.randn(3, 96)

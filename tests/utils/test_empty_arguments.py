@@ -18,7 +18,8 @@ from hiera_video.utils.empty_arguments import refuse_empty_arguments
         (["input="], "input="),
         (["input=a", "output="], "output="),
         (["features.output="], "features.output="),
-        (["--run", ""], "--run"),
+        (["--run", ""], "the argument after --run"),
+        (["--dry-run", ""], "the argument after --dry-run"),
         (["--run="], "--run="),
     ],
 )

@@ -239,7 +239,7 @@ def test_validation_videos_that_do_not_exist_are_found_before_training(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     found = manifest("val.csv", None, *range(200))
-    for row in (0, 99):
+    for row in (0, 100):
         (tmp_path / f"{row}.mp4").touch()
     records = tuple(replace(one, path=str(tmp_path / one.path)) for one in found.records)
     found = replace(found, records=records)
@@ -247,12 +247,14 @@ def test_validation_videos_that_do_not_exist_are_found_before_training(
     assert caplog.text == ""
     check_validation_files(config(), found)
     assert (
-        "val.csv: 65 of 67 videos that were looked at do not exist, such as "
-        f"{tmp_path}/3.mp4; a validation leaves such videos out" in caplog.text
+        "val.csv: 48 of 50 videos that were looked at do not exist, such as "
+        f"{tmp_path}/4.mp4; a validation leaves such videos out" in caplog.text
     )
-    words = "of 50 videos that were looked at do not exist, such as .*; set data.root or data.val_"
-    with pytest.raises(ConfigError, match=words):
-        check_validation_files(config(), replace(found, records=records[101:151]))
+    words = "of 50 videos that were looked at do not exist, such as .*; set {} to their folder$"
+    missing = replace(found, records=records[101:151])
+    for keys, named in (([], "data.root or data.val_root"), (["data.val_root=a"], "data.val_root")):
+        with pytest.raises(ConfigError, match=words.format(named)):
+            check_validation_files(config(*keys), missing)
     check_validation_files(config(), replace(found, records=()))
 
 

@@ -149,7 +149,7 @@ def test_videos_of_another_kind(run_folder: Path, tmp_path: Path, videos: Any, w
         ({"stages": 3}, r"^features.stages=3: must be a list of stages, such as \[3\]$"),
         ({"window": "two"}, "features.window: Value 'two' of type 'str' could not be converted"),
         ({"threads": 1.5}, "features.threads: Value '1.5' of type 'float' could not be converted"),
-        ({"window": object()}, "^features.window is an object, which no configuration can hold"),
+        ({"window": Path}, "^features.window is a type, which no configuration can hold"),
         ({"window": -1}, "features.window=-1.0: must be above 0 seconds"),
     ],
     ids=str,

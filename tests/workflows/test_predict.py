@@ -21,7 +21,13 @@ from hiera_video.data import dataset as dataset_module
 from hiera_video.errors import ConfigError, DecodeError
 from hiera_video.workflows import load_run
 from hiera_video.workflows.extract import read_input
-from hiera_video.workflows.predict import ModelSource, find_records, find_videos, predict_files
+from hiera_video.workflows.predict import (
+    ModelSource,
+    find_records,
+    find_videos,
+    predict_files,
+    run_of_checkpoint,
+)
 
 CONFIG = Path(__file__).parents[2] / "configs/motion_hiera_micro.yaml"
 
@@ -284,3 +290,12 @@ def test_times_of_the_frames_that_were_seen(
     with (tmp_path / "p.csv").open() as file:
         (answer,) = csv.DictReader(file)
     assert (answer["seen_start_seconds"], answer["seen_end_seconds"]) == ("0.5", "1.5")
+
+
+def test_a_run_in_a_folder_called_checkpoints_is_a_run(tmp_path: Path) -> None:
+    for run in (tmp_path, tmp_path / "checkpoints/first"):
+        (run / "checkpoints/best").mkdir(parents=True)
+        (run / "config.yaml").touch()
+    assert run_of_checkpoint(tmp_path / "checkpoints/first") is None
+    assert run_of_checkpoint(tmp_path / "checkpoints/best") == tmp_path
+    assert run_of_checkpoint(tmp_path / "checkpoints/first/checkpoints/best") == run

@@ -22,8 +22,9 @@ CHARADES_COLUMNS = {"id", "script", "actions"}
 ID_AND_CLASS = re.compile(r"[0-9]+;\s*[^\d\s].*")
 NUMBER_AND_CLASS = re.compile(r"[0-9]+\s+[^\W\d][^./]*")
 HMDB51_NAME = re.compile(r".+_test_split([123])\.txt")
-HMDB51_ROW = re.compile(r".*\.avi\s+[012]")
+HMDB51_ROW = re.compile(r"[^/]*\.avi\s+[012]")
 UCF101_PATH = re.compile(r"(?:.*/)?([^/]+)/v_([^/]+)_g\d+_c\d+\.\w+")
+UCF101_FIRST = "ApplyEyeMakeup"
 UCF101_NAME = re.compile(r"(?:train|test)list0([123])\.txt")
 WHOLE_VIDEO = re.compile(r".*\s0\s+-1(?:\s+0)?")
 START_AND_TOTAL = re.compile(r".*\s[0-9]+\s+[0-9]+(?:\s+0)?")
@@ -72,21 +73,19 @@ def refuse_lists_with_offsets(path: Path, texts: Texts) -> None:
 def refuse_ucf101_numbers(path: Path, records: Sequence[Record]) -> None:
     """Check that the labels of UCF101's videos do not count from 1, as in its `trainlist01.txt`.
 
+    Its first class shows it; a list without that class may be of some classes, counted from 0.
+
     Args:
         path: The list, which has no class names beside it.
         records: Its records.
 
     Raises:
-        ManifestError: Its lowest label is 1, and every path is `Class/v_Class_g01_c01.avi`.
+        ManifestError: Videos of UCF101's first class have label 1.
     """
     if not records or not _is_ucf101(records[0].path):
         return
-    labels = [record.label for record in records]
-    if (
-        all(isinstance(label, int) and label >= 1 for label in labels)
-        and 1 in labels
-        and all(_is_ucf101(record.path) for record in records)
-    ):
+    first = [record for record in records if Path(record.path).parent.name == UCF101_FIRST]
+    if first and all(record.label == 1 for record in first):
         split = UCF101_NAME.fullmatch(path.name)
         raise ManifestError(
             f"{path}: labels count from 1, as in UCF101's trainlist01.txt, and classes from 0; "
@@ -154,7 +153,8 @@ def _describe_hmdb51(path: Path, texts: Texts) -> str | None:
         return None
     return (
         "is a split file of HMDB51, whose numbers are parts (1 training, 2 test), not classes; "
-        f"{_prepare_ucf101_hmdb51(path, name)}"
+        f"{_prepare_ucf101_hmdb51(path, name)}; if they are classes of yours, give the file "
+        "another name"
     )
 
 

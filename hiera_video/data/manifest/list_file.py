@@ -63,7 +63,8 @@ def read_list(path: Path, options: ListOptions) -> Manifest:
     if not head:
         raise ManifestError(f"{path}: is empty; write one `path label` line per video")
     texts = [line[:LONGEST_LINE] for _, line in head]
-    refuse_known_files(path, texts)
+    if options.separator is None:  # a list of a form that the user states is what it says
+        refuse_known_files(path, texts)
     lines = itertools.chain(head, remaining)
     root = SafeRoot(
         path.parent if options.root is None else options.root, follow_links=options.follow_links
@@ -75,7 +76,7 @@ def read_list(path: Path, options: ListOptions) -> Manifest:
     elif is_folder_list(head, multi_label=options.multi_label):
         records = read_folder_list(path, lines, root, labels, multi_label=options.multi_label)
     else:
-        if not options.multi_label:
+        if not options.multi_label and options.separator is None:
             refuse_lists_with_offsets(path, texts)
         columns = ColumnReader(
             options.separator or sniff_separator(path, head), options.multi_label

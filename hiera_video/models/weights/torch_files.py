@@ -69,6 +69,8 @@ def load_torch_file(path: Path) -> Any:
     Files from before torch 1.6 are no archives; objects in them are refused, except
     `argparse.Namespace`, a bare record of options.
 
+    Objects of other subclasses of dict and list than `_CONTAINERS` names cannot be skipped.
+
     Raises:
         Exception: torch's own errors, if the file is damaged or its objects cannot be skipped.
     """
@@ -82,7 +84,8 @@ def load_torch_file(path: Path) -> Any:
         if names:
             skipped = printable(", ".join(sorted(names)))[:MAX_NAMES]
             logger.info("%s: skipped objects made by %s", path, skipped)
-    with torch.serialization.safe_globals(allowed):
+    known = torch.serialization.get_safe_globals()  # which the context would remove at its end
+    with torch.serialization.safe_globals([one for one in allowed if one not in known]):
         return torch.load(path, map_location="cpu", weights_only=True)
 
 

@@ -101,7 +101,7 @@ CHARADES = "id,subject,scene,quality,relevance,verified,script,objects,descripti
             "HandstandPushups/v_HandStandPushups_g08_c01.avi 37\n",
             FROM_1,
         ),
-        ("my.csv", "videos/Archery/v_Archery_g08_c01.mp4,1\n", FROM_1),
+        ("my.csv", "videos/ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.mp4,1\n", FROM_1),
         ("v.csv", "a/b.mp4 0 -1\nc d.mp4 0 -1\n", VIDEOMAE),
         ("v.csv", "a/b.mp4 0 -1 0\n", VIDEOMAE),
         ("v.csv", "frames/a 9601 300\na/b.mp4 0 -1\nframes/b 1 29\n", VIDEOMAE),
@@ -142,6 +142,12 @@ def test_known_files_with_multi_label(tmp_path: Path, content: str) -> None:
     [
         ("a.csv", "Archery/v_Archery_g08_c01.avi 0\nBiking/v_Biking_g08_c01.avi 1\n", [0, 1]),
         ("a.csv", "Biking/v_Biking_g08_c01.avi 2\n", [2]),
+        (  # a test of some classes, which count from 0
+            "a.csv",
+            "ApplyLipstick/v_ApplyLipstick_g01_c01.avi 1\nArchery/v_Archery_g01_c01.avi 2\n",
+            [1, 2],
+        ),
+        ("my_test_split1.txt", "a/1.avi 0\na/2.avi 1\nb/3.avi 2\n", [0, 1, 2]),
         ("a.csv", "Biking/v_Biking_g08_c01.avi 1\nmy/own.avi 2\n", [1, 2]),
         ("testlist01.txt", "Biking/v_Biking_g08_c01.avi\n", [None]),
         ("a.csv", "brush_hair_u_nm_np1_ba_goo_0.avi 1\n", [1]),
@@ -156,6 +162,12 @@ def test_lists_that_are_like_them(
     path = tmp_path / name
     path.write_text(content)
     assert [record.label for record in read_manifest(str(path)).records] == labels
+
+
+def test_a_stated_separator_says_what_a_list_is(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("12 walking dogs\n13 running dogs\n")
+    found = read_manifest(tmp_path / "a.txt", separator="::")
+    assert [Path(one.path).name for one in found.records] == ["12 walking dogs", "13 running dogs"]
 
 
 def test_class_names_tell_how_labels_count(tmp_path: Path) -> None:
