@@ -107,8 +107,9 @@ def test_training_ends_with_a_test_of_held_out_videos_and_the_next_commands(
     assert results["checkpoint"] == f"{run}/checkpoints/best"
     printed = capsys.readouterr().out.splitlines()
     assert f"report     {run / 'report.html'}" in printed
+    held_out = read_manifest(run / "lists/test.csv", root=str(folder)).records[0].path
     assert printed[-3:] == [
-        f"  hiera-video predict clip.mp4 --run {run}",
+        f"  hiera-video predict {held_out} --run {run}",
         f"  hiera-video test --run {run} data.test=LIST data.root=null",
         f"  hiera-video export --run {run} output={run / 'model.pt2'}",
     ]
