@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from hiera_video.utils.collector import collector_paused
+
 logger = logging.getLogger(__name__)
 WARM_UP_CALLS = 3
 """Calls before capture, in which torch compiles, chooses kernels and allocates their workspaces."""
@@ -179,14 +181,12 @@ def _undisturbed(device: torch.device) -> Iterator[None]:
     An old graph or kernel that is collected during a capture ends it (pytorch#161037), and before
     torch 2.15 the stream of a failed capture stayed the current one.
     """
-    stream, enabled = torch.cuda.current_stream(device), gc.isenabled()
+    stream = torch.cuda.current_stream(device)
     gc.collect()
-    gc.disable()
     try:
-        yield
+        with collector_paused():
+            yield
     finally:
-        if enabled:
-            gc.enable()
         torch.cuda.set_stream(stream)
 
 

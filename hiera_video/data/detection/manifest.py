@@ -25,8 +25,8 @@ import numpy as np
 from hiera_video.data.detection.box_classes import BoxClasses, find_box_classes
 from hiera_video.data.detection.key_frame import BoxManifest, KeyFrame
 from hiera_video.data.detection.video_names import VideoNames
-from hiera_video.data.manifest.list_file import collector_paused
 from hiera_video.errors import ManifestError
+from hiera_video.utils.collector import collector_paused
 from hiera_video.utils.text_files import count_of, read_lines, shorten
 
 logger = logging.getLogger(__name__)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +26,7 @@ from hiera_video.data.manifest.known_files import (
 from hiera_video.data.manifest.labels import NO_LABEL, LabelReader, format_label
 from hiera_video.data.manifest.record import VIDEO_SUFFIXES, Manifest, Record
 from hiera_video.errors import ConfigError, ManifestError
+from hiera_video.utils.collector import collector_paused
 from hiera_video.utils.safe_paths import SafeRoot
 from hiera_video.utils.text_files import read_lines
 
@@ -81,7 +80,7 @@ def read_list(path: Path, options: ListOptions) -> Manifest:
         columns = ColumnReader(
             options.separator or sniff_separator(path, head), options.multi_label
         )
-        with collector_paused():
+        with collector_paused():  # it takes a fifth of the time of a million records
             records = _read_video_list(path, lines, root, columns, labels)
         if names is None:
             refuse_ucf101_numbers(path, records)
@@ -160,18 +159,6 @@ def refuse_to_overwrite(listing: Path, sources: Iterable[str], *, written_by_us:
             f"{listing}: exists and was not written by this tool; "
             "choose another output folder, or move the file"
         )
-
-
-@contextmanager
-def collector_paused() -> Iterator[None]:
-    """Pause the garbage collector, which takes a fifth of the time of a million records."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _read_video_list(
