@@ -145,6 +145,7 @@ def test_reports_of_pytest_are_read(tmp_path: Path) -> None:
     assert "what is wrong" in " ".join(found["failures"]["test_three::test_bad"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_stopped_tests_are_counted_and_run_again(
     workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -171,7 +172,7 @@ def test_stopped_tests_are_counted_and_run_again(
     monkeypatch.setattr("gpu_programs.ROOT", tmp_path)
     monkeypatch.setenv("PYTEST_ADDOPTS", f"-n {workers}" if workers else "")
     setup = Setup(device=torch.device("cpu"), micro=True, rounds=1, round_seconds=0.01)
-    found = gpu_tests.run_tests(setup, tmp_path, timeout=15)
+    found = gpu_tests.run_tests(setup, tmp_path, timeout=20)
     assert [found[name] for name in ("passed", "failed", "skipped", "not_run")] == [1, 1, 1, 2]
     assert [name.partition("::")[2] for name in found["failures"]] == ["test_bad"]
     assert has_failed(found) and not has_result(found, keep_errors=False)
