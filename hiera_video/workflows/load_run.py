@@ -58,7 +58,7 @@ class LoadedRun:
     multi_label: bool = False
     """True if a video may have several labels; the probabilities then do not sum to 1."""
     source: str | None = None
-    """What `load` was given: a folder, a file or a tag; None if the run was made otherwise."""
+    """Folder, file or tag that `load` read; None for a run that was not loaded."""
 
     def save(self, folder: str | Path) -> Path:
         """Save the model with its classes and test settings, as a folder that `load` reads.
